@@ -1,0 +1,43 @@
+"""Differentially private synthetic text from a private table, without training.
+
+    import plainchant as pc
+
+    config = pc.SynthesisConfig(method="clustered-mean", epsilon=8, delta=1e-6, public="corpus.jsonl")
+    plan = pc.plan(config)
+    run = pc.synthesize("private.jsonl", plan, out="runs/first")
+    for text in run:
+        print(text.text)
+"""
+
+import importlib
+from typing import Any
+
+_HOMES = {
+    "SynthesisConfig": "config",
+    "PromptConfig": "config",
+    "PerformanceOptions": "config",
+    "Plan": "planning",
+    "Guarantee": "planning",
+    "plan": "planning",
+    "Run": "synthesis",
+    "SyntheticText": "synthesis",
+    "synthesize": "synthesis",
+    "PlainchantError": "errors",
+    "ConfigError": "errors",
+    "DataError": "errors",
+    "PrivacyError": "errors",
+    "RunError": "errors",
+    "ModelError": "errors",
+}
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    # lazy, so that importing plainchant brings neither torch nor anything slow
+    if name not in _HOMES:
+        raise AttributeError(f"module 'plainchant' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"plainchant.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,141 @@
+"""Privacy arithmetic: zCDP conversions, bounded range, ex-post bounds (spec 5 and 6.1). Numbers in, numbers out."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import brentq
+
+from plainchant.errors import ConfigError
+
+# Fixed before any run (spec 5.3): the orders at which Ville's inequality is applied to an ex-post loss.
+LAMBDA_GRID = tuple(float(value) for value in np.geomspace(1 / 16, 1024, 43))
+
+
+def check_delta(delta: float) -> float:
+    """Returns delta where 0 < delta < 1, else raises ConfigError."""
+    if not 0 < delta < 1:
+        raise ConfigError(f"delta = {delta}: must lie strictly between 0 and 1; 1e-6 is usual, below 1 / (number of units)")
+    return delta
+
+
+def check_epsilon(epsilon: float) -> float:
+    """Returns epsilon where it is positive and finite, else raises ConfigError."""
+    if not (epsilon > 0 and math.isfinite(epsilon)):
+        raise ConfigError(
+            f"epsilon = {epsilon}: must be a finite number > 0; 1 is strong, 8 is usual for text. "
+            "For a release without private data use --method public"
+        )
+    return epsilon
+
+
+def bounded_range_rho(eta: float) -> float:
+    """The zCDP of a step whose log-ratio has range at most eta nats: eta²/8 ([CR21]; spec 5)."""
+    return eta * eta / 8
+
+
+def delta_of(rho: float, epsilon: float) -> float:
+    """The smallest delta for which rho-zCDP implies (epsilon, delta)-DP ([CKS20]; spec 6.1)."""
+    if rho == 0:
+        return 0.0
+    if math.isinf(rho):
+        return 1.0
+
+    # log δ(α) is convex; its derivative is (2α−1)ρ − ε + log(1−1/α), increasing. Solved for u = log(α−1).
+    def slope(u: float) -> float:
+        alpha = 1 + math.exp(u)
+        return (2 * alpha - 1) * rho - epsilon - float(np.logaddexp(0, -u))
+
+    high = 1.0
+    while slope(high) < 0:
+        high *= 2
+    low = -1.0
+    while slope(low) > 0:
+        low *= 2
+    u = brentq(slope, low, high, xtol=1e-12)
+    alpha = 1 + math.exp(u)
+    # −log(1−1/α) is log(1+e^−u); any α gives a valid delta, so the root's rounding cannot harm
+    log_delta = math.exp(u) * (alpha * rho - epsilon) - u - alpha * float(np.logaddexp(0, -u))
+    return min(1.0, math.exp(log_delta))
+
+
+def epsilon_of(rho: float, delta: float) -> float:
+    """The smallest epsilon (rounded up in its 12th digit) for which rho-zCDP implies (epsilon, delta)-DP; inf for inf."""
+    check_delta(delta)
+    if rho < 0 or math.isnan(rho):
+        raise ConfigError(f"rho = {rho}: must be at least 0")
+    if delta_of(rho, 0.0) <= delta:
+        return 0.0
+    if math.isinf(rho):
+        return math.inf
+    low, high = 0.0, rho + 2 * math.sqrt(rho * math.log(1 / delta))
+    while high - low > 1e-12 * high:
+        middle = (low + high) / 2
+        if middle in (low, high):
+            break
+        low, high = (low, middle) if delta_of(rho, middle) <= delta else (middle, high)
+    return high
+
+
+def rho_of(epsilon: float, delta: float) -> float:
+    """The largest rho (rounded down in its 12th digit) for which rho-zCDP implies (epsilon, delta)-DP."""
+    check_epsilon(epsilon)
+    check_delta(delta)
+    low, high = 0.0, epsilon
+    while delta_of(high, epsilon) <= delta:
+        high *= 2
+    while high - low > 1e-12 * high:
+        middle = (low + high) / 2
+        if middle in (low, high):
+            break
+        low, high = (middle, high) if delta_of(middle, epsilon) <= delta else (low, middle)
+    return low
+
+
+def steps_affordable(rho: float, rho_per_step: float) -> int:
+    """The most steps whose costs add up to no more than rho (spec 5.1), as floating point adds them."""
+    steps = math.floor(rho / rho_per_step)
+    while steps * rho_per_step > rho:
+        steps -= 1
+    return steps
+
+
+@dataclass(frozen=True)
+class ExPost:
+    """What a finished release cost, given its output: data-dependent, itself private (spec 5.3).
+
+    Attributes:
+        epsilon: the smaller of the two bounds, nats.
+        by_sum: the largest batch's sum of realised losses, plus rebalancing.
+        by_ville: the largest batch's bound by Ville's inequality, with rebalancing inside.
+        delta: the probability, over the release's own randomness, that the true loss exceeds `epsilon`.
+    """
+
+    epsilon: float
+    by_sum: float
+    by_ville: float
+    delta: float
+
+
+def ville_bound(rho: float, delta: float) -> float:
+    """min over the fixed grid of (1+λ)·ρ + ln(J/δ)/λ ([Amin25]; spec 5.3)."""
+    return min((1 + x) * rho + math.log(len(LAMBDA_GRID) / delta) / x for x in LAMBDA_GRID)
+
+
+def ex_post(losses: Sequence[float], rhos: Sequence[float], rho_rebalance: float, delta: float) -> ExPost:
+    """The ex-post bound of a release from the costs of its batches (spec 5.3).
+
+    Batches are disjoint, so a unit pays for its own batch and for rebalancing. Each of the two bounds gets half of
+    delta, because the smaller one is picked afterwards: the sum needs it for rebalancing's conversion only.
+
+    Args:
+        losses: for each batch Σ_t ε_t, nats.
+        rhos: for each batch Σ_t ρ_t.
+        rho_rebalance: zCDP of the noisy counts.
+        delta: failure probability, in (0, 1).
+    """
+    check_delta(delta)
+    by_sum = max(losses, default=0.0) + epsilon_of(rho_rebalance, delta / 2)
+    by_ville = ville_bound(max(rhos, default=0.0) + rho_rebalance, delta / 2)
+    return ExPost(min(by_sum, by_ville), by_sum, by_ville, delta)

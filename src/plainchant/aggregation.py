@@ -1,0 +1,174 @@
+"""From the logits of a batch to one vector of scores: supports, clipping, aggregates (spec 4.2 to 4.5).
+
+Everything here is a pure function of arrays. Private logits are float32 [n, V], public logits float32 [V]; scores that
+are sampled from are float64 [|S|].
+"""
+
+import enum
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from plainchant.errors import ModelError
+from plainchant.randomness import RandomSource
+
+Float32Array = npt.NDArray[np.float32]
+Float64Array = npt.NDArray[np.float64]
+IndexArray = npt.NDArray[np.int64]
+
+# A sampling weight is an integer of at least this size: rounding moves its logarithm by at most 2**-13 = 1.2e-4 nats.
+WEIGHT_FLOOR = 2**12
+
+
+class Support(enum.StrEnum):
+    """Which tokens may be sampled; always a function of the public logits alone (spec 4.2)."""
+
+    FULL = "full"
+    TOP_K = "top_k"
+    TOP_K_PLUS = "top_k_plus"
+
+
+class Clipping(enum.StrEnum):
+    """How one context's influence is bounded (spec 4.3)."""
+
+    LOGITS = "logits"
+    DIFFERENCE = "difference"
+
+
+class Aggregate(enum.StrEnum):
+    """How the contexts of a batch become one (spec 4.4)."""
+
+    MEAN = "mean"
+    MEDIAN = "median"
+
+
+def support_indices(
+    support: Support, public: Float32Array | None, allowed: IndexArray, *, k: int, margin: float
+) -> IndexArray:
+    """The tokens that may be sampled at this step (spec 4.2).
+
+    Args:
+        support: the rule.
+        public: public logits, float32 [V]; not looked at where the support is full.
+        allowed: the ids that any support may hold, sorted, int64 [<= V].
+        k: how many tokens `top_k` and `top_k_plus` start from.
+        margin: 2C/s, by which `top_k_plus` reaches below the k-th largest logit ([InvInk]).
+
+    Returns:
+        Sorted token ids, int64 [|S|].
+
+    Raises:
+        ModelError: the public logits are not finite.
+    """
+    if support is Support.FULL:
+        return allowed
+    if public is None:
+        raise ModelError(f"support = {support}: needs the public logits")
+    scores = public[allowed]
+    if not np.isfinite(scores).all():
+        raise ModelError("the model's public logits are not finite; another dtype (float32) may help")
+    if k >= len(allowed):
+        return allowed
+    # a stable order, so that ties are broken by token id and never by chance
+    largest = np.argsort(-scores, kind="stable")[:k]
+    if support is Support.TOP_K:
+        return allowed[np.sort(largest)]
+    return allowed[scores >= scores[largest[-1]] - margin]
+
+
+def clip_logits(logits: Float32Array, clip: float) -> Float32Array:
+    """z_i = max(−c, φ_i − max φ_i + c), in [−c, c] ([Amin24]; spec 4.3).
+
+    A row that is not finite contributes zero everywhere: a function of that row alone, inside the bounds.
+
+    Args:
+        logits: float32 [n, |S|].
+        clip: c > 0, nats.
+    """
+    if not len(logits):
+        return logits.astype(np.float32)
+    top = logits.max(axis=1, keepdims=True)
+    with np.errstate(invalid="ignore", over="ignore"):
+        clipped = logits + (np.float32(clip) - top)
+    # rounding in float32 must not leave the bounds that the cost is derived from
+    np.clip(clipped, np.float32(-clip), np.float32(clip), out=clipped)
+    # a NaN anywhere shows in the row's maximum; only −inf is harmless
+    clipped[~np.isfinite(top[:, 0])] = 0
+    return clipped
+
+
+def clip_differences(logits: Float32Array, public: Float32Array, clip: float) -> Float32Array:
+    """Δ_i = φ_i − φ_0, centred by its mid-range, clipped to [−C, C] ([InvInk]; spec 4.3).
+
+    Args:
+        logits: float32 [n, |S|].
+        public: float32 [|S|].
+        clip: C > 0, nats.
+    """
+    if not len(logits):
+        return logits.astype(np.float32)
+    with np.errstate(invalid="ignore", over="ignore"):
+        difference = logits - public
+        low, high = difference.min(axis=1, keepdims=True), difference.max(axis=1, keepdims=True)
+        difference -= (low + high) / 2
+    np.clip(difference, np.float32(-clip), np.float32(clip), out=difference)
+    difference[~(np.isfinite(low) & np.isfinite(high))[:, 0]] = 0
+    return difference
+
+
+class Box(NamedTuple):
+    """A median and the box that holds the medians of all neighbours (spec 5.3); each float32 [|S|]."""
+
+    median: Float32Array
+    low: Float32Array
+    high: Float32Array
+
+
+def median_box(clipped: Float32Array, clip: float, empty: Float32Array) -> Box:
+    """The coordinate-wise median of a batch, and how far adding or removing one context can move it (spec 5.3).
+
+    Args:
+        clipped: float32 [n, |S|], every value in [−clip, clip].
+        clip: the clip norm, nats.
+        empty: what an empty batch yields, inside [−clip, clip], float32 [|S|].
+
+    Returns:
+        The box is exact for n ≥ 3: every neighbour lies in it, and in each coordinate some neighbour attains each end.
+        For n < 3 it is the clip range.
+    """
+    n = len(clipped)
+    if n < 3:
+        median = np.mean(clipped, axis=0, dtype=np.float32) if n else empty
+        bound = np.full_like(median, clip)
+        return Box(median, -bound, bound)
+    ordered = np.sort(clipped, axis=0)
+    if n % 2:
+        middle = ordered[n // 2]
+        return Box(middle, (ordered[n // 2 - 1] + middle) / 2, (middle + ordered[n // 2 + 1]) / 2)
+    below, above = ordered[n // 2 - 1], ordered[n // 2]
+    return Box((below + above) / 2, below, above)
+
+
+def log_softmax(scores: Float64Array) -> Float64Array:
+    """log softmax over the last axis, float64 in and out."""
+    shifted = scores - scores.max()
+    return shifted - np.log(np.exp(shifted).sum())
+
+
+def sampling_weights(scores: Float64Array) -> npt.NDArray[np.uint64]:
+    """Integer weights in proportion to exp(scores): the exact law that `sample` draws from.
+
+    Integers, so that their cumulative sum is exact and rare tokens keep their probability to 1.2e-4 relative. Weights
+    under the floor are raised to it, which brings the laws of two neighbours only closer together.
+    """
+    bits = 62 - int(len(scores)).bit_length()
+    weights = np.rint(np.exp(scores - scores.max()) * 2.0**bits).astype(np.uint64)
+    return np.maximum(weights, np.uint64(WEIGHT_FLOOR))
+
+
+def sample(scores: Float64Array, randomness: RandomSource) -> int:
+    """Draws an index x with probability proportional to exp(scores[x]), by inverse CDF in exact integers (spec 4.5)."""
+    cumulative = np.cumsum(sampling_weights(scores))
+    draw = np.uint64(randomness.below(int(cumulative[-1])))
+    return int(np.searchsorted(cumulative, draw, side="right"))

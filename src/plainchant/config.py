@@ -1,0 +1,311 @@
+"""What a user asks for: fields that change the guarantee or the text, and, in a class apart, those that cannot."""
+
+import difflib
+import enum
+import functools
+import tomllib
+from collections.abc import Mapping
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from plainchant.accounting import check_delta, check_epsilon
+from plainchant.aggregation import Aggregate, Clipping, Support
+from plainchant.errors import ConfigError, PrivacyError
+
+
+class Method(enum.StrEnum):
+    """Presets over the same parts; every part can be set by itself."""
+
+    AMIN2024 = "amin2024"
+    CLUSTERED_MEAN = "clustered-mean"
+    CLUSTERED_MEDIAN = "clustered-median"
+    INVISIBLEINK = "invisibleink"
+    PUBLIC = "public"
+    NON_PRIVATE = "non-private"
+
+
+class Clusters(enum.StrEnum):
+    """How batches are formed (spec 2)."""
+
+    PUBLIC_CENTRES = "public-centres"
+    NONE = "none"
+
+
+class Accounting(enum.StrEnum):
+    """How the cost is counted (spec 5)."""
+
+    WORST_CASE = "worst-case"
+    EX_POST = "ex-post"
+    PUBLIC = "public"
+    INFINITE = "infinite"
+
+
+class PromptForm(enum.StrEnum):
+    """How a record is shown to the model."""
+
+    EXAMPLES = "examples"
+    CHAT = "chat"
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Example(_Frozen):
+    """A hand-written, made-up example: what the data's form is, and nothing from the data (spec 8)."""
+
+    text: str
+    label: str | None = None
+
+
+class PromptConfig(_Frozen):
+    """How a record is shown to the model: templates with `{label}` and `{text}`; unset ones are filled by `prompting`."""
+
+    form: PromptForm = PromptForm.EXAMPLES
+    """examples for base models (a list that the model continues), chat for instruction-tuned ones."""
+    header: str | None = None
+    """Opens the prompt, once."""
+    example: str | None = None
+    """One entry of the list; generation starts where {text} stands and ends at what follows it."""
+    chat: str | None = None
+    """The user's message of the chat form; {text} is the record."""
+    examples: tuple[Example, ...] = ()
+    """Made-up public examples, shown before the record: what the data's form is, and nothing from the data."""
+
+
+class Parts(_Frozen):
+    """The parts of a method, all decided."""
+
+    clusters: Clusters
+    aggregate: Aggregate
+    support: Support
+    clipping: Clipping
+    accounting: Accounting
+    clip: float | Literal["auto"]
+    guidance: float
+    batch_size: int | Literal["auto"]
+
+
+_AMIN = {
+    "clusters": Clusters.NONE,
+    "aggregate": Aggregate.MEAN,
+    "support": Support.FULL,
+    "clipping": Clipping.LOGITS,
+    "accounting": Accounting.WORST_CASE,
+    "clip": 10.0,
+    "guidance": 1.0,
+    "batch_size": "auto",
+}
+_CLUSTERED_MEAN = _AMIN | {"clusters": Clusters.PUBLIC_CENTRES}
+_INVISIBLEINK = _AMIN | {
+    "support": Support.TOP_K_PLUS,
+    "clipping": Clipping.DIFFERENCE,
+    "clip": "auto",
+    "batch_size": 16,
+}
+PRESETS: Mapping[Method, Parts] = {
+    Method.AMIN2024: Parts.model_validate(_AMIN),
+    Method.CLUSTERED_MEAN: Parts.model_validate(_CLUSTERED_MEAN),
+    Method.CLUSTERED_MEDIAN: Parts.model_validate(
+        _CLUSTERED_MEAN | {"aggregate": Aggregate.MEDIAN, "accounting": Accounting.EX_POST}
+    ),
+    Method.INVISIBLEINK: Parts.model_validate(_INVISIBLEINK),
+    Method.PUBLIC: Parts.model_validate(
+        _INVISIBLEINK | {"support": Support.TOP_K, "accounting": Accounting.PUBLIC, "clip": 1.0, "batch_size": 1}
+    ),
+    # one record a batch and a clip that never bites: each text is written from a single private record
+    Method.NON_PRIVATE: Parts.model_validate(
+        _INVISIBLEINK
+        | {
+            "clusters": Clusters.PUBLIC_CENTRES,
+            "support": Support.TOP_K,
+            "accounting": Accounting.INFINITE,
+            "clip": 100.0,
+            "batch_size": 1,
+        }
+    ),
+}
+
+
+class SynthesisConfig(_Frozen):
+    """One run, as its user wants it. Public: nothing here may be taken from the private data (spec 1)."""
+
+    method: Method = Method.CLUSTERED_MEAN
+    """Preset that fills every part left unset: amin2024, clustered-mean, clustered-median, invisibleink, public or \
+non-private."""
+    epsilon: float = 8.0
+    """ε of the guarantee. Where accounting is ex post, only the noisy counts' share of it is fixed in advance."""
+    delta: float = 1e-6
+    """δ of the guarantee; well below one over the number of units."""
+    texts: int = Field(100, ge=1)
+    """How many synthetic texts are wished."""
+    max_tokens: int = Field(64, ge=1)
+    """The most tokens of a text."""
+    expected_units: int | None = Field(None, ge=1)
+    """Roughly how many units the data has, if that may be said publicly; lets the plan choose the batch size."""
+
+    text_column: str = "text"
+    """Column of the private table that holds the text."""
+    label_column: str | None = None
+    """Column that holds a label; needs labels."""
+    unit_column: str | None = None
+    """Column whose equal values mark records of one unit (a patient, a customer); unset: every record is one."""
+    labels: tuple[str, ...] = ()
+    """The label set, public. A record with another label takes no part."""
+
+    model: str = "gemma-3-270m"
+    """Causal language model: a path or name that transformers loads, or gemma-3-270m from the demo extra."""
+    embedder: str = "all-MiniLM-L6-v2"
+    """Sentence embedder: a path or name that sentence-transformers loads, or all-MiniLM-L6-v2 from the demo extra."""
+    public: str | None = None
+    """File of public texts around whose centres the data is clustered; unset: texts sampled from the public model."""
+    public_text_column: str = "text"
+    """Its text column."""
+
+    clusters: Clusters | None = None
+    """How batches are formed: public-centres or none."""
+    centres: int | str = 1000
+    """How many public centres at most (a corpus carries one per four texts), or a path of saved ones (centres.npz)."""
+    kept: int | Literal["auto"] = "auto"
+    """How many cells to keep at most, or auto: every cell above min_cell."""
+    min_cell: int | None = Field(None, ge=1)
+    """Least noisy count of a kept cell; unset: batch size + 2σ of the noise."""
+    rebalance_share: float = Field(0.05, gt=0, lt=1)
+    """Share of the budget for noisy cell counts."""
+
+    aggregate: Aggregate | None = None
+    """How a batch's predictions become one: mean or median."""
+    support: Support | None = None
+    """Which tokens may be sampled, by the public logits: full, top_k or top_k_plus."""
+    top_k: int = Field(100, ge=1)
+    """Size of the top_k supports."""
+    clipping: Clipping | None = None
+    """What is clipped: logits, or their difference to the public logits."""
+    accounting: Accounting | None = None
+    """How the cost is counted: worst-case (known in advance) or ex-post."""
+    clip: float | Literal["auto"] | None = None
+    """Clip norm in nats, or auto: what the budget allows for the texts wished (means of differences)."""
+    guidance: float | None = Field(None, gt=0)
+    """How far to go away from the public model, 1 is all the way to the mean (clipping by difference)."""
+    temperature: float = Field(1.0, gt=0)
+    """Temperature of sampling."""
+    batch_size: int | Literal["auto"] | None = None
+    """Contexts a batch, on average; auto: the smallest that pays for the texts wished."""
+    min_tokens: int = Field(4, ge=0)
+    """A text does not end before this many tokens."""
+    max_record_tokens: int = Field(192, ge=1)
+    """A record is cut after this many tokens."""
+    numerical_slack: float = Field(1e-3, ge=0)
+    """Nats by which a prediction may move for numerical reasons; paid for, and a model that moves more is refused."""
+    prompt: PromptConfig = PromptConfig()
+    """Templates and public examples."""
+
+    def __init__(self, **values: Any) -> None:
+        """Raises ConfigError for a field that is unknown or out of bounds, PrivacyError where no guarantee follows."""
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise _translated(error) from None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        check_epsilon(self.epsilon)
+        check_delta(self.delta)
+        for name in ("centres", "kept", "batch_size"):
+            value = getattr(self, name)
+            if isinstance(value, int) and value < 1:
+                raise ConfigError(f"{name} = {value}: must be at least 1")
+        if isinstance(self.clip, float) and not self.clip > 0:
+            raise ConfigError(f"clip = {self.clip}: must be > 0 nats, or auto")
+        if len(set(self.labels)) != len(self.labels):
+            raise ConfigError(f"labels = {list(self.labels)}: every label once")
+        if self.min_tokens >= self.max_tokens:
+            raise ConfigError(f"min_tokens = {self.min_tokens}: must be below max_tokens = {self.max_tokens}")
+        uses_private = self.parts.accounting is not Accounting.PUBLIC
+        if self.label_column and not self.labels:
+            raise ConfigError(
+                "labels: not given, but label_column is. The label set is public by definition, so it cannot be read "
+                "from the private data: name it, for example --labels World,Sports"
+            )
+        if self.labels and not self.label_column and uses_private:
+            raise ConfigError("label_column: not given, but labels are; name the column that holds them")
+        for example in self.prompt.examples:
+            if example.label is not None and example.label not in self.labels:
+                raise ConfigError(f"prompt.examples: label {example.label!r} is not in labels = {list(self.labels)}")
+        for name in ("example", "chat"):
+            template = getattr(self.prompt, name)
+            if template is not None and template.count("{text}") != 1:
+                raise ConfigError(f"prompt.{name}: must contain {{text}} exactly once")
+        self._check_parts()
+        return self
+
+    def _check_parts(self) -> None:
+        parts = self.parts
+        if parts.aggregate is Aggregate.MEDIAN and parts.accounting is Accounting.WORST_CASE:
+            raise PrivacyError(
+                "accounting = worst-case: the median's worst case is the whole clip range at every token, so no useful "
+                "guarantee can be derived in advance; set accounting = ex-post, or aggregate = mean"
+            )
+        if (parts.accounting is Accounting.PUBLIC) != (self.method is Method.PUBLIC):
+            raise PrivacyError(f"accounting = {parts.accounting}: belongs to --method public alone")
+        if (parts.accounting is Accounting.INFINITE) != (self.method is Method.NON_PRIVATE):
+            raise PrivacyError(f"accounting = {parts.accounting}: belongs to --method non-private alone")
+        if parts.clip == "auto" and (parts.clipping is not Clipping.DIFFERENCE or parts.aggregate is Aggregate.MEDIAN):
+            raise ConfigError("clip = auto: is derived from the budget for means of differences; give a number in nats")
+
+    @functools.cached_property
+    def parts(self) -> Parts:
+        """The preset's parts with this configuration's own in their place."""
+        preset = PRESETS[self.method]
+        own = {name: getattr(self, name) for name in Parts.model_fields if getattr(self, name) is not None}
+        return preset.model_copy(update=own)
+
+    @property
+    def label_set(self) -> tuple[str | None, ...]:
+        """The labels, or one None where there are none."""
+        return self.labels or (None,)
+
+
+class PerformanceOptions(_Frozen):
+    """How fast, never how private: nothing here can change the guarantee."""
+
+    device: str = "cpu"
+    """A torch device."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Floating-point type of the model; each has its own measured slack."""
+    rows: int = Field(64, ge=1)
+    """About how many private rows one forward pass holds."""
+    threads: int | None = Field(None, ge=1)
+    """Threads of torch; unset: torch's own choice."""
+
+
+def _closest(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, 1)
+    return f"; did you mean {near[0]}?" if near else f"; known are {', '.join(known)}"
+
+
+def _translated(error: ValidationError) -> ConfigError | PrivacyError:
+    problems: dict[str, list[str]] = {}
+    for item in error.errors():
+        own = item.get("ctx", {}).get("error")
+        if isinstance(own, ConfigError | PrivacyError):
+            return own
+        inside_prompt = item["loc"][0] == "prompt" and len(item["loc"]) > 1
+        field = ".".join(str(part) for part in item["loc"]) if inside_prompt else str(item["loc"][0])
+        if item["type"] == "extra_forbidden":
+            known = PromptConfig.model_fields if inside_prompt else SynthesisConfig.model_fields
+            problems[f"{field}: no such field{_closest(str(item['loc'][-1]), list(known))}"] = []
+        else:
+            message = item["msg"].removeprefix("Input ").removesuffix(", unable to parse string as an integer")
+            problems.setdefault(f"{field} = {item['input']!r}: ", []).append(message)
+    return ConfigError("; ".join(field + " or ".join(messages) for field, messages in problems.items()))
+
+
+def parse_config(text: str, overrides: Mapping[str, Any] | None = None) -> SynthesisConfig:
+    """A configuration from TOML text, with single fields replaced."""
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"the configuration is not valid TOML: {error}") from None
+    return SynthesisConfig(**(values | dict(overrides or {})))

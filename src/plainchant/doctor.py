@@ -1,0 +1,60 @@
+"""What is installed and how fast it is (the `doctor` command)."""
+
+import importlib.metadata
+import platform
+import time
+from typing import Any
+
+from plainchant.config import PerformanceOptions
+from plainchant.errors import PlainchantError
+
+PACKAGES = ("plainchant", "torch", "transformers", "sentence-transformers", "opendp", "numpy")
+PROMPT_TOKENS, STEPS = 100, 8
+
+
+def examine(model: str, embedder: str, performance: PerformanceOptions) -> dict[str, Any]:
+    """Versions, whether model and embedder load, and measured decoding speed; `verdict` is "ok" or what is wrong."""
+    findings: dict[str, Any] = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            findings[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            findings[package] = None
+    problems = []
+    for name, check in (("model", _examine_model), ("embedder", _examine_embedder)):
+        try:
+            findings |= check(model if name == "model" else embedder, performance)
+        except PlainchantError as error:
+            findings[name] = f"does not load: {error}"
+            problems.append(name)
+    findings["verdict"] = f"{' and '.join(problems)} cannot be used" if problems else "ok"
+    return findings
+
+
+def _examine_model(name: str, performance: PerformanceOptions) -> dict[str, Any]:
+    from plainchant.models.transformers import load_model
+
+    began = time.perf_counter()
+    model = load_model(name, device=performance.device, dtype=performance.dtype, threads=performance.threads)
+    loaded = time.perf_counter()
+    token = model.encode(" text", trusted=False)[0]
+    prefix = model.prefill(model.start_tokens or (token,))
+    rows = model.open_rows(prefix, [[token] * PROMPT_TOKENS] * performance.rows, room=STEPS)
+    filled = time.perf_counter()
+    for _ in range(STEPS):
+        model.step([(rows, token)])
+    done = time.perf_counter()
+    return {
+        "model": f"{model.name}, {performance.device}, {performance.dtype}",
+        "seconds to load": round(loaded - began, 1),
+        "prompt tokens a second": round(performance.rows * PROMPT_TOKENS / (filled - loaded)),
+        f"model rows a second ({performance.rows} rows together)": round(performance.rows * STEPS / (done - filled)),
+    }
+
+
+def _examine_embedder(name: str, performance: PerformanceOptions) -> dict[str, Any]:
+    from plainchant.embedding import load_embedder
+
+    embedder = load_embedder(name, device=performance.device)
+    embedder.encode(["a text"])
+    return {"embedder": embedder.name}

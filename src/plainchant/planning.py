@@ -1,0 +1,302 @@
+"""From a configuration to a plan that carries mechanism, numbers and guarantee; reads no private data (spec 6)."""
+
+import bisect
+import dataclasses
+import importlib.metadata
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from plainchant.accounting import epsilon_of, rho_of, steps_affordable
+from plainchant.config import Accounting, Clusters, Method, SynthesisConfig
+from plainchant.errors import PrivacyError
+from plainchant.mechanisms import MeanMechanism, PublicMechanism, TokenMechanism, TokenSettings, private_mechanism
+
+# Batch sizes beyond this are not searched: no machine holds so many contexts.
+LARGEST_BATCH = 100_000
+# Above this ε a plan warns.
+WEAK_EPSILON = 20.0
+# Below this derived clip, nats, a plan warns.
+SMALL_CLIP = 1.0
+# Batch size of an ex-post method where nothing is known of the data's size, and the bounds where it is.
+EX_POST_BATCH, EX_POST_SMALLEST, EX_POST_LARGEST = 32, 8, 64
+
+
+@dataclass(frozen=True)
+class Guarantee:
+    """What a release promises (spec 6.1).
+
+    Attributes:
+        kind: "ex-ante" (known before the run), "ex-post" (measured after it, itself private) or "none".
+        epsilon, delta, rho: the figures; None where there is none, or none that may be released.
+        unit: what is protected.
+        relation: the neighbouring relation.
+        method: the preset it was made by.
+        version: plainchant's.
+        statement: all of it in one sentence.
+    """
+
+    kind: Literal["ex-ante", "ex-post", "none"]
+    epsilon: float | None
+    delta: float | None
+    rho: float | None
+    unit: str
+    relation: str
+    method: str
+    version: str
+    statement: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything about a run that is decided before it reads private data.
+
+    Attributes:
+        config: what was asked for.
+        settings: the numbers of a step, batch size and clip decided.
+        guarantee: derived from all of it.
+        rho_select, rho_size: zCDP of the noisy counts; 0 where there are none.
+        rho_batch: what is left for the tokens of a batch; None where tokens are not paid from a budget.
+        tokens_per_batch: the most tokens that a batch releases; None where there is no such bound.
+        texts_per_batch: the most texts of `max_tokens` that a batch pays for; None where there is no such bound.
+    """
+
+    config: SynthesisConfig
+    settings: TokenSettings
+    guarantee: Guarantee
+    rho_select: float
+    rho_size: float
+    rho_batch: float | None
+    tokens_per_batch: int | None
+    texts_per_batch: int | None
+
+    @property
+    def mechanism(self) -> TokenMechanism:
+        """The token mechanism, which also says what a step costs."""
+        if self.config.parts.accounting is Accounting.PUBLIC:
+            return PublicMechanism(self.settings)
+        return private_mechanism(self.config.parts.aggregate, self.settings)
+
+    @property
+    def rho_rebalance(self) -> float:
+        """zCDP of both noisy counts."""
+        return self.rho_select + self.rho_size
+
+    @property
+    def batches_needed(self) -> int | None:
+        """How many batches write the wished texts; None where one batch may write any number."""
+        return None if self.texts_per_batch is None else math.ceil(self.config.texts / self.texts_per_batch)
+
+    @property
+    def units_needed(self) -> int | None:
+        """About how many units the data must have for that."""
+        return None if self.batches_needed is None else self.batches_needed * self.settings.batch_size
+
+    @property
+    def notes(self) -> list[str]:
+        """What the user should know before running."""
+        config, notes = self.config, []
+        if config.parts.clip == "auto" and self.settings.clip < SMALL_CLIP:
+            notes.append(
+                f"clip = {self.settings.clip:.2g} nats is what the budget leaves, and so small that the text will be almost "
+                "the public model's; ask for fewer texts, or give a larger batch size"
+            )
+        if self.guarantee.kind == "ex-ante" and config.epsilon > WEAK_EPSILON:
+            notes.append(f"epsilon = {config.epsilon:g}: above {WEAK_EPSILON:g} the guarantee says next to nothing")
+        if config.expected_units is not None and config.delta * config.expected_units > 1:
+            notes.append(
+                f"delta = {config.delta:g}: above 1 / expected_units = {1 / config.expected_units:.2g} a release may give "
+                "single units away; take a smaller delta"
+            )
+        if config.expected_units is not None and self.rho_select and isinstance(config.centres, int):
+            average = config.expected_units / (len(config.label_set) * config.centres)
+            if average < self.settings.batch_size / 8:
+                notes.append(
+                    f"centres = {config.centres}: {average:.1f} units a cell on average, for batches of "
+                    f"{self.settings.batch_size}; few cells will be kept, fewer centres would keep more"
+                )
+        return notes
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for plan.json and for showing."""
+        parts = self.config.parts
+        return {
+            "guarantee": dataclasses.asdict(self.guarantee),
+            "method": self.config.method.value,
+            "clusters": parts.clusters.value,
+            "aggregate": parts.aggregate.value,
+            "accounting": parts.accounting.value,
+            "step": {
+                name: getattr(value, "value", value) for name, value in dataclasses.asdict(self.settings).items()
+            },
+            "rho_select": self.rho_select,
+            "rho_size": self.rho_size,
+            "rho_batch": self.rho_batch,
+            "rho_per_token": self.mechanism.rho_per_token,
+            "texts": self.config.texts,
+            "max_tokens": self.config.max_tokens,
+            "tokens_per_batch": self.tokens_per_batch,
+            "texts_per_batch": self.texts_per_batch,
+            "batches_needed": self.batches_needed,
+            "units_needed": self.units_needed,
+        }
+
+
+def unit_name(config: SynthesisConfig) -> str:
+    """What is protected, in words."""
+    return f"all records that share a value of {config.unit_column!r}" if config.unit_column else "one record"
+
+
+def _guarantee(config: SynthesisConfig, rho: float) -> Guarantee:
+    kind: Literal["ex-ante", "ex-post", "none"]
+    unit = unit_name(config)
+    accounting = config.parts.accounting
+    if accounting is Accounting.INFINITE:
+        return not_private(config, "it was made by the non-private method, without any limit on what a record may move")
+    if accounting is Accounting.PUBLIC:
+        kind, epsilon, delta, total = "ex-ante", 0.0, 0.0, 0.0
+        statement = "No private data was read: the text comes from the public model alone (ε = 0)."
+    elif accounting is Accounting.EX_POST:
+        kind, epsilon, delta, total = "ex-post", None, config.delta, None
+        statement = (
+            f"Every token was drawn with its privacy loss measured (ex post, data-dependent, δ = {config.delta:g}, "
+            f"adding or removing {unit}): no figure was fixed beforehand, and the one measured is itself private."
+        )
+    else:
+        kind, epsilon, delta, total = "ex-ante", epsilon_of(rho, config.delta), config.delta, rho
+        statement = (
+            f"(ε = {epsilon:.6g}, δ = {config.delta:g})-differentially private under adding or removing {unit}, "
+            "as known before the run."
+        )
+    return Guarantee(
+        kind, epsilon, delta, total, unit, "add_remove", config.method.value, _version(), statement
+    )
+
+
+def not_private(config: SynthesisConfig, why: str) -> Guarantee:
+    """The guarantee of a run that has none."""
+    return Guarantee(
+        "none", None, None, None, unit_name(config), "add_remove", config.method.value, _version(),
+        f"NOT PRIVATE: there is no guarantee, because {why}; do not release.",
+    )  # fmt: skip
+
+
+def _version() -> str:
+    return importlib.metadata.version("plainchant")
+
+
+def plan(config: SynthesisConfig) -> Plan:
+    """Decides batch size, clip, tokens and texts from (ε, δ) and a configuration (spec 6.2).
+
+    Raises:
+        PrivacyError: the budget does not pay for what is asked; says what it would pay for.
+    """
+    parts = config.parts
+    rho = rho_of(config.epsilon, config.delta)
+    rho_rebalance = 0.0 if config.method is Method.PUBLIC else config.rebalance_share * rho
+    rho_select = rho_rebalance / 2 if parts.clusters is Clusters.PUBLIC_CENTRES else 0.0
+    rho_size = rho_rebalance - rho_select
+    if parts.accounting is Accounting.WORST_CASE:
+        rho_batch = rho - rho_rebalance
+        settings = _worst_case_settings(config, rho_batch)
+        tokens = steps_affordable(rho_batch, MeanMechanism(settings).rho_per_token)
+        texts = tokens // config.max_tokens
+        _check_feasible(config, settings, rho_batch, tokens, texts)
+        spent = rho_rebalance + tokens * MeanMechanism(settings).rho_per_token
+        return Plan(config, settings, _guarantee(config, min(rho, spent)), rho_select, rho_size, rho_batch, tokens, texts)
+    batch_size = parts.batch_size
+    if batch_size == "auto":
+        wished = EX_POST_BATCH if config.expected_units is None else config.expected_units // config.texts
+        batch_size = min(max(wished, EX_POST_SMALLEST), EX_POST_LARGEST)
+    if parts.clip == "auto":
+        raise PrivacyError("clip = auto: is derived from a budget for tokens, and this method has none; give a number")
+    settings = _settings(config, parts.clip, batch_size)
+    return Plan(config, settings, _guarantee(config, 0.0), rho_select, rho_size, None, None, None)
+
+
+def smallest_batch(settings: TokenSettings, rho: float, tokens: int) -> int | None:
+    """The smallest batch size at which the worst-case mean pays for so many tokens; None beyond LARGEST_BATCH."""
+
+    def pays(batch_size: int) -> bool:
+        mechanism = MeanMechanism(dataclasses.replace(settings, batch_size=batch_size))
+        return steps_affordable(rho, mechanism.rho_per_token) >= tokens
+
+    # a larger batch is cheaper, so the first that pays is found by halving
+    sizes = range(1, LARGEST_BATCH + 1)
+    place = bisect.bisect_left(sizes, True, key=pays)
+    return sizes[place] if place < len(sizes) else None
+
+
+def _settings(config: SynthesisConfig, clip: float, batch_size: int) -> TokenSettings:
+    parts = config.parts
+    return TokenSettings(
+        support=parts.support,
+        k=config.top_k,
+        clipping=parts.clipping,
+        clip=clip,
+        guidance=parts.guidance,
+        temperature=config.temperature,
+        batch_size=batch_size,
+        slack=config.numerical_slack,
+    )
+
+
+def _worst_case_settings(config: SynthesisConfig, rho_batch: float) -> TokenSettings:
+    parts = config.parts
+    if parts.batch_size != "auto":
+        clip = _derived_clip(config, rho_batch, parts.batch_size) if parts.clip == "auto" else parts.clip
+        return _settings(config, clip, parts.batch_size)
+    if parts.clip == "auto":
+        raise PrivacyError("batch_size = auto and clip = auto: one follows from the other, so give one of them a number")
+    largest = config.expected_units or LARGEST_BATCH
+    first = smallest_batch(_settings(config, parts.clip, 1), rho_batch, config.max_tokens) or largest
+    for batch_size in range(first, largest + 1):
+        settings = _settings(config, parts.clip, batch_size)
+        if _texts(config, settings, rho_batch) >= (1 if config.expected_units is None else config.texts):
+            return settings
+    # infeasible: the largest batch there can be releases the most, and the check says how much
+    return _settings(config, parts.clip, largest)
+
+
+def _texts(config: SynthesisConfig, settings: TokenSettings, rho_batch: float) -> int:
+    """Texts that a batch, or, where the number of units is known, that all batches pay for."""
+    per_batch = steps_affordable(rho_batch, MeanMechanism(settings).rho_per_token) // config.max_tokens
+    return per_batch * (1 if config.expected_units is None else config.expected_units // settings.batch_size)
+
+
+def _derived_clip(config: SynthesisConfig, rho_batch: float, batch_size: int) -> float:
+    """The clip at which a batch pays for just the texts that it is to write ([InvInk])."""
+    texts = 1
+    if config.expected_units is not None and config.expected_units >= batch_size:
+        texts = math.ceil(config.texts / (config.expected_units // batch_size))
+    eta = math.sqrt(8 * rho_batch / (texts * config.max_tokens))
+    clip = (eta * config.temperature - 2 * config.numerical_slack) * batch_size / (2 * config.parts.guidance)
+    if not clip > 0:
+        raise PrivacyError(
+            f"clip = auto: ε = {config.epsilon:g} leaves nothing for {texts * config.max_tokens} tokens a batch; "
+            "ask for fewer texts or tokens, or give a larger batch size"
+        )
+    # a hair below, so that rounding cannot cost the last token
+    clip *= 1 - 1e-9
+    return clip
+
+
+def _check_feasible(
+    config: SynthesisConfig, settings: TokenSettings, rho_batch: float, tokens: int, texts: int
+) -> None:
+    if texts == 0:
+        smallest = smallest_batch(settings, rho_batch, config.max_tokens)
+        raise PrivacyError(
+            f"batch_size = {settings.batch_size}: at ε = {config.epsilon:g}, δ = {config.delta:g} a batch pays for "
+            f"{tokens} token{'' if tokens == 1 else 's'}, less than one text of max_tokens = {config.max_tokens}; "
+            + (f"the smallest batch size that pays for one is {smallest}" if smallest else "no batch size pays for one")
+            + (f", or set max_tokens to {tokens} or less" if tokens else "")
+        )
+    if config.expected_units is not None:
+        possible = _texts(config, settings, rho_batch)
+        if possible < config.texts:
+            raise PrivacyError(
+                f"texts = {config.texts}: about {config.expected_units} units in batches of {settings.batch_size} pay for "
+                f"at most {possible} texts of {config.max_tokens} tokens at ε = {config.epsilon:g}; ask for that many, "
+                "for shorter texts, or let batch_size = auto find a larger batch"
+            )

@@ -1,0 +1,105 @@
+"""Contexts: the public part of a prompt, a record's own part, and where the model begins to write.
+
+A prompt is `prefix + record + start`. Prefix and start are public and the same for all contexts of a label; the public
+row is `prefix + start`. The public part comes first, so that its cache is shared.
+"""
+
+import re
+from collections.abc import Sequence
+
+from plainchant.config import Example, PromptForm, SynthesisConfig
+from plainchant.errors import ConfigError
+from plainchant.models import LanguageModel
+
+_DEFAULTS = {
+    "header": ("Different texts of one kind:\n\n", "Different texts of one kind, each with its label:\n\n"),
+    "example": ("Text: {text}\n\n", "Label: {label}\nText: {text}\n\n"),
+    "chat": (
+        "Here is a text:\n\n{text}\n\nWrite one new text of the same kind and length. Answer with the text only.",
+        "Here is a text with the label {label}:\n\n{text}\n\n"
+        "Write one new text of the same kind and length with the label {label}. Answer with the text only.",
+    ),
+}
+
+
+class Prompts:
+    """Token ids of every part of a prompt, for one configuration and one model.
+
+    Attributes:
+        stop: a string in the released text that ends it (spec 4.6); None where only end-of-text does.
+    """
+
+    def __init__(self, config: SynthesisConfig, model: LanguageModel):
+        prompt = config.prompt
+        self._model = model
+        self._config = config
+
+        def template(name: str) -> str:
+            own = getattr(prompt, name)
+            return str(own if own is not None else _DEFAULTS[name][bool(config.labels)])
+
+        self._header = template("header")
+        self._example = template("example")
+        self._chat = template("chat")
+        self._is_chat = prompt.form is PromptForm.CHAT
+        after = self._example.partition("{text}")[2]
+        # a text is one line where the template ends it with a line break
+        self.stop = None if self._is_chat or not after else ("\n" if after.startswith("\n") else after)
+        self._check_lengths()
+
+    def prefix(self, label: str | None) -> list[int]:
+        """The public part before the record: header and public examples, those of the label where there are any."""
+        if self._is_chat:
+            head = self._chat_parts(label)[0]
+        else:
+            head = self._header + self._shown(label)
+        return [*self._model.start_tokens, *self._model.encode(head, trusted=True)]
+
+    def record(self, text: str, label: str | None) -> list[int]:
+        """A record's own part, cut after `max_record_tokens`: a function of this record alone. Secret."""
+        if self.stop is not None:
+            # a record must not look like several entries: what would end a text becomes a space
+            text = re.sub(rf"\s*{re.escape(self.stop)}\s*" if self.stop != "\n" else r"\s*[\r\n]\s*", " ", text)
+        text = text.strip()
+        if self._is_chat:
+            return self._model.encode(text, trusted=False)[: self._config.max_record_tokens]
+        before, space, after = self._frame(label)
+        body = self._model.encode(space + text, trusted=False)[: self._config.max_record_tokens]
+        return [*self._model.encode(before, trusted=True), *body, *self._model.encode(after, trusted=True)]
+
+    def start(self, label: str | None) -> list[int]:
+        """What every context, the public one too, ends with: the beginning of a new entry."""
+        text = self._chat_parts(label)[1] if self._is_chat else self._frame(label)[0]
+        return self._model.encode(text, trusted=True)
+
+    def _shown(self, label: str | None) -> str:
+        examples: Sequence[Example] = self._config.prompt.examples
+        own = [example for example in examples if example.label == label] or examples
+        return "".join(
+            self._example.replace("{label}", example.label or "").replace("{text}", example.text) for example in own
+        )
+
+    def _frame(self, label: str | None) -> tuple[str, str, str]:
+        """What stands before and after a text; the space before it belongs to the text, as tokenisers see it."""
+        before, _, after = self._example.replace("{label}", label or "").partition("{text}")
+        stripped = before.rstrip(" ")
+        return stripped, before[len(stripped) :], after
+
+    def _chat_parts(self, label: str | None) -> tuple[str, str]:
+        mark = "\x00record\x00"
+        message = self._shown(label) + self._chat.replace("{label}", label or "").replace("{text}", mark)
+        before, _, after = self._model.chat(message).partition(mark)
+        return before, after
+
+    def _check_lengths(self) -> None:
+        config = self._config
+        for label in config.label_set:
+            fixed = len(self.prefix(label)) + len(self.record("", label)) + len(self.start(label))
+            if not self.start(label):
+                raise ConfigError("prompt.example: something must stand before {text}, for the model to continue")
+            needed = fixed + config.max_record_tokens + config.max_tokens
+            if needed > self._model.context_length:
+                raise ConfigError(
+                    f"max_record_tokens = {config.max_record_tokens} and max_tokens = {config.max_tokens} with a prompt "
+                    f"of {fixed} tokens need {needed}, more than the model's {self._model.context_length}; lower one"
+                )

@@ -1,0 +1,69 @@
+"""Where chance comes from: the operating system, or, in tests only, a seed that makes a run not private."""
+
+import secrets
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from plainchant.errors import PrivacyError
+
+IntArray = npt.NDArray[np.int64]
+
+
+class RandomSource(Protocol):
+    """Uniform integers and discrete Gaussian noise.
+
+    Implementations must say the truth in `private`: True only if nobody can predict what is drawn.
+    """
+
+    private: bool
+
+    def below(self, bound: int) -> int:
+        """An integer uniform on 0, …, bound − 1."""
+
+    def add_discrete_gaussian(self, counts: Sequence[int], sigma: float) -> IntArray:
+        """Counts with independent noise, P(k) ∝ exp(−k²/(2σ²)) on the integers [CKS20]."""
+
+
+class SystemRandomness:
+    """The operating system's cryptographic source; noise by opendp, whose sampler uses the same source exactly."""
+
+    private = True
+
+    def below(self, bound: int) -> int:
+        return secrets.randbelow(bound)
+
+    def add_discrete_gaussian(self, counts: Sequence[int], sigma: float) -> IntArray:
+        import opendp.prelude as dp
+
+        if not sigma > 0:
+            raise PrivacyError(f"sigma = {sigma}: noise needs a standard deviation > 0")
+        dp.enable_features("contrib")
+        measurement = dp.m.make_gaussian(
+            dp.vector_domain(dp.atom_domain(T=int)), dp.l2_distance(T=float), scale=float(sigma)
+        )
+        return np.asarray(measurement([int(count) for count in counts]), dtype=np.int64)
+
+
+class SeededRandomness:
+    """For tests only: repeatable, therefore not private. Runs that use it are marked as such wherever they show."""
+
+    private = False
+
+    def __init__(self, seed: int):
+        self._generator = np.random.default_rng(seed)
+
+    def below(self, bound: int) -> int:
+        # random 64-bit words put together, so that bounds beyond int64 are served like any other
+        words = -(-bound.bit_length() // 64) + 1
+        value = int.from_bytes(self._generator.bytes(8 * words), "big")
+        return value % bound
+
+    def add_discrete_gaussian(self, counts: Sequence[int], sigma: float) -> IntArray:
+        reach = int(np.ceil(12 * sigma)) + 1
+        support = np.arange(-reach, reach + 1)
+        weights = np.exp(-(support**2) / (2 * sigma**2))
+        noise = self._generator.choice(support, size=len(counts), p=weights / weights.sum())
+        return np.asarray(counts, dtype=np.int64) + noise

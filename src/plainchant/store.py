@@ -1,0 +1,235 @@
+"""The run directory: every path of a run, its database, its lock, what may be shared and what may not."""
+
+import contextlib
+import dataclasses
+import json
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Self
+
+import filelock
+import numpy as np
+import numpy.typing as npt
+import tomli_w
+
+from plainchant.batching import NO_BATCH
+from plainchant.config import SynthesisConfig, parse_config
+from plainchant.data import atomic_write, write_jsonl, write_parquet
+from plainchant.decoding import FinishedText
+from plainchant.errors import ConfigError, RunError
+from plainchant.planning import Plan
+from plainchant.randomness import IntArray
+from plainchant.rebalancing import Cell
+
+SCHEMA = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE cells (cell INTEGER PRIMARY KEY, label INTEGER, centre INTEGER, noisy_size INTEGER, batches INTEGER);
+CREATE TABLE batches (batch INTEGER PRIMARY KEY, cell INTEGER NOT NULL, texts INTEGER NOT NULL);
+CREATE TABLE units (record INTEGER PRIMARY KEY, batch INTEGER NOT NULL);
+CREATE TABLE texts (
+    batch INTEGER NOT NULL, position INTEGER NOT NULL, text TEXT NOT NULL, tokens INTEGER NOT NULL,
+    finish TEXT NOT NULL, loss REAL NOT NULL, rho REAL NOT NULL, PRIMARY KEY (batch, position)
+);
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """A batch's place: its cell and how many texts it writes. Public."""
+
+    batch: int
+    cell: int
+    texts: int
+
+
+def _write(path: Path, content: str) -> None:
+    with atomic_write(path) as file:
+        file.write(content.encode())
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    _write(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+class RunDirectory:
+    """A run on disk.
+
+    * A text and its cost are committed in one transaction; a crash loses at most the texts in work.
+    * One place (batch, position) is filled once: the database refuses a second draw.
+    * One process at a time.
+    * Private texts are never written: the database knows records by number only.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.release = path / "release"
+        self.private = path / "private"
+        self.centres = path / "centres.npz"
+        self._embeddings = self.private / "embeddings.npy"
+        self._database = self.private / "run.sqlite"
+        self._lock = filelock.FileLock(self.private / "lock")
+
+    @classmethod
+    def create(cls, path: Path, plan: Plan) -> Self:
+        """A new run in an empty or missing directory.
+
+        Raises:
+            ConfigError: the directory already holds something.
+        """
+        directory = cls(path)
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            hint = "continue it with --resume, or " if directory._database.exists() else ""
+            raise ConfigError(f"out = {path}: is not empty; {hint}choose another directory")
+        path.mkdir(parents=True, exist_ok=True)
+        directory.private.mkdir(mode=0o700)
+        with directory.locked():
+            config = plan.config.model_dump(mode="json", exclude_none=True)
+            _write(path / "config.toml", tomli_w.dumps(config))
+            _write_json(path / "plan.json", plan.as_dict())
+            with directory._connect() as database:
+                database.executescript(SCHEMA)
+        directory._database.chmod(0o600)
+        return directory
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """An existing run.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        directory = cls(path)
+        if not directory._database.exists():
+            raise ConfigError(f"{path}: is not a run directory; start one with plainchant run ... --out {path}")
+        return directory
+
+    @property
+    def config(self) -> SynthesisConfig:
+        """The configuration that the run was started with."""
+        return parse_config((self.path / "config.toml").read_text(encoding="utf-8"))
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Holds the directory for this process; the lock goes with the process, even when it is killed."""
+        try:
+            self._lock.acquire(timeout=0)
+        except filelock.Timeout:
+            raise RunError(f"{self.path}: another process is working in this directory; wait for it to end") from None
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    @contextlib.contextmanager
+    def _connect(self) -> Iterator[sqlite3.Connection]:
+        try:
+            with contextlib.closing(sqlite3.connect(self._database)) as database, database:
+                database.execute("PRAGMA synchronous = FULL")
+                yield database
+        except sqlite3.DatabaseError as error:
+            if isinstance(error, sqlite3.IntegrityError):
+                raise RunError(f"{self.path}: a place that is already filled was written again; nothing was stored") from None
+            raise RunError(f"{self._database}: the run's database cannot be used ({type(error).__name__})") from None
+
+    # what is known of the run as a whole
+
+    def get(self, key: str) -> Any:
+        """A value noted before, or None."""
+        with self._connect() as database:
+            row = database.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return None if row is None else json.loads(row[0])
+
+    def put(self, **values: Any) -> None:
+        """Notes values under their names, all at once and once for all."""
+        with self._connect() as database:
+            database.executemany(
+                "INSERT INTO meta VALUES (?, ?)", [(name, json.dumps(value)) for name, value in values.items()]
+            )
+
+    def save_embeddings(self, embeddings: npt.NDArray[np.float32]) -> None:
+        """Keeps the embeddings of the private records, so that a resumed run does not compute them again."""
+        with atomic_write(self._embeddings) as file:
+            np.save(file, embeddings)
+        self._embeddings.chmod(0o600)
+
+    def embeddings(self) -> npt.NDArray[np.float32] | None:
+        """The kept embeddings, float32 [n, d], or None."""
+        return np.load(self._embeddings) if self._embeddings.exists() else None
+
+    # cells, batches and units: written once, together
+
+    def save_batches(
+        self, cells: tuple[Cell, ...], allotted: list[list[int]], record_of_unit: IntArray, batch_of_unit: IntArray
+    ) -> None:
+        """Commits the noisy cells and the secret draws in one transaction: noise is never drawn twice."""
+        texts = [(cell, count) for cell, counts in enumerate(allotted) for count in counts]
+        placed = batch_of_unit != NO_BATCH
+        with self._connect() as database:
+            database.executemany(
+                "INSERT INTO cells VALUES (?, ?, ?, ?, ?)",
+                [(number, cell.label, cell.centre, cell.noisy_size, cell.batches) for number, cell in enumerate(cells)],
+            )
+            database.executemany(
+                "INSERT INTO batches VALUES (?, ?, ?)", [(number, *entry) for number, entry in enumerate(texts)]
+            )
+            database.executemany(
+                "INSERT INTO units VALUES (?, ?)",
+                zip(record_of_unit[placed].tolist(), batch_of_unit[placed].tolist(), strict=True),
+            )
+            database.execute("INSERT INTO meta VALUES ('batched', 'true')")
+
+    def cells(self) -> list[Cell]:
+        """The kept cells. Released under the plan's ρ_rebalance."""
+        with self._connect() as database:
+            return [Cell(*row[1:]) for row in database.execute("SELECT * FROM cells ORDER BY cell")]
+
+    def batches(self) -> list[Batch]:
+        """All batches in order. Public."""
+        with self._connect() as database:
+            return [Batch(*row) for row in database.execute("SELECT * FROM batches ORDER BY batch")]
+
+    def members(self) -> dict[int, list[int]]:
+        """For each batch the numbers of its records. Secret."""
+        members: dict[int, list[int]] = {}
+        with self._connect() as database:
+            for record, batch in database.execute("SELECT record, batch FROM units ORDER BY record"):
+                members.setdefault(batch, []).append(record)
+        return members
+
+    # texts
+
+    def commit(self, text: FinishedText) -> None:
+        """Stores a text and its cost in one transaction; a place that is filled already refuses it."""
+        with self._connect() as database:
+            database.execute("INSERT INTO texts VALUES (?, ?, ?, ?, ?, ?, ?)", dataclasses.astuple(text))
+
+    def texts(self) -> list[FinishedText]:
+        """The committed texts, by place."""
+        with self._connect() as database:
+            rows = database.execute("SELECT * FROM texts ORDER BY batch, position").fetchall()
+        return [FinishedText(*row) for row in rows]
+
+    def batch_costs(self) -> list[tuple[int, int, float, float]]:
+        """For each batch that has texts: its number, Σ tokens, Σ ε_t and Σ ρ_t. Private."""
+        with self._connect() as database:
+            return database.execute(
+                "SELECT batch, SUM(tokens), SUM(loss), SUM(rho) FROM texts GROUP BY batch ORDER BY batch"
+            ).fetchall()
+
+    def write_private(self, name: str, content: dict[str, Any]) -> Path:
+        """A JSON file in private/."""
+        path = self.private / name
+        _write_json(path, content)
+        path.chmod(0o600)
+        return path
+
+    def write_release(self, rows: list[dict[str, Any]], guarantee: dict[str, Any], card: str) -> None:
+        """Everything that may be shared."""
+        self.release.mkdir(exist_ok=True)
+        write_jsonl(self.release / "synthetic.jsonl", rows)
+        write_parquet(self.release / "synthetic.parquet", rows)
+        _write_json(self.release / "guarantee.json", guarantee)
+        _write(self.release / "README.md", card)
+        for path in self.release.iterdir():
+            path.chmod(0o644)

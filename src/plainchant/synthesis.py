@@ -1,0 +1,432 @@
+"""The order of the steps: from a private table to a release, the whole run on one page."""
+
+import contextlib
+import dataclasses
+import functools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from plainchant.accounting import ex_post
+from plainchant.aggregation import Support
+from plainchant.batching import allot_texts, draw_batches
+from plainchant.centres import Centres, fit_centres
+from plainchant.config import Accounting, Clusters, PerformanceOptions, SynthesisConfig
+from plainchant.data import Record, fingerprint, read_records, read_texts
+from plainchant.decoding import BatchWork, Decoder, FinishedText, StopRule
+from plainchant.embedding import Embedder, load_embedder
+from plainchant.errors import ConfigError, DataError, PrivacyError
+from plainchant.mechanisms import PublicMechanism
+from plainchant.models import LanguageModel
+from plainchant.planning import Guarantee, Plan, not_private
+from plainchant.prompting import Prompts
+from plainchant.randomness import IntArray, RandomSource, SystemRandomness
+from plainchant.rebalancing import NO_CELL, WHOLE_LABEL, Cell, rebalance
+from plainchant.report import EX_POST_NOTE, data_set_card
+from plainchant.store import RunDirectory
+
+# Texts sampled from the public model where the user names no corpus to cluster around.
+SAMPLED_CORPUS = 400
+# Public texts behind each centre, at least.
+TEXTS_PER_CENTRE = 4
+
+
+class Progress(Protocol):
+    """Hears how a run goes. Shares, never counts, of whatever is private."""
+
+    def stage(self, name: str, share: float) -> None:
+        """A preparing step is done by `share`, 0 to 1."""
+
+    def texts(self, done: int, wished: int, tokens: int) -> None:
+        """So many texts are released, with so many tokens since the process began."""
+
+
+class Silence:
+    """Shows nothing."""
+
+    def stage(self, name: str, share: float) -> None: ...
+
+    def texts(self, done: int, wished: int, tokens: int) -> None: ...
+
+
+@dataclass(frozen=True)
+class SyntheticText:
+    """A released text.
+
+    Attributes:
+        text: the text.
+        label: its label, or None.
+        cell: number of its public cell.
+    """
+
+    text: str
+    label: str | None
+    cell: int
+
+    def as_row(self) -> dict[str, str | int | None]:
+        """A row of the release; without a label column where there are no labels."""
+        row: dict[str, str | int | None] = {"text": self.text, "label": self.label, "cell": self.cell}
+        return row if self.label is not None else {name: row[name] for name in ("text", "cell")}
+
+
+class Run:
+    """A run at work or done. Iterating releases texts one by one; what is committed survives a crash.
+
+    Attributes:
+        directory: where it lives.
+        plan: what was decided before it read private data.
+        guarantee: what its release promises.
+        wished: how many texts it will have in the end; known once the noisy counts are.
+    """
+
+    def __init__(
+        self,
+        directory: RunDirectory,
+        plan: Plan,
+        guarantee: Guarantee,
+        decode: Iterator[FinishedText],
+        progress: Progress,
+        resources: contextlib.ExitStack,
+    ):
+        self.directory = directory
+        self.plan = plan
+        self.guarantee = guarantee
+        self._decode = decode
+        self._progress = progress
+        self._resources = resources
+        if not any(batch.texts for batch in directory.batches()):
+            raise PrivacyError(
+                f"batch_size = {plan.settings.batch_size}: no noisy cell count reaches half of it, so there is no batch "
+                "to write from; the data is too small for this budget. A larger ε or a smaller max_tokens allows "
+                "smaller batches"
+            )
+        self._cells = directory.cells()
+        self._cell_of_batch = {batch.batch: batch.cell for batch in directory.batches()}
+        self.wished = sum(batch.texts for batch in directory.batches())
+
+    def __iter__(self) -> Iterator[SyntheticText]:
+        committed = self.directory.texts()
+        yield from map(self._labelled, committed)
+        done, tokens = len(committed), 0
+        self._progress.texts(done, self.wished, tokens)
+        for text in self._decode:
+            self.directory.commit(text)
+            done, tokens = done + 1, tokens + text.tokens
+            self._progress.texts(done, self.wished, tokens)
+            yield self._labelled(text)
+        self._release()
+        self.close()
+
+    @property
+    def texts(self) -> list[SyntheticText]:
+        """All texts, in the release's order; runs to the end first."""
+        for _ in self:
+            pass
+        return [self._labelled(text) for text in self.directory.texts()]
+
+    def close(self) -> None:
+        """Gives the directory free; the run can be resumed."""
+        self._resources.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _labelled(self, text: FinishedText) -> SyntheticText:
+        number = self._cell_of_batch[text.batch]
+        return SyntheticText(text.text, self.plan.config.label_set[self._cells[number].label], number)
+
+    def _release(self) -> None:
+        rows = [self._labelled(text).as_row() for text in self.directory.texts()]
+        card = data_set_card(self.plan, self.guarantee, self._cells, len(rows))
+        self.directory.write_private("costs.json", realised_costs(self.directory, self.plan))
+        self.directory.write_release(rows, dataclasses.asdict(self.guarantee), card)
+
+
+def realised_costs(directory: RunDirectory, plan: Plan) -> dict[str, Any]:
+    """What a run has cost so far, measured on its output (spec 5.3). Private: it depends on the data."""
+    costs = directory.batch_costs()
+    measured = ex_post(
+        [loss for _, _, loss, _ in costs], [rho for _, _, _, rho in costs], plan.rho_rebalance, plan.config.delta
+    )
+    return {
+        "note": EX_POST_NOTE,
+        "ex_post": dataclasses.asdict(measured),
+        "rho_rebalance": plan.rho_rebalance,
+        "tokens": sum(tokens for _, tokens, _, _ in costs),
+        "batches": [
+            {"batch": batch, "tokens": tokens, "loss": loss, "rho": rho} for batch, tokens, loss, rho in costs
+        ],
+    }
+
+
+def synthesize(
+    records: Any,
+    plan: Plan,
+    *,
+    out: str | Path,
+    resume: bool = False,
+    performance: PerformanceOptions | None = None,
+    allow_not_private: bool = False,
+    randomness: RandomSource | None = None,
+    model: LanguageModel | None = None,
+    embedder: Embedder | None = None,
+    progress: Progress | None = None,
+) -> Run:
+    """Prepares a run: embedding, public centres, noisy cells, secret batches; the returned `Run` writes the texts.
+
+    Args:
+        records: the private table (see `data.read_records`); None for the public method.
+        plan: from `plan(config)`.
+        out: the run's directory.
+        resume: go on with the run in `out`; data and configuration must be the same.
+        performance: device, dtype and width; cannot change the guarantee.
+        allow_not_private: needed where there is no guarantee.
+        randomness: where chance comes from; anything but the default marks the run as not private.
+        model, embedder: loaded ones, in place of the configured names.
+        progress: hears how it goes.
+
+    Raises:
+        ConfigError, DataError: as the message says.
+        PrivacyError: no guarantee and not allowed, or not one cell is large enough for a batch.
+        RunError: the directory is in use, or holds another run.
+    """
+    performance = performance or PerformanceOptions()
+    randomness = randomness or SystemRandomness()
+    progress = progress or Silence()
+    config = plan.config
+    guarantee = plan.guarantee
+    if not randomness.private:
+        guarantee = not_private(config, "its randomness came from a seed")
+    if guarantee.kind == "none" and not allow_not_private:
+        raise PrivacyError(
+            f"{guarantee.statement} To run it all the same, pass --i-know-this-is-not-private (allow_not_private=True)."
+        )
+    public = config.parts.accounting is Accounting.PUBLIC
+    if records is None and not public:
+        raise DataError("data: not given; name the private table with --data FILE")
+    table = [] if public else _read(records, config)
+
+    # whatever can fail for public reasons fails before the directory is made
+    directory = RunDirectory.open(Path(out)) if resume else None
+    clustering = not public and config.parts.clusters is Clusters.PUBLIC_CENTRES
+    if clustering and not (directory and directory.get("batched")):
+        corpus = _public_corpus(config)
+        embedder = embedder or load_embedder(config.embedder, device=performance.device)
+    model = model or _load_model(config, performance, progress)
+    if model.numerical_slack > config.numerical_slack:
+        raise PrivacyError(
+            f"numerical_slack = {config.numerical_slack:g}: {model.name} on this dtype may move by "
+            f"{model.numerical_slack:g}; set numerical_slack to that or more, or dtype = float32"
+        )
+    prompts = Prompts(config, model)
+    stop = StopRule(prompts.stop, config.max_tokens, config.min_tokens)
+    directory = directory or RunDirectory.create(Path(out), plan)
+    with contextlib.ExitStack() as resources:
+        resources.enter_context(directory.locked())
+        _check_same(directory, config, fingerprint(table), randomness)
+        if guarantee.kind != "none" and not directory.get("private"):
+            raise PrivacyError(f"{out}: was begun with seeded randomness and is not private; start a new run")
+        if not directory.get("batched"):
+            if public:
+                _plan_public(directory, config)
+            elif not clustering:
+                _form_batches(directory, plan, table, None, None, randomness)
+            else:
+                assert embedder is not None
+                if isinstance(corpus, Centres):
+                    centres = corpus
+                else:
+                    if corpus is None:
+                        corpus = _sample_public(plan, model, prompts, stop, performance, progress)
+                    centres = _public_centres(directory, config, corpus, embedder, progress)
+                embeddings = _embeddings(directory, table, embedder, progress)
+                _form_batches(directory, plan, table, centres, embeddings, randomness)
+        decoder = Decoder(model, plan.mechanism, stop, rows=performance.rows, randomness=randomness)
+        works = _works(directory, table, config, prompts)
+        return Run(directory, plan, guarantee, decoder.run(works), progress, resources.pop_all())
+
+
+def _read(records: Any, config: SynthesisConfig) -> list[Record]:
+    return read_records(
+        records,
+        text_column=config.text_column,
+        label_column=config.label_column,
+        unit_column=config.unit_column,
+    )
+
+
+def _check_same(directory: RunDirectory, config: SynthesisConfig, data: str, randomness: RandomSource) -> None:
+    """A run goes on only with what it was begun with."""
+    before, now = directory.config.model_dump(), config.model_dump()
+    different = sorted(name for name in now if now[name] != before[name])
+    if different:
+        raise ConfigError(
+            f"resume: {', '.join(different)} differ from what the run was begun with "
+            f"({directory.path / 'config.toml'}); use those values or start a new run"
+        )
+    known = directory.get("data")
+    if known is None:
+        directory.put(data=data, private=randomness.private)
+    elif known != data:
+        raise DataError("resume: the data is not the data that the run was begun with; start a new run")
+
+
+def _load_model(config: SynthesisConfig, performance: PerformanceOptions, progress: Progress) -> LanguageModel:
+    from plainchant.models.transformers import load_model
+
+    progress.stage("loading the language model", 0.0)
+    model = load_model(config.model, device=performance.device, dtype=performance.dtype, threads=performance.threads)
+    progress.stage("loading the language model", 1.0)
+    return model
+
+
+def _plan_public(directory: RunDirectory, config: SynthesisConfig) -> None:
+    """One text a batch, the labels in turn: no private data has a say."""
+    labels = len(config.label_set)
+    counts = [config.texts // labels + (label < config.texts % labels) for label in range(labels)]
+    cells = tuple(Cell(label, WHOLE_LABEL, 0, count) for label, count in enumerate(counts))
+    nobody = np.empty(0, dtype=np.int64)
+    directory.save_batches(cells, [[1] * count for count in counts], nobody, nobody)
+
+
+def _form_batches(
+    directory: RunDirectory,
+    plan: Plan,
+    table: Sequence[Record],
+    centres: Centres | None,
+    embeddings: npt.NDArray[np.float32] | None,
+    randomness: RandomSource,
+) -> None:
+    """Counts cells with noise, draws batches, and commits it all at once (spec 2 and 3)."""
+    config = plan.config
+    record_of_unit = choose_records(table, randomness)
+    index = {label: number for number, label in enumerate(config.label_set)}
+    labels = np.array(
+        [index.get(table[record].label, NO_CELL) if config.labels else 0 for record in record_of_unit], dtype=np.int64
+    )
+    nearest = None
+    if centres is not None and embeddings is not None:
+        own = embeddings[record_of_unit]
+        nearest = functools.partial(_nearest, centres, own)
+    outcome = rebalance(
+        labels,
+        nearest,
+        labels=len(config.label_set),
+        centres=0 if centres is None else len(centres.vectors),
+        batch_size=plan.settings.batch_size,
+        kept=None if config.kept == "auto" else config.kept,
+        min_cell=config.min_cell,
+        rho_select=plan.rho_select,
+        rho_size=plan.rho_size,
+        randomness=randomness,
+    )
+    allotted = allot_texts(outcome.cells, config.texts, plan.texts_per_batch)
+    batch_of_unit = draw_batches(outcome.cell_of_unit, outcome.cells, randomness)
+    directory.save_batches(outcome.cells, allotted, record_of_unit, batch_of_unit)
+
+
+def _nearest(
+    centres: Centres, embeddings: npt.NDArray[np.float32], units: npt.NDArray[np.bool_], among: IntArray | None
+) -> IntArray:
+    return centres.nearest(embeddings[units], among)
+
+
+def choose_records(table: Sequence[Record], randomness: RandomSource) -> IntArray:
+    """One record of each unit, drawn uniformly from its own: a unit with many records is as safe as one with one.
+
+    Returns:
+        Record numbers, int64 [units], in the order of each unit's first record.
+    """
+    units: dict[Any, list[int]] = {}
+    for number, record in enumerate(table):
+        # a row without a unit is a unit by itself; a tuple cannot collide with a name
+        units.setdefault(("row", number) if record.unit is None else record.unit, []).append(number)
+    return np.array([rows[randomness.below(len(rows))] for rows in units.values()], dtype=np.int64)
+
+
+def _public_corpus(config: SynthesisConfig) -> Centres | list[str] | None:
+    """What to cluster around: saved centres, a public corpus, or None for texts to be sampled (spec 2.1)."""
+    if isinstance(config.centres, str):
+        return Centres.load(Path(config.centres))
+    return None if config.public is None else read_texts(config.public, text_column=config.public_text_column)
+
+
+def _sample_public(
+    plan: Plan,
+    model: LanguageModel,
+    prompts: Prompts,
+    stop: StopRule,
+    performance: PerformanceOptions,
+    progress: Progress,
+) -> list[str]:
+    """Texts by the public model with the public prompts, the labels in turn."""
+    labels = plan.config.label_set
+    works = (
+        BatchWork(number, tuple(prompts.prefix(label)), tuple(prompts.start(label)), (), (0,))
+        for number in range(SAMPLED_CORPUS)
+        for label in (labels[number % len(labels)],)
+    )
+    settings = dataclasses.replace(plan.settings, support=Support.TOP_K, batch_size=1)
+    decoder = Decoder(
+        model, PublicMechanism(settings), stop, rows=performance.rows, randomness=SystemRandomness()
+    )
+    texts = []
+    for number, text in enumerate(decoder.run(works), start=1):
+        progress.stage("sampling a public corpus from the model", number / SAMPLED_CORPUS)
+        texts.append(text.text)
+    return texts
+
+
+def _public_centres(
+    directory: RunDirectory, config: SynthesisConfig, texts: Sequence[str], embedder: Embedder, progress: Progress
+) -> Centres:
+    """Centres of a public corpus, kept in the run's directory for use by path (spec 2.1)."""
+    if directory.centres.exists():
+        return Centres.load(directory.centres)
+    embeddings = embedder.encode(texts, progress=functools.partial(progress.stage, "embedding the public corpus"))
+    progress.stage("finding public centres", 0.0)
+    # few texts carry few centres; the corpus is public, so its size may decide
+    k = min(int(config.centres), max(1, len(texts) // TEXTS_PER_CENTRE))
+    centres = fit_centres(embeddings, k)
+    centres.save(directory.centres)
+    progress.stage("finding public centres", 1.0)
+    return centres
+
+
+def _embeddings(
+    directory: RunDirectory, table: Sequence[Record], embedder: Embedder, progress: Progress
+) -> npt.NDArray[np.float32]:
+    """Embeddings of all private records, computed once a run."""
+    kept = directory.embeddings()
+    if kept is None:
+        kept = embedder.encode(
+            [record.text for record in table], progress=functools.partial(progress.stage, "embedding the records")
+        )
+        directory.save_embeddings(kept)
+    return kept
+
+
+def _works(
+    directory: RunDirectory, table: Sequence[Record], config: SynthesisConfig, prompts: Prompts
+) -> Iterator[BatchWork]:
+    """What is still to be written. A batch's records become tokens only when its turn comes."""
+    done = {(text.batch, text.position) for text in directory.texts()}
+    cells, members = directory.cells(), directory.members()
+    for batch in directory.batches():
+        positions = [place for place in range(batch.texts) if (batch.batch, place) not in done]
+        if positions:
+            label = config.label_set[cells[batch.cell].label]
+            yield BatchWork(
+                batch.batch,
+                tuple(prompts.prefix(label)),
+                tuple(prompts.start(label)),
+                [prompts.record(table[number].text, label) for number in members.get(batch.batch, [])],
+                positions,
+            )

@@ -1,0 +1,109 @@
+"""No neighbour of a batch moves a token further than the mechanism says (spec 10, exact)."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from strategies import additions, law_of, probabilities, removals, renyi, settings
+
+from plainchant.aggregation import Aggregate, Clipping, Support, clip_differences, clip_logits, median_box
+from plainchant.mechanisms import MeanMechanism, MedianMechanism, private_mechanism
+
+VOCABULARY = 3
+GRID = np.array([-4.0, -1.0, 0.0, 2.5], dtype=np.float32)
+LOGITS = st.floats(-6, 6, width=32)
+BATCHES = st.integers(0, 6).flatmap(lambda n: arrays(np.float32, (n, VOCABULARY), elements=LOGITS))
+PUBLIC = arrays(np.float32, VOCABULARY, elements=LOGITS)
+ORDERS = (1.01, 1.5, 2.0, 4.0, 16.0, 64.0)
+# float32 logits and integer weights: what exact arithmetic would not have
+ROUNDING = 2e-5
+
+VARIANTS = [
+    pytest.param(Aggregate.MEAN, {}, id="mean of logits"),
+    pytest.param(Aggregate.MEAN, {"support": Support.TOP_K}, id="mean of logits, top-k"),
+    pytest.param(Aggregate.MEAN, {"clipping": Clipping.DIFFERENCE, "guidance": 1.7}, id="mean of differences"),
+    pytest.param(
+        Aggregate.MEAN, {"clipping": Clipping.DIFFERENCE, "support": Support.TOP_K_PLUS, "clip": 0.8}, id="top-k-plus"
+    ),
+    pytest.param(Aggregate.MEDIAN, {}, id="median of logits"),
+    pytest.param(Aggregate.MEDIAN, {"temperature": 0.7}, id="median, cooler"),
+    pytest.param(Aggregate.MEDIAN, {"clipping": Clipping.DIFFERENCE, "guidance": 1.7}, id="median of differences"),
+]
+
+
+@pytest.mark.parametrize(("aggregate", "changes"), VARIANTS)
+@given(rows=BATCHES, public=PUBLIC)
+def test_every_neighbour_stays_within_loss_and_rho(aggregate, changes, rows, public):
+    mechanism = private_mechanism(aggregate, settings(**changes))
+    law = law_of(mechanism, rows, public)
+    p = probabilities(law, VOCABULARY)
+    costs = [mechanism.cost(law, index) for index in range(len(law.support))]
+    for neighbour in [*removals(rows), *additions(rows, GRID)]:
+        q = probabilities(law_of(mechanism, neighbour, public), VOCABULARY)
+        for token, (loss, rho) in zip(law.support, costs, strict=True):
+            assert abs(np.log(p[token]) - np.log(q[token])) <= loss + ROUNDING
+            for order in ORDERS:
+                assert renyi(p, q, order) <= order * rho + ROUNDING
+                assert renyi(q, p, order) <= order * rho + ROUNDING
+
+
+@given(rows=BATCHES, public=PUBLIC)
+def test_worst_case_covers_what_is_measured(rows, public):
+    mechanism = MeanMechanism(settings())
+    law = law_of(mechanism, rows, public)
+    for index in range(VOCABULARY):
+        loss, rho = mechanism.cost(law, index)
+        assert rho == mechanism.rho_per_token
+        # the realised loss never passes the range of the worst case: sqrt(8ρ)
+        assert loss <= np.sqrt(8 * mechanism.rho_per_token) + ROUNDING
+
+
+@given(rows=st.integers(3, 7).flatmap(lambda n: arrays(np.float32, (n, 2), elements=LOGITS)))
+def test_median_box_is_attained(rows):
+    """Tight: in each coordinate some neighbour's median is each end of the box."""
+    clip = 6.0
+    box = median_box(rows, clip, np.zeros(2, dtype=np.float32))
+    medians = [np.median(rows[np.arange(len(rows)) != i], axis=0) for i in range(len(rows))]
+    medians += [np.median(np.vstack([rows, np.full((1, 2), v, dtype=np.float32)]), axis=0) for v in (-clip, clip)]
+    assert np.allclose(np.min(medians, axis=0), box.low, atol=1e-5)
+    assert np.allclose(np.max(medians, axis=0), box.high, atol=1e-5)
+
+
+@given(rows=st.integers(3, 6).flatmap(lambda n: arrays(np.float32, (n, VOCABULARY), elements=LOGITS)), public=PUBLIC)
+def test_box_of_the_law_holds_every_neighbour(rows, public):
+    mechanism = MedianMechanism(settings(clip=2.0))
+    law = law_of(mechanism, rows, public)
+    for neighbour in [*removals(rows), *additions(rows, GRID)]:
+        scores = law_of(mechanism, neighbour, public).scores
+        assert np.all(scores >= law.low - 1e-5)
+        assert np.all(scores <= law.high + 1e-5)
+
+
+@given(rows=BATCHES, public=PUBLIC, clip=st.floats(0.1, 5))
+def test_clipping_keeps_its_bounds_whatever_the_row_is(rows, public, clip):
+    for bad in (np.nan, np.inf, -np.inf, 3e38):
+        spoiled = np.vstack([rows, np.full((1, VOCABULARY), 0.5, dtype=np.float32)])
+        spoiled[-1, 0] = bad
+        for clipped in (clip_logits(spoiled, clip), clip_differences(spoiled, public, clip)):
+            assert np.isfinite(clipped).all()
+            assert np.abs(clipped).max() <= np.float32(clip)
+        # a bad row is treated by itself: the others are what they were
+        assert np.array_equal(clip_logits(spoiled, clip)[:-1], clip_logits(rows, clip))
+
+
+def test_the_bound_has_power():
+    """A mechanism that forgets to clip breaks the bound that the real one keeps."""
+    real = MeanMechanism(settings(clip=1.0))
+    forgetful = MeanMechanism(settings(clip=8.0))
+    rows = np.empty((0, 3), dtype=np.float32)
+    neighbour = np.array([[8.0, -8.0, 0.0]], dtype=np.float32)
+    public = np.zeros(3)
+
+    def divergence(mechanism):
+        return renyi(
+            probabilities(law_of(mechanism, rows, public), 3), probabilities(law_of(mechanism, neighbour, public), 3), 2
+        )
+
+    assert divergence(real) <= 2 * real.rho_per_token
+    assert divergence(forgetful) > 2 * real.rho_per_token

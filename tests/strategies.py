@@ -1,0 +1,63 @@
+"""Shared pieces of the tests: small settings, exact laws, grids of neighbours."""
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from plainchant.aggregation import Clipping, Support, sampling_weights
+from plainchant.mechanisms import Law, TokenMechanism, TokenSettings
+
+Array = npt.NDArray[np.float64]
+
+
+def settings(**changes: Any) -> TokenSettings:
+    """Small settings, with changes."""
+    values: dict[str, Any] = {
+        "support": Support.FULL,
+        "k": 2,
+        "clipping": Clipping.LOGITS,
+        "clip": 1.5,
+        "guidance": 1.0,
+        "temperature": 1.0,
+        "batch_size": 3,
+        "slack": 0.0,
+    }
+    return TokenSettings(**(values | changes))
+
+
+def probabilities(law: Law, vocabulary: int) -> Array:
+    """The exact law of the released token over all ids: the integer weights that the sampler uses, float64 [V]."""
+    weights = sampling_weights(law.scores)
+    out = np.zeros(vocabulary)
+    out[law.support] = weights.astype(np.float64) / float(weights.sum())
+    return out
+
+
+def law_of(mechanism: TokenMechanism, rows: Any, public: Any) -> Law:
+    """The law for rows given as any nested sequence, with every id allowed."""
+    public = np.asarray(public, dtype=np.float32)
+    private = np.asarray(rows, dtype=np.float32).reshape(-1, len(public))
+    return mechanism.law(private, public, np.arange(len(public)))
+
+
+def removals(rows: npt.NDArray[np.float32]) -> Iterator[npt.NDArray[np.float32]]:
+    """All batches with one context less."""
+    for i in range(len(rows)):
+        yield np.delete(rows, i, axis=0)
+
+
+def additions(rows: npt.NDArray[np.float32], grid: npt.NDArray[np.float32]) -> Iterator[npt.NDArray[np.float32]]:
+    """All batches with one context more, its logits on a grid."""
+    for values in itertools.product(grid, repeat=rows.shape[1]):
+        yield np.vstack([rows, np.array([values], dtype=np.float32)])
+
+
+def renyi(p: Array, q: Array, alpha: float) -> float:
+    """The Rényi divergence D_α(p ‖ q), nats; inf where q misses a part of p."""
+    if np.any((q == 0) & (p > 0)):
+        return float("inf")
+    mask = p > 0
+    return float(np.log(np.sum(np.exp(alpha * np.log(p[mask]) + (1 - alpha) * np.log(q[mask])))) / (alpha - 1))
