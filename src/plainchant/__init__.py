@@ -1,12 +1,12 @@
 """Differentially private synthetic text from a private table, without training.
 
-    import plainchant as pc
+import plainchant as pc
 
-    config = pc.SynthesisConfig(method="clustered-mean", epsilon=8, delta=1e-6, public="corpus.jsonl")
-    plan = pc.plan(config)
-    run = pc.synthesize("private.jsonl", plan, out="runs/first")
-    for text in run:
-        print(text.text)
+config = pc.SynthesisConfig(method="clustered-mean", epsilon=8, delta=1e-6, public="corpus.jsonl")
+plan = pc.plan(config)
+run = pc.synthesize("private.jsonl", plan, out="runs/first")
+for text in run:
+    print(text.text)
 """
 
 import importlib

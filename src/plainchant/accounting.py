@@ -16,7 +16,9 @@ LAMBDA_GRID = tuple(float(value) for value in np.geomspace(1 / 16, 1024, 43))
 def check_delta(delta: float) -> float:
     """Returns delta where 0 < delta < 1, else raises ConfigError."""
     if not 0 < delta < 1:
-        raise ConfigError(f"delta = {delta}: must lie strictly between 0 and 1; 1e-6 is usual, below 1 / (number of units)")
+        raise ConfigError(
+            f"delta = {delta}: must lie strictly between 0 and 1; 1e-6 is usual, below 1 / (number of units)"
+        )
     return delta
 
 
@@ -61,7 +63,7 @@ def delta_of(rho: float, epsilon: float) -> float:
 
 
 def epsilon_of(rho: float, delta: float) -> float:
-    """The smallest epsilon (rounded up in its 12th digit) for which rho-zCDP implies (epsilon, delta)-DP; inf for inf."""
+    """The smallest epsilon (rounded up) for which rho-zCDP implies (epsilon, delta)-DP; inf for inf."""
     check_delta(delta)
     if rho < 0 or math.isnan(rho):
         raise ConfigError(f"rho = {rho}: must be at least 0")
@@ -119,7 +121,7 @@ class ExPost:
 
 
 def ville_bound(rho: float, delta: float) -> float:
-    """min over the fixed grid of (1+λ)·ρ + ln(J/δ)/λ ([Amin25]; spec 5.3)."""
+    """The smallest over the fixed grid of (1+λ)·ρ + ln(J/δ)/λ ([Amin25]; spec 5.3)."""
     return min((1 + x) * rho + math.log(len(LAMBDA_GRID) / delta) / x for x in LAMBDA_GRID)
 
 

@@ -74,7 +74,8 @@ def support_indices(
     largest = np.argsort(-scores, kind="stable")[:k]
     if support is Support.TOP_K:
         return allowed[np.sort(largest)]
-    return allowed[scores >= scores[largest[-1]] - margin]
+    reaching: IndexArray = allowed[scores >= scores[largest[-1]] - margin]
+    return reaching
 
 
 def clip_logits(logits: Float32Array, clip: float) -> Float32Array:
@@ -95,7 +96,7 @@ def clip_logits(logits: Float32Array, clip: float) -> Float32Array:
     np.clip(clipped, np.float32(-clip), np.float32(clip), out=clipped)
     # a NaN anywhere shows in the row's maximum; only −inf is harmless
     clipped[~np.isfinite(top[:, 0])] = 0
-    return clipped
+    return np.asarray(clipped, dtype=np.float32)
 
 
 def clip_differences(logits: Float32Array, public: Float32Array, clip: float) -> Float32Array:
@@ -139,7 +140,7 @@ def median_box(clipped: Float32Array, clip: float, empty: Float32Array) -> Box:
     """
     n = len(clipped)
     if n < 3:
-        median = np.mean(clipped, axis=0, dtype=np.float32) if n else empty
+        median = np.asarray(np.mean(clipped, axis=0, dtype=np.float32)) if n else empty
         bound = np.full_like(median, clip)
         return Box(median, -bound, bound)
     ordered = np.sort(clipped, axis=0)
@@ -151,9 +152,9 @@ def median_box(clipped: Float32Array, clip: float, empty: Float32Array) -> Box:
 
 
 def log_softmax(scores: Float64Array) -> Float64Array:
-    """log softmax over the last axis, float64 in and out."""
+    """The log softmax over the last axis, float64 in and out."""
     shifted = scores - scores.max()
-    return shifted - np.log(np.exp(shifted).sum())
+    return np.asarray(shifted - np.log(np.exp(shifted).sum()))
 
 
 def sampling_weights(scores: Float64Array) -> npt.NDArray[np.uint64]:
@@ -162,9 +163,9 @@ def sampling_weights(scores: Float64Array) -> npt.NDArray[np.uint64]:
     Integers, so that their cumulative sum is exact and rare tokens keep their probability to 1.2e-4 relative. Weights
     under the floor are raised to it, which brings the laws of two neighbours only closer together.
     """
-    bits = 62 - int(len(scores)).bit_length()
+    bits = 62 - len(scores).bit_length()
     weights = np.rint(np.exp(scores - scores.max()) * 2.0**bits).astype(np.uint64)
-    return np.maximum(weights, np.uint64(WEIGHT_FLOOR))
+    return np.asarray(np.maximum(weights, np.uint64(WEIGHT_FLOOR)))
 
 
 def sample(scores: Float64Array, randomness: RandomSource) -> int:

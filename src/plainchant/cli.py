@@ -50,11 +50,15 @@ class _Commands(click.Group):
 
 @click.group(
     cls=_Commands,
-    context_settings={"auto_envvar_prefix": "PLAINCHANT", "help_option_names": ["-h", "--help"], "max_content_width": 100},
+    context_settings={
+        "auto_envvar_prefix": "PLAINCHANT",
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 100,
+    },
 )
 @click.version_option(package_name="plainchant")
 def main() -> None:
-    """Differentially private synthetic text from a private table, without training.
+    r"""Differentially private synthetic text from a private table, without training.
 
     \b
     plainchant demo                 the whole way on built-in data, about five minutes
@@ -82,10 +86,26 @@ def _formatted(command: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
-_SHARED_FIRST = (
-    "method epsilon delta model embedder public text_column label_column labels unit_column texts max_tokens batch_size "
-    "temperature guidance support centres kept"
-).split()
+_SHARED_FIRST = [
+    "method",
+    "epsilon",
+    "delta",
+    "model",
+    "embedder",
+    "public",
+    "text_column",
+    "label_column",
+    "labels",
+    "unit_column",
+    "texts",
+    "max_tokens",
+    "batch_size",
+    "temperature",
+    "guidance",
+    "support",
+    "centres",
+    "kept",
+]
 
 
 def _help_of(field: Any, default: Any) -> str:
@@ -127,7 +147,9 @@ def load_config(path: Path | None, overrides: dict[str, Any]) -> SynthesisConfig
     try:
         content = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise ConfigError(f"CONFIG = {path}: cannot be read ({error.strerror}); plainchant init {path} writes one") from None
+        raise ConfigError(
+            f"CONFIG = {path}: cannot be read ({error.strerror}); plainchant init {path} writes one"
+        ) from None
     except UnicodeDecodeError:
         raise ConfigError(f"CONFIG = {path}: is not UTF-8 text") from None
     return parse_config(content, overrides)
@@ -196,8 +218,8 @@ def show_plan(console: Console, plan: Plan) -> None:
     token = plan.mechanism.rho_per_token
     rows: list[tuple[str, Any]] = [
         ("guarantee", guarantee.statement),
-        ("method", f"{config.method.value}: clusters {config.parts.clusters}, {config.parts.aggregate} of {settings.clipping}, "
-                   f"support {settings.support}, accounting {config.parts.accounting}"),
+        ("method", f"{config.method.value}: clusters {config.parts.clusters}, {config.parts.aggregate} of "
+                   f"{settings.clipping}, support {settings.support}, accounting {config.parts.accounting}"),
         ("unit, relation", f"{guarantee.unit}, add or remove one unit"),
         ("batch size", settings.batch_size),
         ("clip, temperature", f"{settings.clip:.4g} nats, {settings.temperature:g}"),
@@ -205,8 +227,15 @@ def show_plan(console: Console, plan: Plan) -> None:
     ]  # fmt: skip
     if plan.texts_per_batch is not None:
         rows += [
-            ("a batch pays for", f"{_count(plan.tokens_per_batch, 'token')}, so {_count(plan.texts_per_batch, 'text')}"),
-            ("data needed", f"about {plan.units_needed} units in {_count(plan.batches_needed, 'batch', 'batches')} of {settings.batch_size}"),
+            (
+                "a batch pays for",
+                f"{_count(plan.tokens_per_batch, 'token')}, so {_count(plan.texts_per_batch, 'text')}",
+            ),
+            (
+                "data needed",
+                f"about {plan.units_needed} units in {_count(plan.batches_needed, 'batch', 'batches')} of "
+                f"{settings.batch_size}",
+            ),
         ]
     rows += [
         ("ρ", f"{plan.rho_rebalance:.4g} for noisy counts, {_or_dash(plan.rho_batch)} for a batch's tokens, "
@@ -245,11 +274,18 @@ def _performance(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @main.command()
 @_formatted
-@click.option("--data", type=click.Path(path_type=Path), help="The private table: JSONL, CSV, Parquet or a datasets directory.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="The run's directory, new or with --resume.")
+@click.option(
+    "--data", type=click.Path(path_type=Path), help="The private table: JSONL, CSV, Parquet or a datasets directory."
+)
+@click.option(
+    "--out", type=click.Path(path_type=Path), required=True, help="The run's directory, new or with --resume."
+)
 @click.option("--resume", is_flag=True, help="Go on with the run in --out.")
 @click.option(
-    "--i-know-this-is-not-private", "not_private", is_flag=True, help="Allow a run without a guarantee, and its release."
+    "--i-know-this-is-not-private",
+    "not_private",
+    is_flag=True,
+    help="Allow a run without a guarantee, and its release.",
 )
 @_performance
 @_configured
@@ -300,8 +336,8 @@ def execute(
         texts = run.texts
     if run.wished < plan.config.texts:
         console.warn(
-            f"{run.wished} of {plan.config.texts} wished texts: by its noisy counts, the data has no more batches to pay "
-            "for them. A larger ε, shorter texts, or fewer centres make more"
+            f"{run.wished} of {plan.config.texts} wished texts: by its noisy counts, the data has no more batches to "
+            "pay for them. A larger ε, shorter texts, or fewer centres make more"
         )
     if samples:
         console.say("\nFive of the texts:" if samples == 5 else f"\n{samples} of the texts:")
@@ -406,17 +442,16 @@ def account(
     guidance: float,
     slack: float,
 ) -> None:
-    """A calculator: ρ to ε and back, and batch size to tokens and back for the worst-case mean.
+    r"""A calculator: ρ to ε and back, and batch size to tokens and back for the worst-case mean.
 
     \b
     plainchant account --epsilon 8 --delta 1e-6 --batch-size 52
     plainchant account --rho 1 --tokens 64
     """
-    if (epsilon is None) == (rho is None):
-        raise ConfigError("epsilon, rho: give exactly one of --epsilon and --rho")
-    if epsilon is not None:
+    if epsilon is not None and rho is None:
         rho = accounting.rho_of(epsilon, delta)
-    assert rho is not None
+    elif rho is None or epsilon is not None:
+        raise ConfigError("epsilon, rho: give exactly one of --epsilon and --rho")
     document: dict[str, Any] = {"rho": rho, "epsilon": accounting.epsilon_of(rho, delta), "delta": delta}
     settings = TokenSettings(
         support=Support.FULL,
@@ -453,7 +488,9 @@ def doctor(console: Console, model: str, embedder: str, performance: Performance
 
 
 @main.command()
-@click.option("--out", type=click.Path(path_type=Path), help="Where to put it.  [default: runs/demo, or the next free name]")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Where to put it.  [default: runs/demo, or the next free name]"
+)
 @_performance
 @_formatted
 def demo(console: Console, out: Path | None, performance: PerformanceOptions) -> None:

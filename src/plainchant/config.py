@@ -60,7 +60,7 @@ class Example(_Frozen):
 
 
 class PromptConfig(_Frozen):
-    """How a record is shown to the model: templates with `{label}` and `{text}`; unset ones are filled by `prompting`."""
+    """How a record is shown to the model: templates with `{label}` and `{text}`; `prompting` fills unset ones."""
 
     form: PromptForm = PromptForm.EXAMPLES
     """examples for base models (a list that the model continues), chat for instruction-tuned ones."""

@@ -14,7 +14,7 @@ from plainchant.randomness import RandomSource
 
 @dataclass(frozen=True)
 class StopRule:
-    """When a text ends: end-of-text, a stop string in the released text, or the maximum length; nothing else (spec 4.6).
+    """When a text ends: end-of-text, a stop string in the released text, the maximum length; nothing else (spec 4.6).
 
     Attributes:
         text: the stop string, or None.
@@ -133,7 +133,7 @@ class Decoder:
         return ids[allowed], ids[allowed & ~ends]
 
     def run(self, works: Iterable[BatchWork]) -> Iterator[FinishedText]:
-        """Decodes batches side by side and yields texts as they end. Batches are opened one by one, as places get free."""
+        """Decodes batches side by side and yields texts as they end; a batch is opened when a place gets free."""
         waiting = iter(works)
         active: list[_Session] = []
         while True:

@@ -23,7 +23,7 @@ _CHUNK = 4 * _BATCH  # texts between two reports of progress
 class Embedder(Protocol):
     """Anything that embeds texts.
 
-    Implementations must make each row a function of that row's text alone, up to floating-point noise: cells are
+    Implementations must make each row a function of that row's text alone, with `alone` to the last bit: cells are
     built from it, and a record's cell must not depend on other records (spec 2.2). They must accept any `str`, the
     empty one too: one odd record must not end a run.
     """
@@ -32,11 +32,15 @@ class Embedder(Protocol):
     def name(self) -> str:
         """What was loaded, as the configuration names it."""
 
-    def encode(self, texts: Sequence[str], *, progress: Callable[[float], None] | None = None) -> FloatArray:
+    def encode(
+        self, texts: Sequence[str], *, alone: bool = False, progress: Callable[[float], None] | None = None
+    ) -> FloatArray:
         """Embed texts.
 
         Args:
             texts: n texts.
+            alone: one text a forward pass, slower, so that no other text can move a row even by rounding. For private
+                texts.
             progress: called with the share of texts done, up to 1; a share, because the number of texts is secret.
 
         Returns:
@@ -50,24 +54,26 @@ class SentenceTransformerEmbedder:
     def __init__(self, name: str, model: "SentenceTransformer"):
         self.name = name
         self._model = model
-        self.dimension = self._embed([""]).shape[1]
+        self.dimension = self._embed([""], 1).shape[1]
 
-    def encode(self, texts: Sequence[str], *, progress: Callable[[float], None] | None = None) -> FloatArray:
+    def encode(
+        self, texts: Sequence[str], *, alone: bool = False, progress: Callable[[float], None] | None = None
+    ) -> FloatArray:
         """Embed texts; see `Embedder.encode`."""
         vectors = np.empty((len(texts), self.dimension), dtype=np.float32)
         # similar lengths together waste little padding; the longest first, so that too little memory shows at once
         order = np.argsort([-len(text) for text in texts], kind="stable")
         for start in range(0, len(texts), _CHUNK):
             chosen = order[start : start + _CHUNK]
-            vectors[chosen] = self._embed([texts[index] for index in chosen])
+            vectors[chosen] = self._embed([texts[index] for index in chosen], 1 if alone else _BATCH)
             if progress is not None:
                 progress(min(1.0, (start + _CHUNK) / len(texts)))
         return _unit_rows(vectors)
 
-    def _embed(self, texts: list[str]) -> FloatArray:
+    def _embed(self, texts: list[str], batch_size: int) -> FloatArray:
         # tokenizers refuse lone surrogates, which JSON can carry
         clean = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
-        vectors = self._model.encode(clean, batch_size=_BATCH, show_progress_bar=False, convert_to_numpy=True)
+        vectors = self._model.encode(clean, batch_size=batch_size, show_progress_bar=False, convert_to_numpy=True)
         return np.asarray(vectors, dtype=np.float32)
 
 

@@ -91,7 +91,9 @@ class StepResult:
 class TokenMechanism(Protocol):
     """Draws one token from the logits of one batch."""
 
-    settings: TokenSettings
+    @property
+    def settings(self) -> TokenSettings:
+        """The public numbers of a step."""
 
     @property
     def needs_public(self) -> bool:
@@ -158,7 +160,11 @@ def _on_support(
     rows = np.take(private, support, axis=1)
     if settings.clipping is Clipping.LOGITS:
         # an empty batch yields the public logits, clipped like any other row, where the mechanism has asked for them
-        empty = np.zeros(len(support), np.float32) if public is None else clip_logits(public[support][None], settings.clip)[0]
+        empty = (
+            np.zeros(len(support), np.float32)
+            if public is None
+            else clip_logits(public[support][None], settings.clip)[0]
+        )
         return support, clip_logits(rows, settings.clip), 0.0, empty
     if public is None:
         raise ModelError("clipping = difference: needs the public logits")
@@ -169,7 +175,7 @@ def _on_support(
 
 
 def _log_sum_exp_with(scores: Float64Array, index: int, value: float) -> float:
-    """log Σ exp of the scores with the one at `index` replaced."""
+    """The log Σ exp of the scores with the one at `index` replaced."""
     replaced = scores.copy()
     replaced[index] = value
     top = float(replaced.max())

@@ -79,7 +79,7 @@ class Plan:
 
     @property
     def rho_rebalance(self) -> float:
-        """zCDP of both noisy counts."""
+        """The zCDP of both noisy counts."""
         return self.rho_select + self.rho_size
 
     @property
@@ -98,15 +98,15 @@ class Plan:
         config, notes = self.config, []
         if config.parts.clip == "auto" and self.settings.clip < SMALL_CLIP:
             notes.append(
-                f"clip = {self.settings.clip:.2g} nats is what the budget leaves, and so small that the text will be almost "
-                "the public model's; ask for fewer texts, or give a larger batch size"
+                f"clip = {self.settings.clip:.2g} nats is what the budget leaves, so small that the text will be "
+                "almost the public model's; ask for fewer texts, or give a larger batch size"
             )
         if self.guarantee.kind == "ex-ante" and config.epsilon > WEAK_EPSILON:
             notes.append(f"epsilon = {config.epsilon:g}: above {WEAK_EPSILON:g} the guarantee says next to nothing")
         if config.expected_units is not None and config.delta * config.expected_units > 1:
             notes.append(
-                f"delta = {config.delta:g}: above 1 / expected_units = {1 / config.expected_units:.2g} a release may give "
-                "single units away; take a smaller delta"
+                f"delta = {config.delta:g}: above 1 / expected_units = {1 / config.expected_units:.2g} a "
+                "release may give single units away; take a smaller delta"
             )
         if config.expected_units is not None and self.rho_select and isinstance(config.centres, int):
             average = config.expected_units / (len(config.label_set) * config.centres)
@@ -126,9 +126,7 @@ class Plan:
             "clusters": parts.clusters.value,
             "aggregate": parts.aggregate.value,
             "accounting": parts.accounting.value,
-            "step": {
-                name: getattr(value, "value", value) for name, value in dataclasses.asdict(self.settings).items()
-            },
+            "step": {name: getattr(value, "value", value) for name, value in dataclasses.asdict(self.settings).items()},
             "rho_select": self.rho_select,
             "rho_size": self.rho_size,
             "rho_batch": self.rho_batch,
@@ -168,9 +166,7 @@ def _guarantee(config: SynthesisConfig, rho: float) -> Guarantee:
             f"(ε = {epsilon:.6g}, δ = {config.delta:g})-differentially private under adding or removing {unit}, "
             "as known before the run."
         )
-    return Guarantee(
-        kind, epsilon, delta, total, unit, "add_remove", config.method.value, _version(), statement
-    )
+    return Guarantee(kind, epsilon, delta, total, unit, "add_remove", config.method.value, _version(), statement)
 
 
 def not_private(config: SynthesisConfig, why: str) -> Guarantee:
@@ -203,9 +199,12 @@ def plan(config: SynthesisConfig) -> Plan:
         texts = tokens // config.max_tokens
         _check_feasible(config, settings, rho_batch, tokens, texts)
         spent = rho_rebalance + tokens * MeanMechanism(settings).rho_per_token
-        return Plan(config, settings, _guarantee(config, min(rho, spent)), rho_select, rho_size, rho_batch, tokens, texts)
-    batch_size = parts.batch_size
-    if batch_size == "auto":
+        return Plan(
+            config, settings, _guarantee(config, min(rho, spent)), rho_select, rho_size, rho_batch, tokens, texts
+        )
+    if isinstance(parts.batch_size, int):
+        batch_size = parts.batch_size
+    else:
         wished = EX_POST_BATCH if config.expected_units is None else config.expected_units // config.texts
         batch_size = min(max(wished, EX_POST_SMALLEST), EX_POST_LARGEST)
     if parts.clip == "auto":
@@ -243,11 +242,13 @@ def _settings(config: SynthesisConfig, clip: float, batch_size: int) -> TokenSet
 
 def _worst_case_settings(config: SynthesisConfig, rho_batch: float) -> TokenSettings:
     parts = config.parts
-    if parts.batch_size != "auto":
+    if isinstance(parts.batch_size, int):
         clip = _derived_clip(config, rho_batch, parts.batch_size) if parts.clip == "auto" else parts.clip
         return _settings(config, clip, parts.batch_size)
     if parts.clip == "auto":
-        raise PrivacyError("batch_size = auto and clip = auto: one follows from the other, so give one of them a number")
+        raise PrivacyError(
+            "batch_size = auto and clip = auto: one follows from the other, so give one of them a number"
+        )
     largest = config.expected_units or LARGEST_BATCH
     first = smallest_batch(_settings(config, parts.clip, 1), rho_batch, config.max_tokens) or largest
     for batch_size in range(first, largest + 1):
@@ -296,7 +297,7 @@ def _check_feasible(
         possible = _texts(config, settings, rho_batch)
         if possible < config.texts:
             raise PrivacyError(
-                f"texts = {config.texts}: about {config.expected_units} units in batches of {settings.batch_size} pay for "
-                f"at most {possible} texts of {config.max_tokens} tokens at ε = {config.epsilon:g}; ask for that many, "
-                "for shorter texts, or let batch_size = auto find a larger batch"
+                f"texts = {config.texts}: about {config.expected_units} units in batches of {settings.batch_size} "
+                f"pay for at most {possible} texts of {config.max_tokens} tokens at ε = {config.epsilon:g}; ask for "
+                "that many, for shorter texts, or let batch_size = auto find a larger batch"
             )

@@ -49,10 +49,7 @@ class Prompts:
 
     def prefix(self, label: str | None) -> list[int]:
         """The public part before the record: header and public examples, those of the label where there are any."""
-        if self._is_chat:
-            head = self._chat_parts(label)[0]
-        else:
-            head = self._header + self._shown(label)
+        head = self._chat_parts(label)[0] if self._is_chat else self._header + self._shown(label)
         return [*self._model.start_tokens, *self._model.encode(head, trusted=True)]
 
     def record(self, text: str, label: str | None) -> list[int]:
@@ -100,6 +97,7 @@ class Prompts:
             needed = fixed + config.max_record_tokens + config.max_tokens
             if needed > self._model.context_length:
                 raise ConfigError(
-                    f"max_record_tokens = {config.max_record_tokens} and max_tokens = {config.max_tokens} with a prompt "
-                    f"of {fixed} tokens need {needed}, more than the model's {self._model.context_length}; lower one"
+                    f"max_record_tokens = {config.max_record_tokens} and max_tokens = {config.max_tokens} with a "
+                    f"prompt of {fixed} tokens need {needed}, more than the model's {self._model.context_length}; "
+                    "lower one"
                 )

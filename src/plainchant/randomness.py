@@ -66,4 +66,4 @@ class SeededRandomness:
         support = np.arange(-reach, reach + 1)
         weights = np.exp(-(support**2) / (2 * sigma**2))
         noise = self._generator.choice(support, size=len(counts), p=weights / weights.sum())
-        return np.asarray(counts, dtype=np.int64) + noise
+        return np.asarray(np.asarray(counts, dtype=np.int64) + noise)

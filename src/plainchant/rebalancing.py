@@ -77,7 +77,8 @@ def rebalance(
         batch_size: s.
         kept: k', or None for every cell above the floor.
         min_cell: the floor, or None for s + 2σ.
-        rho_select, rho_size: zCDP of the two histograms.
+        rho_select: zCDP of the first histogram.
+        rho_size: zCDP of the second.
         randomness: source of the noise.
     """
     taking_part = label_of_unit != NO_CELL

@@ -7,9 +7,9 @@ from plainchant.planning import Guarantee, Plan
 from plainchant.rebalancing import WHOLE_LABEL, Cell
 
 EX_POST_NOTE = (
-    "Measured after the run, for this data and this output: except with probability δ, seeing the release moved nobody's "
-    "odds about any one unit by more than a factor of e^ε. Nothing was promised beforehand, another run may cost more, "
-    "and the figure itself depends on the private data: keep it in private/."
+    "Measured after the run, for this data and this output: except with probability δ, seeing the release moved "
+    "nobody's odds about any one unit by more than a factor of e^ε. Nothing was promised beforehand, another run "
+    "may cost more, and the figure itself depends on the private data: keep it in private/."
 )
 
 _PROMISE = {
@@ -19,8 +19,9 @@ _PROMISE = {
         "figures were fixed before the run and hold whatever the data was."
     ),
     "ex-post": (
-        "Every token was drawn from a distribution that no single unit can move far, and how far it could was measured. "
-        "The measured figure depends on the private data and is not released; no figure was promised in advance."
+        "Every token was drawn from a distribution that no single unit can move far, and how far it could was "
+        "measured. The measured figure depends on the private data and is not released; no figure was promised in "
+        "advance."
     ),
     "none": "There is no guarantee. This data may repeat private records word for word.",
 }
@@ -70,13 +71,14 @@ configs:
 
 | kind | ε | δ | ρ (zCDP) | unit | neighbouring relation | method | plainchant |
 |---|---|---|---|---|---|---|---|
-| {guarantee.kind} | {figure(guarantee.epsilon)} | {figure(guarantee.delta)} | {figure(guarantee.rho)} | {guarantee.unit} | \
-add or remove one unit | {guarantee.method} | {guarantee.version} |
+| {guarantee.kind} | {figure(guarantee.epsilon)} | {figure(guarantee.delta)} | {figure(guarantee.rho)} | \
+{guarantee.unit} | add or remove one unit | {guarantee.method} | {guarantee.version} |
 
 {_PROMISE[guarantee.kind]}
 
 - **Public by assumption:** the configuration and its prompts{", the label set" if config.labels else ""}, \
-the language model (`{_name(config.model)}`), the embedding model (`{_name(config.embedder)}`), the public centres ({corpus}).
+the language model (`{_name(config.model)}`), the embedding model (`{_name(config.embedder)}`), the public \
+centres ({corpus}).
 - **Not covered:** what the language model had learnt before; facts that many units share; anything else that was \
 released from the same data. Guarantees of several releases add up.
 - **Not true to fact:** the texts are made up. {texts} texts of at most {config.max_tokens} tokens.

@@ -129,7 +129,9 @@ class RunDirectory:
                 yield database
         except sqlite3.DatabaseError as error:
             if isinstance(error, sqlite3.IntegrityError):
-                raise RunError(f"{self.path}: a place that is already filled was written again; nothing was stored") from None
+                raise RunError(
+                    f"{self.path}: a place that is already filled was written again; nothing was stored"
+                ) from None
             raise RunError(f"{self._database}: the run's database cannot be used ({type(error).__name__})") from None
 
     # what is known of the run as a whole

@@ -100,8 +100,8 @@ class Run:
         self._resources = resources
         if not any(batch.texts for batch in directory.batches()):
             raise PrivacyError(
-                f"batch_size = {plan.settings.batch_size}: no noisy cell count reaches half of it, so there is no batch "
-                "to write from; the data is too small for this budget. A larger ε or a smaller max_tokens allows "
+                f"batch_size = {plan.settings.batch_size}: no noisy cell count reaches half of it, so there is no "
+                "batch to write from; the data is too small for this budget. A larger ε or a smaller max_tokens allows "
                 "smaller batches"
             )
         self._cells = directory.cells()
@@ -160,9 +160,7 @@ def realised_costs(directory: RunDirectory, plan: Plan) -> dict[str, Any]:
         "ex_post": dataclasses.asdict(measured),
         "rho_rebalance": plan.rho_rebalance,
         "tokens": sum(tokens for _, tokens, _, _ in costs),
-        "batches": [
-            {"batch": batch, "tokens": tokens, "loss": loss, "rho": rho} for batch, tokens, loss, rho in costs
-        ],
+        "batches": [{"batch": batch, "tokens": tokens, "loss": loss, "rho": rho} for batch, tokens, loss, rho in costs],
     }
 
 
@@ -189,7 +187,8 @@ def synthesize(
         performance: device, dtype and width; cannot change the guarantee.
         allow_not_private: needed where there is no guarantee.
         randomness: where chance comes from; anything but the default marks the run as not private.
-        model, embedder: loaded ones, in place of the configured names.
+        model: a loaded one, in place of the configured name.
+        embedder: likewise.
         progress: hears how it goes.
 
     Raises:
@@ -215,10 +214,9 @@ def synthesize(
 
     # whatever can fail for public reasons fails before the directory is made
     directory = RunDirectory.open(Path(out)) if resume else None
-    clustering = not public and config.parts.clusters is Clusters.PUBLIC_CENTRES
-    if clustering and not (directory and directory.get("batched")):
-        corpus = _public_corpus(config)
-        embedder = embedder or load_embedder(config.embedder, device=performance.device)
+    inputs = None
+    if config.parts.clusters is Clusters.PUBLIC_CENTRES and not public and not (directory and directory.get("batched")):
+        inputs = _public_corpus(config), embedder or load_embedder(config.embedder, device=performance.device)
     model = model or _load_model(config, performance, progress)
     if model.numerical_slack > config.numerical_slack:
         raise PrivacyError(
@@ -236,18 +234,16 @@ def synthesize(
         if not directory.get("batched"):
             if public:
                 _plan_public(directory, config)
-            elif not clustering:
+            elif inputs is None:
                 _form_batches(directory, plan, table, None, None, randomness)
             else:
-                assert embedder is not None
-                if isinstance(corpus, Centres):
-                    centres = corpus
-                else:
-                    if corpus is None:
-                        corpus = _sample_public(plan, model, prompts, stop, performance, progress)
-                    centres = _public_centres(directory, config, corpus, embedder, progress)
-                embeddings = _embeddings(directory, table, embedder, progress)
-                _form_batches(directory, plan, table, centres, embeddings, randomness)
+                corpus, embedder = inputs
+                if corpus is None and not directory.centres.exists():
+                    corpus = _sample_public(plan, model, prompts, stop, performance, progress)
+                centres = _public_centres(directory, config, corpus or [], embedder, progress)
+                _form_batches(
+                    directory, plan, table, centres, _embeddings(directory, table, embedder, progress), randomness
+                )
         decoder = Decoder(model, plan.mechanism, stop, rows=performance.rows, randomness=randomness)
         works = _works(directory, table, config, prompts)
         return Run(directory, plan, guarantee, decoder.run(works), progress, resources.pop_all())
@@ -374,9 +370,7 @@ def _sample_public(
         for label in (labels[number % len(labels)],)
     )
     settings = dataclasses.replace(plan.settings, support=Support.TOP_K, batch_size=1)
-    decoder = Decoder(
-        model, PublicMechanism(settings), stop, rows=performance.rows, randomness=SystemRandomness()
-    )
+    decoder = Decoder(model, PublicMechanism(settings), stop, rows=performance.rows, randomness=SystemRandomness())
     texts = []
     for number, text in enumerate(decoder.run(works), start=1):
         progress.stage("sampling a public corpus from the model", number / SAMPLED_CORPUS)
@@ -385,9 +379,15 @@ def _sample_public(
 
 
 def _public_centres(
-    directory: RunDirectory, config: SynthesisConfig, texts: Sequence[str], embedder: Embedder, progress: Progress
+    directory: RunDirectory,
+    config: SynthesisConfig,
+    texts: Centres | Sequence[str],
+    embedder: Embedder,
+    progress: Progress,
 ) -> Centres:
     """Centres of a public corpus, kept in the run's directory for use by path (spec 2.1)."""
+    if isinstance(texts, Centres):
+        return texts
     if directory.centres.exists():
         return Centres.load(directory.centres)
     embeddings = embedder.encode(texts, progress=functools.partial(progress.stage, "embedding the public corpus"))
@@ -407,7 +407,9 @@ def _embeddings(
     kept = directory.embeddings()
     if kept is None:
         kept = embedder.encode(
-            [record.text for record in table], progress=functools.partial(progress.stage, "embedding the records")
+            [record.text for record in table],
+            alone=True,
+            progress=functools.partial(progress.stage, "embedding the records"),
         )
         directory.save_embeddings(kept)
     return kept

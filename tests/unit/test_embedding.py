@@ -106,3 +106,10 @@ def test_silent_and_without_network(capfd: pytest.CaptureFixture[str], monkeypat
     assert isinstance(embedder, SentenceTransformerEmbedder)
     assert embedder.name == "all-MiniLM-L6-v2"
     assert capfd.readouterr() == ("", "")
+
+
+def test_alone_means_to_the_last_bit(embedder):
+    texts = ["a short text", "the library opens late on Sundays, which surprised everybody", "ok"]
+    together = embedder.encode(texts, alone=True)
+    for text, row in zip(texts, together, strict=True):
+        assert np.array_equal(embedder.encode([text, "another " * 40], alone=True)[0], row)

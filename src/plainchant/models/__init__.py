@@ -1,7 +1,7 @@
 """Language models behind one small Protocol (spec 4.1).
 
-The decoder knows token ids only. A model keeps, for a *prefix* that is public and shared, its key-value cache, and for a
-group of *rows* (the contexts of one batch) the caches of their prompts, so that nothing is computed twice.
+The decoder knows token ids only. A model keeps, for a *prefix* that is public and shared, its key-value cache, and for
+a group of *rows* (the contexts of one batch) the caches of their prompts, so that nothing is computed twice.
 """
 
 from collections.abc import Sequence
