@@ -16,7 +16,7 @@ from plainchant import accounting
 from plainchant.aggregation import Clipping, Support
 from plainchant.config import Accounting, Method, PerformanceOptions, PromptConfig, SynthesisConfig, parse_config
 from plainchant.console import Console
-from plainchant.errors import ConfigError, PlainchantError
+from plainchant.errors import ConfigError, PlainchantError, PrivacyError
 from plainchant.mechanisms import MeanMechanism, TokenSettings
 from plainchant.planning import Plan, smallest_batch
 from plainchant.planning import plan as make_plan
@@ -316,8 +316,8 @@ def execute(
     not_private: bool = False,
     performance: PerformanceOptions | None = None,
     samples: int = 0,
-) -> None:
-    """Runs a plan with progress and shows the outcome."""
+) -> list[str]:
+    """Runs a plan with progress, shows the outcome and returns the texts."""
     from plainchant.synthesis import synthesize
 
     show_plan(console, plan)
@@ -340,7 +340,7 @@ def execute(
             "pay for them. A larger ε, shorter texts, or fewer centres make more"
         )
     if samples:
-        console.say("\nFive of the texts:" if samples == 5 else f"\n{samples} of the texts:")
+        console.say(f"\n{samples} of the {len(texts)} texts:")
         step = max(1, len(texts) // samples)
         for text in texts[::step][:samples]:
             console.say(f"  {f'[{text.label}] ' if text.label else ''}{text.text}")
@@ -356,6 +356,7 @@ def execute(
     console.result(
         {"out": str(out), "texts": len(texts), "guarantee": dataclasses.asdict(run.guarantee)}, str(out / "release")
     )
+    return [text.text for text in texts]
 
 
 @main.command()
@@ -496,7 +497,7 @@ def doctor(console: Console, model: str, embedder: str, performance: Performance
 def demo(console: Console, out: Path | None, performance: PerformanceOptions) -> None:
     """The whole way on built-in data, model and embedder: plan, run, release. About five minutes on two cores."""
     from plainchant.data import write_jsonl
-    from plainchant.demo import DEMO_EXAMPLES, DEMO_LABELS, demo_public_texts, demo_records
+    from plainchant.demo import DEMO_EXAMPLES, DEMO_LABELS, PLANTED_SECRETS, demo_public_texts, demo_records
 
     if out is None:
         names = (Path("runs") / f"demo{number}" for number in ["", *(f"-{n}" for n in range(2, 1000))])
@@ -508,17 +509,29 @@ def demo(console: Console, out: Path | None, performance: PerformanceOptions) ->
     write_jsonl(inputs / "public.jsonl", [{"text": text} for text in demo_public_texts()])
     console.say(f"{len(records)} made-up messages to a city's service desk, some with planted secrets: {inputs}")
     config = SynthesisConfig(
-        method=Method.CLUSTERED_MEDIAN,
+        method=Method.CLUSTERED_MEAN,
+        support=Support.TOP_K,
+        clipping=Clipping.DIFFERENCE,
+        clip="auto",
+        batch_size=24,
         labels=DEMO_LABELS,
         label_column="label",
         public=str(inputs / "public.jsonl"),
-        centres=24,
-        texts=24,
+        centres=6,
+        texts=20,
         max_tokens=48,
         expected_units=len(records),
-        prompt={"examples": DEMO_EXAMPLES},
+        prompt={
+            "header": "Messages to a city's service desk, each with its department.\n\n",
+            "example": "Department: {label}\nMessage: {text}\n\n",
+            "examples": DEMO_EXAMPLES,
+        },
     )
-    execute(console, make_plan(config), inputs / "private.jsonl", out, performance=performance, samples=5)
+    texts = execute(console, make_plan(config), inputs / "private.jsonl", out, performance=performance, samples=5)
+    found = sum(any(secret in text for text in texts) for secret in PLANTED_SECRETS)
+    console.say(f"planted secrets found in the release: {found} of {len(PLANTED_SECRETS)}")
+    if found:
+        raise PrivacyError("a planted secret came out, which the guarantee makes all but impossible; please report it")
 
 
 if __name__ == "__main__":
