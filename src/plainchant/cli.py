@@ -123,6 +123,10 @@ def _configured(command: Callable[..., Any]) -> Callable[..., Any]:
     def wrapped(console: Console, config_file: Path | None, **values: Any) -> Any:
         own = {name: values.pop(name) for name in names}
         overrides = {name: _parsed(name, value) for name, value in own.items() if value is not None}
+        if config_file is None and values.get("resume"):
+            from plainchant.store import RunDirectory
+
+            config_file = RunDirectory.open(values["out"]).path / "config.toml"
         return command(console, load_config(config_file, overrides), **values)
 
     for name in reversed(names):
@@ -413,7 +417,7 @@ def status(console: Console, directory: Path) -> None:
             ("", EX_POST_NOTE),
         ]  # fmt: skip
     if not document["finished"]:
-        rows.append(("next", f"plainchant run {directory / 'config.toml'} --data FILE --out {directory} --resume"))
+        rows.append(("next", f"plainchant run --data FILE --out {directory} --resume"))
     console.table(str(directory), rows)
     if cells:
         console.grid(("label", "centre", "noisy size", "batches"), [tuple(cell.values()) for cell in cells])

@@ -231,6 +231,9 @@ def synthesize(
         _check_same(directory, config, fingerprint(table), randomness)
         if guarantee.kind != "none" and not directory.get("private"):
             raise PrivacyError(f"{out}: was begun with seeded randomness and is not private; start a new run")
+        if directory.get("private") and not randomness.private:
+            # it would not be noted, and the next one to resume would claim the guarantee
+            raise PrivacyError(f"{out}: was begun without a seed, and a seed would undo its guarantee; start a new run")
         if not directory.get("batched"):
             if public:
                 _plan_public(directory, config)
