@@ -8,13 +8,15 @@ from typing import Any
 from plainchant.config import PerformanceOptions
 from plainchant.errors import PlainchantError
 
-PACKAGES = ("plainchant", "torch", "transformers", "sentence-transformers", "opendp", "numpy")
+PACKAGES = ("plainchant", "sentence-transformers", "opendp", "numpy")
 PROMPT_TOKENS, STEPS = 100, 8
 
 
 def examine(model: str, embedder: str, performance: PerformanceOptions) -> dict[str, Any]:
     """Versions, whether model and embedder load, and measured decoding speed; `verdict` is "ok" or what is wrong."""
-    findings: dict[str, Any] = {"python": platform.python_version()}
+    from plainchant.models.transformers import describe_device
+
+    findings: dict[str, Any] = {"python": platform.python_version(), **describe_device()}
     for package in PACKAGES:
         try:
             findings[package] = importlib.metadata.version(package)

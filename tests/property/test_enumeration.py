@@ -1,0 +1,119 @@
+"""Every output of a whole run enumerated, for a data set and all of its neighbours (spec 10, exact)."""
+
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+from strategies import probabilities, renyi, settings
+
+from plainchant.accounting import ex_post, ville_bound
+from plainchant.aggregation import Clipping
+from plainchant.mechanisms import MeanMechanism, MedianMechanism
+from plainchant.models.table import TableModel
+
+V, T = 3, 3
+OUTPUTS = list(itertools.product(range(V), repeat=T))
+ORDERS = (1.01, 1.5, 2.0, 4.0, 16.0, 64.0)
+# float32 logits and integer weights, T times
+ROUNDING = T * 2e-5
+EXTREME = range(90, 98)
+
+
+def table(row):
+    """Logits of a row, as good as random; records from 90 on want single tokens, as strongly as they can."""
+    if row and row[0] in EXTREME:
+        return [9.0 * (1 if (row[0] - 90) >> token & 1 else -1) for token in range(V)]
+    return np.random.default_rng([len(row), *row]).normal(0, 2.5, V)
+
+
+MODEL = TableModel(["a", "b", "c"], table)
+DATA = [(), (10,), (10, 11), (12, 13, 14), (15, 16, 17, 18), (20, 20, 21, 21, 22), (97, 10, 90)]
+
+
+def neighbours(data):
+    yield from (data[:i] + data[i + 1 :] for i in range(len(data)))
+    yield from ((*data, record) for record in (30, 31, *EXTREME))
+
+
+def walk(mechanism, data):
+    """For every output: its probability, Σ loss and Σ ρ, float64 [V**T] each."""
+    steps = {}
+    for prefix in (p for length in range(T) for p in itertools.product(range(V), repeat=length)):
+        found = []
+        for suffixes in ([[record] for record in data], [[]]):
+            rows = MODEL.open_rows(MODEL.prefill(()), suffixes, room=T)
+            for token in (0, *prefix):
+                logits = MODEL.step([(rows, token)])[0]
+            found.append(logits)
+        law = mechanism.law(found[0], found[1][0], np.arange(V))
+        costs = dict(zip(law.support.tolist(), (mechanism.cost(law, i) for i in range(len(law.support))), strict=True))
+        steps[prefix] = probabilities(law, V), costs
+    p = np.array([np.prod([steps[y[:t]][0][y[t]] for t in range(T)]) for y in OUTPUTS])
+    loss, rho = np.array([np.sum([steps[y[:t]][1][y[t]] for t in range(T)], axis=0) for y in OUTPUTS]).T
+    return p, loss, rho
+
+
+def mean_violations(mechanism, claim):
+    """How often a Rényi divergence of a whole run passes α·T·ρ."""
+    count = 0
+    for data in DATA:
+        p = walk(mechanism, data)[0]
+        for neighbour in neighbours(data):
+            q = walk(mechanism, neighbour)[0]
+            count += sum(renyi(*pair, a) > a * T * claim + ROUNDING for a in ORDERS for pair in ((p, q), (q, p)))
+    return count
+
+
+def median_violations(mechanism):
+    """How often a run's log-ratio passes Σ loss, or passes Ville's bound with more than probability δ."""
+    count = 0
+    for data in DATA:
+        p, loss, rho = walk(mechanism, data)
+        by_sum = np.array([ex_post([a], [b], 0.0, 0.5).by_sum for a, b in zip(loss, rho, strict=True)])
+        for neighbour in neighbours(data):
+            ratio = np.log(p) - np.log(walk(mechanism, neighbour)[0])
+            count += np.sum(np.abs(ratio) > by_sum + ROUNDING)
+            for delta in (0.5, 0.1, 1e-2, 1e-4):
+                bound = np.array([ville_bound(x, delta) for x in rho])
+                count += p[ratio > bound + ROUNDING].sum() > delta
+    return count
+
+
+MEANS = [
+    pytest.param({}, id="logits"),
+    pytest.param({"clipping": Clipping.DIFFERENCE, "guidance": 1.5, "clip": 0.8}, id="differences"),
+]
+
+
+@pytest.mark.parametrize("changes", MEANS)
+def test_mean_a_whole_run_stays_within_its_rho(changes):
+    mechanism = MeanMechanism(settings(**changes))
+    assert mean_violations(mechanism, mechanism.rho_per_token) == 0
+
+
+@pytest.mark.parametrize("changes", MEANS)
+def test_median_every_output_stays_within_its_loss_and_villes_bound(changes):
+    assert median_violations(MedianMechanism(settings(**changes))) == 0
+
+
+class DividesByN(MeanMechanism):
+    def law(self, private, public, allowed):
+        true_size = dataclasses.replace(self.settings, batch_size=max(1, len(private)))
+        return MeanMechanism(true_size).law(private, public, allowed)
+
+
+class NarrowBox(MedianMechanism):
+    def law(self, private, public, allowed):
+        law = super().law(private, public, allowed)
+        low, high = law.scores - (law.scores - law.low) / 2, law.scores + (law.high - law.scores) / 2
+        return dataclasses.replace(law, low=low, high=high)
+
+
+def test_power_a_mean_divided_by_the_true_size_is_caught():
+    broken = DividesByN(settings())
+    assert mean_violations(broken, broken.rho_per_token) > 0
+
+
+def test_power_a_box_that_is_too_small_is_caught():
+    assert median_violations(NarrowBox(settings())) > 0

@@ -1,0 +1,81 @@
+"""Noise and tokens are drawn from the laws that the guarantee speaks of (spec 10, statistical).
+
+False alarms: each test of a right law fails by chance with probability at most 1e-6.
+"""
+
+import numpy as np
+import pytest
+from scipy.stats import beta, chisquare
+from strategies import law_of, settings
+
+from plainchant.accounting import delta_of
+from plainchant.aggregation import sample, sampling_weights
+from plainchant.errors import PrivacyError
+from plainchant.mechanisms import MeanMechanism
+from plainchant.randomness import SeededRandomness, SystemRandomness
+
+FALSE_ALARM = 1e-6
+DRAWS = 20_000
+SIGMA = 3.0
+SOURCES = [pytest.param(SystemRandomness(), id="system"), pytest.param(SeededRandomness(5), id="seeded")]
+
+
+def fits(counts, law):
+    """Chi-square of counts against a law, cells of fewer than ten expected put together."""
+    rare = law * counts.sum() < 10
+    counts = np.append(counts[~rare], counts[rare].sum())
+    law = np.append(law[~rare], law[rare].sum())
+    if law[-1] * counts.sum() < 1:
+        counts, law = counts[:-1], law[:-1] / law[:-1].sum()
+    return chisquare(counts, law * counts.sum()).pvalue > FALSE_ALARM
+
+
+def noise_fits(noise, sigma):
+    support = np.arange(-60, 61)
+    law = np.exp(-(support**2) / (2 * sigma**2))
+    return fits(np.bincount(noise + 60, minlength=len(support)), law / law.sum())
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_noise_is_discrete_gaussian_of_the_right_sigma_and_no_other(source):
+    noise = source.add_discrete_gaussian([7] * DRAWS, SIGMA) - 7
+    assert noise_fits(noise, SIGMA)
+    assert not noise_fits(noise, SIGMA * 2 / 3)
+    assert not noise_fits(noise, SIGMA * 1.5)
+
+
+def test_noise_of_no_size_is_refused():
+    for sigma in (0.0, -1.0, float("nan")):
+        with pytest.raises(PrivacyError):
+            SystemRandomness().add_discrete_gaussian([1], sigma)
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_sample_draws_by_its_weights_and_no_others(source):
+    scores = np.array([0.0, -1.3, 2.0, 0.4, -6.0])
+    drawn = np.bincount([sample(scores, source) for _ in range(DRAWS)], minlength=5)
+    weights = sampling_weights(scores).astype(np.float64)
+    assert fits(drawn, weights / weights.sum())
+    cooler = np.exp(1.1 * scores)
+    assert not fits(drawn, cooler / cooler.sum())
+
+
+def epsilon_at_least(mechanism, delta):
+    """What an attacker proves who sees one token, with and without a context that wants a single one (confidence 1 − 1e-6)."""
+    source = SystemRandomness()
+    rows = np.array([[0.0, 0.0, 0.0]] * 2)
+    with_one = np.vstack([rows, [[9.0, -9.0, -9.0]]])
+    laws = [law_of(mechanism, data, np.zeros(3)) for data in (with_one, rows)]
+    hits = [sum(sample(law.scores, source) == 0 for _ in range(DRAWS)) for law in laws]
+    low = beta.ppf(FALSE_ALARM / 2, hits[0], DRAWS - hits[0] + 1)
+    high = beta.ppf(1 - FALSE_ALARM / 2, hits[1] + 1, DRAWS - hits[1])
+    return np.log(max(low - delta, 1e-300) / high)
+
+
+def test_empirical_epsilon_stays_under_the_claim_and_exceeds_it_without_clipping():
+    real, forgetful = MeanMechanism(settings(clip=0.4)), MeanMechanism(settings(clip=4.0))
+    claim = np.sqrt(8 * real.rho_per_token)
+    assert 0 < epsilon_at_least(real, 0.0) <= claim
+    assert epsilon_at_least(forgetful, 0.0) > claim
+    # the same as (ε, δ): the claim of zCDP at that ε
+    assert epsilon_at_least(real, delta_of(real.rho_per_token, claim)) <= claim

@@ -1,0 +1,90 @@
+"""A configuration is checked before anything runs, and its errors name field, value and next step."""
+
+import pytest
+
+from plainchant.config import PRESETS, Accounting, Method, SynthesisConfig, parse_config
+from plainchant.errors import ConfigError, PrivacyError
+
+
+@pytest.mark.parametrize("method", list(Method))
+def test_every_preset_stands_by_itself(method):
+    config = SynthesisConfig(method=method)
+    assert config.parts == PRESETS[method]
+    assert parse_config(f'method = "{method}"') == config
+
+
+def test_a_part_set_by_itself_replaces_the_presets():
+    parts = SynthesisConfig(method="clustered-median", clip=3, batch_size=9).parts
+    assert (parts.clip, parts.batch_size, parts.accounting) == (3, 9, Accounting.EX_POST)
+
+
+def test_overrides_replace_what_the_file_says():
+    assert parse_config("epsilon = 2\ntexts = 5", {"epsilon": 3.0}).epsilon == 3.0
+    with pytest.raises(ConfigError, match="not valid TOML"):
+        parse_config("epsilon = ")
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"epsilon": 0}, "epsilon = 0"),
+        ({"epsilon": float("inf")}, "--method public"),
+        ({"epsilon": "much"}, "epsilon = 'much'"),
+        ({"delta": 0}, "delta = 0"),
+        ({"delta": 1}, "delta = 1"),
+        ({"texts": 0}, "texts = 0"),
+        ({"max_tokens": -3}, "max_tokens = -3"),
+        ({"min_tokens": 64}, "below max_tokens = 64"),
+        ({"temperature": 0}, "temperature = 0"),
+        ({"temperature": float("nan")}, "temperature = nan"),
+        ({"clip": 0}, "clip = 0"),
+        ({"clip": -1.0}, "clip = -1"),
+        ({"clip": "auto"}, "give a number in nats"),
+        ({"batch_size": 0}, "batch_size = 0"),
+        ({"batch_size": "many"}, "batch_size = 'many'"),
+        ({"centres": 0}, "centres = 0"),
+        ({"kept": 0}, "kept = 0"),
+        ({"rebalance_share": 1}, "rebalance_share = 1"),
+        ({"numerical_slack": -1}, "numerical_slack = -1"),
+        ({"epsilom": 3}, "did you mean epsilon"),
+        ({"xyzzy": 3}, "known are"),
+        ({"prompt": {"headr": ""}}, "did you mean header"),
+        ({"method": "magic"}, "method = 'magic'"),
+        ({"label_column": "label"}, "labels: not given"),
+        ({"labels": ("a",)}, "label_column: not given"),
+        ({"labels": ("a", "a"), "label_column": "l"}, "every label once"),
+        ({"prompt": {"example": "no place"}}, "{text} exactly once"),
+        ({"prompt": {"chat": "{text}{text}"}}, "{text} exactly once"),
+        ({"prompt": {"examples": [{"text": "t", "label": "a"}]}}, "label 'a' is not in labels"),
+    ],
+)
+def test_what_is_out_of_bounds_is_refused_by_name(values, words):
+    with pytest.raises(ConfigError) as caught:
+        SynthesisConfig(**values)
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"aggregate": "median"},
+        {"accounting": "public"},
+        {"accounting": "infinite"},
+        {"method": "public", "accounting": "worst-case"},
+        {"method": "non-private", "accounting": "worst-case"},
+        {"method": "clustered-median", "accounting": "worst-case"},
+    ],
+)
+def test_what_no_guarantee_follows_from_is_refused(values):
+    with pytest.raises(PrivacyError):
+        SynthesisConfig(**values)
+
+
+def test_public_needs_labels_only_for_prompts():
+    assert SynthesisConfig(method="public", labels=("a", "b")).label_set == ("a", "b")
+    assert SynthesisConfig().label_set == (None,)
+
+
+def test_a_configuration_cannot_be_changed_after_its_checks():
+    with pytest.raises(ValueError, match="frozen"):
+        SynthesisConfig().epsilon = 100.0

@@ -1,0 +1,129 @@
+"""The token loop: many batches side by side, each place once (spec 4)."""
+
+import numpy as np
+import pytest
+from strategies import settings
+
+from plainchant.decoding import BatchWork, Decoder, StopRule
+from plainchant.mechanisms import MeanMechanism, PublicMechanism
+from plainchant.models.table import TableModel
+from plainchant.randomness import SeededRandomness
+
+WORDS = ("<eos>", "a", "b", "\n", "c\n", "<pad>", "S")
+FLAT = np.zeros(len(WORDS))
+
+
+def model(table=lambda _: FLAT):
+    made = TableModel(WORDS, table, end_of_text={0})
+    made.special = frozenset({0, 5})
+    return made
+
+
+def wants(*tokens):
+    """A table that wants one token after another, counted from the start token S."""
+
+    def table(row):
+        logits = np.full(len(WORDS), -60.0)
+        logits[tokens[min(len(row) - 1 - row.index(6), len(tokens) - 1)]] = 0
+        return logits
+
+    return table
+
+
+def work(batch=0, positions=(0,), records=((1,), (2,))):
+    return BatchWork(batch, (1,), (6,), records, positions)
+
+
+def decode(works, table=lambda _: FLAT, rule=StopRule("\n", 6, 2), rows=8, mechanism=None, seed=0):
+    mechanism = mechanism or PublicMechanism(settings(batch_size=2))
+    decoder = Decoder(model(table), mechanism, rule, rows=rows, randomness=SeededRandomness(seed))
+    return list(decoder.run(works)), decoder
+
+
+@pytest.mark.parametrize("rows", [1, 2, 7, 64])
+@pytest.mark.parametrize("mechanism", [MeanMechanism, PublicMechanism])
+def test_many_batches_side_by_side_give_each_position_once(rows, mechanism):
+    works = [work(batch, range(batch % 4), [(1,)] * (batch % 3)) for batch in range(15)]
+    texts, decoder = decode(works, rows=rows, mechanism=mechanism(settings(batch_size=2)))
+    places = [(text.batch, text.position) for text in texts]
+    assert sorted(places) == [(batch, position) for batch in range(15) for position in range(batch % 4)]
+    assert decoder.steps == sum(text.tokens for text in texts)
+
+
+@pytest.mark.parametrize("least", [0, 1, 3, 5])
+def test_no_text_ends_before_min_tokens(least):
+    texts, _ = decode([work(positions=range(200))], rule=StopRule("\n", 6, least))
+    lengths = {text.tokens for text in texts}
+    assert min(lengths) == least + 1 and max(lengths) <= 6
+    assert {text.finish for text in texts} >= ({"end", "stop"} if least < 5 else {"end"})
+
+
+def test_a_text_ends_at_end_of_text_stop_string_or_length():
+    found = {}
+    for name, tokens in (("end", (1, 2, 0)), ("stop", (1, 2, 4)), ("length", (1, 2, 1))):
+        (text,), _ = decode([work()], wants(*tokens))
+        assert text.finish == name
+        found[name] = (text.text, text.tokens)
+    assert found == {"end": ("ab", 3), "stop": ("abc", 3), "length": ("ab" + "a" * 4, 6)}
+
+
+def test_without_a_stop_string_line_breaks_are_text():
+    (text,), _ = decode([work()], wants(1, 2, 3, 2, 0), rule=StopRule(None, 6, 0))
+    assert (text.text, text.finish) == ("ab\nb", "end")
+
+
+def test_special_ids_other_than_end_of_text_are_never_released():
+    steps = []
+    mechanism = PublicMechanism(settings(batch_size=2))
+    decoder = Decoder(model(), mechanism, StopRule("\n", 6, 2), rows=8, randomness=SeededRandomness(0))
+    law = type(mechanism).law
+    assert len(list(decoder.run([work()]))) == 1
+    for allowed in (decoder._allowed, decoder._allowed_early):
+        steps.append(law(mechanism, None, FLAT.astype(np.float32), allowed).support.tolist())
+    # early ones cannot end a text: neither end of text nor a token with the stop string in it
+    assert steps == [[0, 1, 2, 3, 4, 6], [1, 2, 6]]
+
+
+def test_every_text_of_a_batch_begins_anew():
+    seen = []
+
+    def table(row):
+        seen.append(row)
+        return FLAT
+
+    decode([work(positions=range(5), records=[(2, 2)])], table, mechanism=MeanMechanism(settings(batch_size=2)))
+    assert seen.count((1, 2, 2, 6)) == 5
+
+
+def test_only_missing_positions_are_written():
+    texts, _ = decode([work(3, (1, 4)), work(5, ()), work(6, (0,))])
+    assert sorted((text.batch, text.position) for text in texts) == [(3, 1), (3, 4), (6, 0)]
+
+
+def test_an_empty_batch_writes_like_any_other():
+    texts, _ = decode([work(records=())], mechanism=MeanMechanism(settings(batch_size=2)))
+    assert texts[0].tokens > 2 and texts[0].rho > 0
+
+
+def test_costs_are_summed_over_a_texts_own_tokens():
+    mechanism = MeanMechanism(settings(batch_size=2))
+    texts, _ = decode([work(positions=range(4)), work(1, range(4))], mechanism=mechanism)
+    for text in texts:
+        assert text.rho == pytest.approx(text.tokens * mechanism.rho_per_token)
+        assert text.loss > 0
+    assert all((text.loss, text.rho) == (0, 0) for text in decode([work(positions=range(4))])[0])
+
+
+def test_how_many_batches_share_a_pass_is_decided_by_the_public_size():
+    for contexts in (0, 1, 50):
+        spy, groups = model(), []
+        real = spy.step
+        spy.step = lambda asked, real=real, groups=groups: (groups.append(len(asked)), real(asked))[1]
+        mechanism = MeanMechanism(settings(batch_size=2))
+        decoder = Decoder(spy, mechanism, StopRule("\n", 3, 2), rows=6, randomness=SeededRandomness(0))
+        list(decoder.run(work(batch, records=[(1,)] * contexts) for batch in range(9)))
+        assert max(groups) == 3
+
+
+def test_records_do_not_show_in_a_repr():
+    assert "77" not in repr(work(records=[(77, 77)]))

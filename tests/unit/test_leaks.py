@@ -1,0 +1,294 @@
+"""One test for each leak that other implementations had (spec 9), on the whole pipeline with a table for a model."""
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import logging
+import os
+import re
+import stat
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+
+from plainchant import plan, synthesize
+from plainchant.accounting import epsilon_of
+from plainchant.centres import Centres
+from plainchant.config import SynthesisConfig
+from plainchant.decoding import BatchWork, Decoder, StopRule
+from plainchant.errors import DataError, PrivacyError
+from plainchant.models.table import TableModel
+from plainchant.prompting import Prompts
+from plainchant.randomness import SeededRandomness, SystemRandomness
+
+WORDS = ("<eos>", "Text:", "\n", " a", " b", " c", "<sep>")
+TEXTS = [" a b", " c c a", "", " b b b", " a", " c b a", " a a", " b c"] * 4
+
+
+class Spy(TableModel):
+    """Logits grow with what a row holds; notes how it is used."""
+
+    def __init__(self, end=-1.0):
+        def table(row):
+            counts = np.bincount(row, minlength=len(WORDS))
+            return np.array([end, -5, -2, 0, 0, 0, -9]) + 0.7 * counts * [0, 0, 0, 1, 1, 1, 0]
+
+        super().__init__(WORDS, table, end_of_text={0}, context_length=64)
+        self.special = frozenset({0, 6})
+        self.rooms, self.calls = [], []
+
+    def open_rows(self, prefix, suffixes, *, room):
+        rows = super().open_rows(prefix, suffixes, room=room)
+        # nothing before the last prompt token: the public row; a record has at least its frame
+        rows.public = [list(suffix) for suffix in suffixes] == [[]]
+        self.rooms.append(room)
+        return rows
+
+    def step(self, groups):
+        self.calls.append(
+            [(rows.public, [(*p, *rows.appended) for p in rows.prompts], token) for rows, token in groups]
+        )
+        return super().step(groups)
+
+
+class Hashing:
+    name = "hashing"
+
+    def encode(self, texts, *, alone=False, progress=None):
+        bits = [np.frombuffer(hashlib.sha256(text.encode()).digest()[:12], dtype=np.int32) for text in texts]
+        vectors = np.array(bits, dtype=np.float64).reshape(-1, 3)
+        return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+class Stub:
+    """Says that it is private; noisy counts are what it is told, each unit's batch likewise."""
+
+    private = True
+
+    def __init__(self, units):
+        self.units = list(units)
+        self._rest = SeededRandomness(0)
+
+    def below(self, bound):
+        if bound < 1000:
+            return 0 if bound == 1 else self.units.pop(0) % bound
+        return self._rest.below(bound)
+
+    def add_discrete_gaussian(self, counts, sigma):
+        return np.full(len(counts), 8)
+
+
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / "centres.npz"
+    Centres(np.eye(3, dtype=np.float32), "axes").save(path)
+
+    def make(**changes):
+        values = {
+            "clipping": "difference", "support": "top_k", "top_k": 4, "clip": 1.0, "batch_size": 4, "texts": 6,
+            "max_tokens": 5, "min_tokens": 1, "max_record_tokens": 8, "rebalance_share": 0.5, "min_cell": 1,
+            "centres": str(path),
+        }  # fmt: skip
+        return SynthesisConfig(**(values | changes))
+
+    return make
+
+
+@pytest.fixture
+def run(tmp_path, config):
+    def go(texts=TEXTS, out="out", settings=None, model=None, records=None, **rest):
+        rows = records if records is not None else [{"text": text} for text in texts]
+        rest = {"model": model or Spy(), "embedder": Hashing(), **rest}
+        with synthesize(rows, plan(settings or config()), out=tmp_path / out, **rest) as made:
+            made.texts  # noqa: B018
+        return made
+
+    return go
+
+
+@pytest.fixture
+def script(monkeypatch):
+    """Makes every run release the same tokens, whatever its data is."""
+
+    def use(*indices):
+        places = iter(indices * 100)
+        monkeypatch.setattr("plainchant.mechanisms.sample", lambda scores, _: next(places) % len(scores))
+
+    return use
+
+
+def seeded(seed=1):
+    return {"randomness": SeededRandomness(seed), "allow_not_private": True}
+
+
+def rows_of(made):
+    return (made.directory.release / "synthetic.jsonl").read_text()
+
+
+def test_no_default_seed_two_runs_differ(run, config):
+    long = config(max_tokens=12, min_tokens=11, epsilon=80, support="full")
+    first, second = run(out="1", settings=long), run(out="2", settings=long)
+    assert SystemRandomness.private and first.guarantee.kind == "ex-ante"
+    assert rows_of(first) != rows_of(second)
+
+
+def test_a_seed_shows_wherever_the_release_shows(run):
+    with pytest.raises(PrivacyError, match="NOT PRIVATE"):
+        run(randomness=SeededRandomness(1))
+    first, second = run(out="1", **seeded()), run(out="2", **seeded())
+    assert rows_of(first) == rows_of(second)
+    told = json.loads((first.directory.release / "guarantee.json").read_text())
+    assert told["kind"] == "none" and told["epsilon"] is None and "NOT PRIVATE" in told["statement"]
+    assert "NOT PRIVATE" in (first.directory.release / "README.md").read_text()
+
+
+@pytest.mark.parametrize("begun_seeded", [True, False])
+def test_a_run_that_ever_used_a_seed_never_becomes_private(config, tmp_path, begun_seeded):
+    records, out = [{"text": text} for text in TEXTS], tmp_path / "out"
+
+    def part(count, **rest):
+        with synthesize(records, plan(config()), out=out, model=Spy(), embedder=Hashing(), **rest) as made:
+            assert len(list(itertools.islice(made, count))) == count
+
+    part(1, **(seeded() if begun_seeded else {}))
+    with pytest.raises(PrivacyError, match="start a new run"):
+        part(2, resume=True, **({} if begun_seeded else seeded()))
+        part(3, resume=True)
+
+
+def test_public_rows_are_stepped_by_themselves_and_first(run, config, script):
+    models = []
+    for number, texts in enumerate((TEXTS, TEXTS[:-1])):
+        script(1, 2, 3, 1, 2)
+        models.append(Spy())
+        run(texts, out=str(number), model=models[-1], randomness=Stub([0, 1] * 16))
+    for model in models:
+        kinds = [{public for public, _, _ in call} for call in model.calls]
+        assert kinds == [{True}, {False}] * (len(kinds) // 2)
+    public = [[call for call in model.calls if call[0][0]] for model in models]
+    assert public[0] == public[1]
+    assert [c for c in models[0].calls if not c[0][0]] != [c for c in models[1].calls if not c[0][0]]
+
+
+def test_cells_batches_and_texts_depend_on_noisy_counts_only(run):
+    draws = [0, 1, 1, 0, 1, 0, 0, 1] * 4
+    with_all = run(out="1", randomness=Stub(draws))
+    without = run(TEXTS[:5] + TEXTS[6:], out="2", randomness=Stub(draws[:5] + draws[6:]))
+    first, second = with_all.directory, without.directory
+    assert first.cells() == second.cells() and first.batches() == second.batches()
+    # each other unit is where it was
+    batch_of = {record: batch for batch, records in first.members().items() for record in records}
+    moved = {record + (record >= 5): batch for batch, records in second.members().items() for record in records}
+    assert moved == {record: batch for record, batch in batch_of.items() if record != 5}
+    assert len(batch_of) == len(TEXTS)
+
+
+def test_empty_rows_are_records_and_move_no_other(run):
+    texts = [*TEXTS[:3], "", *TEXTS[4:]]
+    full, emptied = run(out="1", randomness=Stub([0, 1] * 16)), run(texts, out="2", randomness=Stub([0, 1] * 16))
+    places = [{r: b for b, rs in made.directory.members().items() for r in rs} for made in (full, emptied)]
+    assert sorted(places[1]) == list(range(len(texts)))
+    assert [places[0][r] for r in places[0] if r != 3] == [places[1][r] for r in places[0] if r != 3]
+
+
+def test_room_is_never_taken_from_private_lengths(run, config):
+    short, long = Spy(), Spy()
+    run([""] * 32, out="1", model=short, randomness=Stub([0, 1] * 16))
+    run([" a b c" * 50] * 32, out="2", model=long, randomness=Stub([0, 1] * 16))
+    assert {*short.rooms, *long.rooms} == {config().max_tokens}
+    prompts = Prompts(config(), long)
+    assert len(prompts.record(" a b" * 500, None)) == len(prompts.record("", None)) + config().max_record_tokens
+
+
+def test_special_tokens_in_private_text_stay_text(config):
+    model = Spy()
+    assert model.encode("<eos><sep>", trusted=True) == [0, 6]
+    record = Prompts(config(), model).record(" a<eos> b<sep><sep> c<eos>", None)
+    assert not model.special & set(record)
+    assert [token for token in record if token in (3, 4, 5)] == [3, 4, 5]
+
+
+def test_stopping_depends_on_released_tokens_only(config, script):
+    ended = set()
+    for records in ([], [[3, 3]], [[0, 2, 2]] * 9, [[5] * 8, [2]]):
+        script(1, 2, 3, 1, 0, 2, 2, 3)
+        rule = StopRule("\n", 5, 1)
+        decoder = Decoder(Spy(), plan(config(support="full")).mechanism, rule, rows=8, randomness=Stub([]))
+        texts = decoder.run([BatchWork(0, (2,), (1,), records, range(4))])
+        ended.add(tuple((text.text, text.tokens, text.finish) for text in texts))
+    assert len(ended) == 1
+
+
+def test_epsilon_is_the_plans_even_when_texts_end_early(run, config):
+    planned = plan(config())
+    made = run(model=Spy(end=6.0))
+    costs = json.loads((made.directory.private / "costs.json").read_text())
+    assert costs["tokens"] < len(made.directory.texts()) * config().max_tokens
+    told = json.loads((made.directory.release / "guarantee.json").read_text())
+    assert told == dataclasses.asdict(planned.guarantee)
+    assert told["epsilon"] == pytest.approx(epsilon_of(told["rho"], 1e-6)) and 0 < told["epsilon"] <= 8
+
+
+def test_zero_is_zero_and_infinite_is_none(run, config):
+    public = run(out="1", settings=config(method="public", clip=None, batch_size=None))
+    told = json.loads((public.directory.release / "guarantee.json").read_text())
+    assert (told["kind"], told["epsilon"], told["rho"]) == ("ex-ante", 0.0, 0.0)
+    assert "| ex-ante | 0 | 0 | 0 |" in (public.directory.release / "README.md").read_text()
+    wide = config(method="non-private", clip=None, batch_size=None)
+    with pytest.raises(PrivacyError):
+        run(out="2", settings=wide)
+    open_ = run(out="3", settings=wide, allow_not_private=True)
+    assert open_.guarantee.kind == "none" and open_.guarantee.epsilon is open_.guarantee.rho is None
+    card = (open_.directory.release / "README.md").read_text()
+    assert "| none | – | – | – |" in card and not re.search(r'"rho\w*": 0\b(?!\.\d*[1-9])', card)
+    assert epsilon_of(0.0, 1e-6) == 0.0 and epsilon_of(float("inf"), 1e-6) == float("inf")
+
+
+def test_private_text_is_nowhere(run, config, tmp_path, caplog, capfd):
+    caplog.set_level(logging.DEBUG)
+    marks = ("QXTEXTQX", "QXLABELQX", "QXUNITQX")
+    records = [{"text": f"{marks[0]} a {i}", "label": "good", "unit": f"{marks[2]}{i}"} for i in range(40)]
+    records += [{"text": f"{marks[0]} b", "label": marks[1], "unit": None}] * 3
+    labelled = config(label_column="label", unit_column="unit", labels=("good", "bad"))
+    prompt = {"example": "Text: {text}\n"}
+    made = run(records=records, settings=labelled.model_copy(update={"prompt": type(labelled.prompt)(**prompt)}))
+    errors = []
+    for rows, rest in ((records[1:], {"resume": True}), ([{"words": marks[0]}], {"out": "2"})):
+        with pytest.raises(DataError) as caught:
+            run(records=rows, settings=labelled.model_copy(update={"prompt": made.plan.config.prompt}), **rest)
+        errors.append(str(caught.value) + repr(caught.value))
+    shown = "".join(
+        [*errors, caplog.text, *capfd.readouterr(), repr(made.plan), repr(BatchWork(0, (), (1,), marks, ()))]
+    )
+    files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert len(files) > 8
+    for content in [shown.encode(), *(path.read_bytes() for path in files)]:
+        assert not any(mark.encode(code) in content for mark in marks for code in ("utf-8", "utf-16-le"))
+
+
+def test_release_holds_released_facts_only(run, config):
+    made = run(settings=config(aggregate="median", accounting="ex-post"))
+    release, private = made.directory.release, made.directory.private
+    assert {p.name for p in release.iterdir()} == {
+        "synthetic.jsonl",
+        "synthetic.parquet",
+        "guarantee.json",
+        "README.md",
+    }
+    fields = {"kind", "epsilon", "delta", "rho", "unit", "relation", "method", "version", "statement"}
+    assert set(json.loads((release / "guarantee.json").read_text())) == fields
+    assert pyarrow.parquet.read_table(release / "synthetic.parquet").column_names == ["text", "cell"]
+    card = (release / "README.md").read_text()
+    shown = json.loads(card.partition("```json")[2].partition("```")[0])
+    assert shown == {name: value for name, value in plan(made.plan.config).as_dict().items() if name != "guarantee"}
+    heads = [line for line in card.splitlines() if line.startswith("| kind") or line.startswith("| label")]
+    assert heads == [
+        "| kind | ε | δ | ρ (zCDP) | unit | neighbouring relation | method | plainchant |",
+        "| label | public centre | noisy size | batches |",
+    ]
+    everything = "".join(path.read_text() for path in release.iterdir() if path.suffix != ".parquet")
+    secrets = [made.directory.get("data"), str(json.loads((private / "costs.json").read_text())["ex_post"]["epsilon"])]
+    assert not any(secret in everything for secret in secrets)
+    assert stat.S_IMODE(os.stat(private).st_mode) == 0o700

@@ -1,0 +1,112 @@
+"""A plan never promises more than its budget, and says what is feasible where the wish is not (spec 6.2)."""
+
+import re
+
+import pytest
+
+from plainchant.accounting import epsilon_of, rho_of
+from plainchant.config import SynthesisConfig
+from plainchant.errors import PrivacyError
+from plainchant.planning import not_private, plan
+
+EX_ANTE = ["amin2024", "clustered-mean", "invisibleink"]
+
+
+def planned(method="clustered-mean", **changes):
+    return plan(SynthesisConfig(method=method, **changes))
+
+
+@pytest.mark.parametrize("method", EX_ANTE)
+@pytest.mark.parametrize("changes", [{}, {"epsilon": 1.0}, {"expected_units": 50_000, "texts": 40}, {"max_tokens": 7}])
+def test_worst_case_plans_spend_no_more_than_their_budget(method, changes):
+    made = planned(method, **changes)
+    config, total = made.config, rho_of(made.config.epsilon, made.config.delta)
+    spent = made.rho_rebalance + made.tokens_per_batch * made.mechanism.rho_per_token
+    assert spent <= total * (1 + 1e-12) and spent > 0.8 * total * (config.max_tokens > 7)
+    assert made.rho_rebalance == pytest.approx(0.05 * total)
+    assert made.guarantee.kind == "ex-ante" and made.guarantee.epsilon <= config.epsilon
+    assert made.guarantee.epsilon == pytest.approx(epsilon_of(made.guarantee.rho, config.delta))
+    assert made.texts_per_batch == made.tokens_per_batch // config.max_tokens >= 1
+    assert made.units_needed == made.batches_needed * made.settings.batch_size
+
+
+def test_only_clustered_methods_pay_for_a_selection():
+    assert planned("amin2024").rho_select == planned("invisibleink").rho_select == 0
+    assert planned("clustered-mean").rho_select == planned("clustered-mean").rho_size > 0
+
+
+def test_one_batch_size_less_would_not_pay():
+    made = planned("amin2024")
+    with pytest.raises(PrivacyError) as caught:
+        planned("amin2024", batch_size=made.settings.batch_size - 1)
+    # the message says what is feasible, and it is
+    smallest = int(re.search(r"pays for one is (\d+)", str(caught.value)).group(1))
+    assert smallest == made.settings.batch_size
+    tokens = int(re.search(r"max_tokens to (\d+)", str(caught.value)).group(1))
+    assert planned("amin2024", batch_size=smallest - 1, max_tokens=tokens).texts_per_batch == 1
+
+
+@pytest.mark.parametrize("changes", [{}, {"batch_size": 300}, {"method": "invisibleink", "clip": 0.3}])
+def test_infeasible_says_the_largest_feasible_number_of_texts(changes):
+    changes = {"expected_units": 2_000, **changes}
+    with pytest.raises(PrivacyError) as caught:
+        planned(texts=100_000, **changes)
+    possible = int(re.search(r"at most (\d+) texts", str(caught.value)).group(1))
+    assert possible >= 1 and planned(texts=possible, **changes).batches_needed * possible > 0
+    with pytest.raises(PrivacyError):
+        planned(texts=possible + 1, **changes)
+
+
+@pytest.mark.parametrize("texts", [1, 10, 1000])
+@pytest.mark.parametrize("size", [4, 16, 100])
+def test_derived_clip_pays_for_just_the_texts_wished(texts, size):
+    made = planned("invisibleink", texts=texts, batch_size=size, expected_units=1600)
+    wished = -(-texts // (1600 // size))
+    assert made.texts_per_batch == wished
+    assert wished * made.config.max_tokens * made.mechanism.rho_per_token <= made.rho_batch
+    assert made.guarantee.epsilon <= 8
+
+
+def test_kinds_of_guarantees():
+    median = planned("clustered-median")
+    assert median.guarantee.kind == "ex-post" and median.guarantee.epsilon is None and median.guarantee.rho is None
+    assert median.rho_batch is median.tokens_per_batch is median.mechanism.rho_per_token is None
+    public = planned("public")
+    assert (public.guarantee.kind, public.guarantee.epsilon, public.rho_rebalance) == ("ex-ante", 0.0, 0.0)
+    assert not public.mechanism.needs_private
+    free = planned("non-private")
+    assert free.guarantee.kind == "none" and free.guarantee.epsilon is free.guarantee.rho is None
+    assert not_private(median.config, "of a test").statement == (
+        "NOT PRIVATE: there is no guarantee, because of a test; do not release."
+    )
+
+
+def test_unit_is_named():
+    assert "one record" in planned().guarantee.statement
+    assert "'patient'" in planned(unit_column="patient").guarantee.statement
+
+
+def test_clip_and_batch_size_cannot_both_be_derived():
+    with pytest.raises(PrivacyError, match="one of them"):
+        planned("invisibleink", batch_size="auto")
+    with pytest.raises(PrivacyError, match="clip = auto"):
+        planned("invisibleink", numerical_slack=1.0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"epsilon": 30}, "epsilon = 30"),
+        ({"expected_units": 10_000_000}, "delta = 1e-06"),
+        ({"method": "invisibleink", "epsilon": 0.5}, "clip = "),
+        ({"expected_units": 5_000, "texts": 10}, "centres = 1000"),
+    ],
+)
+def test_notes_warn(changes, words):
+    assert any(note.startswith(words) for note in planned(**changes).notes)
+    assert planned(expected_units=900_000, centres=20).notes == []
+
+
+def test_guidance_costs_its_square():
+    once, twice = (planned("invisibleink", guidance=g, clip=0.3, numerical_slack=0) for g in (1.0, 2.0))
+    assert twice.mechanism.rho_per_token == pytest.approx(4 * once.mechanism.rho_per_token)
