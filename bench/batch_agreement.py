@@ -44,9 +44,10 @@ def main():
     labels = options.labels.split(",")
     label_of_unit = np.array([labels.index(r.label) if r.label in labels else -1 for r in records])
     centres = Centres.load(options.centres)
-    embeddings = (
-        np.load(options.embeddings) if options.embeddings else load_embedder().encode([r.text for r in records], alone=True)
-    )
+    if options.embeddings:
+        embeddings = np.load(options.embeddings)
+    else:
+        embeddings = load_embedder().encode([record.text for record in records], alone=True)
     randomness = SystemRandomness()
 
     def batches(label_of_unit, count, nearest, kept):
@@ -62,7 +63,8 @@ def main():
             rho_size=options.rho / 2,
             randomness=randomness,
         )
-        return len(outcome.cells), mean_cosine(embeddings, draw_batches(outcome.cell_of_unit, outcome.cells, randomness))
+        batch_of_unit = draw_batches(outcome.cell_of_unit, outcome.cells, randomness)
+        return len(outcome.cells), mean_cosine(embeddings, batch_of_unit)
 
     nearest = functools.partial(lambda units, among: centres.nearest(embeddings[units], among))
     one_label = np.zeros(len(records), dtype=np.int64)

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import os
 import sys
+import time
 import traceback
 import typing
 from collections.abc import Callable
@@ -324,6 +325,7 @@ def execute(
     """Runs a plan with progress, shows the outcome and returns the texts."""
     from plainchant.synthesis import synthesize
 
+    began = time.monotonic()
     show_plan(console, plan)
     with (
         console.progress() as progress,
@@ -352,7 +354,7 @@ def execute(
         "\nDone",
         [
             ("guarantee", run.guarantee.statement),
-            ("texts", len(texts)),
+            ("texts", f"{len(texts)} in {time.monotonic() - began:.0f} seconds"),
             ("to share", f"{out / 'release'} (synthetic.jsonl, synthetic.parquet, README.md, guarantee.json)"),
             ("never share", f"{out / 'private'}"),
         ],

@@ -61,7 +61,7 @@ def test_sample_draws_by_its_weights_and_no_others(source):
 
 
 def epsilon_at_least(mechanism, delta):
-    """What an attacker proves who sees one token, with and without a context that wants a single one (confidence 1 − 1e-6)."""
+    """What an attacker proves from single tokens with and without one context (confidence 1 − 1e-6)."""
     source = SystemRandomness()
     rows = np.array([[0.0, 0.0, 0.0]] * 2)
     with_one = np.vstack([rows, [[9.0, -9.0, -9.0]]])

@@ -11,6 +11,7 @@ from plainchant.randomness import SeededRandomness
 
 WORDS = ("<eos>", "a", "b", "\n", "c\n", "<pad>", "S")
 FLAT = np.zeros(len(WORDS))
+RULE = StopRule("\n", 6, 2)
 
 
 def model(table=lambda _: FLAT):
@@ -34,7 +35,7 @@ def work(batch=0, positions=(0,), records=((1,), (2,))):
     return BatchWork(batch, (1,), (6,), records, positions)
 
 
-def decode(works, table=lambda _: FLAT, rule=StopRule("\n", 6, 2), rows=8, mechanism=None, seed=0):
+def decode(works, table=lambda _: FLAT, rule=RULE, rows=8, mechanism=None, seed=0):
     mechanism = mechanism or PublicMechanism(settings(batch_size=2))
     decoder = Decoder(model(table), mechanism, rule, rows=rows, randomness=SeededRandomness(seed))
     return list(decoder.run(works)), decoder

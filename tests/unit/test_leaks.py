@@ -264,6 +264,7 @@ def test_private_text_is_nowhere(run, config, tmp_path, caplog, capfd):
     )
     files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
     assert len(files) > 8
+    assert made.directory.get("data") not in shown
     for content in [shown.encode(), *(path.read_bytes() for path in files)]:
         assert not any(mark.encode(code) in content for mark in marks for code in ("utf-8", "utf-16-le"))
 
