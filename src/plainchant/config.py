@@ -186,9 +186,9 @@ non-private."""
     """How the cost is counted: worst-case (known in advance) or ex-post."""
     clip: float | Literal["auto"] | None = None
     """Clip norm in nats, or auto: what the budget allows for the texts wished (means of differences)."""
-    guidance: float | None = Field(None, gt=0)
+    guidance: float | None = Field(None, gt=0, allow_inf_nan=False)
     """How far to go away from the public model, 1 is all the way to the mean (clipping by difference)."""
-    temperature: float = Field(1.0, gt=0)
+    temperature: float = Field(1.0, gt=0, allow_inf_nan=False)
     """Temperature of sampling."""
     batch_size: int | Literal["auto"] | None = None
     """Contexts a batch, on average; auto: the smallest that pays for the texts wished."""
@@ -196,7 +196,7 @@ non-private."""
     """A text does not end before this many tokens."""
     max_record_tokens: int = Field(192, ge=1)
     """A record is cut after this many tokens."""
-    numerical_slack: float = Field(1e-3, ge=0)
+    numerical_slack: float = Field(1e-3, ge=0, allow_inf_nan=False)
     """Nats by which a prediction may move for numerical reasons; paid for, and a model that moves more is refused."""
     prompt: PromptConfig = PromptConfig()
     """Templates and public examples."""

@@ -47,7 +47,9 @@ def data_set_card(plan: Plan, guarantee: Guarantee, cells: Sequence[Cell], texts
         for cell in cells
     )
     private_cells = (
-        "\n## Cells\n\nNoisy counts of units, part of what the guarantee pays for.\n\n"
+        "\n## Cells\n\nNoisy counts of units"
+        + ("." if guarantee.kind == "none" else ", paid for by the guarantee.")
+        + "\n\n"
         f"| label | public centre | noisy size | batches |\n|---|---|---|---|\n{rows}\n"
         if plan.rho_rebalance
         else ""

@@ -18,7 +18,7 @@ from plainchant.config import SynthesisConfig, parse_config
 from plainchant.data import atomic_write, write_jsonl, write_parquet
 from plainchant.decoding import FinishedText
 from plainchant.errors import ConfigError, RunError
-from plainchant.planning import Plan
+from plainchant.planning import Guarantee, Plan
 from plainchant.randomness import IntArray
 from plainchant.rebalancing import Cell
 
@@ -71,7 +71,7 @@ class RunDirectory:
         self._lock = filelock.FileLock(self.private / "lock")
 
     @classmethod
-    def create(cls, path: Path, plan: Plan) -> Self:
+    def create(cls, path: Path, plan: Plan, guarantee: Guarantee) -> Self:
         """A new run in an empty or missing directory.
 
         Raises:
@@ -86,7 +86,7 @@ class RunDirectory:
         with directory.locked():
             config = plan.config.model_dump(mode="json", exclude_none=True)
             _write(path / "config.toml", tomli_w.dumps(config))
-            _write_json(path / "plan.json", plan.as_dict())
+            _write_json(path / "plan.json", plan.as_dict() | {"guarantee": dataclasses.asdict(guarantee)})
             with directory._connect() as database:
                 database.executescript(SCHEMA)
         directory._database.chmod(0o600)

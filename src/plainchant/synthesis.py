@@ -225,7 +225,7 @@ def synthesize(
         )
     prompts = Prompts(config, model)
     stop = StopRule(prompts.stop, config.max_tokens, config.min_tokens)
-    directory = directory or RunDirectory.create(Path(out), plan)
+    directory = directory or RunDirectory.create(Path(out), plan, guarantee)
     with contextlib.ExitStack() as resources:
         resources.enter_context(directory.locked())
         _check_same(directory, config, fingerprint(table), randomness)
