@@ -52,7 +52,6 @@ class _Commands(click.Group):
 @click.group(
     cls=_Commands,
     context_settings={
-        "auto_envvar_prefix": "PLAINCHANT",
         "help_option_names": ["-h", "--help"],
         "max_content_width": 100,
     },
@@ -132,7 +131,11 @@ def _configured(command: Callable[..., Any]) -> Callable[..., Any]:
 
     for name in reversed(names):
         option = click.option(
-            f"--{name.replace('_', '-')}", name, metavar="VALUE", help=_help_of(fields[name], fields[name].default)
+            f"--{name.replace('_', '-')}",
+            name,
+            metavar="VALUE",
+            envvar=f"PLAINCHANT_{name.upper()}",
+            help=_help_of(fields[name], fields[name].default),
         )
         wrapped = option(wrapped)
     return wrapped

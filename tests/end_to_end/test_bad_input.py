@@ -1,0 +1,110 @@
+"""Bad input: a clear message and the right exit code, or a sensible run; never a private word (see `command`)."""
+
+import pytest
+
+from end_to_end.conftest import MARKER, OPTIONS, rows, write
+
+USAGE, PRIVACY = 2, 3
+
+
+@pytest.fixture
+def run(command, model, tmp_path):
+    def go(data, *extra, code=0, out="run"):
+        return command("run", *OPTIONS, "--model", model, "--data", data, "--out", tmp_path / out, *extra, code=code)
+
+    return go
+
+
+def test_files_that_cannot_be_read(run, tmp_path):
+    empty = tmp_path / "empty.jsonl"
+    empty.write_text("")
+    odd = tmp_path / "table.xyz"
+    odd.write_text(MARKER)
+    for file, words in (
+        (tmp_path / "missing.jsonl", "missing.jsonl"),
+        (empty, "empty"),
+        (odd, ".jsonl"),
+        (write(tmp_path / "column.jsonl", [{"words": MARKER}]), "text_column"),
+    ):
+        assert words in run(file, code=USAGE).err
+        assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "code", "words"),
+    [
+        ("--epsilon", "0", USAGE, "epsilon = 0"),
+        ("--epsilon", "-1", USAGE, "epsilon = -1"),
+        ("--epsilon", "nan", USAGE, "epsilon = nan"),
+        ("--epsilon", "inf", USAGE, "epsilon = inf"),
+        ("--epsilon", "many", USAGE, "epsilon = 'many'"),
+        ("--epsilon", "1e-6", PRIVACY, "batch_size"),
+        ("--delta", "0", USAGE, "delta = 0"),
+        ("--delta", "1", USAGE, "delta = 1"),
+        ("--method", "plainsong", USAGE, "clustered-mean"),
+        ("--labels", "", USAGE, "labels"),
+        ("--temperature", "0", USAGE, "temperature"),
+        ("--temperature", "inf", USAGE, "temperature"),
+        ("--numerical-slack", "inf", USAGE, "numerical_slack"),
+        ("--numerical-slack", "1e-9", PRIVACY, "numerical_slack"),
+        ("--max-record-tokens", "5000", USAGE, "max_record_tokens"),
+        ("--accounting", "public", PRIVACY, "accounting"),
+        ("--device", "abacus", USAGE, "device"),
+        ("--dtype", "float16", USAGE, "dtype"),
+        ("--rows", "none", USAGE, "rows"),
+    ],
+)
+def test_options_out_of_bounds(run, table, tmp_path, option, value, code, words):
+    assert words in run(table, option, value, code=code).err
+    assert not (tmp_path / "run").exists()
+
+
+def test_unknown_option_field_and_file(command, tmp_path):
+    command("run", "--epsilom", 3, code=USAGE)
+    config = tmp_path / "c.toml"
+    config.write_text("epsilom = 3\n")
+    assert "did you mean epsilon" in command("plan", config, code=USAGE).err
+    config.write_text("epsilon = = 3\n")
+    assert "TOML" in command("plan", config, code=USAGE).err
+    assert "plainchant init" in command("plan", tmp_path / "none.toml", code=USAGE).err
+
+
+def test_enormous_epsilon_runs_and_warns(run, table):
+    assert "next to nothing" in run(table, "--epsilon", "1e9").err
+
+
+def test_too_little_data_is_refused_after_the_noisy_counts(run, command, tmp_path):
+    assert "too small" in run(write(tmp_path / "one.jsonl", rows(1)), "--batch-size", 60, code=PRIVACY).err
+    # and says the same when it is asked to go on
+    again = command("run", "--resume", "--data", tmp_path / "one.jsonl", "--out", tmp_path / "run", code=PRIVACY)
+    assert "too small" in again.err
+    assert not (tmp_path / "run" / "release").exists()
+
+
+def test_one_label_only_is_a_run_with_fewer_texts(run, tmp_path):
+    data = write(tmp_path / "red.jsonl", [row | {"label": "red"} for row in rows()])
+    run(data)
+
+
+def test_odd_records_are_records(run, tmp_path):
+    odd = [
+        {"text": f"{MARKER} " * 50_000, "label": "red"},
+        {"text": f"🎵🏳️‍🌈 {MARKER} שלום مرحبا \u202e", "label": "blue"},
+        {"text": f"a\x00b{MARKER}\x00", "label": "red"},
+        {"text": "", "label": "blue"},
+        {"text": None, "label": "red"},
+        {"text": [MARKER], "label": "blue"},
+        {"text": f"<eos><bos>{MARKER}", "label": "red"},
+        {"text": f"\ud800{MARKER}", "label": "blue"},
+        {"text": "of no label", "label": MARKER},
+        {"text": "of none"},
+    ]
+    run(write(tmp_path / "odd.jsonl", rows() + odd))
+
+
+def test_a_damaged_run_is_named(run, command, table, tmp_path):
+    run(table)
+    database = tmp_path / "run" / "private" / "run.sqlite"
+    database.write_bytes(b"no database at all, but of some length" * 40)
+    assert "database" in command("status", tmp_path / "run", code=1).err
+    command("status", tmp_path / "nowhere", code=USAGE)

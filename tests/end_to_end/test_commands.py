@@ -1,0 +1,111 @@
+"""Every command, as a user types it."""
+
+import json
+import stat
+
+import pyarrow.parquet
+import pytest
+
+from end_to_end.conftest import OPTIONS, write
+from plainchant.config import SynthesisConfig, parse_config
+
+GUARANTEE = {"kind", "epsilon", "delta", "rho", "unit", "relation", "method", "version", "statement"}
+
+
+def test_init_writes_the_defaults_and_plan_reads_them(command, tmp_path):
+    file = tmp_path / "mine.toml"
+    command("init", file)
+    assert parse_config(file.read_text(encoding="utf-8")) == SynthesisConfig()
+    uncommented = "\n".join(
+        line[2:] if line.startswith(("# epsilon =", "# texts =", "# labels =")) else line
+        for line in file.read_text(encoding="utf-8").splitlines()
+    )
+    assert parse_config(uncommented) == SynthesisConfig()
+    assert "guarantee" in command("plan", file).out
+    command("init", file, code=2)
+
+
+def test_formats_put_data_on_stdout_only(command):
+    document = json.loads(command("plan", "--format", "json").out)
+    assert set(document["guarantee"]) == GUARANTEE
+    quiet = command("plan", "--format", "quiet")
+    assert quiet.out.strip() == document["guarantee"]["statement"] and not quiet.err
+    assert json.loads(command("account", "--rho", 1, "--format", "json").out)["epsilon"] == pytest.approx(
+        7.77, abs=0.01
+    )
+
+
+def test_option_goes_before_environment_before_file_before_default(command, tmp_path):
+    file = tmp_path / "c.toml"
+    file.write_text("epsilon = 4.0\n")
+
+    def epsilon(*arguments, env=None):
+        document = json.loads(command("plan", *arguments, "--format", "json", env=env).out)
+        return round(document["guarantee"]["epsilon"])
+
+    environment = {"PLAINCHANT_EPSILON": "5"}
+    assert epsilon() == 8
+    assert epsilon(file) == 4
+    assert epsilon(file, env=environment) == 5
+    assert epsilon(file, "--epsilon", 6, env=environment) == 6
+
+
+def test_account_turns_batch_sizes_into_tokens_and_back(command):
+    size = json.loads(command("account", "--epsilon", 8, "--tokens", 50, "--format", "json").out)["batch_size"]
+    for batch_size, pays in ((size, True), (size - 1, False)):
+        out = command("account", "--epsilon", 8, "--batch-size", batch_size, "--format", "json").out
+        assert (json.loads(out)["tokens"] >= 50) is pays
+    command("account", code=2)
+    command("account", "--rho", 1, "--epsilon", 1, code=2)
+
+
+def test_run_releases_resumes_and_refuses(command, model, table, tmp_path):
+    out = tmp_path / "run"
+    arguments = ["run", *OPTIONS, "--model", model, "--data", table, "--out", out]
+    done = command(*arguments, "--format", "json")
+    told = json.loads(done.out)
+    texts = [json.loads(line) for line in (out / "release" / "synthetic.jsonl").read_text().splitlines()]
+    assert len(texts) == told["texts"] and {text["label"] for text in texts} == {"red", "blue"}
+    assert pyarrow.parquet.read_table(out / "release" / "synthetic.parquet").to_pylist() == texts
+    guarantee = json.loads((out / "release" / "guarantee.json").read_text())
+    assert set(guarantee) == GUARANTEE and guarantee["kind"] == "ex-ante" and 7 < guarantee["epsilon"] <= 8
+    assert guarantee["statement"] in (out / "release" / "README.md").read_text()
+    assert stat.S_IMODE((out / "private").stat().st_mode) == 0o700
+    assert sorted(path.name for path in (out / "release").iterdir()) == [
+        "README.md", "guarantee.json", "synthetic.jsonl", "synthetic.parquet",
+    ]  # fmt: skip
+    # a finished run stays as it is; its own configuration is what --resume takes
+    command("run", "--resume", "--data", table, "--out", out)
+    assert [json.loads(line) for line in (out / "release" / "synthetic.jsonl").read_text().splitlines()] == texts
+    command(*arguments, code=2)
+    command("run", "--resume", "--epsilon", 7, "--data", table, "--out", out, code=2)
+    other = write(tmp_path / "other.jsonl", [{"text": "another", "label": "red"}] * 40)
+    command("run", "--resume", "--data", other, "--out", out, code=2)
+    status = json.loads(command("status", out, "--format", "json").out)
+    assert status["finished"] and status["texts"] == len(texts) and status["private"]["note"]
+    assert "PRIVATE" in command("status", out).out
+
+
+def test_release_loads_as_a_data_set(command, model, table, tmp_path, monkeypatch):
+    datasets = pytest.importorskip("datasets")
+    out = tmp_path / "run"
+    command("run", *OPTIONS, "--model", model, "--data", table, "--out", out)
+    loaded = datasets.load_dataset(str(out / "release"), cache_dir=str(tmp_path / "cache"))
+    assert loaded["train"].num_rows == len((out / "release" / "synthetic.jsonl").read_text().splitlines())
+
+
+def test_public_reads_no_data_and_non_private_needs_to_be_meant(command, model, table, tmp_path):
+    small = ["--model", model, "--max-tokens", 8, "--texts", 4]
+    command("run", "--method", "public", *small, "--out", tmp_path / "public")
+    guarantee = json.loads((tmp_path / "public" / "release" / "guarantee.json").read_text())
+    assert guarantee["epsilon"] == 0 and guarantee["kind"] == "ex-ante"
+    bare = ["run", "--method", "non-private", "--clusters", "none", *small, "--data", table, "--out", tmp_path / "bare"]
+    assert "i-know-this-is-not-private" in command(*bare, code=3).err
+    assert not (tmp_path / "bare").exists()
+    command(*bare, "--i-know-this-is-not-private")
+    assert json.loads((tmp_path / "bare" / "release" / "guarantee.json").read_text())["kind"] == "none"
+
+
+@pytest.mark.parametrize("name", ["", "demo", "init", "plan", "run", "status", "account", "doctor"])
+def test_help_is_there(command, name):
+    assert "Usage" in command(*([name] if name else []), "--help").out

@@ -1,0 +1,88 @@
+"""Killed at any moment, a run goes on, and neither spends nor releases anything twice."""
+
+import json
+import random
+import signal
+import sqlite3
+import time
+
+import pytest
+
+from end_to_end.conftest import OPTIONS
+
+TEXTS = 60
+LONG = [*OPTIONS, "--texts", str(TEXTS), "--epsilon", "60", "--max-tokens", "48", "--rows", "10"]
+
+
+def committed(out):
+    """Rows of the texts table, or None before there is one."""
+    try:
+        with sqlite3.connect(f"file:{out}/private/run.sqlite?mode=ro", uri=True, timeout=10) as database:
+            found = database.execute("SELECT batch, position, text, tokens, rho FROM texts").fetchall()
+        database.close()
+        return found
+    except sqlite3.OperationalError:
+        return None
+
+
+def wait_for(out, count, child):
+    while child.poll() is None and len(committed(out) or ()) < count:
+        time.sleep(0.02)
+
+
+def test_kill_nine_three_times_and_resume(process, model, table, tmp_path):
+    out = tmp_path / "run"
+    arguments = ["run", *LONG, "--model", model, "--data", table, "--out", out]
+    chance = random.Random()
+    before = []
+    for least in (1, 8, 16):
+        child = process(*arguments)
+        wait_for(out, least, child)
+        time.sleep(chance.random() * 0.5)
+        child.kill()
+        child.communicate()
+        assert child.returncode == -signal.SIGKILL, "the run ended before it could be killed"
+        now = committed(out)
+        assert set(before) <= set(now), "a committed text changed"
+        before = now
+        arguments = ["run", "--resume", "--data", table, "--out", out]
+    assert not (out / "release").exists()
+    child = process(*arguments)
+    message = child.communicate()[1]
+    assert child.returncode == 0, message
+    found = committed(out)
+    plan = json.loads((out / "plan.json").read_text())
+    with sqlite3.connect(out / "private" / "run.sqlite") as database:
+        planned = database.execute("SELECT batch, texts FROM batches WHERE texts > 0").fetchall()
+    database.close()
+    assert set(before) <= set(found)
+    assert {(batch, position) for batch, position, *_ in found} == {
+        (batch, position) for batch, texts in planned for position in range(texts)
+    }
+    assert len(found) == sum(texts for _, texts in planned) == TEXTS
+    released = [json.loads(line)["text"] for line in (out / "release" / "synthetic.jsonl").read_text().splitlines()]
+    assert sorted(released) == sorted(text for _, _, text, _, _ in found)
+    # the recorded cost is that of what was released, and within the plan
+    costs = json.loads((out / "private" / "costs.json").read_text())
+    assert costs["tokens"] == sum(tokens for *_, tokens, _ in found)
+    for entry in costs["batches"]:
+        own = [(tokens, rho) for batch, _, _, tokens, rho in found if batch == entry["batch"]]
+        assert entry["tokens"] == sum(tokens for tokens, _ in own) <= plan["tokens_per_batch"]
+        assert entry["rho"] == pytest.approx(entry["tokens"] * plan["rho_per_token"])
+        assert entry["rho"] <= plan["rho_batch"] * (1 + 1e-9)
+
+
+def test_control_c_leaves_a_run_that_goes_on(process, model, table, tmp_path):
+    out = tmp_path / "run"
+    arguments = ["run", *LONG, "--model", model, "--data", table, "--out", out]
+    child = process(*arguments)
+    wait_for(out, 1, child)
+    second = process("run", "--resume", "--data", table, "--out", out)
+    refusal = second.communicate()[1]
+    assert second.returncode == 1 and "another process" in refusal
+    child.send_signal(signal.SIGINT)
+    message = child.communicate()[1]
+    assert child.returncode == 130 and "--resume" in message, message
+    child = process("run", "--resume", "--data", table, "--out", out)
+    child.communicate()
+    assert child.returncode == 0 and len(committed(out)) == TEXTS
