@@ -77,5 +77,5 @@ def test_clustering_makes_batches_agree(tmp_path):
     uniform = cosine(np.zeros_like(of_label), 1, None)
     by_label = cosine(of_label, 4, None)
     clustered = cosine(of_label, 4, lambda units, among: centres.nearest(embeddings[units], among))
-    print(f"mean cosine inside batches: uniform {uniform:.3f}, by label {by_label:.3f}, clustered {clustered:.3f}")
+    print(f"mean cosine inside batches: uniform {uniform:.3f}, by label {by_label:.3f}, clustered {clustered:.3f}")  # noqa: T201
     assert uniform + 0.02 < by_label < clustered - 0.01
