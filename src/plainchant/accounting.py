@@ -1,7 +1,7 @@
 """Privacy arithmetic: zCDP conversions, bounded range, ex-post bounds (spec 5 and 6.1). Numbers in, numbers out."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,6 +62,16 @@ def delta_of(rho: float, epsilon: float) -> float:
     return min(1.0, math.exp(log_delta))
 
 
+def _narrowed(low: float, high: float, holds: Callable[[float], bool]) -> tuple[float, float]:
+    """Halves [low, high] to 12 digits around the place from which on `holds` is true; true at high, not at low."""
+    while high - low > 1e-12 * high:
+        middle = (low + high) / 2
+        if middle in (low, high):
+            break
+        low, high = (low, middle) if holds(middle) else (middle, high)
+    return low, high
+
+
 def epsilon_of(rho: float, delta: float) -> float:
     """The smallest epsilon (rounded up) for which rho-zCDP implies (epsilon, delta)-DP; inf for inf."""
     check_delta(delta)
@@ -72,12 +82,7 @@ def epsilon_of(rho: float, delta: float) -> float:
     if math.isinf(rho):
         return math.inf
     low, high = 0.0, rho + 2 * math.sqrt(rho * math.log(1 / delta))
-    while high - low > 1e-12 * high:
-        middle = (low + high) / 2
-        if middle in (low, high):
-            break
-        low, high = (low, middle) if delta_of(rho, middle) <= delta else (middle, high)
-    return high
+    return _narrowed(low, high, lambda epsilon: delta_of(rho, epsilon) <= delta)[1]
 
 
 def rho_of(epsilon: float, delta: float) -> float:
@@ -87,12 +92,7 @@ def rho_of(epsilon: float, delta: float) -> float:
     low, high = 0.0, epsilon
     while delta_of(high, epsilon) <= delta:
         high *= 2
-    while high - low > 1e-12 * high:
-        middle = (low + high) / 2
-        if middle in (low, high):
-            break
-        low, high = (middle, high) if delta_of(middle, epsilon) <= delta else (low, middle)
-    return low
+    return _narrowed(low, high, lambda rho: delta_of(rho, epsilon) > delta)[0]
 
 
 def steps_affordable(rho: float, rho_per_step: float) -> int:
