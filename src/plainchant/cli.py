@@ -170,7 +170,10 @@ def init(console: Console, file: Path) -> None:
     """Writes a commented configuration file (default plainchant.toml)."""
     if file.exists():
         raise ConfigError(f"FILE = {file}: exists already; choose another name")
-    file.write_text(_template(), encoding="utf-8")
+    try:
+        file.write_text(_template(), encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"FILE = {file}: cannot be written ({error.strerror})") from None
     console.say(f"wrote {file}; next: plainchant plan {file}")
     console.result({"file": str(file)}, str(file))
 
@@ -433,12 +436,12 @@ def status(console: Console, directory: Path) -> None:
 @click.option("--epsilon", type=float, help="ε, to be turned into ρ.")
 @click.option("--rho", type=float, help="ρ of zCDP, to be turned into ε.")
 @click.option("--delta", type=float, default=1e-6, show_default=True)
-@click.option("--tokens", type=int, help="Tokens a batch is to release: gives the batch size.")
-@click.option("--batch-size", type=int, help="Contexts a batch: gives the tokens that it pays for.")
+@click.option("--tokens", type=click.IntRange(min=1), help="Tokens a batch is to release: gives the batch size.")
+@click.option("--batch-size", type=click.IntRange(min=1), help="Contexts a batch: gives the tokens that it pays for.")
 @click.option("--clip", type=float, default=10.0, show_default=True, help="Clip norm, nats.")
 @click.option("--temperature", type=float, default=1.0, show_default=True)
 @click.option("--guidance", type=float, default=1.0, show_default=True)
-@click.option("--slack", type=float, default=1e-3, show_default=True, help="Numerical slack, nats.")
+@click.option("--slack", type=click.FloatRange(min=0), default=1e-3, show_default=True, help="Numerical slack, nats.")
 @_formatted
 def account(
     console: Console,

@@ -1,8 +1,10 @@
 """Bad input: a clear message and the right exit code, or a sensible run; never a private word (see `command`)."""
 
 import pytest
+from click.testing import CliRunner
 
 from end_to_end.conftest import MARKER, OPTIONS, rows, write
+from plainchant.cli import main
 
 USAGE, PRIVACY = 2, 3
 
@@ -108,3 +110,99 @@ def test_a_damaged_run_is_named(run, command, table, tmp_path):
     database.write_bytes(b"no database at all, but of some length" * 40)
     assert "database" in command("status", tmp_path / "run", code=1).err
     command("status", tmp_path / "nowhere", code=USAGE)
+
+
+@pytest.mark.parametrize(
+    ("toml", "words"),
+    [
+        ("labels = ['a']", "label_column"),
+        ("label_column = 'label'", "labels"),
+        ("label_column = 'label'\nlabels = ['a', 'a']", "labels"),
+        ("labels = 'ab'", "labels"),
+        ("epsilon = 'x'", "epsilon"),
+        ("texts = 1.5", "texts"),
+        ("max_tokens = 3", "min_tokens = 4"),
+        ("batch_size = 0", "batch_size = 0"),
+        ("centres = 0", "centres = 0"),
+        ("kept = 0", "kept = 0"),
+        ("clip = nan", "clip = nan"),
+        ("rebalance_share = 1", "rebalance_share"),
+        ("expected_units = 0", "expected_units"),
+        ("prompt = 3", "prompt"),
+        ("[prompt]\nexample = 'no place for it'", "prompt.example"),
+        ("[prompt]\nexamlpe = '{text}'", "did you mean example"),
+        ("[[prompt.examples]]\ntext = 'a'\nlabel = 'zz'", "prompt.examples"),
+    ],
+)
+def test_a_configuration_out_of_bounds_names_the_field(command, tmp_path, toml, words):
+    (tmp_path / "c.toml").write_text(toml)
+    refused = command("plan", tmp_path / "c.toml", code=USAGE)
+    assert words in refused.err and not refused.out
+
+
+def test_a_batch_larger_than_the_data_is_refused(run, table):
+    assert "batch_size = 5000" in run(table, "--batch-size", 5000, code=PRIVACY).err
+
+
+def test_tables_that_are_no_tables(run, tmp_path):
+    broken = tmp_path / "broken.parquet"
+    broken.write_bytes(MARKER.encode() * 20)
+    binary = tmp_path / "binary.jsonl"
+    binary.write_bytes(b"\x00\xff" * 100 + MARKER.encode())
+    headless = tmp_path / "headless.csv"
+    headless.write_text(f"a note about {MARKER},red\nanother {MARKER},blue\n")
+    for file, words in ((broken, "Parquet"), (binary, "JSON"), (headless, "header"), (tmp_path, "directory")):
+        assert words in run(file, code=USAGE).err
+        assert not (tmp_path / "run").exists()
+
+
+def test_broken_lines_are_records(run, tmp_path):
+    lines = tmp_path / "lines.jsonl"
+    write(lines, rows())
+    lines.write_text(f'{lines.read_text()}\n{{broken {MARKER}\n["{MARKER}"]\n"{MARKER}"\n')
+    run(lines, out="lines")
+    table = tmp_path / "table.csv"
+    body = "\n".join(f"{MARKER} {n},{('red', 'blue')[n % 2]}" for n in range(80))
+    table.write_bytes(
+        f'text,label\n{body}\nnul \0 {MARKER},red\n{MARKER},red,too many\n"open {MARKER}'.encode() + b"\xff"
+    )
+    run(table, out="table")
+
+
+@pytest.mark.parametrize("content", [b"", b"no database at all" * 300, None])
+def test_a_damaged_database_is_not_gone_on_with(run, command, table, tmp_path, content):
+    run(table)
+    database = tmp_path / "run" / "private" / "run.sqlite"
+    database.write_bytes(database.read_bytes()[:9000] if content is None else content)
+    released = (tmp_path / "run" / "release" / "synthetic.jsonl").read_bytes()
+    refused = command("run", "--resume", "--data", table, "--out", tmp_path / "run", code=1)
+    assert "run.sqlite" in refused.err and "database" in refused.err
+    assert (tmp_path / "run" / "release" / "synthetic.jsonl").read_bytes() == released
+
+
+def test_a_damaged_configuration_of_a_run_is_named(run, command, table, tmp_path):
+    run(table)
+    (tmp_path / "run" / "config.toml").write_text("epsilon = = 1")
+    assert "TOML" in command("status", tmp_path / "run", code=USAGE).err
+    assert "TOML" in command("run", "--resume", "--data", table, "--out", tmp_path / "run", code=USAGE).err
+
+
+def test_models_that_are_none(run, table, tmp_path):
+    assert "model = " in run(table, "--model", tmp_path / "none", code=1).err
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_an_unexpected_error_says_is_not_shown(model, table, tmp_path, monkeypatch):
+    """A library's exception may quote a record, in its own message or in the one it came from."""
+
+    def fail(*_):
+        try:
+            raise KeyError(f"inner {MARKER}")
+        except KeyError as error:
+            raise ValueError(f"outer {MARKER}") from error
+
+    monkeypatch.setattr("plainchant.prompting.Prompts.record", fail)
+    words = ["run", *OPTIONS, "--model", str(model), "--data", str(table), "--out", str(tmp_path / "run")]
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 1 and "unexpected ValueError" in result.stderr
+    assert MARKER not in result.output and MARKER not in str(result.exception)

@@ -9,6 +9,7 @@ import time
 import pytest
 
 from end_to_end.conftest import OPTIONS
+from plainchant import store
 
 TEXTS = 60
 LONG = [*OPTIONS, "--texts", str(TEXTS), "--epsilon", "60", "--max-tokens", "48", "--rows", "10"]
@@ -86,3 +87,63 @@ def test_control_c_leaves_a_run_that_goes_on(process, model, table, tmp_path):
     child = process("run", "--resume", "--data", table, "--out", out)
     child.communicate()
     assert child.returncode == 0 and len(committed(out)) == TEXTS
+
+
+def everything(out):
+    """All tables but the texts: noise, secret draws, notes."""
+    with sqlite3.connect(out / "private" / "run.sqlite") as database:
+        found = {
+            table: database.execute(f"SELECT * FROM {table}").fetchall()
+            for table in ("meta", "cells", "batches", "units")
+        }
+    database.close()
+    return found
+
+
+def test_nothing_is_drawn_again_after_an_interruption(command, model, table, tmp_path, monkeypatch):
+    """Interrupted before the first commit, between commits, and in the middle of the release."""
+    out = tmp_path / "run"
+    arguments = ["run", *OPTIONS, "--model", model, "--data", table, "--out", out]
+    real, left = store.RunDirectory.commit, 0
+
+    def commit(self, text):
+        nonlocal left
+        if left == 0:
+            raise KeyboardInterrupt
+        left -= 1
+        real(self, text)
+
+    drawn, before = None, []
+    with monkeypatch.context() as patched:
+        patched.setattr(store.RunDirectory, "commit", commit)
+        for left in (0, 1, 4):  # noqa: B007
+            assert "--resume" in command(*arguments, code=130).err
+            drawn = drawn or everything(out)
+            now = committed(out)
+            assert everything(out) == drawn and set(before) <= set(now) and not (out / "release").exists()
+            before = now
+            arguments = ["run", "--resume", "--data", table, "--out", out]
+    assert len(before) == 5
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "write_parquet", interrupt)
+        command(*arguments, code=130)
+    complete = committed(out)
+    assert len(complete) == 10 and set(before) <= set(complete)
+    assert not (out / "release" / "guarantee.json").exists()
+    command(*arguments)
+    assert committed(out) == complete and everything(out) == drawn
+    released = [json.loads(line)["text"] for line in (out / "release" / "synthetic.jsonl").read_text().splitlines()]
+    assert sorted(released) == sorted(text for _, _, text, _, _ in complete)
+    assert (out / "release" / "guarantee.json").exists()
+
+
+def test_two_processes_cannot_share_a_directory(command, model, table, tmp_path):
+    out = tmp_path / "run"
+    command("run", *OPTIONS, "--model", model, "--data", table, "--out", out)
+    with store.RunDirectory.open(out).locked():
+        assert "another process" in command("run", "--resume", "--data", table, "--out", out, code=1).err
+        command("status", out)
