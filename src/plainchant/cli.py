@@ -35,7 +35,9 @@ class _Commands(click.Group):
             Console("quiet").fail(str(error))
             ctx.exit(error.exit_code)
         except KeyboardInterrupt:
-            Console("quiet").fail("interrupted; what was finished is kept, go on with --resume")
+            Console("quiet").fail(
+                "interrupted; texts that were finished are kept. If the run's directory is there, --resume goes on"
+            )
             ctx.exit(INTERRUPTED)
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise

@@ -13,6 +13,9 @@ from plainchant.accounting import check_delta, check_epsilon
 from plainchant.aggregation import Aggregate, Clipping, Support
 from plainchant.errors import ConfigError, PrivacyError
 
+# The largest number of contexts, centres or cells that anything here is made for.
+LARGEST = 1_000_000
+
 
 class Method(enum.StrEnum):
     """Presets over the same parts; every part can be set by itself."""
@@ -214,10 +217,10 @@ non-private."""
         check_delta(self.delta)
         for name in ("centres", "kept", "batch_size"):
             value = getattr(self, name)
-            if isinstance(value, int) and value < 1:
-                raise ConfigError(f"{name} = {value}: must be at least 1")
-        if isinstance(self.clip, float) and not self.clip > 0:
-            raise ConfigError(f"clip = {self.clip}: must be > 0 nats, or auto")
+            if isinstance(value, int) and not 1 <= value <= LARGEST:
+                raise ConfigError(f"{name} = {value}: must be at least 1 and at most {LARGEST:,}")
+        if isinstance(self.clip, float) and not 1e-6 <= self.clip <= 1e6:
+            raise ConfigError(f"clip = {self.clip}: must be from 1e-6 to 1e6 nats, or auto")
         if len(set(self.labels)) != len(self.labels):
             raise ConfigError(f"labels = {list(self.labels)}: every label once")
         if self.min_tokens >= self.max_tokens:

@@ -277,6 +277,11 @@ def _rows_of_csv(path: Path, wanted: Mapping[str, str | None]) -> list[_Row]:
         raise DataError(f"{_describe(path)} has no header row that can be parsed: name the columns in its first line.")
     if not header:
         return []
+    # a file without a header row has a record in its first line, so its names are not shown
+    hidden = (
+        f"{len(header)} other names in its header row (not shown: where the header is missing, they are a record's)"
+    )
+    _check_columns(header, wanted, _describe(path), hidden)
     missing = [None] * len(header)
     body = [row if row is not None and len(row) == len(header) else missing for row in rows]
     return _rows_of_columns(header, lambda index: [row[index] for row in body], wanted, _describe(path))
@@ -374,18 +379,17 @@ def _load_dataset(path: Path) -> Any:
 # Errors: of the table, never of a cell.
 
 
-def _check_columns(found: Iterable[str], wanted: Mapping[str, str | None], where: str) -> None:
+def _check_columns(found: Iterable[str], wanted: Mapping[str, str | None], where: str, listed: str = "") -> None:
     found = list(found)
     for field, name in wanted.items():
         if name is not None and name not in found:
             option = "--" + field.replace("_", "-")
-            raise DataError(
-                f"{field}={name!r} is no column of {where}, which has {_list_names(found)}: set {field} ({option})."
-            )
+            has = listed or _list_names(found)
+            raise DataError(f"{field}={name!r} is no column of {where}, which has {has}: set {field} ({option}).")
 
 
 def _list_names(names: Sequence[str]) -> str:
-    """The column names that look like names: in a CSV file without a header they may be the first row's cells."""
+    """The column names that look like names."""
     plain = [name for name in names if _PLAIN_NAME.fullmatch(name)]
     shown = ", ".join(plain[:_NAMES_SHOWN])
     hidden = len(names) - len(plain[:_NAMES_SHOWN])

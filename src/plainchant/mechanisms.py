@@ -11,6 +11,7 @@ A closed set: a foreign implementation could break the guarantee. Every mechanis
 All three allow each coordinate of the aggregate to move by `slack` nats for numerical reasons alone (spec 7).
 """
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -62,8 +63,10 @@ class TokenSettings:
     def __post_init__(self) -> None:
         for name in ("k", "clip", "guidance", "temperature", "batch_size"):
             value = getattr(self, name)
-            if not (np.isfinite(value) and value > 0):
+            if not (math.isfinite(value) and value > 0):
                 raise ConfigError(f"{name} = {value}: must be a finite number > 0")
+        if not (math.isfinite(self.slack) and self.slack >= 0):
+            raise ConfigError(f"slack = {self.slack}: must be a finite number of nats, at least 0")
         if self.clipping is Clipping.LOGITS and self.guidance != 1:
             raise ConfigError(
                 f"guidance = {self.guidance}: only 1 with clipping = logits; "

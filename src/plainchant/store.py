@@ -2,8 +2,11 @@
 
 import contextlib
 import dataclasses
+import errno
 import json
+import shutil
 import sqlite3
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
@@ -78,19 +81,34 @@ class RunDirectory:
             ConfigError: the directory already holds something.
         """
         directory = cls(path)
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            hint = "continue it with --resume, or " if directory._database.exists() else ""
-            raise ConfigError(f"out = {path}: is not empty; {hint}choose another directory")
-        path.mkdir(parents=True, exist_ok=True)
-        directory.private.mkdir(mode=0o700)
-        with directory.locked():
-            config = plan.config.model_dump(mode="json", exclude_none=True)
-            _write(path / "config.toml", tomli_w.dumps(config))
-            _write_json(path / "plan.json", plan.as_dict() | {"guarantee": dataclasses.asdict(guarantee)})
-            with directory._connect() as database:
-                database.executescript(SCHEMA)
-        directory._database.chmod(0o600)
+        in_use = f"out = {path}: is not empty; choose another directory"
+        if directory._database.exists():
+            raise ConfigError(f"out = {path}: holds a run; continue it with --resume, or choose another directory")
+        if path.is_dir() and any(path.iterdir()):
+            raise ConfigError(in_use)
+        # made whole beside its place, so that a crash leaves no half of a directory there
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            scratch = cls(Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent)))
+            try:
+                scratch._fill(plan, guarantee)
+                scratch.path.rename(path)
+            finally:
+                shutil.rmtree(scratch.path, ignore_errors=True)
+        except OSError as error:
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                raise ConfigError(in_use) from None
+            raise ConfigError(f"out = {path}: cannot be made ({error.strerror}); choose another directory") from None
         return directory
+
+    def _fill(self, plan: Plan, guarantee: Guarantee) -> None:
+        self.path.chmod(0o755)
+        self.private.mkdir(mode=0o700)
+        _write(self.path / "config.toml", tomli_w.dumps(plan.config.model_dump(mode="json", exclude_none=True)))
+        _write_json(self.path / "plan.json", plan.as_dict() | {"guarantee": dataclasses.asdict(guarantee)})
+        with self._connect() as database:
+            database.executescript(SCHEMA)
+        self._database.chmod(0o600)
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -107,7 +125,10 @@ class RunDirectory:
     @property
     def config(self) -> SynthesisConfig:
         """The configuration that the run was started with."""
-        return parse_config((self.path / "config.toml").read_text(encoding="utf-8"))
+        try:
+            return parse_config((self.path / "config.toml").read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError):
+            raise RunError(f"{self.path / 'config.toml'}: cannot be read; without it the run cannot go on") from None
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:

@@ -62,7 +62,7 @@ def test_a_run_takes_option_before_environment_before_file(command, model, table
     kept = parse_config((out / "config.toml").read_text(encoding="utf-8"))
     assert (kept.texts, kept.epsilon, kept.labels, kept.top_k) == (4, 9.0, ("red", "blue"), 50)
     assert kept.delta == SynthesisConfig().delta and kept.prompt.examples[0].text == "A made-up note"
-    assert len((out / "release" / "synthetic.jsonl").read_text().splitlines()) == 4
+    assert len((out / "release" / "synthetic.jsonl").read_text().rstrip("\n").split("\n")) == 4
     # what stands in the environment is asked for on resume too, and another value is refused
     assert (
         "texts" in command("run", "--resume", "--data", table, "--out", out, env={"PLAINCHANT_TEXTS": "6"}, code=2).err
@@ -104,7 +104,7 @@ def test_release_holds_no_measured_cost_and_no_private_word(finished):
     files = {path.name: path.read_text() for path in (finished / "release").glob("*.[jm]*")}
     assert set(files) == {"README.md", "guarantee.json", "synthetic.jsonl"}
     assert not any(word in content for content in files.values() for word in ("ex_post", '"loss"', MARKER))
-    assert {"text", "label", "cell"} == set(json.loads(files["synthetic.jsonl"].splitlines()[0]))
+    assert {"text", "label", "cell"} == set(json.loads(files["synthetic.jsonl"].split("\n")[0]))
     plan = json.loads((finished / "plan.json").read_text())
     assert plan["guarantee"] == json.loads(files["guarantee.json"])
 

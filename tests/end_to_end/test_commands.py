@@ -64,7 +64,7 @@ def test_run_releases_resumes_and_refuses(command, model, table, tmp_path):
     arguments = ["run", *OPTIONS, "--model", model, "--data", table, "--out", out]
     done = command(*arguments, "--format", "json")
     told = json.loads(done.out)
-    texts = [json.loads(line) for line in (out / "release" / "synthetic.jsonl").read_text().splitlines()]
+    texts = [json.loads(line) for line in (out / "release" / "synthetic.jsonl").read_text().rstrip("\n").split("\n")]
     assert len(texts) == told["texts"] and {text["label"] for text in texts} == {"red", "blue"}
     assert pyarrow.parquet.read_table(out / "release" / "synthetic.parquet").to_pylist() == texts
     guarantee = json.loads((out / "release" / "guarantee.json").read_text())
@@ -76,7 +76,9 @@ def test_run_releases_resumes_and_refuses(command, model, table, tmp_path):
     ]  # fmt: skip
     # a finished run stays as it is; its own configuration is what --resume takes
     command("run", "--resume", "--data", table, "--out", out)
-    assert [json.loads(line) for line in (out / "release" / "synthetic.jsonl").read_text().splitlines()] == texts
+    assert [
+        json.loads(line) for line in (out / "release" / "synthetic.jsonl").read_text().rstrip("\n").split("\n")
+    ] == texts
     command(*arguments, code=2)
     command("run", "--resume", "--epsilon", 7, "--data", table, "--out", out, code=2)
     other = write(tmp_path / "other.jsonl", [{"text": "another", "label": "red"}] * 40)
@@ -91,7 +93,7 @@ def test_release_loads_as_a_data_set(command, model, table, tmp_path, monkeypatc
     out = tmp_path / "run"
     command("run", *OPTIONS, "--model", model, "--data", table, "--out", out)
     loaded = datasets.load_dataset(str(out / "release"), cache_dir=str(tmp_path / "cache"))
-    assert loaded["train"].num_rows == len((out / "release" / "synthetic.jsonl").read_text().splitlines())
+    assert loaded["train"].num_rows == len((out / "release" / "synthetic.jsonl").read_text().rstrip("\n").split("\n"))
 
 
 def test_public_reads_no_data_and_non_private_needs_to_be_meant(command, model, table, tmp_path):

@@ -61,7 +61,9 @@ def test_kill_nine_three_times_and_resume(process, model, table, tmp_path):
         (batch, position) for batch, texts in planned for position in range(texts)
     }
     assert len(found) == sum(texts for _, texts in planned) == TEXTS
-    released = [json.loads(line)["text"] for line in (out / "release" / "synthetic.jsonl").read_text().splitlines()]
+    released = [
+        json.loads(line)["text"] for line in (out / "release" / "synthetic.jsonl").read_text().rstrip("\n").split("\n")
+    ]
     assert sorted(released) == sorted(text for _, _, text, _, _ in found)
     # the recorded cost is that of what was released, and within the plan
     costs = json.loads((out / "private" / "costs.json").read_text())
@@ -136,7 +138,9 @@ def test_nothing_is_drawn_again_after_an_interruption(command, model, table, tmp
     assert not (out / "release" / "guarantee.json").exists()
     command(*arguments)
     assert committed(out) == complete and everything(out) == drawn
-    released = [json.loads(line)["text"] for line in (out / "release" / "synthetic.jsonl").read_text().splitlines()]
+    released = [
+        json.loads(line)["text"] for line in (out / "release" / "synthetic.jsonl").read_text().rstrip("\n").split("\n")
+    ]
     assert sorted(released) == sorted(text for _, _, text, _, _ in complete)
     assert (out / "release" / "guarantee.json").exists()
 
