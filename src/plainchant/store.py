@@ -130,6 +130,15 @@ class RunDirectory:
         except (OSError, UnicodeDecodeError):
             raise RunError(f"{self.path / 'config.toml'}: cannot be read; without it the run cannot go on") from None
 
+    @property
+    def plan(self) -> dict[str, Any]:
+        """The plan that the run was started with, as plain values."""
+        try:
+            content: dict[str, Any] = json.loads((self.path / "plan.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            raise RunError(f"{self.path / 'plan.json'}: cannot be read; without it the run cannot go on") from None
+        return content
+
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Holds the directory for this process; the lock goes with the process, even when it is killed."""

@@ -19,7 +19,7 @@ from plainchant.config import Accounting, Clusters, PerformanceOptions, Synthesi
 from plainchant.data import Record, fingerprint, read_records, read_texts
 from plainchant.decoding import BatchWork, Decoder, FinishedText, StopRule
 from plainchant.embedding import Embedder, load_embedder
-from plainchant.errors import ConfigError, DataError, PrivacyError
+from plainchant.errors import ConfigError, DataError, PrivacyError, RunError
 from plainchant.mechanisms import PublicMechanism
 from plainchant.models import LanguageModel
 from plainchant.planning import Guarantee, Plan, not_private
@@ -228,7 +228,7 @@ def synthesize(
     directory = directory or RunDirectory.create(Path(out), plan, guarantee)
     with contextlib.ExitStack() as resources:
         resources.enter_context(directory.locked())
-        _check_same(directory, config, fingerprint(table), randomness)
+        _check_same(directory, plan, fingerprint(table), randomness)
         if guarantee.kind != "none" and not directory.get("private"):
             raise PrivacyError(f"{out}: was begun with seeded randomness and is not private; start a new run")
         if directory.get("private") and not randomness.private:
@@ -261,15 +261,20 @@ def _read(records: Any, config: SynthesisConfig) -> list[Record]:
     )
 
 
-def _check_same(directory: RunDirectory, config: SynthesisConfig, data: str, randomness: RandomSource) -> None:
+def _check_same(directory: RunDirectory, plan: Plan, data: str, randomness: RandomSource) -> None:
     """A run goes on only with what it was begun with."""
-    before, now = directory.config.model_dump(), config.model_dump()
+    before, now = directory.config.model_dump(), plan.config.model_dump()
     different = sorted(name for name in now if now[name] != before[name])
     if different:
         raise ConfigError(
             f"resume: {', '.join(different)} differ from what the run was begun with "
             f"({directory.path / 'config.toml'}); use those values or start a new run"
         )
+    begun, going_on = directory.plan, plan.as_dict()
+    version = begun.pop("guarantee")["version"]
+    if version != going_on.pop("guarantee")["version"] or begun != going_on:
+        # another version may plan, and account, in another way
+        raise RunError(f"resume: the run was begun by plainchant {version} with another plan; go on with that version")
     known = directory.get("data")
     if known is None:
         directory.put(data=data, private=randomness.private)

@@ -1,5 +1,6 @@
 """A run directory fills each place once, for one process, and goes on only with what it was begun with."""
 
+import json
 import subprocess
 import sys
 
@@ -140,3 +141,15 @@ def test_nothing_is_released_before_the_end(tmp_path, model):
         assert not made.directory.release.exists()
     with go(tmp_path, model, resume=True) as made:
         assert made.texts and made.directory.release.exists()
+
+
+def test_resume_under_another_plan_is_refused(tmp_path, model):
+    file = RunDirectory.create(tmp_path / "out", plan(CONFIG), plan(CONFIG).guarantee).path / "plan.json"
+    told = json.loads(file.read_text(encoding="utf-8"))
+    for changed in ({"rho_batch": 0.5}, {"guarantee": told["guarantee"] | {"version": "0.0.1"}}):
+        file.write_text(json.dumps(told | changed), encoding="utf-8")
+        with pytest.raises(RunError, match="another plan"):
+            go(tmp_path, model, resume=True)
+    file.unlink()
+    with pytest.raises(RunError, match=r"plan\.json"):
+        go(tmp_path, model, resume=True)
