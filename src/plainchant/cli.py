@@ -228,7 +228,7 @@ def show_plan(console: Console, plan: Plan) -> None:
     config, settings, guarantee = plan.config, plan.settings, plan.guarantee
     for note in plan.notes:
         console.warn(note)
-    token = plan.mechanism.rho_per_token
+    token = plan.mechanism.rho_per_token if plan.rho_expected is None else plan.rho_expected
     rows: list[tuple[str, Any]] = [
         ("guarantee", guarantee.statement),
         ("method", f"{config.method.value}: clusters {config.parts.clusters}, {config.parts.aggregate} of "
@@ -241,7 +241,7 @@ def show_plan(console: Console, plan: Plan) -> None:
     if plan.texts_per_batch is not None:
         rows += [
             (
-                "a batch pays for",
+                "a batch pays for" if plan.rho_expected is None else "a batch pays for, about",
                 f"{_count(plan.tokens_per_batch, 'token')}, so {_count(plan.texts_per_batch, 'text')}",
             ),
             (
@@ -252,7 +252,7 @@ def show_plan(console: Console, plan: Plan) -> None:
         ]
     rows += [
         ("ρ", f"{plan.rho_rebalance:.4g} for noisy counts, {_or_dash(plan.rho_batch)} for a batch's tokens, "
-              f"{_or_dash(token)} a token"),
+              f"{_or_dash(token)} a token{'' if plan.rho_expected is None else ', as expected'}"),
         ("model rows", f"{settings.batch_size * config.texts * config.max_tokens:,} at most, plus prompts"),
     ]  # fmt: skip
     console.table("Plan", rows)
@@ -390,7 +390,7 @@ def status(console: Console, directory: Path) -> None:
     texts = run.texts()
     batches = run.batches()
     wished = sum(batch.texts for batch in batches)
-    measured = plan.config.parts.accounting in (Accounting.WORST_CASE, Accounting.EX_POST)
+    measured = plan.config.parts.accounting not in (Accounting.PUBLIC, Accounting.INFINITE)
     costs = realised_costs(run, plan) if measured else None
     cells = [
         {
@@ -481,7 +481,7 @@ def account(
     if tokens is not None:
         document["batch_size"] = smallest_batch(settings, rho, tokens)
     if batch_size is not None:
-        document["tokens"] = accounting.steps_affordable(rho, MeanMechanism(settings).rho_per_token)
+        document["tokens"] = accounting.steps_affordable(rho, MeanMechanism(settings).worst_case)
     console.table("", document.items())
     console.result(document, " ".join(f"{value:.6g}" for value in document.values()))
 

@@ -25,6 +25,7 @@ class Method(enum.StrEnum):
     CLUSTERED_MEDIAN = "clustered-median"
     INVISIBLEINK = "invisibleink"
     PUBLIC = "public"
+    PLAINCHANT = "plainchant"
     NON_PRIVATE = "non-private"
 
 
@@ -39,6 +40,7 @@ class Accounting(enum.StrEnum):
     """How the cost is counted (spec 5)."""
 
     WORST_CASE = "worst-case"
+    INDIVIDUAL = "individual"
     EX_POST = "ex-post"
     PUBLIC = "public"
     INFINITE = "infinite"
@@ -88,6 +90,7 @@ class Parts(_Frozen):
     clip: float | Literal["auto"]
     guidance: float
     batch_size: int | Literal["auto"]
+    released_examples: int
 
 
 _AMIN = {
@@ -99,6 +102,7 @@ _AMIN = {
     "clip": 10.0,
     "guidance": 1.0,
     "batch_size": "auto",
+    "released_examples": 0,
 }
 _CLUSTERED_MEAN = _AMIN | {"clusters": Clusters.PUBLIC_CENTRES}
 _INVISIBLEINK = _AMIN | {
@@ -114,6 +118,16 @@ PRESETS: Mapping[Method, Parts] = {
         _CLUSTERED_MEAN | {"aggregate": Aggregate.MEDIAN, "accounting": Accounting.EX_POST}
     ),
     Method.INVISIBLEINK: Parts.model_validate(_INVISIBLEINK),
+    Method.PLAINCHANT: Parts.model_validate(
+        _CLUSTERED_MEAN
+        | {
+            "support": Support.TOP_K,
+            "clipping": Clipping.DIFFERENCE,
+            "accounting": Accounting.INDIVIDUAL,
+            "guidance": 2.0,
+            "released_examples": 2,
+        }
+    ),
     Method.PUBLIC: Parts.model_validate(
         _INVISIBLEINK | {"support": Support.TOP_K, "accounting": Accounting.PUBLIC, "clip": 1.0, "batch_size": 1}
     ),
@@ -134,9 +148,9 @@ PRESETS: Mapping[Method, Parts] = {
 class SynthesisConfig(_Frozen):
     """One run, as its user wants it. Public: nothing here may be taken from the private data (spec 1)."""
 
-    method: Method = Method.CLUSTERED_MEAN
-    """Preset that fills every part left unset: amin2024, clustered-mean, clustered-median, invisibleink, public or \
-non-private."""
+    method: Method = Method.PLAINCHANT
+    """Preset that fills every part left unset: plainchant, amin2024, clustered-mean, clustered-median, invisibleink, \
+public or non-private."""
     epsilon: float = 8.0
     """ε of the guarantee. Where accounting is ex post, only the noisy counts' share of it is fixed in advance."""
     delta: float = 1e-6
@@ -186,7 +200,7 @@ non-private."""
     clipping: Clipping | None = None
     """What is clipped: logits, or their difference to the public logits."""
     accounting: Accounting | None = None
-    """How the cost is counted: worst-case (known in advance) or ex-post."""
+    """How the cost is counted: worst-case or individual (both known in advance), or ex-post."""
     clip: float | Literal["auto"] | None = None
     """Clip norm in nats, or auto: what the budget allows for the texts wished (means of differences)."""
     guidance: float | None = Field(None, gt=0, allow_inf_nan=False)
@@ -195,6 +209,11 @@ non-private."""
     """Temperature of sampling."""
     batch_size: int | Literal["auto"] | None = None
     """Contexts a batch, on average; auto: the smallest that pays for the texts wished."""
+    expected_range: float = Field(5.0, gt=0, allow_inf_nan=False)
+    """How far one record moves the model's logits, a root mean square in nats; decides how many texts an individual \
+budget is planned for, never the guarantee."""
+    released_examples: int | None = Field(None, ge=0, le=16)
+    """How many texts that a cell has already released are shown in its prompts; free, since they are released."""
     min_tokens: int = Field(4, ge=0)
     """A text does not end before this many tokens."""
     max_record_tokens: int = Field(192, ge=1)
@@ -250,12 +269,20 @@ non-private."""
                 "accounting = worst-case: the median's worst case is the whole clip range at every token, so no useful "
                 "guarantee can be derived in advance; set accounting = ex-post, or aggregate = mean"
             )
+        if parts.aggregate is Aggregate.MEDIAN and parts.accounting is Accounting.INDIVIDUAL:
+            raise PrivacyError(
+                "accounting = individual: who moves a median depends on the others; set aggregate = mean, or "
+                "accounting = ex-post"
+            )
         if (parts.accounting is Accounting.PUBLIC) != (self.method is Method.PUBLIC):
             raise PrivacyError(f"accounting = {parts.accounting}: belongs to --method public alone")
         if (parts.accounting is Accounting.INFINITE) != (self.method is Method.NON_PRIVATE):
             raise PrivacyError(f"accounting = {parts.accounting}: belongs to --method non-private alone")
-        if parts.clip == "auto" and (parts.clipping is not Clipping.DIFFERENCE or parts.aggregate is Aggregate.MEDIAN):
-            raise ConfigError("clip = auto: is derived from the budget for means of differences; give a number in nats")
+        worst_case = parts.accounting is Accounting.WORST_CASE and parts.clipping is Clipping.DIFFERENCE
+        if parts.clip == "auto" and not worst_case:
+            raise ConfigError(
+                "clip = auto: is derived from the budget for worst-case means of differences; give a number in nats"
+            )
 
     @functools.cached_property
     def parts(self) -> Parts:

@@ -6,10 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from plainchant.aggregation import IndexArray
+from plainchant.aggregation import Float64Array, IndexArray
 from plainchant.mechanisms import TokenMechanism, step
 from plainchant.models import LanguageModel, Rows
 from plainchant.randomness import RandomSource
+
+# Prefixes whose caches are kept: batches come cell by cell, so an old one is not asked for again.
+KEPT_PREFIXES = 8
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,8 @@ class BatchWork:
         start: public tokens after it; not empty.
         records: each context's own tokens. Secret, as is their number.
         positions: the places to fill, public.
+        later: the most tokens that the batch has still to write after these places, public.
+        spent: what each context has paid so far (spec 5.2), float64 [n]; None before its first text. Secret.
     """
 
     batch: int
@@ -44,6 +49,8 @@ class BatchWork:
     start: tuple[int, ...]
     records: Sequence[Sequence[int]] = field(repr=False)
     positions: Sequence[int]
+    later: int = 0
+    spent: Float64Array | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -57,6 +64,8 @@ class FinishedText:
         finish: "end", "stop" or "length".
         loss: Σ ε_t over its tokens, nats. Private.
         rho: Σ ρ_t over its tokens. Private where it is measured ex post.
+        spent: what each context of the batch has paid in all, this text included; empty where costs are not
+            individual. Private.
     """
 
     batch: int
@@ -66,6 +75,7 @@ class FinishedText:
     finish: str
     loss: float
     rho: float
+    spent: tuple[float, ...] = field(default=(), repr=False)
 
 
 class _Session:
@@ -76,6 +86,8 @@ class _Session:
         self.private = private
         self.public = public
         self.positions = list(work.positions)
+        self.spent = np.zeros(len(work.records)) if work.spent is None else np.array(work.spent, dtype=np.float64)
+        self.individual = False
         self.begin()
 
     def begin(self) -> None:
@@ -151,6 +163,8 @@ class Decoder:
 
     def _open(self, work: BatchWork) -> _Session:
         if work.prefix not in self._prefixes:
+            while len(self._prefixes) >= KEPT_PREFIXES:
+                del self._prefixes[next(iter(self._prefixes))]
             self._prefixes[work.prefix] = self._model.prefill(work.prefix)
         prefix = self._prefixes[work.prefix]
         room, head = self._stop.max_tokens, work.start[:-1]
@@ -170,14 +184,19 @@ class Decoder:
         finished = []
         for place, session in enumerate(active):
             early = len(session.tokens) < self._stop.min_tokens
+            steps_left = len(session.positions) * self._stop.max_tokens - len(session.tokens) + session.work.later
             result = step(
                 self._mechanism,
                 private_logits[place] if private_logits else empty,
                 public_logits[place][0] if public_logits else None,
                 self._allowed_early if early else self._allowed,
                 self._randomness,
+                self._mechanism.allowance(session.spent, steps_left),
             )
             session.tokens.append(result.token)
+            if result.charges is not None:
+                session.spent += result.charges
+                session.individual = True
             session.loss += result.loss
             session.rho += result.rho
             if (text := self._ended(session)) is not None:
@@ -196,6 +215,6 @@ class Decoder:
             finish = "length"
         else:
             return None
-        return FinishedText(
-            session.work.batch, session.positions[0], text.strip(), len(tokens), finish, session.loss, session.rho
-        )
+        spent = tuple(session.spent.tolist()) if session.individual else ()
+        place, text = session.positions[0], text.strip()
+        return FinishedText(session.work.batch, place, text, len(tokens), finish, session.loss, session.rho, spent)

@@ -6,9 +6,11 @@ A closed set: a foreign implementation could break the guarantee. Every mechanis
 * `rho_per_token`, where it is not None, bounds the zCDP of one step under adding or removing one context, whatever the
   logits are (ex ante);
 * `loss` and `rho` of a result bound, for every neighbour of *this* batch, the realised log-ratio of *this* token in
-  both directions, and the zCDP of the step (ex post).
+  both directions, and the zCDP of the step (ex post);
+* where costs are individual, `charges` of a result, and a context's charges over all steps of its batch never add up
+  to more than `budget`, whatever the other contexts are (ex ante).
 
-All three allow each coordinate of the aggregate to move by `slack` nats for numerical reasons alone (spec 7).
+All allow each coordinate of the aggregate to move by `slack` nats for numerical reasons alone (spec 7).
 """
 
 import math
@@ -32,8 +34,11 @@ from plainchant.aggregation import (
     sample,
     support_indices,
 )
-from plainchant.errors import ConfigError, ModelError
+from plainchant.errors import ConfigError, ModelError, PrivacyError
 from plainchant.randomness import RandomSource
+
+# A context pays at most so many times its even share of what it has left, and never more than half of that.
+PACE = 8.0
 
 
 @dataclass(frozen=True)
@@ -84,11 +89,13 @@ class StepResult:
         token: the token's id.
         loss: ε_t, nats: the realised loss against the worst neighbour of this batch. Private.
         rho: ρ_t: the zCDP of the step for this batch. Private unless it is the worst case.
+        charges: what each context paid, float64 [n]; None where costs are not individual. Private.
     """
 
     token: int
     loss: float
     rho: float
+    charges: Float64Array | None = None
 
 
 class TokenMechanism(Protocol):
@@ -108,15 +115,30 @@ class TokenMechanism(Protocol):
 
     @property
     def rho_per_token(self) -> float | None:
-        """The zCDP of a step, known in advance; None where it is known only afterwards."""
+        """The zCDP of a step, known in advance; None where it depends on the data."""
 
-    def law(self, private: Float32Array, public: Float32Array | None, allowed: IndexArray) -> "Law":
+    def allowance(self, spent: Float64Array, steps_left: int) -> Float64Array | None:
+        """The most that each context may pay for this step; None where costs are not individual.
+
+        Args:
+            spent: what each context of the batch has paid so far, float64 [n].
+            steps_left: the most steps that the batch still has, this one included: a function of released text only.
+        """
+
+    def law(
+        self,
+        private: Float32Array,
+        public: Float32Array | None,
+        allowed: IndexArray,
+        allowance: Float64Array | None = None,
+    ) -> "Law":
         """What a token of this step is drawn from.
 
         Args:
             private: logits of the batch's contexts, float32 [n, V]; n is secret and may be 0.
             public: logits of the same prompt without any record, float32 [V], or None where not needed.
             allowed: ids that may be released at this step, sorted: a function of released text only.
+            allowance: from `allowance`.
         """
 
     def cost(self, law: "Law", index: int) -> tuple[float, float]:
@@ -129,11 +151,12 @@ def step(
     public: Float32Array | None,
     allowed: IndexArray,
     randomness: RandomSource,
+    allowance: Float64Array | None = None,
 ) -> StepResult:
     """Draws one token by a mechanism and counts its cost; arguments as for `TokenMechanism.law`."""
-    law = mechanism.law(private, public, allowed)
+    law = mechanism.law(private, public, allowed, allowance)
     index = sample(law.scores, randomness)
-    return StepResult(int(law.support[index]), *mechanism.cost(law, index))
+    return StepResult(int(law.support[index]), *mechanism.cost(law, index), law.charges)
 
 
 @dataclass(frozen=True)
@@ -145,6 +168,7 @@ class Law:
         scores: aggregate divided by τ, float64 [|S|].
         low, high: the box in which every neighbour's scores lie, as far as boxes say it (spec 5.3), float64 [|S|].
         removals: −g·z_i/(sτ), how removing each context changes the scores, where that is exact, float32 [n, |S|].
+        charges: what each context pays for this step, float64 [n]; None where costs are not individual.
     """
 
     support: IndexArray
@@ -152,6 +176,7 @@ class Law:
     low: Float64Array
     high: Float64Array
     removals: Float32Array | None = None
+    charges: Float64Array | None = None
 
 
 def _on_support(
@@ -211,18 +236,42 @@ class MeanMechanism:
         return self.settings.support is not Support.FULL or self.settings.clipping is Clipping.DIFFERENCE
 
     @property
-    def rho_per_token(self) -> float:
+    def rho_per_token(self) -> float | None:
+        return self.worst_case
+
+    @property
+    def worst_case(self) -> float:
+        """The zCDP of a step for the worst context that clipping lets pass."""
         s = self.settings
         return bounded_range_rho((2 * s.guidance * s.clip / s.batch_size + 2 * s.slack) / s.temperature)
 
-    def law(self, private: Float32Array, public: Float32Array | None, allowed: IndexArray) -> Law:
+    def allowance(self, spent: Float64Array, steps_left: int) -> Float64Array | None:
+        return None
+
+    def law(
+        self,
+        private: Float32Array,
+        public: Float32Array | None,
+        allowed: IndexArray,
+        allowance: Float64Array | None = None,
+    ) -> Law:
+        support, clipped, base, _ = _on_support(self.settings, private, public, allowed)
+        return self._mean(support, clipped, base)
+
+    def _mean(
+        self,
+        support: IndexArray,
+        rows: Float32Array | Float64Array,
+        base: Float64Array | float,
+        charges: Float64Array | None = None,
+    ) -> Law:
         s = self.settings
-        support, clipped, base, _ = _on_support(s, private, public, allowed)
         weight = s.guidance / s.batch_size
-        scores = (base + weight * clipped.sum(axis=0, dtype=np.float64)) / s.temperature
+        scores = (base + weight * rows.sum(axis=0, dtype=np.float64)) / s.temperature
         # the same currency as the median (spec 5.3): additions through a box, removals exactly
         reach = (weight * s.clip + s.slack) / s.temperature
-        return Law(support, scores, scores - reach, scores + reach, clipped * np.float32(-weight / s.temperature))
+        removals = (rows * np.float32(-weight / s.temperature)).astype(np.float32)
+        return Law(support, scores, scores - reach, scores + reach, removals, charges)
 
     def cost(self, law: Law, index: int) -> tuple[float, float]:
         loss = box_loss(law, index)
@@ -231,7 +280,79 @@ class MeanMechanism:
             # log p(x) − log p'(x) = log E_p exp(change) − change(x)
             removal = np.log(np.exp(law.removals) @ probabilities) - law.removals[:, index]
             loss = max(loss, float(np.abs(removal).max()) + 2 * self.settings.slack / self.settings.temperature)
-        return loss, self.rho_per_token
+        return loss, self.worst_case
+
+
+@dataclass(frozen=True)
+class IndividualMeanMechanism(MeanMechanism):
+    """The mean, where every context pays for what it moves by itself: a Rényi filter ([FZ21]; spec 5.2).
+
+    Context i moves the log-ratio of a step by a range of at most η_i = (g·w_i·r_i/s + 2ξ)/τ, where r_i is the range of
+    its own clipped row and w_i ≤ 1 a weight, and pays η_i²/8. The weight is the largest, at most 1, at which the
+    payment stays within its allowance, a fraction of what it has left.
+
+    * r_i, w_i and the payment are functions of the context's own record and of released text, up to ξ.
+    * Σ payments ≤ budget for every context and every output: `budget`-zCDP, known in advance.
+    * The aggregate moves continuously with every row: nobody is cut off at a threshold, where the last bits of another
+      row could decide (spec 7). What numerical movement costs one that has nothing left is put aside at the start.
+
+    Attributes:
+        budget: ρ that each context of a batch may pay in all.
+        steps: the most steps of a batch.
+    """
+
+    budget: float
+    steps: int
+
+    def __post_init__(self) -> None:
+        if not self._payable > 0:
+            raise PrivacyError(
+                f"numerical_slack = {self.settings.slack:g}: its cost over {self.steps} tokens is more than a batch's "
+                f"budget of ρ = {self.budget:.4g}; ask for fewer texts, or run a dtype with less slack"
+            )
+
+    @property
+    def rho_per_token(self) -> float | None:
+        return None
+
+    @property
+    def _numerical(self) -> float:
+        """2ξ/τ: by how much the log-ratio of a step may vary though a context takes no part in it."""
+        return 2 * self.settings.slack / self.settings.temperature
+
+    @property
+    def _payable(self) -> float:
+        """The budget without what every step costs for numerical reasons."""
+        return self.budget - self.steps * bounded_range_rho(self._numerical)
+
+    def allowance(self, spent: Float64Array, steps_left: int) -> Float64Array | None:
+        # rounding may leave a hair less than nothing
+        left = np.maximum(self._payable - spent, 0.0)
+        return np.asarray(left * min(0.5, PACE / steps_left))
+
+    def law(
+        self,
+        private: Float32Array,
+        public: Float32Array | None,
+        allowed: IndexArray,
+        allowance: Float64Array | None = None,
+    ) -> Law:
+        if allowance is None or len(allowance) != len(private):
+            raise PrivacyError("individual accounting needs the allowance of every context")
+        s = self.settings
+        support, clipped, base, _ = _on_support(s, private, public, allowed)
+        if not len(clipped):
+            return self._mean(support, clipped, base, np.zeros(0))
+        own = clipped.max(axis=1).astype(np.float64) - clipped.min(axis=1)
+        reach = s.guidance / (s.batch_size * s.temperature) * own
+        # spec 5.2 beyond the part put aside: ((w·reach + 2ξ/τ)² − (2ξ/τ)²)/8 ≤ allowance
+        numerical = self._numerical
+        affordable = np.sqrt(numerical**2 + 8 * allowance) - numerical
+        weight = np.ones_like(reach)
+        np.divide(affordable, reach, out=weight, where=reach > affordable)
+        moved = np.minimum(reach, affordable)
+        charges = moved * (moved + 2 * numerical) / 8
+        return self._mean(support, clipped * weight[:, None], base, charges)
 
 
 @dataclass(frozen=True)
@@ -248,7 +369,16 @@ class MedianMechanism:
     needs_public = True
     rho_per_token = None
 
-    def law(self, private: Float32Array, public: Float32Array | None, allowed: IndexArray) -> Law:
+    def allowance(self, spent: Float64Array, steps_left: int) -> Float64Array | None:
+        return None
+
+    def law(
+        self,
+        private: Float32Array,
+        public: Float32Array | None,
+        allowed: IndexArray,
+        allowance: Float64Array | None = None,
+    ) -> Law:
         s = self.settings
         support, clipped, base, empty = _on_support(s, private, public, allowed)
         box = median_box(clipped, s.clip, empty)
@@ -273,7 +403,16 @@ class PublicMechanism:
     needs_private = False
     rho_per_token = 0.0
 
-    def law(self, private: Float32Array, public: Float32Array | None, allowed: IndexArray) -> Law:
+    def allowance(self, spent: Float64Array, steps_left: int) -> Float64Array | None:
+        return None
+
+    def law(
+        self,
+        private: Float32Array,
+        public: Float32Array | None,
+        allowed: IndexArray,
+        allowance: Float64Array | None = None,
+    ) -> Law:
         if public is None:
             raise ModelError("the public mechanism needs the public logits")
         s = self.settings
@@ -286,5 +425,5 @@ class PublicMechanism:
 
 
 def private_mechanism(aggregate: Aggregate, settings: TokenSettings) -> TokenMechanism:
-    """The mechanism of an aggregate."""
+    """The mechanism of an aggregate, where costs are not individual."""
     return MedianMechanism(settings) if aggregate is Aggregate.MEDIAN else MeanMechanism(settings)

@@ -4,13 +4,21 @@ import bisect
 import dataclasses
 import importlib.metadata
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from plainchant.accounting import epsilon_of, rho_of, steps_affordable
+from plainchant.accounting import bounded_range_rho, epsilon_of, rho_of, steps_affordable
 from plainchant.config import Accounting, Clusters, Method, SynthesisConfig
 from plainchant.errors import PrivacyError
-from plainchant.mechanisms import MeanMechanism, PublicMechanism, TokenMechanism, TokenSettings, private_mechanism
+from plainchant.mechanisms import (
+    IndividualMeanMechanism,
+    MeanMechanism,
+    PublicMechanism,
+    TokenMechanism,
+    TokenSettings,
+    private_mechanism,
+)
 
 # Batch sizes beyond this are not searched: no machine holds so many contexts.
 LARGEST_BATCH = 100_000
@@ -18,6 +26,8 @@ LARGEST_BATCH = 100_000
 WEAK_EPSILON = 20.0
 # Below this derived clip, nats, a plan warns.
 SMALL_CLIP = 1.0
+# Batch size of an individual method where nothing is known of the data's size, and its bound below.
+INDIVIDUAL_BATCH, INDIVIDUAL_SMALLEST = 24, 8
 # Batch size of an ex-post method where nothing is known of the data's size, and the bounds where it is.
 EX_POST_BATCH, EX_POST_SMALLEST, EX_POST_LARGEST = 32, 8, 64
 
@@ -57,8 +67,10 @@ class Plan:
         guarantee: derived from all of it.
         rho_select, rho_size: zCDP of the noisy counts; 0 where there are none.
         rho_batch: what is left for the tokens of a batch; None where tokens are not paid from a budget.
+        rho_expected: what a token is expected to cost a record where costs are individual, else None.
         tokens_per_batch: the most tokens that a batch releases; None where there is no such bound.
         texts_per_batch: the most texts of `max_tokens` that a batch pays for; None where there is no such bound.
+            An estimate where costs are individual: a record that has paid all it can then has no more say.
     """
 
     config: SynthesisConfig
@@ -67,6 +79,7 @@ class Plan:
     rho_select: float
     rho_size: float
     rho_batch: float | None
+    rho_expected: float | None
     tokens_per_batch: int | None
     texts_per_batch: int | None
 
@@ -75,6 +88,9 @@ class Plan:
         """The token mechanism, which also says what a step costs."""
         if self.config.parts.accounting is Accounting.PUBLIC:
             return PublicMechanism(self.settings)
+        if self.rho_expected is not None and self.rho_batch is not None and self.texts_per_batch is not None:
+            steps = self.texts_per_batch * self.config.max_tokens
+            return IndividualMeanMechanism(self.settings, self.rho_batch, steps)
         return private_mechanism(self.config.parts.aggregate, self.settings)
 
     @property
@@ -131,6 +147,7 @@ class Plan:
             "rho_size": self.rho_size,
             "rho_batch": self.rho_batch,
             "rho_per_token": self.mechanism.rho_per_token,
+            "rho_expected": self.rho_expected,
             "texts": self.config.texts,
             "max_tokens": self.config.max_tokens,
             "tokens_per_batch": self.tokens_per_batch,
@@ -192,15 +209,17 @@ def plan(config: SynthesisConfig) -> Plan:
     rho_rebalance = 0.0 if config.method is Method.PUBLIC else config.rebalance_share * rho
     rho_select = rho_rebalance / 2 if parts.clusters is Clusters.PUBLIC_CENTRES else 0.0
     rho_size = rho_rebalance - rho_select
-    if parts.accounting is Accounting.WORST_CASE:
+    if parts.accounting in (Accounting.WORST_CASE, Accounting.INDIVIDUAL):
         rho_batch = rho - rho_rebalance
-        settings = _worst_case_settings(config, rho_batch)
-        tokens = steps_affordable(rho_batch, MeanMechanism(settings).rho_per_token)
+        individual = parts.accounting is Accounting.INDIVIDUAL
+        settings = _individual_settings(config, rho_batch) if individual else _worst_case_settings(config, rho_batch)
+        tokens = _tokens(config, settings, rho_batch)
         texts = tokens // config.max_tokens
         _check_feasible(config, settings, rho_batch, tokens, texts)
-        spent = rho_rebalance + tokens * MeanMechanism(settings).rho_per_token
+        spent = rho if individual else min(rho, rho_rebalance + tokens * MeanMechanism(settings).worst_case)
+        expected = _rho_expected(config, settings) if individual else None
         return Plan(
-            config, settings, _guarantee(config, min(rho, spent)), rho_select, rho_size, rho_batch, tokens, texts
+            config, settings, _guarantee(config, spent), rho_select, rho_size, rho_batch, expected, tokens, texts
         )
     if isinstance(parts.batch_size, int):
         batch_size = parts.batch_size
@@ -210,15 +229,32 @@ def plan(config: SynthesisConfig) -> Plan:
     if parts.clip == "auto":
         raise PrivacyError("clip = auto: is derived from a budget for tokens, and this method has none; give a number")
     settings = _settings(config, parts.clip, batch_size)
-    return Plan(config, settings, _guarantee(config, 0.0), rho_select, rho_size, None, None, None)
+    return Plan(config, settings, _guarantee(config, 0.0), rho_select, rho_size, None, None, None, None)
+
+
+def _rho_expected(config: SynthesisConfig, settings: TokenSettings) -> float:
+    """What a token costs a record of the expected range (spec 5.2)."""
+    moved = settings.guidance * config.expected_range / settings.batch_size
+    return bounded_range_rho((moved + 2 * settings.slack) / settings.temperature)
+
+
+def _tokens(config: SynthesisConfig, settings: TokenSettings, rho_batch: float) -> int:
+    """Tokens that a batch pays for: for certain in the worst case, as expected where costs are individual."""
+    if config.parts.accounting is Accounting.INDIVIDUAL:
+        return steps_affordable(rho_batch, _rho_expected(config, settings))
+    return steps_affordable(rho_batch, MeanMechanism(settings).worst_case)
 
 
 def smallest_batch(settings: TokenSettings, rho: float, tokens: int) -> int | None:
     """The smallest batch size at which the worst-case mean pays for so many tokens; None beyond LARGEST_BATCH."""
+    return _smallest(lambda size: steps_affordable(rho, MeanMechanism(_sized(settings, size)).worst_case) >= tokens)
 
-    def pays(batch_size: int) -> bool:
-        mechanism = MeanMechanism(dataclasses.replace(settings, batch_size=batch_size))
-        return steps_affordable(rho, mechanism.rho_per_token) >= tokens
+
+def _sized(settings: TokenSettings, batch_size: int) -> TokenSettings:
+    return dataclasses.replace(settings, batch_size=batch_size)
+
+
+def _smallest(pays: Callable[[int], bool]) -> int | None:
 
     # a larger batch is cheaper, so the first that pays is found by halving
     sizes = range(1, LARGEST_BATCH + 1)
@@ -249,19 +285,38 @@ def _worst_case_settings(config: SynthesisConfig, rho_batch: float) -> TokenSett
         raise PrivacyError(
             "batch_size = auto and clip = auto: one follows from the other, so give one of them a number"
         )
+    return _first_sufficient(config, _settings(config, parts.clip, 1), rho_batch, 1)
+
+
+def _first_sufficient(
+    config: SynthesisConfig, settings: TokenSettings, rho_batch: float, smallest: int
+) -> TokenSettings:
+    """The smallest batch that pays for one text, or, where the number of units is known, for the wish (spec 6.2)."""
     largest = config.expected_units or LARGEST_BATCH
-    first = smallest_batch(_settings(config, parts.clip, 1), rho_batch, config.max_tokens) or largest
-    for batch_size in range(first, largest + 1):
-        settings = _settings(config, parts.clip, batch_size)
-        if _texts(config, settings, rho_batch) >= (1 if config.expected_units is None else config.texts):
-            return settings
+    wished = 1 if config.expected_units is None else config.texts
+    first = _smallest(lambda size: _tokens(config, _sized(settings, size), rho_batch) >= config.max_tokens) or largest
+    for batch_size in range(max(first, smallest), largest + 1):
+        if _texts(config, _sized(settings, batch_size), rho_batch) >= wished:
+            return _sized(settings, batch_size)
     # infeasible: the largest batch there can be releases the most, and the check says how much
-    return _settings(config, parts.clip, largest)
+    return _sized(settings, largest)
+
+
+def _individual_settings(config: SynthesisConfig, rho_batch: float) -> TokenSettings:
+    """The smallest batch that is expected to pay for the wish (spec 6.2), within reason."""
+    parts = config.parts
+    if parts.clip == "auto":
+        raise PrivacyError("clip = auto: individual accounting needs none; give a number of nats, such as 10")
+    settings = _settings(config, parts.clip, 1)
+    if isinstance(parts.batch_size, int):
+        return _sized(settings, parts.batch_size)
+    smallest = INDIVIDUAL_BATCH if config.expected_units is None else INDIVIDUAL_SMALLEST
+    return _first_sufficient(config, settings, rho_batch, smallest)
 
 
 def _texts(config: SynthesisConfig, settings: TokenSettings, rho_batch: float) -> int:
     """Texts that a batch, or, where the number of units is known, that all batches pay for."""
-    per_batch = steps_affordable(rho_batch, MeanMechanism(settings).rho_per_token) // config.max_tokens
+    per_batch = _tokens(config, settings, rho_batch) // config.max_tokens
     return per_batch * (1 if config.expected_units is None else config.expected_units // settings.batch_size)
 
 
@@ -286,7 +341,7 @@ def _check_feasible(
     config: SynthesisConfig, settings: TokenSettings, rho_batch: float, tokens: int, texts: int
 ) -> None:
     if texts == 0:
-        smallest = smallest_batch(settings, rho_batch, config.max_tokens)
+        smallest = _smallest(lambda size: _tokens(config, _sized(settings, size), rho_batch) >= config.max_tokens)
         raise PrivacyError(
             f"batch_size = {settings.batch_size}: at ε = {config.epsilon:g}, δ = {config.delta:g} a batch pays for "
             f"{tokens} token{'' if tokens == 1 else 's'}, less than one text of max_tokens = {config.max_tokens}; "

@@ -22,6 +22,39 @@ _DEFAULTS = {
 }
 
 
+# A released text of fewer words, or with more of its characters not letters or spaces, is no example (spec 8).
+FEWEST_WORDS, MOST_SIGNS = 4, 0.2
+# Words that come again, as a share of all, from which on a text counts as a loop.
+MOST_REPEATED = 0.5
+
+
+def choose_examples(texts: Sequence[str], count: int) -> list[str]:
+    """Which of a cell's released texts serve as examples: not degenerate, and as different as can be (spec 8).
+
+    A function of released text alone, and of its order: a resumed run chooses the same.
+    """
+    words = {text: frozenset(text.lower().split()) for text in texts if not _is_degenerate(text)}
+    chosen: list[str] = []
+    while words.keys() - set(chosen) and len(chosen) < count:
+        rest = [text for text in words if text not in chosen]
+        # ties go to the earlier text
+        chosen.append(min(rest, key=lambda text: max((_overlap(words[text], words[c]) for c in chosen), default=0.0)))
+    return chosen
+
+
+def _is_degenerate(text: str) -> bool:
+    words = text.lower().split()
+    if len(words) < FEWEST_WORDS or len(set(words)) < (1 - MOST_REPEATED) * len(words):
+        return True
+    signs = sum(not (character.isalnum() or character.isspace()) for character in text)
+    return signs > MOST_SIGNS * len(text)
+
+
+def _overlap(one: frozenset[str], other: frozenset[str]) -> float:
+    """Jaccard similarity."""
+    return len(one & other) / len(one | other)
+
+
 class Prompts:
     """Token ids of every part of a prompt, for one configuration and one model.
 
@@ -47,9 +80,14 @@ class Prompts:
         self.stop = None if self._is_chat or not after else ("\n" if after.startswith("\n") else after)
         self._check_lengths()
 
-    def prefix(self, label: str | None) -> list[int]:
-        """The public part before the record: header and public examples, those of the label where there are any."""
-        head = self._chat_parts(label)[0] if self._is_chat else self._header + self._shown(label)
+    def prefix(self, label: str | None, released: Sequence[str] = ()) -> list[int]:
+        """The public part before the record: header and public examples, those of the label where there are any.
+
+        Args:
+            label: the label, or None.
+            released: texts that are already released, shown like examples of this label (spec 8).
+        """
+        head = self._chat_parts(label, released)[0] if self._is_chat else self._header + self._shown(label, released)
         return [*self._model.start_tokens, *self._model.encode(head, trusted=True)]
 
     def record(self, text: str, label: str | None) -> list[int]:
@@ -69,11 +107,12 @@ class Prompts:
         text = self._chat_parts(label)[1] if self._is_chat else self._frame(label)[0]
         return self._model.encode(text, trusted=True)
 
-    def _shown(self, label: str | None) -> str:
+    def _shown(self, label: str | None, released: Sequence[str] = ()) -> str:
         examples: Sequence[Example] = self._config.prompt.examples
         own = [example for example in examples if example.label == label] or examples
+        shown = [*own, *(Example(text=text, label=label) for text in released)]
         return "".join(
-            self._example.replace("{label}", example.label or "").replace("{text}", example.text) for example in own
+            self._example.replace("{label}", example.label or "").replace("{text}", example.text) for example in shown
         )
 
     def _frame(self, label: str | None) -> tuple[str, str, str]:
@@ -82,9 +121,9 @@ class Prompts:
         stripped = before.rstrip(" ")
         return stripped, before[len(stripped) :], after
 
-    def _chat_parts(self, label: str | None) -> tuple[str, str]:
+    def _chat_parts(self, label: str | None, released: Sequence[str] = ()) -> tuple[str, str]:
         mark = "\x00record\x00"
-        message = self._shown(label) + self._chat.replace("{label}", label or "").replace("{text}", mark)
+        message = self._shown(label, released) + self._chat.replace("{label}", label or "").replace("{text}", mark)
         before, _, after = self._model.chat(message).partition(mark)
         return before, after
 
@@ -94,7 +133,9 @@ class Prompts:
             fixed = len(self.prefix(label)) + len(self.record("", label)) + len(self.start(label))
             if not self.start(label):
                 raise ConfigError("prompt.example: something must stand before {text}, for the model to continue")
-            needed = fixed + config.max_record_tokens + config.max_tokens
+            # a released text has at most max_tokens, and decoding and encoding it again may split a few differently
+            entry = 2 * config.max_tokens + len(self.record("", label)) + len(self.start(label))
+            needed = fixed + config.max_record_tokens + config.max_tokens + config.parts.released_examples * entry
             if needed > self._model.context_length:
                 raise ConfigError(
                     f"max_record_tokens = {config.max_record_tokens} and max_tokens = {config.max_tokens} with a "

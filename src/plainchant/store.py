@@ -29,7 +29,7 @@ SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE cells (cell INTEGER PRIMARY KEY, label INTEGER, centre INTEGER, noisy_size INTEGER, batches INTEGER);
 CREATE TABLE batches (batch INTEGER PRIMARY KEY, cell INTEGER NOT NULL, texts INTEGER NOT NULL);
-CREATE TABLE units (record INTEGER PRIMARY KEY, batch INTEGER NOT NULL);
+CREATE TABLE units (record INTEGER PRIMARY KEY, batch INTEGER NOT NULL, spent REAL NOT NULL DEFAULT 0);
 CREATE TABLE texts (
     batch INTEGER NOT NULL, position INTEGER NOT NULL, text TEXT NOT NULL, tokens INTEGER NOT NULL,
     finish TEXT NOT NULL, loss REAL NOT NULL, rho REAL NOT NULL, PRIMARY KEY (batch, position)
@@ -206,7 +206,7 @@ class RunDirectory:
                 "INSERT INTO batches VALUES (?, ?, ?)", [(number, *entry) for number, entry in enumerate(texts)]
             )
             database.executemany(
-                "INSERT INTO units VALUES (?, ?)",
+                "INSERT INTO units (record, batch) VALUES (?, ?)",
                 zip(record_of_unit[placed].tolist(), batch_of_unit[placed].tolist(), strict=True),
             )
             database.execute("INSERT INTO meta VALUES ('batched', 'true')")
@@ -221,20 +221,27 @@ class RunDirectory:
         with self._connect() as database:
             return [Batch(*row) for row in database.execute("SELECT * FROM batches ORDER BY batch")]
 
-    def members(self) -> dict[int, list[int]]:
-        """For each batch the numbers of its records. Secret."""
-        members: dict[int, list[int]] = {}
+    def members(self) -> dict[int, list[tuple[int, float]]]:
+        """For each batch the numbers of its records, ascending, and what each has paid so far (spec 5.2). Secret."""
+        members: dict[int, list[tuple[int, float]]] = {}
         with self._connect() as database:
-            for record, batch in database.execute("SELECT record, batch FROM units ORDER BY record"):
-                members.setdefault(batch, []).append(record)
+            for record, batch, spent in database.execute("SELECT record, batch, spent FROM units ORDER BY record"):
+                members.setdefault(batch, []).append((record, spent))
         return members
 
     # texts
 
     def commit(self, text: FinishedText) -> None:
         """Stores a text and its cost in one transaction; a place that is filled already refuses it."""
+        *columns, spent = dataclasses.astuple(text)
         with self._connect() as database:
-            database.execute("INSERT INTO texts VALUES (?, ?, ?, ?, ?, ?, ?)", dataclasses.astuple(text))
+            database.execute("INSERT INTO texts VALUES (?, ?, ?, ?, ?, ?, ?)", columns)
+            if spent:
+                own = database.execute("SELECT record FROM units WHERE batch = ? ORDER BY record", (text.batch,))
+                database.executemany(
+                    "UPDATE units SET spent = ? WHERE record = ?",
+                    [(paid, record) for paid, (record,) in zip(spent, own.fetchall(), strict=True)],
+                )
 
     def texts(self) -> list[FinishedText]:
         """The committed texts, by place."""

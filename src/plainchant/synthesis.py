@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -23,7 +23,7 @@ from plainchant.errors import ConfigError, DataError, PrivacyError, RunError
 from plainchant.mechanisms import PublicMechanism
 from plainchant.models import LanguageModel
 from plainchant.planning import Guarantee, Plan, not_private
-from plainchant.prompting import Prompts
+from plainchant.prompting import Prompts, choose_examples
 from plainchant.randomness import IntArray, RandomSource, SystemRandomness
 from plainchant.rebalancing import NO_CELL, WHOLE_LABEL, Cell, rebalance
 from plainchant.report import EX_POST_NOTE, data_set_card
@@ -31,6 +31,8 @@ from plainchant.store import RunDirectory
 
 # Texts sampled from the public model where the user names no corpus to cluster around.
 SAMPLED_CORPUS = 400
+# First texts of a cell for each one that is shown in its prompts.
+BOOTSTRAP = 2
 # Public texts behind each centre, at least.
 TEXTS_PER_CENTRE = 4
 
@@ -248,8 +250,8 @@ def synthesize(
                     directory, plan, table, centres, _embeddings(directory, table, embedder, progress), randomness
                 )
         decoder = Decoder(model, plan.mechanism, stop, rows=performance.rows, randomness=randomness)
-        works = _works(directory, table, config, prompts)
-        return Run(directory, plan, guarantee, decoder.run(works), progress, resources.pop_all())
+        decode = _decode(decoder, directory, table, config, prompts)
+        return Run(directory, plan, guarantee, decode, progress, resources.pop_all())
 
 
 def _read(records: Any, config: SynthesisConfig) -> list[Record]:
@@ -423,20 +425,65 @@ def _embeddings(
     return kept
 
 
+def _decode(
+    decoder: Decoder, directory: RunDirectory, table: Sequence[Record], config: SynthesisConfig, prompts: Prompts
+) -> Iterator[FinishedText]:
+    """The first texts of every cell, then all others with some of those in their prompts (spec 8).
+
+    What comes first and what is shown are functions of the released alone; texts are committed as they are yielded.
+    """
+    count = config.parts.released_examples
+    first, shown = _first_places(directory, BOOTSTRAP * count), {}
+    if count:
+        yield from decoder.run(_works(directory, table, config, prompts, first, {}))
+        shown = _examples(directory, first, count)
+    rest = {(batch.batch, place) for batch in directory.batches() for place in range(batch.texts)} - first
+    yield from decoder.run(_works(directory, table, config, prompts, rest, shown))
+
+
+def _first_places(directory: RunDirectory, count: int) -> set[tuple[int, int]]:
+    """The first places of each cell that has more than `count`, spread over its batches."""
+    by_cell: dict[int, list[tuple[int, int]]] = {}
+    for batch in directory.batches():
+        by_cell.setdefault(batch.cell, []).extend((place, batch.batch) for place in range(batch.texts))
+    return {
+        (batch, place) for places in by_cell.values() if len(places) > count for place, batch in sorted(places)[:count]
+    }
+
+
+def _examples(directory: RunDirectory, first: set[tuple[int, int]], count: int) -> dict[int, list[str]]:
+    """For each cell with first texts, those of them that its other texts see."""
+    cell_of_batch = {batch.batch: batch.cell for batch in directory.batches()}
+    texts: dict[int, list[str]] = {}
+    for text in directory.texts():
+        if (text.batch, text.position) in first:
+            texts.setdefault(cell_of_batch[text.batch], []).append(text.text)
+    return {cell: choose_examples(own, count) for cell, own in texts.items()}
+
+
 def _works(
-    directory: RunDirectory, table: Sequence[Record], config: SynthesisConfig, prompts: Prompts
+    directory: RunDirectory,
+    table: Sequence[Record],
+    config: SynthesisConfig,
+    prompts: Prompts,
+    places: set[tuple[int, int]],
+    shown: Mapping[int, Sequence[str]],
 ) -> Iterator[BatchWork]:
-    """What is still to be written. A batch's records become tokens only when its turn comes."""
+    """What of `places` is still to be written. A batch's records become tokens only when its turn comes."""
     done = {(text.batch, text.position) for text in directory.texts()}
     cells, members = directory.cells(), directory.members()
     for batch in directory.batches():
-        positions = [place for place in range(batch.texts) if (batch.batch, place) not in done]
+        missing = [place for place in range(batch.texts) if (batch.batch, place) not in done]
+        positions = [place for place in missing if (batch.batch, place) in places]
         if positions:
             label = config.label_set[cells[batch.cell].label]
+            own = members.get(batch.batch, [])
             yield BatchWork(
                 batch.batch,
-                tuple(prompts.prefix(label)),
+                tuple(prompts.prefix(label, shown.get(batch.cell, ()))),
                 tuple(prompts.start(label)),
-                [prompts.record(table[number].text, label) for number in members.get(batch.batch, [])],
+                [prompts.record(table[number].text, label) for number, _ in own],
                 positions,
+                (len(missing) - len(positions)) * config.max_tokens,
+                np.array([spent for _, spent in own], dtype=np.float64),
             )

@@ -51,7 +51,8 @@ def test_every_field_is_an_option(command, name):
 def test_a_run_takes_option_before_environment_before_file(command, model, table, tmp_path):
     file = tmp_path / "c.toml"
     file.write_text(
-        f'model = "{model}"\nclusters = "none"\nsupport = "top_k"\nclipping = "difference"\nclip = 1.5\n'
+        f'method = "clustered-mean"\nmodel = "{model}"\n'
+        'clusters = "none"\nsupport = "top_k"\nclipping = "difference"\nclip = 1.5\n'
         'batch_size = 10\nmax_tokens = 12\nmax_record_tokens = 40\nlabel_column = "label"\nlabels = ["green"]\n'
         "texts = 3\ntop_k = 50\n"
         '[prompt]\nheader = "Notes:\\n\\n"\n[[prompt.examples]]\nlabel = "red"\ntext = "A made-up note"\n'

@@ -9,7 +9,7 @@ from strategies import probabilities, renyi, settings
 
 from plainchant.accounting import ex_post, ville_bound
 from plainchant.aggregation import Clipping
-from plainchant.mechanisms import MeanMechanism, MedianMechanism
+from plainchant.mechanisms import IndividualMeanMechanism, MeanMechanism, MedianMechanism
 from plainchant.models.table import TableModel
 
 V, T = 3, 3
@@ -117,3 +117,107 @@ def test_power_a_mean_divided_by_the_true_size_is_caught():
 
 def test_power_a_box_that_is_too_small_is_caught():
     assert median_violations(NarrowBox(settings())) > 0
+
+
+# every context pays by itself (spec 5.2): the budget is a fraction of what the worst case of T tokens would cost
+
+BUDGETS = (0.02, 0.08, 0.25)
+INDIVIDUAL = [
+    pytest.param({}, id="logits"),
+    pytest.param({"clipping": Clipping.DIFFERENCE, "guidance": 1.5, "clip": 2.5}, id="differences"),
+    pytest.param({"clipping": Clipping.DIFFERENCE, "clip": 2.5, "slack": 0.01}, id="with slack"),
+]
+
+
+def individual(budget, kind=IndividualMeanMechanism, **changes):
+    return kind(settings(**({"batch_size": 2} | changes)), budget, T)
+
+
+def individual_walk(mechanism, data, forgets_after=None):
+    """For every output its probability and what each context has paid, [V**T] and [V**T, n]."""
+    spent, steps, full = {(): np.zeros(len(data))}, {}, {}
+    for prefix in (p for length in range(T) for p in itertools.product(range(V), repeat=length)):
+        found = []
+        for suffixes in ([[record] for record in data], [[]]):
+            rows = MODEL.open_rows(MODEL.prefill(()), suffixes, room=T)
+            for token in (0, *prefix):
+                logits = MODEL.step([(rows, token)])[0]
+            found.append(logits)
+        paid = spent[prefix] * (0 if len(prefix) == forgets_after else 1)
+        law = mechanism.law(found[0], found[1][0], np.arange(V), mechanism.allowance(paid, T - len(prefix)))
+        steps[prefix] = probabilities(law, V)
+        for token in range(V):
+            # a step may cost more for one token than for another only through what follows
+            spent[(*prefix, token)] = paid + law.charges
+            full[(*prefix, token)] = full.get(prefix, 0) + law.charges
+    p = np.array([np.prod([steps[y[:t]][y[t]] for t in range(T)]) for y in OUTPUTS])
+    return p, np.array([full[y] for y in OUTPUTS])
+
+
+def individual_violations(mechanism, forgets_after=None):
+    """How often the Rényi divergence of a whole run passes α times the budget."""
+    count = 0
+    for data in DATA:
+        p = individual_walk(mechanism, data, forgets_after)[0]
+        for neighbour in neighbours(data):
+            q = individual_walk(mechanism, neighbour, forgets_after)[0]
+            count += sum(renyi(*pair, a) > a * mechanism.budget + ROUNDING for a in ORDERS for pair in ((p, q), (q, p)))
+    return count
+
+
+@pytest.mark.parametrize("budget", BUDGETS)
+@pytest.mark.parametrize("changes", INDIVIDUAL)
+def test_individual_a_whole_run_stays_within_the_budget(changes, budget):
+    assert individual_violations(individual(budget, **changes)) == 0
+
+
+@pytest.mark.parametrize("changes", INDIVIDUAL)
+def test_individual_the_filter_bites_in_the_middle_of_a_text_and_never_overspends(changes):
+    bites = 0
+    mechanism = individual(0.08, **changes)
+    free = individual(1e6, **changes)
+    for data in DATA[1:]:
+        paid, wanted = individual_walk(mechanism, data)[1], individual_walk(free, data)[1]
+        assert paid.max() <= mechanism.budget + 1e-12
+        bites += np.sum((wanted > 1.05 * paid) & (paid > 0))
+    assert bites > 50
+
+
+class AsOthersDecide(IndividualMeanMechanism):
+    """Broken: everybody takes part as far as the one who can afford least."""
+
+    def law(self, private, public, allowed, allowance=None):
+        law = super().law(private, public, allowed, allowance)
+        if not len(private):
+            return law
+        free = super().law(private, public, allowed, np.full(len(private), 1e9))
+        weight = np.sqrt(np.min(law.charges / np.maximum(free.charges, 1e-12)))
+        empty = super().law(private[:0], public, allowed, np.zeros(0))
+        return dataclasses.replace(
+            free, scores=empty.scores + weight * (free.scores - empty.scores), charges=law.charges
+        )
+
+
+class NoFilter(IndividualMeanMechanism):
+    """Broken: what is spent has no say."""
+
+    def allowance(self, spent, steps_left):
+        return np.full(len(spent), self.budget)
+
+
+def test_power_a_filter_that_looks_at_other_contexts_is_caught():
+    assert individual_violations(individual(0.02, AsOthersDecide)) > 0
+
+
+def test_power_a_filter_that_forgets_what_is_spent_is_caught():
+    assert individual_violations(individual(0.02, NoFilter)) > 0
+
+
+def test_power_a_committed_sum_that_is_forgotten_on_resume_is_caught():
+    # two tokens are committed, then a crash; the pace of the first ones is what a longer plan would allow
+    class Hasty(IndividualMeanMechanism):
+        def allowance(self, spent, steps_left):
+            return np.maximum(self._payable - spent, 0.0)
+
+    assert individual_violations(individual(0.02, Hasty)) == 0
+    assert individual_violations(individual(0.02, Hasty), forgets_after=2) > 0

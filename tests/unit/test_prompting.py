@@ -25,7 +25,12 @@ class Letters(TableModel):
 
 def prompts(model=None, labels=(), **prompt):
     config = SynthesisConfig(
-        labels=labels, label_column="label" if labels else None, max_record_tokens=12, prompt=prompt, max_tokens=9
+        method="clustered-mean",
+        labels=labels,
+        label_column="label" if labels else None,
+        max_record_tokens=12,
+        prompt=prompt,
+        max_tokens=9,
     )
     return Prompts(config, model or Letters())
 
