@@ -210,17 +210,69 @@ def _toml_value(default: Any, annotation: Any) -> str:
     return str(default) if isinstance(default, int | float) else f'"{getattr(default, "value", default)}"'
 
 
+def _performance(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the options that cannot change the guarantee; hands `PerformanceOptions` to the command."""
+    fields = PerformanceOptions.model_fields
+
+    @functools.wraps(command)
+    def wrapped(*args: Any, **values: Any) -> Any:
+        own = {name: values.pop(name) for name in fields}
+        try:
+            options = PerformanceOptions(**{name: value for name, value in own.items() if value is not None})
+        except ValueError as error:
+            wrong = ", ".join(f"{name} = {value}" for name, value in own.items() if value is not None)
+            raise ConfigError(f"{wrong}: not possible; see --help") from error
+        return command(*args, performance=options, **values)
+
+    for name, field in reversed(fields.items()):
+        wrapped = click.option(f"--{name}", name, metavar="VALUE", help=_help_of(field, field.default))(wrapped)
+    return wrapped
+
+
 @main.command()
 @_formatted
+@click.option(
+    "--measure",
+    "trial",
+    is_flag=True,
+    help="Load the model and try it on public text: how far a record moves it, how long the run takes here.",
+)
+@_performance
 @_configured
-def plan(console: Console, config: SynthesisConfig) -> None:
+def plan(console: Console, config: SynthesisConfig, trial: bool, performance: PerformanceOptions) -> None:
     """What a run would guarantee, release and need. Reads no private data.
 
     Options go before CONFIG's values, and PLAINCHANT_<FIELD> in the environment stands between the two.
     """
     decided = make_plan(config)
     show_plan(console, decided)
-    console.result(decided.as_dict(), decided.guarantee.statement)
+    document = decided.as_dict()
+    if trial:
+        document["measured"] = _measured(console, decided, performance)
+    console.result(document, decided.guarantee.statement)
+
+
+def _measured(console: Console, plan: Plan, performance: PerformanceOptions) -> dict[str, float]:
+    """A trial on the public corpus, or else on the hand-written examples."""
+    from plainchant.data import read_texts
+    from plainchant.models.transformers import load_model
+    from plainchant.planning import measure
+
+    config = plan.config
+    texts = [example.text for example in config.prompt.examples]
+    if config.public:
+        texts = read_texts(config.public, text_column=config.public_text_column)[: plan.settings.batch_size]
+    if not texts:
+        raise ConfigError("measure: needs public text; name a corpus with --public FILE, or write prompt.examples")
+    model = load_model(config.model, device=performance.device, dtype=performance.dtype, threads=performance.threads)
+    found = measure(plan, model, texts, rows=performance.rows)
+    rows: list[tuple[str, Any]] = [
+        ("range", f"{found.expected_range:.3g} nats on public text, for expected_range = {config.expected_range:g}"),
+        ("tokens a text", f"{found.tokens_per_text:.3g}"),
+        ("time", f"about {found.seconds:.0f} seconds to write the texts; loading and embedding come on top"),
+    ]
+    console.table("Measured", rows)
+    return dataclasses.asdict(found)
 
 
 def show_plan(console: Console, plan: Plan) -> None:
@@ -266,25 +318,6 @@ def _or_dash(value: float | None) -> str:
     return "–" if value is None else f"{value:.4g}"
 
 
-def _performance(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds the options that cannot change the guarantee; hands `PerformanceOptions` to the command."""
-    fields = PerformanceOptions.model_fields
-
-    @functools.wraps(command)
-    def wrapped(*args: Any, **values: Any) -> Any:
-        own = {name: values.pop(name) for name in fields}
-        try:
-            options = PerformanceOptions(**{name: value for name, value in own.items() if value is not None})
-        except ValueError as error:
-            wrong = ", ".join(f"{name} = {value}" for name, value in own.items() if value is not None)
-            raise ConfigError(f"{wrong}: not possible; see --help") from error
-        return command(*args, performance=options, **values)
-
-    for name, field in reversed(fields.items()):
-        wrapped = click.option(f"--{name}", name, metavar="VALUE", help=_help_of(field, field.default))(wrapped)
-    return wrapped
-
-
 @main.command()
 @_formatted
 @click.option(
@@ -300,6 +333,11 @@ def _performance(command: Callable[..., Any]) -> Callable[..., Any]:
     is_flag=True,
     help="Allow a run without a guarantee, and its release.",
 )
+@click.option(
+    "--ledger",
+    type=click.Path(path_type=Path),
+    help="The data set's ledger (plainchant account --ledger): a run that would pass its cap is refused.",
+)
 @_performance
 @_configured
 def run(
@@ -309,6 +347,7 @@ def run(
     out: Path,
     resume: bool,
     not_private: bool,
+    ledger: Path | None,
     performance: PerformanceOptions,
 ) -> None:
     """Writes synthetic texts from a private table into a run's directory.
@@ -316,7 +355,16 @@ def run(
     Texts are committed one by one: an interrupted or crashed run goes on with --resume, and CONFIG then defaults to the
     run's own. What may be shared is in DIR/release, what must not be in DIR/private.
     """
-    execute(console, make_plan(config), data, out, resume=resume, not_private=not_private, performance=performance)
+    execute(
+        console,
+        make_plan(config),
+        data,
+        out,
+        resume=resume,
+        not_private=not_private,
+        ledger=ledger,
+        performance=performance,
+    )
 
 
 def execute(
@@ -327,6 +375,7 @@ def execute(
     *,
     resume: bool = False,
     not_private: bool = False,
+    ledger: Path | None = None,
     performance: PerformanceOptions | None = None,
     samples: int = 0,
 ) -> list[str]:
@@ -344,6 +393,7 @@ def execute(
             resume=resume,
             performance=performance,
             allow_not_private=not_private,
+            ledger=ledger,
             progress=progress,
         ) as run,
     ):
@@ -419,6 +469,15 @@ def status(console: Console, directory: Path) -> None:
     if plan.mechanism.rho_per_token is not None and plan.tokens_per_batch is not None:
         most = max((tokens for _, tokens, _, _ in run.batch_costs()), default=0)
         rows.append(("tokens of the dearest batch", f"{most} of {plan.tokens_per_batch} that the budget pays for"))
+    if costs and costs["records"]:
+        paid = costs["records"]
+        rows.append(
+            (
+                "records, PRIVATE",
+                f"the median has paid ρ = {paid['median']:.4g}, the dearest {paid['largest']:.4g}, "
+                f"of {paid['budget']:.4g}",
+            )
+        )
     if costs:
         ex_post = costs["ex_post"]
         rows += [
@@ -444,6 +503,11 @@ def status(console: Console, directory: Path) -> None:
 @click.option("--temperature", type=float, default=1.0, show_default=True)
 @click.option("--guidance", type=float, default=1.0, show_default=True)
 @click.option("--slack", type=click.FloatRange(min=0), default=1e-3, show_default=True, help="Numerical slack, nats.")
+@click.option(
+    "--ledger",
+    type=click.Path(path_type=Path),
+    help="Show what all runs on a data set have cost together; with --epsilon and --delta, begin one with that cap.",
+)
 @_formatted
 def account(
     console: Console,
@@ -456,13 +520,19 @@ def account(
     temperature: float,
     guidance: float,
     slack: float,
+    ledger: Path | None,
 ) -> None:
-    r"""A calculator: ρ to ε and back, and batch size to tokens and back for the worst-case mean.
+    r"""A calculator: ρ to ε and back, and batch size to tokens and back for the worst-case mean; a data set's ledger.
 
     \b
     plainchant account --epsilon 8 --delta 1e-6 --batch-size 52
     plainchant account --rho 1 --tokens 64
+    plainchant account --ledger tickets.ledger --epsilon 8      begins a ledger with this cap
+    plainchant account --ledger tickets.ledger                  what is spent, what is left
     """
+    if ledger is not None:
+        _show_ledger(console, ledger, epsilon, delta)
+        return
     if epsilon is not None and rho is None:
         rho = accounting.rho_of(epsilon, delta)
     elif rho is None or epsilon is not None:
@@ -484,6 +554,34 @@ def account(
         document["tokens"] = accounting.steps_affordable(rho, MeanMechanism(settings).worst_case)
     console.table("", document.items())
     console.result(document, " ".join(f"{value:.6g}" for value in document.values()))
+
+
+def _show_ledger(console: Console, path: Path, epsilon: float | None, delta: float) -> None:
+    from plainchant.store import Ledger
+
+    book = Ledger(path) if epsilon is None else Ledger.create(path, epsilon, delta)
+    spent, runs = book.spent, book.runs
+    document = {
+        "ledger": str(path),
+        "epsilon": book.epsilon,
+        "delta": book.delta,
+        "rho": book.cap,
+        "rho_spent": spent,
+        "epsilon_spent": accounting.epsilon_of(spent, book.delta),
+        "rho_left": max(0.0, book.cap - spent),
+        "runs": runs,
+    }
+    rows: list[tuple[str, Any]] = [
+        ("cap", f"ε = {book.epsilon:g} at δ = {book.delta:g}, ρ = {book.cap:.4g}"),
+        ("spent", f"ρ = {spent:.4g}, together ε = {document['epsilon_spent']:.4g}"),
+        ("left", f"ρ = {document['rho_left']:.4g}"),
+    ]
+    console.table(f"Ledger {path}", rows)
+    if runs:
+        console.grid(
+            ("run", "method", "ρ", "begun"), [(r["run"], r["method"], f"{r['rho']:.4g}", r["begun"]) for r in runs]
+        )
+    console.result(document, f"{document['rho_left']:.6g}")
 
 
 @main.command()
@@ -523,11 +621,7 @@ def demo(console: Console, out: Path | None, performance: PerformanceOptions) ->
     write_jsonl(inputs / "public.jsonl", [{"text": text} for text in demo_public_texts()])
     console.say(f"{len(records)} made-up messages to a city's service desk, some with planted secrets: {inputs}")
     config = SynthesisConfig(
-        method=Method.CLUSTERED_MEAN,
-        support=Support.TOP_K,
-        clipping=Clipping.DIFFERENCE,
-        clip="auto",
-        batch_size=24,
+        method=Method.PLAINCHANT,
         labels=DEMO_LABELS,
         label_column="label",
         public=str(inputs / "public.jsonl"),

@@ -209,7 +209,7 @@ public or non-private."""
     """Temperature of sampling."""
     batch_size: int | Literal["auto"] | None = None
     """Contexts a batch, on average; auto: the smallest that pays for the texts wished."""
-    expected_range: float = Field(5.0, gt=0, allow_inf_nan=False)
+    expected_range: float = Field(4.0, gt=0, allow_inf_nan=False)
     """How far one record moves the model's logits, a root mean square in nats; decides how many texts an individual \
 budget is planned for, never the guarantee."""
     released_examples: int | None = Field(None, ge=0, le=16)

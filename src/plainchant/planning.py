@@ -3,22 +3,32 @@
 import bisect
 import dataclasses
 import importlib.metadata
+import itertools
 import math
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
+
 from plainchant.accounting import bounded_range_rho, epsilon_of, rho_of, steps_affordable
+from plainchant.aggregation import Float32Array, Float64Array, IndexArray
 from plainchant.config import Accounting, Clusters, Method, SynthesisConfig
+from plainchant.decoding import BatchWork, Decoder, StopRule
 from plainchant.errors import PrivacyError
 from plainchant.mechanisms import (
     IndividualMeanMechanism,
+    Law,
     MeanMechanism,
     PublicMechanism,
     TokenMechanism,
     TokenSettings,
     private_mechanism,
 )
+from plainchant.models import LanguageModel
+from plainchant.prompting import Prompts
+from plainchant.randomness import SystemRandomness
 
 # Batch sizes beyond this are not searched: no machine holds so many contexts.
 LARGEST_BATCH = 100_000
@@ -178,12 +188,78 @@ def _guarantee(config: SynthesisConfig, rho: float) -> Guarantee:
             f"adding or removing {unit}): no figure was fixed beforehand, and the one measured is itself private."
         )
     else:
-        kind, epsilon, delta, total = "ex-ante", epsilon_of(rho, config.delta), config.delta, rho
+        # ρ is at most rho_of(ε, δ), which is rounded down, and epsilon_of rounds up: both figures hold
+        kind, epsilon, delta, total = "ex-ante", min(epsilon_of(rho, config.delta), config.epsilon), config.delta, rho
         statement = (
             f"(ε = {epsilon:.6g}, δ = {config.delta:g})-differentially private under adding or removing {unit}, "
             "as known before the run."
         )
     return Guarantee(kind, epsilon, delta, total, unit, "add_remove", config.method.value, _version(), statement)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a short trial on public text found, on this machine.
+
+    Attributes:
+        expected_range: root mean square range of a context's clipped row, nats: what `config.expected_range` should be.
+        tokens_per_text: mean tokens of the trial's texts.
+        seconds: about how long writing the wished texts takes; embedding the records and loading come on top.
+    """
+
+    expected_range: float
+    tokens_per_text: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class _Watching(IndividualMeanMechanism):
+    """Keeps the squared ranges that it has seen."""
+
+    squares: list[float] = dataclasses.field(default_factory=list)
+
+    def law(
+        self,
+        private: Float32Array,
+        public: Float32Array | None,
+        allowed: IndexArray,
+        allowance: Float64Array | None = None,
+    ) -> Law:
+        law = super().law(private, public, allowed, allowance)
+        if law.removals is not None and len(law.removals):
+            scale = self.settings.batch_size * self.settings.temperature / self.settings.guidance
+            self.squares.extend((np.ptp(law.removals, axis=1) * scale) ** 2)
+        return law
+
+
+def measure(plan: Plan, model: LanguageModel, texts: Sequence[str], *, rows: int) -> Measured:
+    """Writes a few texts from public ones in the place of records, in batches of the plan's size (spec 6.2).
+
+    Args:
+        plan: what is to be measured.
+        model: the language model.
+        texts: public texts, at least one; those of the kind of the private data say most.
+        rows: as for the run.
+    """
+    config = plan.config
+    prompts = Prompts(config, model)
+    stop = StopRule(prompts.stop, config.max_tokens, config.min_tokens)
+    # a budget that nothing in the trial can use up
+    mechanism = _Watching(plan.settings, 1e9, config.max_tokens)
+    decoder = Decoder(model, mechanism, stop, rows=rows, randomness=SystemRandomness())
+    turns = itertools.cycle(texts)
+
+    def work(number: int) -> BatchWork:
+        label = config.label_set[number % len(config.label_set)]
+        records = [prompts.record(next(turns), label) for _ in range(plan.settings.batch_size)]
+        return BatchWork(number, tuple(prompts.prefix(label)), tuple(prompts.start(label)), records, (0,))
+
+    together = max(1, rows // plan.settings.batch_size)
+    began = time.perf_counter()
+    written = list(decoder.run([work(number) for number in range(together)]))
+    seconds = (time.perf_counter() - began) * config.texts / len(written)
+    tokens = sum(text.tokens for text in written) / len(written)
+    return Measured(math.sqrt(sum(mechanism.squares) / len(mechanism.squares)), tokens, seconds)
 
 
 def not_private(config: SynthesisConfig, why: str) -> Guarantee:

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ from plainchant.prompting import Prompts, choose_examples
 from plainchant.randomness import IntArray, RandomSource, SystemRandomness
 from plainchant.rebalancing import NO_CELL, WHOLE_LABEL, Cell, rebalance
 from plainchant.report import EX_POST_NOTE, data_set_card
-from plainchant.store import RunDirectory
+from plainchant.store import Ledger, RunDirectory
 
 # Texts sampled from the public model where the user names no corpus to cluster around.
 SAMPLED_CORPUS = 400
@@ -154,15 +155,31 @@ class Run:
 def realised_costs(directory: RunDirectory, plan: Plan) -> dict[str, Any]:
     """What a run has cost so far, measured on its output (spec 5.3). Private: it depends on the data."""
     costs = directory.batch_costs()
+    # whatever the tokens could have cost the worst record, none pays more than its batch's budget
+    most = math.inf if plan.rho_batch is None else plan.rho_batch
     measured = ex_post(
-        [loss for _, _, loss, _ in costs], [rho for _, _, _, rho in costs], plan.rho_rebalance, plan.config.delta
+        [loss for _, _, loss, _ in costs],
+        [min(rho, most) for _, _, _, rho in costs],
+        plan.rho_rebalance,
+        plan.config.delta,
     )
     return {
         "note": EX_POST_NOTE,
         "ex_post": dataclasses.asdict(measured),
         "rho_rebalance": plan.rho_rebalance,
+        "records": _paid(directory, plan) if plan.rho_expected is not None else None,
         "tokens": sum(tokens for _, tokens, _, _ in costs),
         "batches": [{"batch": batch, "tokens": tokens, "loss": loss, "rho": rho} for batch, tokens, loss, rho in costs],
+    }
+
+
+def _paid(directory: RunDirectory, plan: Plan) -> dict[str, float | None]:
+    """What the records in batches have paid of their budgets (spec 5.2)."""
+    paid = [spent for members in directory.members().values() for _, spent in members]
+    return {
+        "median": float(np.median(paid)) if paid else 0.0,
+        "largest": max(paid, default=0.0),
+        "budget": plan.rho_batch,
     }
 
 
@@ -174,6 +191,7 @@ def synthesize(
     resume: bool = False,
     performance: PerformanceOptions | None = None,
     allow_not_private: bool = False,
+    ledger: str | Path | None = None,
     randomness: RandomSource | None = None,
     model: LanguageModel | None = None,
     embedder: Embedder | None = None,
@@ -188,6 +206,7 @@ def synthesize(
         resume: go on with the run in `out`; data and configuration must be the same.
         performance: device, dtype and width; cannot change the guarantee.
         allow_not_private: needed where there is no guarantee.
+        ledger: the data set's ledger; a run that would pass its cap is refused before it reads anything.
         randomness: where chance comes from; anything but the default marks the run as not private.
         model: a loaded one, in place of the configured name.
         embedder: likewise.
@@ -195,7 +214,8 @@ def synthesize(
 
     Raises:
         ConfigError, DataError: as the message says.
-        PrivacyError: no guarantee and not allowed, or not one cell is large enough for a batch.
+        PrivacyError: no guarantee and not allowed, the ledger's cap would be passed, or not one cell is large enough
+            for a batch.
         RunError: the directory is in use, or holds another run.
     """
     performance = performance or PerformanceOptions()
@@ -209,6 +229,9 @@ def synthesize(
         raise PrivacyError(
             f"{guarantee.statement} To run it all the same, pass --i-know-this-is-not-private (allow_not_private=True)."
         )
+    book = None if ledger is None else Ledger(Path(ledger))
+    if book is not None and not resume:
+        book.check(guarantee)
     public = config.parts.accounting is Accounting.PUBLIC
     if records is None and not public:
         raise DataError("data: not given; name the private table with --data FILE")
@@ -236,6 +259,9 @@ def synthesize(
         if directory.get("private") and not randomness.private:
             # it would not be noted, and the next one to resume would claim the guarantee
             raise PrivacyError(f"{out}: was begun without a seed, and a seed would undo its guarantee; start a new run")
+        if book is not None:
+            # before the first noise is drawn; a resumed run is in it already
+            book.enter(directory.name, guarantee)
         if not directory.get("batched"):
             if public:
                 _plan_public(directory, config)

@@ -1,6 +1,7 @@
 """Every command, as a user types it."""
 
 import json
+import sqlite3
 import stat
 
 import pyarrow.parquet
@@ -111,3 +112,35 @@ def test_public_reads_no_data_and_non_private_needs_to_be_meant(command, model, 
 @pytest.mark.parametrize("name", ["", "demo", "init", "plan", "run", "status", "account", "doctor"])
 def test_help_is_there(command, name):
     assert "Usage" in command(*([name] if name else []), "--help").out
+
+
+def test_a_ledger_refuses_before_anything_is_read(command, model, table, tmp_path):
+    ledger = tmp_path / "private.ledger"
+    command("account", "--ledger", ledger, "--epsilon", 10)
+    command("run", *OPTIONS, "--model", model, "--data", table, "--out", tmp_path / "a", "--ledger", ledger)
+    command("run", "--resume", "--data", table, "--out", tmp_path / "a", "--ledger", ledger)
+    document = json.loads(command("account", "--ledger", ledger, "--format", "json").out)
+    assert len(document["runs"]) == 1 and 0 < document["epsilon_spent"] <= 8
+    # neither the model nor the data exists: the refusal comes first
+    arguments = ["--model", tmp_path / "none", "--data", tmp_path / "none", "--out", tmp_path / "b"]
+    assert "left of its cap" in command("run", *OPTIONS, *arguments, "--ledger", ledger, code=3).err
+    assert not (tmp_path / "b").exists()
+
+
+def test_the_default_method_runs_and_its_plan_is_measured(command, model, table, tmp_path):
+    """Individual accounting and released examples, on a transformer, through an interruption."""
+    out = tmp_path / "run"
+    options = ["--clusters", "none", "--batch-size", 10, "--expected-range", "0.3", "--texts", 14, "--max-tokens", 12]
+    options += ["--max-record-tokens", 40, "--model", model]
+    command("plan", *options, "--public", table, "--measure", "--format", "json")
+    command("run", *options, "--data", table, "--out", out)
+    guarantee = json.loads((out / "release" / "guarantee.json").read_text())
+    assert guarantee["kind"] == "ex-ante" and guarantee["epsilon"] <= 8 and guarantee["method"] == "plainchant"
+    paid = json.loads(command("status", out, "--format", "json").out)["private"]["records"]
+    assert 0 < paid["median"] <= paid["largest"] <= paid["budget"]
+    with sqlite3.connect(out / "private" / "run.sqlite") as database:
+        spent = [row[0] for row in database.execute("SELECT spent FROM units")]
+    database.close()
+    plan = json.loads((out / "plan.json").read_text())
+    assert 0 < max(spent) <= plan["rho_batch"]
+    assert len((out / "release" / "synthetic.jsonl").read_text().rstrip("\n").split("\n")) == 14

@@ -1,0 +1,135 @@
+"""Random data, sizes and crashes: nobody ever pays more than the plan's budget (spec 5.2)."""
+
+import random
+import sqlite3
+
+import numpy as np
+import pytest
+
+from plainchant import plan, synthesize
+from plainchant.accounting import epsilon_of
+from plainchant.config import SynthesisConfig
+from plainchant.errors import PrivacyError
+from plainchant.mechanisms import IndividualMeanMechanism
+from plainchant.models.table import TableModel
+from plainchant.randomness import SeededRandomness
+from plainchant.store import RunDirectory
+
+WORDS = ("<eos>", "Text:", "\n", *(f" {letter}" for letter in "abcdefgh"))
+RUNS = 1000
+
+
+class Crash(Exception):
+    pass
+
+
+def model(chance):
+    strength = chance.uniform(0.5, 6)
+
+    def table(row):
+        return np.random.default_rng([7, *row]).normal(0, strength, len(WORDS)) - [3, 99, 2, *[0] * 8]
+
+    return TableModel(WORDS, table, end_of_text={0}, context_length=256)
+
+
+def paid(out):
+    with sqlite3.connect(out / "private" / "run.sqlite") as database:
+        found = dict(database.execute("SELECT record, spent FROM units").fetchall())
+    database.close()
+    return found
+
+
+@pytest.fixture
+def watched(monkeypatch):
+    """Compares each charge with how far the context could really move the scores; sums what is committed."""
+    real = IndividualMeanMechanism.law
+
+    def law(self, private, public, allowed, allowance=None):
+        found = real(self, private, public, allowed, allowance)
+        if len(private):
+            moved = np.ptp(found.removals.astype(np.float64), axis=1) + self._numerical
+            assert (moved**2 / 8 <= found.charges + self._numerical**2 / 8 + 1e-7).all()
+            assert (found.charges <= allowance + 1e-12).all()
+        return found
+
+    monkeypatch.setattr(IndividualMeanMechanism, "law", law)
+
+
+def small_run(seed, path, monkeypatch):
+    """One run to its end through some crashes; the number of crashes and the dearest record's share of its budget."""
+    chance = random.Random(seed)
+    config = SynthesisConfig(
+        method="plainchant",
+        clusters="none",
+        epsilon=chance.choice([1.0, 2.0, 8.0]),
+        texts=chance.randint(1, 8),
+        max_tokens=chance.randint(2, 7),
+        min_tokens=1,
+        batch_size=chance.choice([2, 3, 5]),
+        expected_range=chance.choice([0.01, 0.02, 0.05]),
+        guidance=chance.choice([1.0, 2.0]),
+        temperature=chance.choice([0.7, 1.0]),
+        top_k=chance.choice([3, 8]),
+        released_examples=chance.choice([0, 1]),
+        numerical_slack=chance.choice([0.0, 1e-3]),
+        rebalance_share=0.3,
+        max_record_tokens=8,
+    )
+    decided = plan(config)
+    records = [
+        {"text": "".join(chance.choices(WORDS[3:], k=chance.randint(0, 6)))} for _ in range(chance.randint(6, 20))
+    ]
+    randomness, made, crashes, before = SeededRandomness(seed), model(chance), 0, {}
+    commit, step = RunDirectory.commit, made.step
+    while True:
+        fuse = chance.randint(1, 60)
+
+        def burn(where, real, *arguments):
+            nonlocal fuse
+            fuse -= 1
+            if fuse == 0 and where == "before":
+                raise Crash
+            result = real(*arguments)
+            if fuse == 0:
+                raise Crash
+            return result
+
+        if crashes < 3:
+            where = chance.choice(["before", "after"])
+            monkeypatch.setattr(RunDirectory, "commit", lambda *a, where=where: burn(where, commit, *a))
+            made.step = lambda *a, where=where: burn(where, step, *a)
+        else:
+            monkeypatch.setattr(RunDirectory, "commit", commit)
+            made.step = step
+        try:
+            with synthesize(
+                records, decided, out=path, resume=crashes > 0, model=made, randomness=randomness,
+                allow_not_private=True,
+            ) as run:  # fmt: skip
+                run.texts  # noqa: B018
+        except Crash:
+            crashes += 1
+        except PrivacyError as error:
+            # the noisy counts found no batch
+            assert "no noisy cell count" in str(error)
+            return crashes, 0.0
+        now = paid(path)
+        assert all(now[record] >= before.get(record, 0.0) for record in now)
+        before = now
+        if crashes <= 3 and (path / "release").exists():
+            break
+    monkeypatch.setattr(RunDirectory, "commit", commit)
+    mechanism = decided.mechanism
+    worst = max(before.values(), default=0.0)
+    numerical = mechanism.budget - mechanism._payable
+    assert worst <= mechanism._payable + 1e-12
+    assert epsilon_of(decided.rho_rebalance + worst + numerical, config.delta) <= config.epsilon * (1 + 1e-9)
+    assert decided.guarantee.epsilon <= config.epsilon
+    return crashes, worst / mechanism.budget
+
+
+def test_the_budget_is_never_exceeded_in_a_thousand_runs_with_crashes(tmp_path, monkeypatch, watched):
+    found = [small_run(seed, tmp_path / str(seed), monkeypatch) for seed in range(RUNS)]
+    crashes, shares = np.array(found).T
+    # the test has power only where runs crash and records come close to their budget
+    assert crashes.sum() > RUNS / 2 and (shares > 0.8).sum() > RUNS / 10 and (shares == 0).sum() < RUNS / 2
