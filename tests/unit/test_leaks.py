@@ -299,3 +299,26 @@ def test_a_plan_file_of_a_seeded_run_claims_nothing(run):
     outcome = run(**seeded())
     written = json.loads((outcome.directory.path / "plan.json").read_text(encoding="utf-8"))
     assert written["guarantee"]["kind"] == "none"
+
+
+def test_released_examples_are_a_function_of_the_release(run, tmp_path, monkeypatch):
+    """Spec 8: what a cell's later texts see are its own first released texts, and nothing else."""
+    path = tmp_path / "axes.npz"
+    Centres(np.eye(3, dtype=np.float32), "axes").save(path)
+    config = SynthesisConfig(
+        method="plainchant", batch_size=4, texts=24, max_tokens=9, min_tokens=6, max_record_tokens=8, min_cell=1,
+        rebalance_share=0.5, centres=str(path), expected_range=0.1, top_k=3, released_examples=1,
+    )  # fmt: skip
+    # three words can only repeat each other
+    monkeypatch.setattr("plainchant.prompting.MOST_REPEATED", 1.0)
+    prefixes, real = [], Spy.prefill
+    monkeypatch.setattr(Spy, "prefill", lambda self, prefix: prefixes.append(tuple(prefix)) or real(self, prefix))
+    made = run(settings=config, randomness=Stub(range(1000)))
+    model = Spy()
+    shown = {prefix for prefix in prefixes if prefix != prefixes[0]}
+    first = {text.text for text in made.directory.texts()}
+    for prefix in shown:
+        assert prefix[: len(prefixes[0])] == prefixes[0]
+        assert model.decode(prefix[len(prefixes[0]) :]).replace("Text:", "").strip() in first
+    # caches are made once a cell, not once a text
+    assert 1 <= len(shown) <= len(made.directory.cells()) and len(prefixes) <= 1 + len(shown)

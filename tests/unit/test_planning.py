@@ -110,3 +110,29 @@ def test_notes_warn(changes, words):
 def test_guidance_costs_its_square():
     once, twice = (planned("invisibleink", guidance=g, clip=0.3, numerical_slack=0) for g in (1.0, 2.0))
     assert twice.mechanism.rho_per_token == pytest.approx(4 * once.mechanism.rho_per_token)
+
+
+@pytest.mark.parametrize("changes", [{}, {"epsilon": 1.0}, {"expected_units": 7_600, "texts": 200}, {"guidance": 1.0}])
+def test_individual_plans_spend_the_whole_budget_and_expect_enough_texts(changes):
+    made = planned("plainchant", **changes)
+    config, total = made.config, rho_of(made.config.epsilon, made.config.delta)
+    assert made.guarantee.kind == "ex-ante" and made.guarantee.epsilon <= config.epsilon
+    assert made.rho_rebalance + made.rho_batch == pytest.approx(made.guarantee.rho) == pytest.approx(total)
+    # spec 6.2: what a record of the expected range pays for one batch's texts fits into its budget
+    assert made.texts_per_batch * config.max_tokens * made.rho_expected <= made.rho_batch
+    assert made.mechanism.budget == made.rho_batch
+    assert made.mechanism.steps == made.texts_per_batch * config.max_tokens
+    assert made.mechanism.rho_per_token is None
+
+
+def test_individual_plans_need_smaller_batches_than_the_worst_case():
+    smaller, larger = planned("plainchant"), planned("plainchant", accounting="worst-case")
+    assert 2 * smaller.settings.batch_size < larger.settings.batch_size
+    calm, wild = (planned("plainchant", expected_range=r, expected_units=7_600, texts=200) for r in (2.0, 8.0))
+    assert calm.settings.batch_size < wild.settings.batch_size
+    # the expectation decides how much is planned, never what is promised
+    assert calm.guarantee.rho == wild.guarantee.rho
+    with pytest.raises(PrivacyError, match="accounting = individual"):
+        planned("plainchant", aggregate="median")
+    with pytest.raises(PrivacyError, match="at most"):
+        planned("plainchant", expected_units=100, texts=10_000)

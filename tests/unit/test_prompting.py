@@ -5,7 +5,7 @@ import pytest
 from plainchant.config import SynthesisConfig
 from plainchant.errors import ConfigError
 from plainchant.models.table import TableModel
-from plainchant.prompting import Prompts
+from plainchant.prompting import Prompts, choose_examples
 
 
 class Letters(TableModel):
@@ -112,3 +112,25 @@ def test_prompts_longer_than_the_model_are_refused_before_any_record():
     with pytest.raises(ConfigError, match=f"need {needed}, more than the model's {needed - 1}"):
         prompts(Letters(context_length=needed - 1))
     prompts(Letters(context_length=needed))
+
+
+def test_examples_are_released_texts_that_are_sound_and_differ():
+    texts = [
+        "The pump at the harbour failed again",
+        "<b>{x}</b> [[ ]] -- //",
+        "no no no no no no",
+        "short one",
+        "The pump at the harbour failed last night",
+        "Two boys found a purse near the bakery",
+    ]
+    assert choose_examples(texts, 2) == [texts[0], texts[5]]
+    assert choose_examples(texts, 9) == [texts[0], texts[5], texts[4]]
+    assert choose_examples(texts[1:4], 2) == [] and choose_examples([], 2) == []
+    # the same text twice is one example
+    assert choose_examples([texts[0]] * 3, 2) == [texts[0]]
+
+
+def test_released_examples_stand_in_the_public_part_alone():
+    made = prompts()
+    plain, shown = made.prefix(None), made.prefix(None, ["ab"])
+    assert len(shown) > len(plain) and shown[: len(plain)] == plain

@@ -30,7 +30,9 @@ from transformers import (
 )
 
 import plainchant.models.transformers as backend
+from plainchant.aggregation import Clipping, Support
 from plainchant.errors import ConfigError, MissingDependencyError, ModelError
+from plainchant.mechanisms import IndividualMeanMechanism, Law, TokenSettings
 from plainchant.models import LanguageModel
 from plainchant.models.transformers import TransformersModel, describe_device, load_model
 
@@ -387,6 +389,58 @@ def test_the_numerical_slack_covers_what_other_rows_move(gemma: TransformersMode
         worst = max(worst, float(np.ptp(np.array(seen), axis=0).max()))
     print(f"largest movement of a logit: {worst:.2e} nats")  # noqa: T201
     assert worst < gemma.numerical_slack
+
+
+def filtered_movement(
+    model: TransformersModel, records: list[list[int]], forced: list[int], budget: float
+) -> tuple[float, float]:
+    """The largest movement of the aggregate, nats, when one of several individually paying records is removed.
+
+    Spec 5.2 and 7: nothing but the record's own contribution may go; what else moves is rounding, weights and running
+    sums included. Also the share of its budget that the median record has paid in the end.
+    """
+    step = TokenSettings(
+        support=Support.TOP_K, k=50, clipping=Clipping.DIFFERENCE, clip=10.0, guidance=2.0, temperature=1.0,
+        batch_size=len(records), slack=model.numerical_slack,
+    )  # fmt: skip
+    mechanism = IndividualMeanMechanism(step, budget, len(forced))
+    allowed = np.array([i for i in range(model.vocabulary_size) if i not in model.special], dtype=np.int64)
+
+    def laws(batch: list[list[int]]) -> tuple[list[Law], float]:
+        prefix, spent, found = model.prefill([*model.start_tokens, *forced[:3]]), np.zeros(len(batch)), []
+        rows, public = (model.open_rows(prefix, s, room=len(forced)) for s in (batch, [[]]))
+        for place, token in enumerate(forced):
+            public_logits = model.step([(public, token)])[0][0]
+            allowance = mechanism.allowance(spent, len(forced) - place)
+            law = mechanism.law(model.step([(rows, token)])[0], public_logits, allowed, allowance)
+            assert law.charges is not None
+            spent = spent + law.charges
+            found.append(law)
+        return found, float(np.median(spent) / budget)
+
+    (whole, share), worst = laws(records), 0.0
+    for gone in (0, len(records) // 2, len(records) - 1):
+        for with_it, without in zip(whole, laws(records[:gone] + records[gone + 1 :])[0], strict=True):
+            assert with_it.removals is not None and (with_it.support == without.support).all()
+            worst = max(worst, float(np.abs(with_it.scores + with_it.removals[gone] - without.scores).max()))
+    return worst, share
+
+
+def test_the_numerical_slack_covers_individual_payments(model: TransformersModel) -> None:
+    records = [some(seed, 3 + 5 * (seed % 4)) for seed in range(9)]
+    worst, _ = filtered_movement(model, records, some(99, 24), 0.001)
+    assert worst < model.numerical_slack / 3
+
+
+@pytest.mark.slow
+def test_the_numerical_slack_covers_individual_payments_of_the_embedded_model(gemma: TransformersModel) -> None:
+    """Two texts' worth of tokens on records of different lengths, with a budget that runs dry."""
+    words = "The harbour pumps were repaired after the storm and nobody at the desk knew who had called them. "
+    records = [gemma.encode(words[4 * n :] + words[: 9 * n], trusted=True)[: 5 + 2 * n] for n in range(16)]
+    forced = gemma.encode(" The keys were found by a driver on the last bus to the lake at dusk" * 2, trusted=True)
+    worst, share = filtered_movement(gemma, records, forced[:20], 0.3)
+    print(f"largest movement of the aggregate: {worst:.2e} nats; share paid by the median {share:.2f}")  # noqa: T201
+    assert worst < gemma.numerical_slack and share > 0.5
 
 
 @pytest.mark.slow
