@@ -454,9 +454,9 @@ def status(console: Console, directory: Path) -> None:
     document = {
         "guarantee": dataclasses.asdict(plan.guarantee),
         "texts": len(texts),
-        "texts_planned": wished if batches else plan.config.texts,
+        "texts_planned": (wished if batches else plan.config.texts) + plan.config.expand,
         "tokens": sum(text.tokens for text in texts),
-        "finished": bool(batches) and len(texts) == wished,
+        "finished": bool(batches) and len(texts) == wished + plan.config.expand,
         "cells": cells,
         "private": costs,
     }

@@ -159,6 +159,8 @@ public or non-private."""
     """How many synthetic texts are wished."""
     max_tokens: int = Field(64, ge=1)
     """The most tokens of a text."""
+    expand: int = Field(0, ge=0)
+    """How many further texts the public model writes from the released ones: free, and marked as such."""
     expected_units: int | None = Field(None, ge=1)
     """Roughly how many units the data has, if that may be said publicly; lets the plan choose the batch size."""
 
@@ -252,6 +254,8 @@ budget is planned for, never the guarantee."""
             )
         if self.labels and not self.label_column and uses_private:
             raise ConfigError("label_column: not given, but labels are; name the column that holds them")
+        if self.expand and not uses_private:
+            raise ConfigError(f"expand = {self.expand}: --method public writes all its texts freely; raise texts")
         for example in self.prompt.examples:
             if example.label is not None and example.label not in self.labels:
                 raise ConfigError(f"prompt.examples: label {example.label!r} is not in labels = {list(self.labels)}")

@@ -135,7 +135,8 @@ class Prompts:
                 raise ConfigError("prompt.example: something must stand before {text}, for the model to continue")
             # a released text has at most max_tokens, and decoding and encoding it again may split a few differently
             entry = 2 * config.max_tokens + len(self.record("", label)) + len(self.start(label))
-            needed = fixed + config.max_record_tokens + config.max_tokens + config.parts.released_examples * entry
+            shown = max(config.parts.released_examples, 2 * bool(config.expand))
+            needed = fixed + config.max_record_tokens + config.max_tokens + shown * entry
             if needed > self._model.context_length:
                 raise ConfigError(
                     f"max_record_tokens = {config.max_record_tokens} and max_tokens = {config.max_tokens} with a "

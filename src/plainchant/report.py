@@ -54,6 +54,11 @@ def data_set_card(plan: Plan, guarantee: Guarantee, cells: Sequence[Cell], texts
         if plan.rho_rebalance
         else ""
     )
+    expanded = (
+        f", {config.expand} of them written by the language model from the others (source = expanded)"
+        if config.expand
+        else ""
+    )
     corpus = "a corpus named by the author" if config.public else "texts sampled from the model"
     return f"""---
 pretty_name: Synthetic texts by plainchant
@@ -83,7 +88,8 @@ the language model (`{_name(config.model)}`), the embedding model (`{_name(confi
 centres ({corpus}).
 - **Not covered:** what the language model had learnt before; facts that many units share; anything else that was \
 released from the same data. Guarantees of several releases add up.
-- **Not true to fact:** the texts are made up. {texts} texts of at most {config.max_tokens} tokens.
+- **Not true to fact:** the texts are made up. {texts} texts of at most {config.max_tokens} tokens\
+{expanded}.
 {private_cells}
 ## Settings
 

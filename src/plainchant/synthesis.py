@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,6 +35,8 @@ from plainchant.store import Ledger, RunDirectory
 SAMPLED_CORPUS = 400
 # First texts of a cell for each one that is shown in its prompts.
 BOOTSTRAP = 2
+# Released texts that an expanded one is written from.
+EXPANDED_FROM = 2
 # Public texts behind each centre, at least.
 TEXTS_PER_CENTRE = 4
 
@@ -64,16 +67,14 @@ class SyntheticText:
         text: the text.
         label: its label, or None.
         cell: number of its public cell.
+        source: "private" where private records had a say, "expanded" where the public model wrote it from released
+            texts alone.
     """
 
     text: str
     label: str | None
     cell: int
-
-    def as_row(self) -> dict[str, str | int | None]:
-        """A row of the release; without a label column where there are no labels."""
-        row: dict[str, str | int | None] = {"text": self.text, "label": self.label, "cell": self.cell}
-        return row if self.label is not None else {name: row[name] for name in ("text", "cell")}
+    source: str = "private"
 
 
 class Run:
@@ -83,7 +84,7 @@ class Run:
         directory: where it lives.
         plan: what was decided before it read private data.
         guarantee: what its release promises.
-        wished: how many texts it will have in the end; known once the noisy counts are.
+        wished: how many texts it will have in the end, expanded ones not counted; known once the noisy counts are.
     """
 
     def __init__(
@@ -109,17 +110,18 @@ class Run:
             )
         self._cells = directory.cells()
         self._cell_of_batch = {batch.batch: batch.cell for batch in directory.batches()}
+        self._batches = len(self._cell_of_batch)
         self.wished = sum(batch.texts for batch in directory.batches())
 
     def __iter__(self) -> Iterator[SyntheticText]:
         committed = self.directory.texts()
         yield from map(self._labelled, committed)
-        done, tokens = len(committed), 0
-        self._progress.texts(done, self.wished, tokens)
+        done, tokens, wished = len(committed), 0, self.wished + self.plan.config.expand
+        self._progress.texts(done, wished, tokens)
         for text in self._decode:
             self.directory.commit(text)
             done, tokens = done + 1, tokens + text.tokens
-            self._progress.texts(done, self.wished, tokens)
+            self._progress.texts(done, wished, tokens)
             yield self._labelled(text)
         self._release()
         self.close()
@@ -142,11 +144,16 @@ class Run:
         self.close()
 
     def _labelled(self, text: FinishedText) -> SyntheticText:
-        number = self._cell_of_batch[text.batch]
-        return SyntheticText(text.text, self.plan.config.label_set[self._cells[number].label], number)
+        expanded = text.batch >= self._batches
+        number = text.batch - self._batches if expanded else self._cell_of_batch[text.batch]
+        label = self.plan.config.label_set[self._cells[number].label]
+        return SyntheticText(text.text, label, number, "expanded" if expanded else "private")
 
     def _release(self) -> None:
-        rows = [self._labelled(text).as_row() for text in self.directory.texts()]
+        config = self.plan.config
+        columns = ["text", *["label"] * bool(config.labels), "cell", *["source"] * bool(config.expand)]
+        texts = [self._labelled(text) for text in self.directory.texts()]
+        rows = [{name: getattr(text, name) for name in columns} for text in texts]
         card = data_set_card(self.plan, self.guarantee, self._cells, len(rows))
         self.directory.write_private("costs.json", realised_costs(self.directory, self.plan))
         self.directory.write_release(rows, dataclasses.asdict(self.guarantee), card)
@@ -154,7 +161,8 @@ class Run:
 
 def realised_costs(directory: RunDirectory, plan: Plan) -> dict[str, Any]:
     """What a run has cost so far, measured on its output (spec 5.3). Private: it depends on the data."""
-    costs = directory.batch_costs()
+    batches = {batch.batch for batch in directory.batches()}
+    costs = [entry for entry in directory.batch_costs() if entry[0] in batches]
     # whatever the tokens could have cost the worst record, none pays more than its batch's budget
     most = math.inf if plan.rho_batch is None else plan.rho_batch
     measured = ex_post(
@@ -276,7 +284,10 @@ def synthesize(
                     directory, plan, table, centres, _embeddings(directory, table, embedder, progress), randomness
                 )
         decoder = Decoder(model, plan.mechanism, stop, rows=performance.rows, randomness=randomness)
-        decode = _decode(decoder, directory, table, config, prompts)
+        decode = itertools.chain(
+            _decode(decoder, directory, table, config, prompts),
+            _expand(model, plan, directory, prompts, stop, performance),
+        )
         return Run(directory, plan, guarantee, decode, progress, resources.pop_all())
 
 
@@ -465,6 +476,45 @@ def _decode(
         shown = _examples(directory, first, count)
     rest = {(batch.batch, place) for batch in directory.batches() for place in range(batch.texts)} - first
     yield from decoder.run(_works(directory, table, config, prompts, rest, shown))
+
+
+def _expand(
+    model: LanguageModel,
+    plan: Plan,
+    directory: RunDirectory,
+    prompts: Prompts,
+    stop: StopRule,
+    performance: PerformanceOptions,
+) -> Iterator[FinishedText]:
+    """Further texts by the public model, from released ones as examples: post-processing, free (spec 8).
+
+    A cell's share is that of its noisy size. They stand in the database as one batch a cell, after all others.
+    """
+    config = plan.config
+    if not config.expand:
+        return
+    batches, cells, committed = directory.batches(), directory.cells(), directory.texts()
+    cell_of_batch = {batch.batch: batch.cell for batch in batches}
+    done = {(text.batch, text.position) for text in committed}
+    released: dict[int, list[str]] = {}
+    for text in committed:
+        if text.batch in cell_of_batch:
+            released.setdefault(cell_of_batch[text.batch], []).append(text.text)
+
+    def works() -> Iterator[BatchWork]:
+        for cell, counts in enumerate(allot_texts(cells, config.expand, None)):
+            # all sound texts, the most different first; every further text sees the next few of them
+            sound = choose_examples(released.get(cell, []), len(committed))
+            label = config.label_set[cells[cell].label]
+            for place in range(sum(counts)):
+                if (len(batches) + cell, place) not in done:
+                    shown = [sound[(place + turn) % len(sound)] for turn in range(min(EXPANDED_FROM, len(sound)))]
+                    prefix, start = tuple(prompts.prefix(label, shown)), tuple(prompts.start(label))
+                    yield BatchWork(len(batches) + cell, prefix, start, (), (place,))
+
+    settings = dataclasses.replace(plan.settings, support=Support.TOP_K, batch_size=1)
+    decoder = Decoder(model, PublicMechanism(settings), stop, rows=performance.rows, randomness=SystemRandomness())
+    yield from decoder.run(works())
 
 
 def _first_places(directory: RunDirectory, count: int) -> set[tuple[int, int]]:

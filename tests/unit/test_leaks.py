@@ -322,3 +322,21 @@ def test_released_examples_are_a_function_of_the_release(run, tmp_path, monkeypa
         assert model.decode(prefix[len(prefixes[0]) :]).replace("Text:", "").strip() in first
     # caches are made once a cell, not once a text
     assert 1 <= len(shown) <= len(made.directory.cells()) and len(prefixes) <= 1 + len(shown)
+
+
+def test_expanded_texts_come_from_released_ones_alone_and_are_marked(run, tmp_path):
+    path = tmp_path / "axes.npz"
+    Centres(np.eye(3, dtype=np.float32), "axes").save(path)
+    config = SynthesisConfig(
+        method="plainchant", batch_size=4, texts=5, max_tokens=5, min_tokens=1, max_record_tokens=8, min_cell=1,
+        rebalance_share=0.5, centres=str(path), expected_range=0.1, top_k=3, released_examples=0, expand=7,
+    )  # fmt: skip
+    model = Spy()
+    made = run(settings=config, model=model, randomness=Stub(range(1000)))
+    rows = [json.loads(line) for line in rows_of(made).splitlines()]
+    assert [row["source"] for row in rows] == ["private"] * 5 + ["expanded"] * 7
+    # nothing but public rows at work once the private texts are done, and no cost
+    private = [place for place, call in enumerate(model.calls) if call and not all(public for public, _, _ in call)]
+    assert len(model.calls) - 1 - max(private) > 7
+    assert all((text.loss, text.rho, text.spent) == (0, 0, ()) for text in made.directory.texts()[5:])
+    assert made.guarantee.rho == plan(config.model_copy(update={"expand": 0})).guarantee.rho
