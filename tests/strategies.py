@@ -60,4 +60,6 @@ def renyi(p: Array, q: Array, alpha: float) -> float:
     if np.any((q == 0) & (p > 0)):
         return float("inf")
     mask = p > 0
-    return float(np.log(np.sum(np.exp(alpha * np.log(p[mask]) + (1 - alpha) * np.log(q[mask])))) / (alpha - 1))
+    exponents = alpha * np.log(p[mask]) + (1 - alpha) * np.log(q[mask])
+    top = exponents.max()
+    return float((top + np.log(np.sum(np.exp(exponents - top)))) / (alpha - 1))

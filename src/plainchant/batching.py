@@ -27,6 +27,15 @@ def draw_batches(cell_of_unit: IntArray, cells: Sequence[Cell], randomness: Rand
     return batch_of_unit
 
 
+def draw_contexts(batch_of_unit: IntArray, batch_size: int, randomness: RandomSource) -> IntArray:
+    """Every unit draws a context of its batch by itself, uniformly, where several share one (spec 3.3).
+
+    Returns:
+        The context of each unit, 0 to `batch_size` − 1, int64 [n].
+    """
+    return np.array([randomness.below(batch_size) for _ in batch_of_unit], dtype=np.int64)
+
+
 def allot_texts(cells: Sequence[Cell], texts: int, per_batch: int | None) -> list[list[int]]:
     """Spreads a number of texts over cells in proportion to their noisy sizes, then evenly over a cell's batches.
 

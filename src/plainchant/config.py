@@ -214,6 +214,8 @@ public or non-private."""
     expected_range: float = Field(4.0, gt=0, allow_inf_nan=False)
     """How far one record moves the model's logits, a root mean square in nats; decides how many texts an individual \
 budget is planned for, never the guarantee."""
+    records_per_context: int = Field(1, ge=1, le=64)
+    """Units shown together in one context (means only): closer to the data, and every cost counts four times."""
     released_examples: int | None = Field(None, ge=0, le=16)
     """How many texts that a cell has already released are shown in its prompts; free, since they are released."""
     min_tokens: int = Field(4, ge=0)
@@ -282,6 +284,11 @@ budget is planned for, never the guarantee."""
             raise PrivacyError(f"accounting = {parts.accounting}: belongs to --method public alone")
         if (parts.accounting is Accounting.INFINITE) != (self.method is Method.NON_PRIVATE):
             raise PrivacyError(f"accounting = {parts.accounting}: belongs to --method non-private alone")
+        if parts.aggregate is Aggregate.MEDIAN and self.records_per_context > 1:
+            raise PrivacyError(
+                f"records_per_context = {self.records_per_context}: the median's box covers a context that comes or "
+                "goes, not one that changes; set aggregate = mean, or records_per_context = 1"
+            )
         worst_case = parts.accounting is Accounting.WORST_CASE and parts.clipping is Clipping.DIFFERENCE
         if parts.clip == "auto" and not worst_case:
             raise ConfigError(

@@ -54,6 +54,7 @@ class TokenSettings:
         temperature: τ.
         batch_size: s, the public size that sums are divided by.
         slack: ξ, nats by which a coordinate of the aggregate may move when other rows change (spec 7).
+        records_per_context: q; with more than one a unit changes a context in the place of adding one (spec 3.3).
     """
 
     support: Support
@@ -64,9 +65,15 @@ class TokenSettings:
     temperature: float
     batch_size: int
     slack: float
+    records_per_context: int = 1
+
+    @property
+    def contexts_moved(self) -> int:
+        """How many contexts' reach one unit has: its own, or, where it changes a context, the old and the new one."""
+        return 1 if self.records_per_context == 1 else 2
 
     def __post_init__(self) -> None:
-        for name in ("k", "clip", "guidance", "temperature", "batch_size"):
+        for name in ("k", "clip", "guidance", "temperature", "batch_size", "records_per_context"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise ConfigError(f"{name} = {value}: must be a finite number > 0")
@@ -243,7 +250,8 @@ class MeanMechanism:
     def worst_case(self) -> float:
         """The zCDP of a step for the worst context that clipping lets pass."""
         s = self.settings
-        return bounded_range_rho((2 * s.guidance * s.clip / s.batch_size + 2 * s.slack) / s.temperature)
+        moved = s.contexts_moved * 2 * s.guidance * s.clip / s.batch_size
+        return bounded_range_rho((moved + 2 * s.slack) / s.temperature)
 
     def allowance(self, spent: Float64Array, steps_left: int) -> Float64Array | None:
         return None
@@ -269,7 +277,7 @@ class MeanMechanism:
         weight = s.guidance / s.batch_size
         scores = (base + weight * rows.sum(axis=0, dtype=np.float64)) / s.temperature
         # the same currency as the median (spec 5.3): additions through a box, removals exactly
-        reach = (weight * s.clip + s.slack) / s.temperature
+        reach = (s.contexts_moved * weight * s.clip + s.slack) / s.temperature
         removals = (rows * np.float32(-weight / s.temperature)).astype(np.float32)
         return Law(support, scores, scores - reach, scores + reach, removals, charges)
 
@@ -293,11 +301,12 @@ class IndividualMeanMechanism(MeanMechanism):
 
     * r_i, w_i and the payment are functions of the context's own record and of released text, up to ξ.
     * Σ payments ≤ budget for every context and every output: `budget`-zCDP, known in advance.
+    * Where a unit changes a context, (η + η′)² ≤ 2η² + 2η′²: four contexts' payments, so each may pay a quarter.
     * The aggregate moves continuously with every row: nobody is cut off at a threshold, where the last bits of another
       row could decide (spec 7). What numerical movement costs one that has nothing left is put aside at the start.
 
     Attributes:
-        budget: ρ that each context of a batch may pay in all.
+        budget: ρ that one unit of a batch may cost in all.
         steps: the most steps of a batch.
     """
 
@@ -322,8 +331,8 @@ class IndividualMeanMechanism(MeanMechanism):
 
     @property
     def _payable(self) -> float:
-        """The budget without what every step costs for numerical reasons."""
-        return self.budget - self.steps * bounded_range_rho(self._numerical)
+        """What a context may pay, without what every step costs for numerical reasons."""
+        return self.budget / self.settings.contexts_moved**2 - self.steps * bounded_range_rho(self._numerical)
 
     def allowance(self, spent: Float64Array, steps_left: int) -> Float64Array | None:
         # rounding may leave a hair less than nothing

@@ -116,7 +116,12 @@ class Plan:
     @property
     def units_needed(self) -> int | None:
         """About how many units the data must have for that."""
-        return None if self.batches_needed is None else self.batches_needed * self.settings.batch_size
+        return None if self.batches_needed is None else self.batches_needed * self.units_per_batch
+
+    @property
+    def units_per_batch(self) -> int:
+        """Units a batch, on average: s contexts of q units."""
+        return self.settings.batch_size * self.settings.records_per_context
 
     @property
     def notes(self) -> list[str]:
@@ -251,7 +256,10 @@ def measure(plan: Plan, model: LanguageModel, texts: Sequence[str], *, rows: int
 
     def work(number: int) -> BatchWork:
         label = config.label_set[number % len(config.label_set)]
-        records = [prompts.record(next(turns), label) for _ in range(plan.settings.batch_size)]
+        together = plan.settings.records_per_context
+        records = [
+            prompts.records(list(itertools.islice(turns, together)), label) for _ in range(plan.settings.batch_size)
+        ]
         return BatchWork(number, tuple(prompts.prefix(label)), tuple(prompts.start(label)), records, (0,))
 
     together = max(1, rows // plan.settings.batch_size)
@@ -317,7 +325,7 @@ def _rho_expected(config: SynthesisConfig, settings: TokenSettings) -> float:
 def _tokens(config: SynthesisConfig, settings: TokenSettings, rho_batch: float) -> int:
     """Tokens that a batch pays for: for certain in the worst case, as expected where costs are individual."""
     if config.parts.accounting is Accounting.INDIVIDUAL:
-        return steps_affordable(rho_batch, _rho_expected(config, settings))
+        return steps_affordable(rho_batch / settings.contexts_moved**2, _rho_expected(config, settings))
     return steps_affordable(rho_batch, MeanMechanism(settings).worst_case)
 
 
@@ -349,6 +357,7 @@ def _settings(config: SynthesisConfig, clip: float, batch_size: int) -> TokenSet
         temperature=config.temperature,
         batch_size=batch_size,
         slack=config.numerical_slack,
+        records_per_context=config.records_per_context,
     )
 
 
@@ -393,16 +402,19 @@ def _individual_settings(config: SynthesisConfig, rho_batch: float) -> TokenSett
 def _texts(config: SynthesisConfig, settings: TokenSettings, rho_batch: float) -> int:
     """Texts that a batch, or, where the number of units is known, that all batches pay for."""
     per_batch = _tokens(config, settings, rho_batch) // config.max_tokens
-    return per_batch * (1 if config.expected_units is None else config.expected_units // settings.batch_size)
+    per_unit = settings.batch_size * settings.records_per_context
+    return per_batch * (1 if config.expected_units is None else config.expected_units // per_unit)
 
 
 def _derived_clip(config: SynthesisConfig, rho_batch: float, batch_size: int) -> float:
     """The clip at which a batch pays for just the texts that it is to write ([InvInk])."""
     texts = 1
-    if config.expected_units is not None and config.expected_units >= batch_size:
-        texts = math.ceil(config.texts / (config.expected_units // batch_size))
+    units = batch_size * config.records_per_context
+    if config.expected_units is not None and config.expected_units >= units:
+        texts = math.ceil(config.texts / (config.expected_units // units))
     eta = math.sqrt(8 * rho_batch / (texts * config.max_tokens))
-    clip = (eta * config.temperature - 2 * config.numerical_slack) * batch_size / (2 * config.parts.guidance)
+    moved = 2 * config.parts.guidance * (1 if config.records_per_context == 1 else 2)
+    clip = (eta * config.temperature - 2 * config.numerical_slack) * batch_size / moved
     if not clip > 0:
         raise PrivacyError(
             f"clip = auto: ε = {config.epsilon:g} leaves nothing for {texts * config.max_tokens} tokens a batch; "

@@ -102,6 +102,10 @@ class Prompts:
         body = self._model.encode(space + text, trusted=False)[: self._config.max_record_tokens]
         return [*self._model.encode(before, trusted=True), *body, *self._model.encode(after, trusted=True)]
 
+    def records(self, texts: Sequence[str], label: str | None) -> list[int]:
+        """The own part of a context with several records (spec 3.3). Secret."""
+        return [token for text in texts for token in self.record(text, label)]
+
     def start(self, label: str | None) -> list[int]:
         """What every context, the public one too, ends with: the beginning of a new entry."""
         text = self._chat_parts(label)[1] if self._is_chat else self._frame(label)[0]
@@ -136,7 +140,9 @@ class Prompts:
             # a released text has at most max_tokens, and decoding and encoding it again may split a few differently
             entry = 2 * config.max_tokens + len(self.record("", label)) + len(self.start(label))
             shown = max(config.parts.released_examples, 2 * bool(config.expand))
-            needed = fixed + config.max_record_tokens + config.max_tokens + shown * entry
+            # more units than expected may fall into a context: what passes the model's length is refused when it comes
+            own = config.records_per_context * config.max_record_tokens
+            needed = fixed + own + config.max_tokens + shown * entry
             if needed > self._model.context_length:
                 raise ConfigError(
                     f"max_record_tokens = {config.max_record_tokens} and max_tokens = {config.max_tokens} with a "

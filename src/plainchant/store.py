@@ -32,7 +32,9 @@ SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE cells (cell INTEGER PRIMARY KEY, label INTEGER, centre INTEGER, noisy_size INTEGER, batches INTEGER);
 CREATE TABLE batches (batch INTEGER PRIMARY KEY, cell INTEGER NOT NULL, texts INTEGER NOT NULL);
-CREATE TABLE units (record INTEGER PRIMARY KEY, batch INTEGER NOT NULL, spent REAL NOT NULL DEFAULT 0);
+CREATE TABLE units (
+    record INTEGER PRIMARY KEY, batch INTEGER NOT NULL, context INTEGER NOT NULL, spent REAL NOT NULL DEFAULT 0
+);
 CREATE TABLE texts (
     batch INTEGER NOT NULL, position INTEGER NOT NULL, text TEXT NOT NULL, tokens INTEGER NOT NULL,
     finish TEXT NOT NULL, loss REAL NOT NULL, rho REAL NOT NULL, PRIMARY KEY (batch, position)
@@ -202,9 +204,16 @@ class RunDirectory:
     # cells, batches and units: written once, together
 
     def save_batches(
-        self, cells: tuple[Cell, ...], allotted: list[list[int]], record_of_unit: IntArray, batch_of_unit: IntArray
+        self,
+        cells: tuple[Cell, ...],
+        allotted: list[list[int]],
+        record_of_unit: IntArray,
+        batch_of_unit: IntArray,
+        context_of_unit: IntArray | None = None,
     ) -> None:
         """Commits the noisy cells and the secret draws in one transaction: noise is never drawn twice."""
+        # where every unit has a context to itself, that goes by the name of its record
+        contexts = record_of_unit if context_of_unit is None else context_of_unit
         texts = [(cell, count) for cell, counts in enumerate(allotted) for count in counts]
         placed = batch_of_unit != NO_BATCH
         with self._connect() as database:
@@ -216,8 +225,8 @@ class RunDirectory:
                 "INSERT INTO batches VALUES (?, ?, ?)", [(number, *entry) for number, entry in enumerate(texts)]
             )
             database.executemany(
-                "INSERT INTO units (record, batch) VALUES (?, ?)",
-                zip(record_of_unit[placed].tolist(), batch_of_unit[placed].tolist(), strict=True),
+                "INSERT INTO units (record, batch, context) VALUES (?, ?, ?)",
+                zip(*(column[placed].tolist() for column in (record_of_unit, batch_of_unit, contexts)), strict=True),
             )
             database.execute("INSERT INTO meta VALUES ('batched', 'true')")
 
@@ -231,13 +240,15 @@ class RunDirectory:
         with self._connect() as database:
             return [Batch(*row) for row in database.execute("SELECT * FROM batches ORDER BY batch")]
 
-    def members(self) -> dict[int, list[tuple[int, float]]]:
-        """For each batch the numbers of its records, ascending, and what each has paid so far (spec 5.2). Secret."""
-        members: dict[int, list[tuple[int, float]]] = {}
+    def members(self) -> dict[int, list[tuple[list[int], float]]]:
+        """For each batch its contexts in order: their records, and what each has paid so far (spec 5.2). Secret."""
+        members: dict[int, dict[int, tuple[list[int], float]]] = {}
         with self._connect() as database:
-            for record, batch, spent in database.execute("SELECT record, batch, spent FROM units ORDER BY record"):
-                members.setdefault(batch, []).append((record, spent))
-        return members
+            for record, batch, context, spent in database.execute(
+                "SELECT record, batch, context, spent FROM units ORDER BY context, record"
+            ):
+                members.setdefault(batch, {}).setdefault(context, ([], spent))[0].append(record)
+        return {batch: list(contexts.values()) for batch, contexts in members.items()}
 
     # texts
 
@@ -247,10 +258,12 @@ class RunDirectory:
         with self._connect() as database:
             database.execute("INSERT INTO texts VALUES (?, ?, ?, ?, ?, ?, ?)", columns)
             if spent:
-                own = database.execute("SELECT record FROM units WHERE batch = ? ORDER BY record", (text.batch,))
+                contexts = database.execute(
+                    "SELECT DISTINCT context FROM units WHERE batch = ? ORDER BY context", (text.batch,)
+                ).fetchall()
                 database.executemany(
-                    "UPDATE units SET spent = ? WHERE record = ?",
-                    [(paid, record) for paid, (record,) in zip(spent, own.fetchall(), strict=True)],
+                    "UPDATE units SET spent = ? WHERE batch = ? AND context = ?",
+                    [(paid, text.batch, context) for paid, (context,) in zip(spent, contexts, strict=True)],
                 )
 
     def texts(self) -> list[FinishedText]:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from plainchant.accounting import ex_post
 from plainchant.aggregation import Support
-from plainchant.batching import allot_texts, draw_batches
+from plainchant.batching import allot_texts, draw_batches, draw_contexts
 from plainchant.centres import Centres, fit_centres
 from plainchant.config import Accounting, Clusters, PerformanceOptions, SynthesisConfig
 from plainchant.data import Record, fingerprint, read_records, read_texts
@@ -363,7 +363,7 @@ def _form_batches(
         nearest,
         labels=len(config.label_set),
         centres=0 if centres is None else len(centres.vectors),
-        batch_size=plan.settings.batch_size,
+        batch_size=plan.units_per_batch,
         kept=None if config.kept == "auto" else config.kept,
         min_cell=config.min_cell,
         rho_select=plan.rho_select,
@@ -372,7 +372,10 @@ def _form_batches(
     )
     allotted = allot_texts(outcome.cells, config.texts, plan.texts_per_batch)
     batch_of_unit = draw_batches(outcome.cell_of_unit, outcome.cells, randomness)
-    directory.save_batches(outcome.cells, allotted, record_of_unit, batch_of_unit)
+    contexts = None
+    if config.records_per_context > 1:
+        contexts = draw_contexts(batch_of_unit, plan.settings.batch_size, randomness)
+    directory.save_batches(outcome.cells, allotted, record_of_unit, batch_of_unit, contexts)
 
 
 def _nearest(
@@ -558,7 +561,7 @@ def _works(
                 batch.batch,
                 tuple(prompts.prefix(label, shown.get(batch.cell, ()))),
                 tuple(prompts.start(label)),
-                [prompts.record(table[number].text, label) for number, _ in own],
+                [prompts.records([table[number].text for number in numbers], label) for numbers, _ in own],
                 positions,
                 (len(missing) - len(positions)) * config.max_tokens,
                 np.array([spent for _, spent in own], dtype=np.float64),

@@ -144,3 +144,20 @@ def test_the_default_method_runs_and_its_plan_is_measured(command, model, table,
     plan = json.loads((out / "plan.json").read_text())
     assert 0 < max(spent) <= plan["rho_batch"]
     assert len((out / "release" / "synthetic.jsonl").read_text().rstrip("\n").split("\n")) == 14
+
+
+def test_several_units_share_a_context(command, model, table, tmp_path):
+    out = tmp_path / "run"
+    options = ["--clusters", "none", "--batch-size", 10, "--expected-range", "0.3", "--texts", 3, "--max-tokens", 12]
+    options += ["--max-record-tokens", 40, "--model", model, "--records-per-context", 2]
+    command("run", *options, "--data", table, "--out", out)
+    with sqlite3.connect(out / "private" / "run.sqlite") as database:
+        found = database.execute("SELECT batch, context, COUNT(*), MIN(spent), MAX(spent) FROM units GROUP BY 1, 2")
+        contexts = found.fetchall()
+    database.close()
+    assert {context for _, context, *_ in contexts} <= set(range(10))
+    assert max(count for _, _, count, *_ in contexts) > 1 and sum(count for _, _, count, *_ in contexts) == 80
+    # the units of a context pay together, a quarter of the budget at most
+    plan = json.loads((out / "plan.json").read_text())
+    assert all(low == high <= plan["rho_batch"] / 4 for *_, low, high in contexts)
+    assert max(high for *_, high in contexts) > 0

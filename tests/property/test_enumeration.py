@@ -221,3 +221,31 @@ def test_power_a_committed_sum_that_is_forgotten_on_resume_is_caught():
 
     assert individual_violations(individual(0.02, Hasty)) == 0
     assert individual_violations(individual(0.02, Hasty), forgets_after=2) > 0
+
+
+# several units in a context (spec 3.3): a neighbour has another context in the place of one, or one more or less
+
+
+def shared_violations(walk_of, budget):
+    count = 0
+    for data in DATA[1:]:
+        p = walk_of(data)
+        for place, record in itertools.product(range(len(data)), (30, *EXTREME)):
+            q = walk_of((*data[:place], record, *data[place + 1 :]))
+            count += sum(renyi(*pair, a) > a * budget + ROUNDING for a in ORDERS for pair in ((p, q), (q, p)))
+    return count
+
+
+@pytest.mark.parametrize("changes", INDIVIDUAL)
+def test_a_unit_that_changes_a_context_stays_within_the_budget(changes):
+    mechanism = individual(0.2, **changes, records_per_context=3)
+    assert shared_violations(lambda data: individual_walk(mechanism, data)[0], mechanism.budget) == 0
+    mean = MeanMechanism(settings(**changes, records_per_context=3))
+    assert shared_violations(lambda data: walk(mean, data)[0], T * mean.rho_per_token) == 0
+
+
+def test_power_a_changed_context_without_the_factor_is_caught():
+    mean = MeanMechanism(settings())
+    assert shared_violations(lambda data: walk(mean, data)[0], T * mean.rho_per_token) > 0
+    alone = individual(0.02)
+    assert shared_violations(lambda data: individual_walk(alone, data)[0], alone.budget) > 0

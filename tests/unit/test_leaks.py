@@ -179,8 +179,8 @@ def test_cells_batches_and_texts_depend_on_noisy_counts_only(run):
     first, second = with_all.directory, without.directory
     assert first.cells() == second.cells() and first.batches() == second.batches()
     # each other unit is where it was
-    batch_of = {record: batch for batch, records in first.members().items() for record, _ in records}
-    moved = {record + (record >= 5): batch for batch, records in second.members().items() for record, _ in records}
+    batch_of = {record: batch for batch, records in first.members().items() for (record,), _ in records}
+    moved = {record + (record >= 5): batch for batch, records in second.members().items() for (record,), _ in records}
     assert moved == {record: batch for record, batch in batch_of.items() if record != 5}
     assert len(batch_of) == len(TEXTS)
 
@@ -188,7 +188,7 @@ def test_cells_batches_and_texts_depend_on_noisy_counts_only(run):
 def test_empty_rows_are_records_and_move_no_other(run):
     texts = [*TEXTS[:3], "", *TEXTS[4:]]
     full, emptied = run(out="1", randomness=Stub([0, 1] * 16)), run(texts, out="2", randomness=Stub([0, 1] * 16))
-    places = [{r: b for b, rs in made.directory.members().items() for r, _ in rs} for made in (full, emptied)]
+    places = [{r: b for b, rs in made.directory.members().items() for (r,), _ in rs} for made in (full, emptied)]
     assert sorted(places[1]) == list(range(len(texts)))
     assert [places[0][r] for r in places[0] if r != 3] == [places[1][r] for r in places[0] if r != 3]
 

@@ -58,7 +58,7 @@ def test_batches_are_formed_once_and_kept_as_they_were(directory):
         directory.save_batches(*draw)
     assert tuple(directory.cells()) == cells
     assert directory.batches() == [Batch(0, 0, 2), Batch(1, 0, 1)]
-    assert directory.members() == {1: [(4, 0.0)], 0: [(7, 0.0)]}
+    assert directory.members() == {1: [([4], 0.0)], 0: [([7], 0.0)]}
 
 
 def test_notes_are_written_once(directory):
