@@ -103,8 +103,16 @@ class Prompts:
         return [*self._model.encode(before, trusted=True), *body, *self._model.encode(after, trusted=True)]
 
     def records(self, texts: Sequence[str], label: str | None) -> list[int]:
-        """The own part of a context with several records (spec 3.3). Secret."""
-        return [token for text in texts for token in self.record(text, label)]
+        """The own part of a context with several records (spec 3.3), cut at a public length. Secret.
+
+        More units than expected may fall into a context; what is cut then is a matter of this context alone.
+        """
+        tokens = [token for text in texts for token in self.record(text, label)]
+        return tokens[: self._room(label)]
+
+    def _room(self, label: str | None) -> int:
+        """The most tokens that the records of a context take, public: those of as many as are expected."""
+        return self._config.records_per_context * (self._config.max_record_tokens + len(self.record("", label)))
 
     def start(self, label: str | None) -> list[int]:
         """What every context, the public one too, ends with: the beginning of a new entry."""
@@ -140,8 +148,8 @@ class Prompts:
             # a released text has at most max_tokens, and decoding and encoding it again may split a few differently
             entry = 2 * config.max_tokens + len(self.record("", label)) + len(self.start(label))
             shown = max(config.parts.released_examples, 2 * bool(config.expand))
-            # more units than expected may fall into a context: what passes the model's length is refused when it comes
-            own = config.records_per_context * config.max_record_tokens
+            # the empty record is in `fixed` already
+            own = self._room(label) - len(self.record("", label))
             needed = fixed + own + config.max_tokens + shown * entry
             if needed > self._model.context_length:
                 raise ConfigError(

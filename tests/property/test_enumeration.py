@@ -36,17 +36,23 @@ def neighbours(data):
     yield from ((*data, record) for record in (30, 31, *EXTREME))
 
 
+def logits_after(data, prefix):
+    """Private logits [n, V] and public ones [V] after a released prefix."""
+    found = []
+    for suffixes in ([[record] for record in data], [[]]):
+        rows = MODEL.open_rows(MODEL.prefill(()), suffixes, room=T)
+        for token in (0, *prefix):
+            logits = MODEL.step([(rows, token)])[0]
+        found.append(logits)
+    return found[0], found[1][0]
+
+
 def walk(mechanism, data):
     """For every output: its probability, Σ loss and Σ ρ, float64 [V**T] each."""
     steps = {}
     for prefix in (p for length in range(T) for p in itertools.product(range(V), repeat=length)):
-        found = []
-        for suffixes in ([[record] for record in data], [[]]):
-            rows = MODEL.open_rows(MODEL.prefill(()), suffixes, room=T)
-            for token in (0, *prefix):
-                logits = MODEL.step([(rows, token)])[0]
-            found.append(logits)
-        law = mechanism.law(found[0], found[1][0], np.arange(V))
+        private, public = logits_after(data, prefix)
+        law = mechanism.law(private, public, np.arange(V))
         costs = dict(zip(law.support.tolist(), (mechanism.cost(law, i) for i in range(len(law.support))), strict=True))
         steps[prefix] = probabilities(law, V), costs
     p = np.array([np.prod([steps[y[:t]][0][y[t]] for t in range(T)]) for y in OUTPUTS])
@@ -137,14 +143,9 @@ def individual_walk(mechanism, data, forgets_after=None):
     """For every output its probability and what each context has paid, [V**T] and [V**T, n]."""
     spent, steps, full = {(): np.zeros(len(data))}, {}, {}
     for prefix in (p for length in range(T) for p in itertools.product(range(V), repeat=length)):
-        found = []
-        for suffixes in ([[record] for record in data], [[]]):
-            rows = MODEL.open_rows(MODEL.prefill(()), suffixes, room=T)
-            for token in (0, *prefix):
-                logits = MODEL.step([(rows, token)])[0]
-            found.append(logits)
+        private, public = logits_after(data, prefix)
         paid = spent[prefix] * (0 if len(prefix) == forgets_after else 1)
-        law = mechanism.law(found[0], found[1][0], np.arange(V), mechanism.allowance(paid, T - len(prefix)))
+        law = mechanism.law(private, public, np.arange(V), mechanism.allowance(paid, T - len(prefix)))
         steps[prefix] = probabilities(law, V)
         for token in range(V):
             # a step may cost more for one token than for another only through what follows

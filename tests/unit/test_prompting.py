@@ -134,3 +134,14 @@ def test_released_examples_stand_in_the_public_part_alone():
     made = prompts()
     plain, shown = made.prefix(None), made.prefix(None, ["ab"])
     assert len(shown) > len(plain) and shown[: len(plain)] == plain
+
+
+def test_more_records_than_expected_in_a_context_are_cut_at_a_public_length():
+    made = prompts()
+    longest = len(made.record("x" * 99, None))
+    assert made.records(["x" * 99], None) == made.record("x" * 99, None)
+    room = made._room(None)
+    # an empty record keeps the space that belongs to a text
+    assert longest <= room <= longest + 1
+    assert len(made.records(["x" * 99, "y" * 99, "z" * 99], None)) == room
+    assert made.records(["a", "b"], None) == (made.record("a", None) + made.record("b", None))[:room]
