@@ -64,8 +64,8 @@ class FinishedText:
         finish: "end", "stop" or "length".
         loss: Σ ε_t over its tokens, nats. Private.
         rho: Σ ρ_t over its tokens. Private where it is measured ex post.
-        spent: what each context of the batch has paid in all, this text included; empty where costs are not
-            individual. Private.
+        spent: what each context of the batch has paid in all, this text included; empty where nobody has paid, as
+            where costs are not individual. Private.
     """
 
     batch: int
@@ -87,7 +87,6 @@ class _Session:
         self.public = public
         self.positions = list(work.positions)
         self.spent = np.zeros(len(work.records)) if work.spent is None else np.array(work.spent, dtype=np.float64)
-        self.individual = False
         self.begin()
 
     def begin(self) -> None:
@@ -196,7 +195,6 @@ class Decoder:
             session.tokens.append(result.token)
             if result.charges is not None:
                 session.spent += result.charges
-                session.individual = True
             session.loss += result.loss
             session.rho += result.rho
             if (text := self._ended(session)) is not None:
@@ -215,6 +213,6 @@ class Decoder:
             finish = "length"
         else:
             return None
-        spent = tuple(session.spent.tolist()) if session.individual else ()
+        spent = tuple(session.spent.tolist()) if session.spent.any() else ()
         place, text = session.positions[0], text.strip()
         return FinishedText(session.work.batch, place, text, len(tokens), finish, session.loss, session.rho, spent)

@@ -68,6 +68,11 @@ class TokenSettings:
     records_per_context: int = 1
 
     @property
+    def units_per_batch(self) -> int:
+        """Units a batch, on average: s contexts of q units."""
+        return self.batch_size * self.records_per_context
+
+    @property
     def contexts_moved(self) -> int:
         """How many contexts' reach one unit has: its own, or, where it changes a context, the old and the new one."""
         return 1 if self.records_per_context == 1 else 2

@@ -10,16 +10,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
-
 from plainchant.accounting import bounded_range_rho, epsilon_of, rho_of, steps_affordable
-from plainchant.aggregation import Float32Array, Float64Array, IndexArray
 from plainchant.config import Accounting, Clusters, Method, SynthesisConfig
 from plainchant.decoding import BatchWork, Decoder, StopRule
 from plainchant.errors import PrivacyError
 from plainchant.mechanisms import (
     IndividualMeanMechanism,
-    Law,
     MeanMechanism,
     PublicMechanism,
     TokenMechanism,
@@ -116,12 +112,7 @@ class Plan:
     @property
     def units_needed(self) -> int | None:
         """About how many units the data must have for that."""
-        return None if self.batches_needed is None else self.batches_needed * self.units_per_batch
-
-    @property
-    def units_per_batch(self) -> int:
-        """Units a batch, on average: s contexts of q units."""
-        return self.settings.batch_size * self.settings.records_per_context
+        return None if self.batches_needed is None else self.batches_needed * self.settings.units_per_batch
 
     @property
     def notes(self) -> list[str]:
@@ -217,26 +208,6 @@ class Measured:
     seconds: float
 
 
-@dataclass(frozen=True)
-class _Watching(IndividualMeanMechanism):
-    """Keeps the squared ranges that it has seen."""
-
-    squares: list[float] = dataclasses.field(default_factory=list)
-
-    def law(
-        self,
-        private: Float32Array,
-        public: Float32Array | None,
-        allowed: IndexArray,
-        allowance: Float64Array | None = None,
-    ) -> Law:
-        law = super().law(private, public, allowed, allowance)
-        if law.removals is not None and len(law.removals):
-            scale = self.settings.batch_size * self.settings.temperature / self.settings.guidance
-            self.squares.extend((np.ptp(law.removals, axis=1) * scale) ** 2)
-        return law
-
-
 def measure(plan: Plan, model: LanguageModel, texts: Sequence[str], *, rows: int) -> Measured:
     """Writes a few texts from public ones in the place of records, in batches of the plan's size (spec 6.2).
 
@@ -249,8 +220,9 @@ def measure(plan: Plan, model: LanguageModel, texts: Sequence[str], *, rows: int
     config = plan.config
     prompts = Prompts(config, model)
     stop = StopRule(prompts.stop, config.max_tokens, config.min_tokens)
-    # a budget that nothing in the trial can use up
-    mechanism = _Watching(plan.settings, 1e9, config.max_tokens)
+    # a budget that nothing in the trial can use up, and payments for ranges alone
+    settings = dataclasses.replace(plan.settings, slack=0.0)
+    mechanism = IndividualMeanMechanism(settings, 1e9, config.max_tokens)
     decoder = Decoder(model, mechanism, stop, rows=rows, randomness=SystemRandomness())
     turns = itertools.cycle(texts)
 
@@ -266,8 +238,11 @@ def measure(plan: Plan, model: LanguageModel, texts: Sequence[str], *, rows: int
     began = time.perf_counter()
     written = list(decoder.run([work(number) for number in range(together)]))
     seconds = (time.perf_counter() - began) * config.texts / len(written)
-    tokens = sum(text.tokens for text in written) / len(written)
-    return Measured(math.sqrt(sum(mechanism.squares) / len(mechanism.squares)), tokens, seconds)
+    tokens = sum(text.tokens for text in written)
+    # spec 5.2 turned round: a record of range r pays (g·r/(sτ))²/8 a token
+    paid = sum(sum(text.spent) for text in written) / (tokens * settings.batch_size)
+    expected_range = math.sqrt(8 * paid) * settings.batch_size * settings.temperature / settings.guidance
+    return Measured(expected_range, tokens / len(written), seconds)
 
 
 def not_private(config: SynthesisConfig, why: str) -> Guarantee:
@@ -339,7 +314,7 @@ def _sized(settings: TokenSettings, batch_size: int) -> TokenSettings:
 
 
 def _smallest(pays: Callable[[int], bool]) -> int | None:
-
+    """The smallest batch size that pays, None beyond LARGEST_BATCH."""
     # a larger batch is cheaper, so the first that pays is found by halving
     sizes = range(1, LARGEST_BATCH + 1)
     place = bisect.bisect_left(sizes, True, key=pays)
@@ -402,18 +377,18 @@ def _individual_settings(config: SynthesisConfig, rho_batch: float) -> TokenSett
 def _texts(config: SynthesisConfig, settings: TokenSettings, rho_batch: float) -> int:
     """Texts that a batch, or, where the number of units is known, that all batches pay for."""
     per_batch = _tokens(config, settings, rho_batch) // config.max_tokens
-    per_unit = settings.batch_size * settings.records_per_context
-    return per_batch * (1 if config.expected_units is None else config.expected_units // per_unit)
+    return per_batch * (1 if config.expected_units is None else config.expected_units // settings.units_per_batch)
 
 
 def _derived_clip(config: SynthesisConfig, rho_batch: float, batch_size: int) -> float:
     """The clip at which a batch pays for just the texts that it is to write ([InvInk])."""
     texts = 1
-    units = batch_size * config.records_per_context
+    settings = _settings(config, 1.0, batch_size)
+    units = settings.units_per_batch
     if config.expected_units is not None and config.expected_units >= units:
         texts = math.ceil(config.texts / (config.expected_units // units))
     eta = math.sqrt(8 * rho_batch / (texts * config.max_tokens))
-    moved = 2 * config.parts.guidance * (1 if config.records_per_context == 1 else 2)
+    moved = 2 * config.parts.guidance * settings.contexts_moved
     clip = (eta * config.temperature - 2 * config.numerical_slack) * batch_size / moved
     if not clip > 0:
         raise PrivacyError(

@@ -22,6 +22,8 @@ _DEFAULTS = {
 }
 
 
+# Released texts that an expanded one is written from.
+EXPANDED_FROM = 2
 # A released text of fewer words, or with more of its characters not letters or spaces, is no example (spec 8).
 FEWEST_WORDS, MOST_SIGNS = 4, 0.2
 # Words that come again, as a share of all, from which on a text counts as a loop.
@@ -147,7 +149,7 @@ class Prompts:
                 raise ConfigError("prompt.example: something must stand before {text}, for the model to continue")
             # a released text has at most max_tokens, and decoding and encoding it again may split a few differently
             entry = 2 * config.max_tokens + len(self.record("", label)) + len(self.start(label))
-            shown = max(config.parts.released_examples, 2 * bool(config.expand))
+            shown = max(config.parts.released_examples, EXPANDED_FROM * bool(config.expand))
             # the empty record is in `fixed` already
             own = self._room(label) - len(self.record("", label))
             needed = fixed + own + config.max_tokens + shown * entry

@@ -25,7 +25,7 @@ from plainchant.errors import ConfigError, DataError, PrivacyError, RunError
 from plainchant.mechanisms import PublicMechanism
 from plainchant.models import LanguageModel
 from plainchant.planning import Guarantee, Plan, not_private
-from plainchant.prompting import Prompts, choose_examples
+from plainchant.prompting import EXPANDED_FROM, Prompts, choose_examples
 from plainchant.randomness import IntArray, RandomSource, SystemRandomness
 from plainchant.rebalancing import NO_CELL, WHOLE_LABEL, Cell, rebalance
 from plainchant.report import EX_POST_NOTE, data_set_card
@@ -35,8 +35,6 @@ from plainchant.store import Ledger, RunDirectory
 SAMPLED_CORPUS = 400
 # First texts of a cell for each one that is shown in its prompts.
 BOOTSTRAP = 2
-# Released texts that an expanded one is written from.
-EXPANDED_FROM = 2
 # Public texts behind each centre, at least.
 TEXTS_PER_CENTRE = 4
 
@@ -363,7 +361,7 @@ def _form_batches(
         nearest,
         labels=len(config.label_set),
         centres=0 if centres is None else len(centres.vectors),
-        batch_size=plan.units_per_batch,
+        batch_size=plan.settings.units_per_batch,
         kept=None if config.kept == "auto" else config.kept,
         min_cell=config.min_cell,
         rho_select=plan.rho_select,
@@ -404,6 +402,12 @@ def _public_corpus(config: SynthesisConfig) -> Centres | list[str] | None:
     return None if config.public is None else read_texts(config.public, text_column=config.public_text_column)
 
 
+def _public_decoder(model: LanguageModel, plan: Plan, stop: StopRule, performance: PerformanceOptions) -> Decoder:
+    """Writes by the public model alone, whatever the plan's method."""
+    settings = dataclasses.replace(plan.settings, support=Support.TOP_K, batch_size=1)
+    return Decoder(model, PublicMechanism(settings), stop, rows=performance.rows, randomness=SystemRandomness())
+
+
 def _sample_public(
     plan: Plan,
     model: LanguageModel,
@@ -419,10 +423,8 @@ def _sample_public(
         for number in range(SAMPLED_CORPUS)
         for label in (labels[number % len(labels)],)
     )
-    settings = dataclasses.replace(plan.settings, support=Support.TOP_K, batch_size=1)
-    decoder = Decoder(model, PublicMechanism(settings), stop, rows=performance.rows, randomness=SystemRandomness())
     texts = []
-    for number, text in enumerate(decoder.run(works), start=1):
+    for number, text in enumerate(_public_decoder(model, plan, stop, performance).run(works), start=1):
         progress.stage("sampling a public corpus from the model", number / SAMPLED_CORPUS)
         texts.append(text.text)
     return texts
@@ -476,8 +478,8 @@ def _decode(
     first, shown = _first_places(directory, BOOTSTRAP * count), {}
     if count:
         yield from decoder.run(_works(directory, table, config, prompts, first, {}))
-        shown = _examples(directory, first, count)
-    rest = {(batch.batch, place) for batch in directory.batches() for place in range(batch.texts)} - first
+        shown = {cell: choose_examples(own, count) for cell, own in _texts_by_cell(directory, first).items()}
+    rest = _all_places(directory) - first
     yield from decoder.run(_works(directory, table, config, prompts, rest, shown))
 
 
@@ -497,12 +499,8 @@ def _expand(
     if not config.expand:
         return
     batches, cells, committed = directory.batches(), directory.cells(), directory.texts()
-    cell_of_batch = {batch.batch: batch.cell for batch in batches}
     done = {(text.batch, text.position) for text in committed}
-    released: dict[int, list[str]] = {}
-    for text in committed:
-        if text.batch in cell_of_batch:
-            released.setdefault(cell_of_batch[text.batch], []).append(text.text)
+    released = _texts_by_cell(directory, _all_places(directory))
 
     def works() -> Iterator[BatchWork]:
         for cell, counts in enumerate(allot_texts(cells, config.expand, None)):
@@ -515,9 +513,7 @@ def _expand(
                     prefix, start = tuple(prompts.prefix(label, shown)), tuple(prompts.start(label))
                     yield BatchWork(len(batches) + cell, prefix, start, (), (place,))
 
-    settings = dataclasses.replace(plan.settings, support=Support.TOP_K, batch_size=1)
-    decoder = Decoder(model, PublicMechanism(settings), stop, rows=performance.rows, randomness=SystemRandomness())
-    yield from decoder.run(works())
+    yield from _public_decoder(model, plan, stop, performance).run(works())
 
 
 def _first_places(directory: RunDirectory, count: int) -> set[tuple[int, int]]:
@@ -530,14 +526,19 @@ def _first_places(directory: RunDirectory, count: int) -> set[tuple[int, int]]:
     }
 
 
-def _examples(directory: RunDirectory, first: set[tuple[int, int]], count: int) -> dict[int, list[str]]:
-    """For each cell with first texts, those of them that its other texts see."""
+def _all_places(directory: RunDirectory) -> set[tuple[int, int]]:
+    """Every (batch, position) that private records have a say in."""
+    return {(batch.batch, place) for batch in directory.batches() for place in range(batch.texts)}
+
+
+def _texts_by_cell(directory: RunDirectory, places: set[tuple[int, int]]) -> dict[int, list[str]]:
+    """The committed texts of these places, by cell and in order."""
     cell_of_batch = {batch.batch: batch.cell for batch in directory.batches()}
     texts: dict[int, list[str]] = {}
     for text in directory.texts():
-        if (text.batch, text.position) in first:
+        if (text.batch, text.position) in places:
             texts.setdefault(cell_of_batch[text.batch], []).append(text.text)
-    return {cell: choose_examples(own, count) for cell, own in texts.items()}
+    return texts
 
 
 def _works(
