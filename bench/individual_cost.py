@@ -38,10 +38,10 @@ class Watching(IndividualMeanMechanism):
 
     grid = np.geomspace(0.25, 10, 24)
 
-    def law(self, private, public, allowed, allowance=None):
-        law = super().law(private, public, allowed, allowance)
+    def law(self, private, public, support, allowance=None):
+        law = super().law(private, public, support, allowance)
         self.paid.append(law.charges)
-        wide = clip_differences(np.take(private, law.support, axis=1), public[law.support], 1e6)
+        wide = clip_differences(private, public[support], 1e6)
         self.cut.append([float(np.maximum(np.abs(wide) - clip, 0).mean()) for clip in self.grid])
         return law
 

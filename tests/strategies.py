@@ -40,7 +40,13 @@ def law_of(mechanism: TokenMechanism, rows: Any, public: Any) -> Law:
     """The law for rows given as any nested sequence, with every id allowed."""
     public = np.asarray(public, dtype=np.float32)
     private = np.asarray(rows, dtype=np.float32).reshape(-1, len(public))
-    return mechanism.law(private, public, np.arange(len(public)))
+    return step_law(mechanism, private, public)
+
+
+def step_law(mechanism: TokenMechanism, private: Any, public: Any, allowance: Any = None) -> Law:
+    """The law for logits float32 [n, V] and [V], with every id allowed."""
+    support = mechanism.support(public, np.arange(len(public)))
+    return mechanism.law(private[:, support], public, support, allowance)
 
 
 def removals(rows: npt.NDArray[np.float32]) -> Iterator[npt.NDArray[np.float32]]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from plainchant.aggregation import Float64Array, IndexArray
-from plainchant.mechanisms import TokenMechanism, step
+from plainchant.mechanisms import TokenMechanism, draw
 from plainchant.models import LanguageModel, Rows
 from plainchant.randomness import RandomSource
 
@@ -177,21 +177,23 @@ class Decoder:
     def _step(self, active: Sequence[_Session]) -> list[tuple[_Session, FinishedText]]:
         # spec 4.1: the public rows in a pass of their own, before the private ones
         public_logits = self._model.step([(s.public, s.last) for s in active if s.public is not None])
-        private_logits = self._model.step([(s.private, s.last) for s in active if s.private is not None])
+        publics = [logits[0] for logits in public_logits] or [None] * len(active)
+        early = [len(s.tokens) < self._stop.min_tokens for s in active]
+        supports = [
+            self._mechanism.support(public, self._allowed_early if soon else self._allowed)
+            for public, soon in zip(publics, early, strict=True)
+        ]
+        private = [(s.private, s.last) for s in active if s.private is not None]
+        private_logits = self._model.step(private, supports) if private else []
         self.steps += len(active)
-        empty = np.empty((0, self._model.vocabulary_size), dtype=np.float32)
         finished = []
         for place, session in enumerate(active):
-            early = len(session.tokens) < self._stop.min_tokens
             steps_left = len(session.positions) * self._stop.max_tokens - len(session.tokens) + session.work.later
-            result = step(
-                self._mechanism,
-                private_logits[place] if private_logits else empty,
-                public_logits[place][0] if public_logits else None,
-                self._allowed_early if early else self._allowed,
-                self._randomness,
-                self._mechanism.allowance(session.spent, steps_left),
-            )
+            support = supports[place]
+            rows = private_logits[place] if private_logits else np.empty((0, len(support)), dtype=np.float32)
+            allowance = self._mechanism.allowance(session.spent, steps_left)
+            law = self._mechanism.law(rows, publics[place], support, allowance)
+            result = draw(self._mechanism, law, self._randomness)
             session.tokens.append(result.token)
             if result.charges is not None:
                 session.spent += result.charges

@@ -137,19 +137,30 @@ class TokenMechanism(Protocol):
             steps_left: the most steps that the batch still has, this one included: a function of released text only.
         """
 
+    def support(self, public: Float32Array | None, allowed: IndexArray) -> IndexArray:
+        """The tokens that may be sampled at this step (spec 4.2).
+
+        Args:
+            public: logits of the prompt without any record, float32 [V], or None where not needed.
+            allowed: ids that may be released at this step, sorted: a function of released text only.
+
+        Returns:
+            Sorted token ids, int64 [|S|].
+        """
+
     def law(
         self,
         private: Float32Array,
         public: Float32Array | None,
-        allowed: IndexArray,
+        support: IndexArray,
         allowance: Float64Array | None = None,
     ) -> "Law":
         """What a token of this step is drawn from.
 
         Args:
-            private: logits of the batch's contexts, float32 [n, V]; n is secret and may be 0.
+            private: logits of the batch's contexts on the support, float32 [n, |S|]; n is secret and may be 0.
             public: logits of the same prompt without any record, float32 [V], or None where not needed.
-            allowed: ids that may be released at this step, sorted: a function of released text only.
+            support: from `support`.
             allowance: from `allowance`.
         """
 
@@ -157,16 +168,8 @@ class TokenMechanism(Protocol):
         """(ε_t, ρ_t) of having drawn `law.support[index]`."""
 
 
-def step(
-    mechanism: TokenMechanism,
-    private: Float32Array,
-    public: Float32Array | None,
-    allowed: IndexArray,
-    randomness: RandomSource,
-    allowance: Float64Array | None = None,
-) -> StepResult:
-    """Draws one token by a mechanism and counts its cost; arguments as for `TokenMechanism.law`."""
-    law = mechanism.law(private, public, allowed, allowance)
+def draw(mechanism: TokenMechanism, law: "Law", randomness: RandomSource) -> StepResult:
+    """Draws one token and counts its cost."""
     index = sample(law.scores, randomness)
     return StepResult(int(law.support[index]), *mechanism.cost(law, index), law.charges)
 
@@ -191,13 +194,10 @@ class Law:
     charges: Float64Array | None = None
 
 
-def _on_support(
-    settings: TokenSettings, private: Float32Array, public: Float32Array | None, allowed: IndexArray
-) -> tuple[IndexArray, Float32Array, Float64Array | float, Float32Array]:
-    """The support, the clipped rows on it, what the aggregate is added to, and what an empty batch yields."""
-    margin = 2 * settings.clip / settings.batch_size
-    support = support_indices(settings.support, public, allowed, k=settings.k, margin=margin)
-    rows = np.take(private, support, axis=1)
+def _clipped(
+    settings: TokenSettings, private: Float32Array, public: Float32Array | None, support: IndexArray
+) -> tuple[Float32Array, Float64Array | float, Float32Array]:
+    """The clipped rows on the support, what the aggregate is added to, and what an empty batch yields."""
     if settings.clipping is Clipping.LOGITS:
         # an empty batch yields the public logits, clipped like any other row, where the mechanism has asked for them
         empty = (
@@ -205,13 +205,23 @@ def _on_support(
             if public is None
             else clip_logits(public[support][None], settings.clip)[0]
         )
-        return support, clip_logits(rows, settings.clip), 0.0, empty
+        return clip_logits(private, settings.clip), 0.0, empty
     if public is None:
         raise ModelError("clipping = difference: needs the public logits")
     base = public[support]
     if not np.isfinite(base).all():
         raise ModelError("the model's public logits are not finite; another dtype (float32) may help")
-    return support, clip_differences(rows, base, settings.clip), base.astype(np.float64), np.zeros_like(base)
+    return clip_differences(private, base, settings.clip), base.astype(np.float64), np.zeros_like(base)
+
+
+class _OnSupport:
+    """The support that the settings name (spec 4.2)."""
+
+    settings: TokenSettings
+
+    def support(self, public: Float32Array | None, allowed: IndexArray) -> IndexArray:
+        s = self.settings
+        return support_indices(s.support, public, allowed, k=s.k, margin=2 * s.clip / s.batch_size)
 
 
 def _log_sum_exp_with(scores: Float64Array, index: int, value: float) -> float:
@@ -232,7 +242,7 @@ def box_loss(law: Law, index: int) -> float:
 
 
 @dataclass(frozen=True)
-class MeanMechanism:
+class MeanMechanism(_OnSupport):
     """The mean of clipped logits ([Amin24]) or of clipped differences ([InvInk]), worst case ex ante (spec 4.4, 5.1).
 
     Adding or removing one context moves each coordinate of the aggregate by at most g·C/s, and ξ for numerical reasons:
@@ -265,10 +275,10 @@ class MeanMechanism:
         self,
         private: Float32Array,
         public: Float32Array | None,
-        allowed: IndexArray,
+        support: IndexArray,
         allowance: Float64Array | None = None,
     ) -> Law:
-        support, clipped, base, _ = _on_support(self.settings, private, public, allowed)
+        clipped, base, _ = _clipped(self.settings, private, public, support)
         return self._mean(support, clipped, base)
 
     def _mean(
@@ -348,13 +358,13 @@ class IndividualMeanMechanism(MeanMechanism):
         self,
         private: Float32Array,
         public: Float32Array | None,
-        allowed: IndexArray,
+        support: IndexArray,
         allowance: Float64Array | None = None,
     ) -> Law:
         if allowance is None or len(allowance) != len(private):
             raise PrivacyError("individual accounting needs the allowance of every context")
         s = self.settings
-        support, clipped, base, _ = _on_support(s, private, public, allowed)
+        clipped, base, _ = _clipped(s, private, public, support)
         if not len(clipped):
             return self._mean(support, clipped, base, np.zeros(0))
         own = clipped.max(axis=1).astype(np.float64) - clipped.min(axis=1)
@@ -370,7 +380,7 @@ class IndividualMeanMechanism(MeanMechanism):
 
 
 @dataclass(frozen=True)
-class MedianMechanism:
+class MedianMechanism(_OnSupport):
     """The coordinate-wise median, whose cost is what the neighbours of this batch could have changed (spec 4.4, 5.3).
 
     [Amin25]: where the contexts agree, the middle values lie close together and one context moves little.
@@ -390,11 +400,11 @@ class MedianMechanism:
         self,
         private: Float32Array,
         public: Float32Array | None,
-        allowed: IndexArray,
+        support: IndexArray,
         allowance: Float64Array | None = None,
     ) -> Law:
         s = self.settings
-        support, clipped, base, empty = _on_support(s, private, public, allowed)
+        clipped, base, empty = _clipped(s, private, public, support)
         box = median_box(clipped, s.clip, empty)
 
         def scores(values: Float32Array, slack: float) -> Float64Array:
@@ -408,7 +418,7 @@ class MedianMechanism:
 
 
 @dataclass(frozen=True)
-class PublicMechanism:
+class PublicMechanism(_OnSupport):
     """The public model by itself: no private context, ρ = 0 (spec 5.5)."""
 
     settings: TokenSettings
@@ -424,14 +434,12 @@ class PublicMechanism:
         self,
         private: Float32Array,
         public: Float32Array | None,
-        allowed: IndexArray,
+        support: IndexArray,
         allowance: Float64Array | None = None,
     ) -> Law:
         if public is None:
             raise ModelError("the public mechanism needs the public logits")
-        s = self.settings
-        support = support_indices(s.support, public, allowed, k=s.k, margin=0.0)
-        scores = public[support].astype(np.float64) / s.temperature
+        scores = public[support].astype(np.float64) / self.settings.temperature
         return Law(support, scores, scores, scores)
 
     def cost(self, law: Law, index: int) -> tuple[float, float]:

@@ -5,7 +5,7 @@ import itertools
 
 import numpy as np
 import pytest
-from strategies import probabilities, renyi, settings
+from strategies import probabilities, renyi, settings, step_law
 
 from plainchant.accounting import ex_post, ville_bound
 from plainchant.aggregation import Clipping
@@ -52,7 +52,7 @@ def walk(mechanism, data):
     steps = {}
     for prefix in (p for length in range(T) for p in itertools.product(range(V), repeat=length)):
         private, public = logits_after(data, prefix)
-        law = mechanism.law(private, public, np.arange(V))
+        law = step_law(mechanism, private, public)
         costs = dict(zip(law.support.tolist(), (mechanism.cost(law, i) for i in range(len(law.support))), strict=True))
         steps[prefix] = probabilities(law, V), costs
     p = np.array([np.prod([steps[y[:t]][0][y[t]] for t in range(T)]) for y in OUTPUTS])
@@ -104,14 +104,14 @@ def test_median_every_output_stays_within_its_loss_and_villes_bound(changes):
 
 
 class DividesByN(MeanMechanism):
-    def law(self, private, public, allowed):
+    def law(self, private, public, support, allowance=None):
         true_size = dataclasses.replace(self.settings, batch_size=max(1, len(private)))
-        return MeanMechanism(true_size).law(private, public, allowed)
+        return MeanMechanism(true_size).law(private, public, support)
 
 
 class NarrowBox(MedianMechanism):
-    def law(self, private, public, allowed):
-        law = super().law(private, public, allowed)
+    def law(self, private, public, support, allowance=None):
+        law = super().law(private, public, support)
         low, high = law.scores - (law.scores - law.low) / 2, law.scores + (law.high - law.scores) / 2
         return dataclasses.replace(law, low=low, high=high)
 
@@ -145,7 +145,7 @@ def individual_walk(mechanism, data, forgets_after=None):
     for prefix in (p for length in range(T) for p in itertools.product(range(V), repeat=length)):
         private, public = logits_after(data, prefix)
         paid = spent[prefix] * (0 if len(prefix) == forgets_after else 1)
-        law = mechanism.law(private, public, np.arange(V), mechanism.allowance(paid, T - len(prefix)))
+        law = step_law(mechanism, private, public, mechanism.allowance(paid, T - len(prefix)))
         steps[prefix] = probabilities(law, V)
         for token in range(V):
             # a step may cost more for one token than for another only through what follows
@@ -187,13 +187,13 @@ def test_individual_the_filter_bites_in_the_middle_of_a_text_and_never_overspend
 class AsOthersDecide(IndividualMeanMechanism):
     """Broken: everybody takes part as far as the one who can afford least."""
 
-    def law(self, private, public, allowed, allowance=None):
-        law = super().law(private, public, allowed, allowance)
+    def law(self, private, public, support, allowance=None):
+        law = super().law(private, public, support, allowance)
         if not len(private):
             return law
-        free = super().law(private, public, allowed, np.full(len(private), 1e9))
+        free = super().law(private, public, support, np.full(len(private), 1e9))
         weight = np.sqrt(np.min(law.charges / np.maximum(free.charges, 1e-12)))
-        empty = super().law(private[:0], public, allowed, np.zeros(0))
+        empty = super().law(private[:0], public, support, np.zeros(0))
         return dataclasses.replace(
             free, scores=empty.scores + weight * (free.scores - empty.scores), charges=law.charges
         )

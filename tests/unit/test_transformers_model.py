@@ -17,6 +17,7 @@ from tokenizers.decoders import ByteLevel as ByteLevelDecoder
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.processors import TemplateProcessing
+from torch.nn.functional import linear
 from transformers import (
     AutoModelForCausalLM,
     Gemma2Config,
@@ -129,6 +130,41 @@ def test_cached_rows_equal_the_plain_forward_pass(model: TransformersModel) -> N
             np.testing.assert_allclose(ours, plain(model, [*prefix, *suffix, *tail[: step + 1]]), atol=1e-4)
     with pytest.raises(ModelError, match="room"):
         model.step([(rows, 7)])
+
+
+def test_the_head_on_a_support_equals_the_whole_head(model: TransformersModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    prefix = model.prefill(some(0, 6))
+    groups = [model.open_rows(prefix, suffixes, room=1) for suffixes in ([some(1, 3), []], [], [some(2, 9)] * 3)]
+    steps = [(rows, 7) for rows in groups]
+    whole = model.step(steps)
+    supports = [np.array([3, 70, 299]), np.array([0, 1]), np.arange(90, 130)]
+    seen = []
+    monkeypatch.setattr(backend, "linear", lambda *given: seen.append(given[1].shape[0]) or linear(*given))
+    for rows in groups:
+        rows.rewind()
+    parts = model.step(steps, supports)
+    assert seen == [3, 40]
+    for part, logits, ids in zip(parts, whole, supports, strict=True):
+        assert part.shape == (len(logits), len(ids)) and part.dtype == np.float32
+        np.testing.assert_allclose(part, logits[:, ids], atol=1e-4)
+
+
+def test_a_model_that_mixes_its_logits_keeps_the_whole_head() -> None:
+    raw = make_raw(CONFIGS["llama"]())
+    own = raw.forward
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        answer = own(*args, **kwargs)
+        answer.logits = answer.logits - answer.logits.mean(-1, keepdim=True)
+        return answer
+
+    raw.forward = forward
+    model = TransformersModel("mixing", raw, make_tokenizer())
+    rows = model.open_rows(model.prefill(some(0, 6)), [some(1, 3), []], room=1)
+    (whole,) = model.step([(rows, 7)])
+    rows.rewind()
+    (part,) = model.step([(rows, 7)], [np.array([3, 70])])
+    np.testing.assert_allclose(part, whole[:, [3, 70]], atol=1e-6)
 
 
 def test_an_empty_prompt_is_a_prompt(model: TransformersModel) -> None:
@@ -412,7 +448,8 @@ def filtered_movement(
         for place, token in enumerate(forced):
             public_logits = model.step([(public, token)])[0][0]
             allowance = mechanism.allowance(spent, len(forced) - place)
-            law = mechanism.law(model.step([(rows, token)])[0], public_logits, allowed, allowance)
+            support = mechanism.support(public_logits, allowed)
+            law = mechanism.law(model.step([(rows, token)], [support])[0], public_logits, support, allowance)
             assert law.charges is not None
             spent = spent + law.charges
             found.append(law)

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float32]
+IndexArray = npt.NDArray[np.int64]
 
 
 class Rows(Protocol):
@@ -71,9 +72,15 @@ class LanguageModel(Protocol):
         Suffixes may be empty and of different lengths, and there may be none at all.
         """
 
-    def step(self, groups: Sequence[tuple[Rows, int]]) -> list[FloatArray]:
+    def step(
+        self, groups: Sequence[tuple[Rows, int]], supports: Sequence[IndexArray] | None = None
+    ) -> list[FloatArray]:
         """One forward pass: appends one token to every row of each group.
 
+        Args:
+            groups: rows, and the token that each of them reads.
+            supports: for each group the ids whose logits are wanted, int64 [|S|]; None for all of them.
+
         Returns:
-            For each group the next-token logits, float32 [n, V].
+            For each group the next-token logits, float32 [n, |S|] or [n, V].
         """

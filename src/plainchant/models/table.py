@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from plainchant.errors import ModelError
-from plainchant.models import FloatArray, Rows
+from plainchant.models import FloatArray, IndexArray, Rows
 
 Tokens = tuple[int, ...]
 
@@ -105,8 +105,10 @@ class TableModel:
             )
         return TableRows(prompts, room)
 
-    def step(self, groups: Sequence[tuple[Rows, int]]) -> list[FloatArray]:
-        """Appends one token to every row of each group; for each group the logits, float32 [n, V].
+    def step(
+        self, groups: Sequence[tuple[Rows, int]], supports: Sequence[IndexArray] | None = None
+    ) -> list[FloatArray]:
+        """Appends one token to every row of each group; for each group the logits, float32 [n, |S|] or [n, V].
 
         Raises:
             ModelError: a group has no room left.
@@ -121,4 +123,4 @@ class TableModel:
             logits.append(np.array(found, dtype=np.float32).reshape(rows.count, self.vocabulary_size))
         self.forward_passes += any(rows.count for rows, _ in groups)
         self.row_steps += sum(rows.count for rows, _ in groups)
-        return logits
+        return logits if supports is None else [x[:, ids] for x, ids in zip(logits, supports, strict=True)]

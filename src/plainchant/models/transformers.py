@@ -22,15 +22,19 @@ import numpy as np
 import torch
 import transformers
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import linear, scaled_dot_product_attention
 from transformers.utils import logging as transformers_logging
 
 from plainchant.errors import ConfigError, MissingDependencyError, ModelError
-from plainchant.models import FloatArray, Rows
+from plainchant.models import FloatArray, IndexArray, Rows
 
 EMBEDDED_MODEL = "gemma-3-270m"
 NUMERICAL_SLACK = {"float32": 1e-3}
 """xi of spec 7 by dtype, measured over batch shapes and lengths; a dtype that is not listed is refused."""
+
+HEAD_TOLERANCE = 1e-4
+"""Nats by which a logit may differ between the head on a support and the whole head; a model that differs more keeps
+the whole one."""
 
 _PREFILL_TOKENS = 2_000  # tokens of one prefill pass: bounds its memory, costs no speed
 _DEFAULT_CONTEXT = 2_048
@@ -118,9 +122,16 @@ class _Segment:
 
 @dataclass(eq=False)
 class _Pass:
-    """What one forward pass tells the attention function, and the sliding windows that the layers asked for."""
+    """What one forward pass tells the attention function and the head, and the sliding windows that layers asked for.
+
+    Attributes:
+        segments: who is in the pass.
+        supports: for each segment the ids whose logits are wanted, int64 [|S|]; None for all.
+        windows: the sliding window of each layer.
+    """
 
     segments: list[_Segment]
+    supports: list[Tensor] | None = None
     windows: dict[int, int | None] = field(default_factory=dict)
 
 
@@ -218,8 +229,10 @@ class TransformersModel:
         self.start_tokens = _start_tokens(tokenizer)
         # Padding after a row's end is a token like any other: it is masked, then overwritten.
         self._filler = next((i for i in range(self.vocabulary_size) if i not in self.special), 0)
+        self._restricted = False
         with _quiet():
             self._check()
+            self._restrict()
 
     def encode(self, text: str, *, trusted: bool) -> list[int]:
         """Token ids of a text, without `start_tokens`.
@@ -292,31 +305,43 @@ class TransformersModel:
         return TransformersRows(cache, lengths, start + longest)
 
     @torch.inference_mode()
-    def step(self, groups: Sequence[tuple[Rows, int]]) -> list[FloatArray]:
+    def step(
+        self, groups: Sequence[tuple[Rows, int]], supports: Sequence[IndexArray] | None = None
+    ) -> list[FloatArray]:
         """One forward pass: appends one token to every row of each group.
 
         Returns:
-            For each group the next-token logits, float32 [n, V]: views of one array.
+            For each group the next-token logits, float32 [n, |S|], or [n, V] as views of one array. Where the supports
+            are small, the head multiplies by nothing else.
 
         Raises:
             ModelError: a group has no room left.
         """
-        segments, tokens = [], []
+        segments, tokens, asked = [], [], []
         ours = [(cast("TransformersRows", rows), token) for rows, token in groups]
-        for rows, token in ours:
+        small = (
+            self._restricted and supports is not None and 2 * max(map(len, supports), default=0) < self.vocabulary_size
+        )
+        for place, (rows, token) in enumerate(ours):
             if rows._longest >= rows._cache.capacity:
                 raise ModelError("the rows have no room for another token; open them with a larger room")
             if rows.count:
                 every = torch.arange(rows.count, device=self._device)
                 segments.append(_Segment(rows._cache, every, rows._lengths[:, None], rows._longest + 1, whole=True))
                 tokens.append(torch.full((rows.count, 1), token, device=self._device))
+                if small and supports is not None:
+                    asked.append(torch.from_numpy(supports[place]).to(self._device))
         logits = np.empty((0, self.vocabulary_size), dtype=np.float32)
         if segments:
-            logits = self._forward(self._model, segments, torch.cat(tokens)).logits[:, 0].float().cpu().numpy()
+            found = self._forward(self._model, segments, torch.cat(tokens), asked if small else None)
+            logits = found.logits[:, 0].float().cpu().numpy()
         answers, first = [], 0
-        for rows, _ in ours:
+        for place, (rows, _) in enumerate(ours):
             rows._lengths, rows._longest = rows._lengths + 1, rows._longest + 1
-            answers.append(logits[first : (first := first + rows.count)])
+            own = logits[first : (first := first + rows.count)]
+            if supports is not None:
+                own = own[:, : len(supports[place])] if small else np.take(own, supports[place], axis=1)
+            answers.append(own)
         return answers
 
     def _fill(self, cache: _Cache, rows: Sequence[int], texts: Sequence[Sequence[int]], start: int) -> None:
@@ -331,9 +356,11 @@ class TransformersModel:
             self._forward(self._model.base_model, [_Segment(cache, where, positions, stop, whole=False)], piece)
             start = stop
 
-    def _forward(self, module: Any, segments: list[_Segment], tokens: Tensor) -> Any:
+    def _forward(
+        self, module: Any, segments: list[_Segment], tokens: Tensor, supports: list[Tensor] | None = None
+    ) -> Any:
         """Runs the model, or its body without the head, on tokens [rows, q] of all segments."""
-        current = _Pass(segments)
+        current = _Pass(segments, supports)
         self._windows = current.windows  # and not the segments: their caches must not outlive their owners
         token = _PASS.set(current)
         try:
@@ -341,6 +368,46 @@ class TransformersModel:
             return module(input_ids=tokens, position_ids=positions, use_cache=False)
         finally:
             _PASS.reset(token)
+
+    @torch.inference_mode()
+    def _restrict(self) -> None:
+        """Lets the head multiply by the rows of a support only, if that yields what the whole head does.
+
+        What a model does to its logits afterwards (soft-capping, scales) is left to the model, and checked with it.
+        """
+        head: Any = self._model.get_output_embeddings()
+        if not _is_plain_linear(head):
+            return
+        whole = head.forward
+
+        def forward(hidden: Tensor) -> Any:
+            current = _PASS.get(None)
+            if current is None or current.supports is None:
+                return whole(hidden)
+            logits = hidden.new_zeros(*hidden.shape[:-1], max(map(len, current.supports)))
+            first = 0
+            for segment, ids in zip(current.segments, current.supports, strict=True):
+                here = slice(first, first := first + len(segment.rows))
+                bias = None if head.bias is None else head.bias[ids]
+                logits[here, ..., : len(ids)] = linear(hidden[here], head.weight[ids], bias)
+            return logits
+
+        head.forward = forward
+        self._restricted = True
+        prompt = [*self.start_tokens, *self.encode(_PROBE, trusted=False)][:8]
+        rows = [self.open_rows(self.prefill(prompt), [[], prompt[-2:]], room=1) for _ in range(2)]
+        last = prompt[-1] if prompt else self._filler
+        ids = np.arange(0, self.vocabulary_size, max(3, self.vocabulary_size // 100), dtype=np.int64)
+        supports, groups = [ids, ids[::2]], [(own, last) for own in rows]
+        parts = self.step(groups, supports)
+        for own in rows:
+            own.rewind()
+        wholes = self.step(groups)
+        differences = [
+            float(np.abs(part - logits[:, own]).max())
+            for part, logits, own in zip(parts, wholes, supports, strict=True)
+        ]
+        self._restricted = max(differences) <= HEAD_TOLERANCE
 
     def _require(self, capacity: int) -> None:
         if capacity > self.context_length:
@@ -387,6 +454,10 @@ class TransformersModel:
                 f"model {self.name!r}: its architecture is not supported, cached logits differ by {difference:.2g} "
                 f"(allowed: {self.numerical_slack:g}) or attention is not transformers' interface; use another model"
             )
+
+
+def _is_plain_linear(head: Any) -> bool:
+    return type(head) is torch.nn.Linear
 
 
 def _slack(dtype: str) -> float:
