@@ -22,11 +22,16 @@ _HOMES = {
     "Run": "synthesis",
     "SyntheticText": "synthesis",
     "synthesize": "synthesis",
+    "evaluate": "evaluation",
+    "compare": "evaluation",
+    "Evaluation": "evaluation",
+    "Figure": "evaluation",
     "PlainchantError": "errors",
     "ConfigError": "errors",
     "DataError": "errors",
     "PrivacyError": "errors",
     "RunError": "errors",
+    "GateError": "errors",
     "ModelError": "errors",
 }
 __all__ = sorted(_HOMES)

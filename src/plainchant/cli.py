@@ -9,7 +9,7 @@ import traceback
 import typing
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,10 +17,13 @@ from plainchant import accounting
 from plainchant.aggregation import Clipping, Support
 from plainchant.config import Accounting, Method, PerformanceOptions, PromptConfig, SynthesisConfig, parse_config
 from plainchant.console import Console
-from plainchant.errors import ConfigError, PlainchantError, PrivacyError
-from plainchant.mechanisms import MeanMechanism, TokenSettings
+from plainchant.errors import ConfigError, GateError, PlainchantError, PrivacyError
+from plainchant.mechanisms import MeanMechanism, SparseMeanMechanism, TokenSettings
 from plainchant.planning import Plan, smallest_batch
 from plainchant.planning import plan as make_plan
+
+if TYPE_CHECKING:
+    from plainchant.evaluation import Figure
 
 INTERRUPTED = 130
 
@@ -68,7 +71,10 @@ def main() -> None:
     plainchant plan CONFIG          what a run would guarantee and write; reads no private data
     plainchant run CONFIG --data FILE --out DIR
 
-    Exit codes: 0 done, 1 failure, 2 usage or configuration, 3 refused for privacy, 130 interrupted (resumable).
+    plainchant evaluate DIR --real FILE
+
+    Exit codes: 0 done, 1 failure, 2 usage or configuration, 3 refused for privacy, 4 a gate of evaluate or audit
+    failed, 130 interrupted (resumable).
     """
 
 
@@ -290,6 +296,9 @@ def show_plan(console: Console, plan: Plan) -> None:
         ("clip, temperature", f"{settings.clip:.4g} nats, {settings.temperature:g}"),
         ("texts", f"{config.texts} of at most {_count(config.max_tokens, 'token')}"),
     ]  # fmt: skip
+    if isinstance(plan.mechanism, SparseMeanMechanism):
+        private = _count(plan.mechanism.private_tokens, "token")
+        rows.append(("sparse vector", f"at most {private} of a text from the records, all others by the public model"))
     if plan.texts_per_batch is not None:
         rows += [
             (
@@ -491,6 +500,105 @@ def status(console: Console, directory: Path) -> None:
     if cells:
         console.grid(("label", "centre", "noisy size", "batches"), [tuple(cell.values()) for cell in cells])
     console.result(document, f"{len(texts)}/{document['texts_planned']}")
+
+
+_REAL = click.option(
+    "--real",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="The real table, as for run --data; it is split in two halves for training and testing.",
+)
+_LIMIT = click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    default=5_000,
+    show_default=True,
+    help="So many real texts are looked at, at most, drawn at random.",
+)
+
+
+@main.command()
+@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+@_REAL
+@_LIMIT
+@click.option("--min-mauve", type=float, help="Exit with 4 where MAUVE is below this.")
+@click.option(
+    "--min-accuracy",
+    type=float,
+    help="Exit with 4 where a classifier trained on the synthetic texts is right less often than this.",
+)
+@_formatted
+def evaluate(
+    console: Console, directory: Path, real: Path, limit: int, min_mauve: float | None, min_accuracy: float | None
+) -> None:
+    """Whether a run's texts look like the real ones, and whether one can train on them.
+
+    Reads private data, and its figures are not private: they are shown here and written to DIR/private alone. Every
+    figure has a 95 % interval, and both sides of a comparison have the same number of texts.
+    """
+    from plainchant.evaluation import ACCURACY, EXPLANATIONS, MAUVE, NOTE, ON_SYNTHETIC
+    from plainchant.evaluation import evaluate as measure
+    from plainchant.store import RunDirectory
+
+    run = RunDirectory.open(directory)
+    console.warn(NOTE)
+    with console.progress() as progress:
+        found = measure(run, real, limit=limit, progress=functools.partial(progress.stage, "embedding the real texts"))
+    path = run.write_private("evaluation.json", found.as_dict())
+    for group, figures in found.groups.items():
+        console.say("")
+        console.grid(
+            (group, "value (95 % interval)", ""),
+            [(name, str(figure), EXPLANATIONS.get(name, "")) for name, figure in figures.items()],
+        )
+    console.say(f"\n{found.compared} texts on each side; written to {path}")
+    mauve = found.figure(MAUVE)
+    console.result(found.as_dict(), str(mauve))
+    _gate("min-mauve", mauve, min_mauve)
+    _gate("min-accuracy", found.figure(f"{ACCURACY}, {ON_SYNTHETIC}"), min_accuracy)
+
+
+def _gate(option: str, figure: "Figure | None", bound: float | None) -> None:
+    """Raises GateError where a figure is missing or on the wrong side of its bound."""
+    if bound is None:
+        return
+    if figure is None:
+        raise GateError(f"--{option} {bound:g}: there is no such figure here; it needs labels")
+    if figure.value < bound if option.startswith("min") else figure.value > bound:
+        raise GateError(f"--{option} {bound:g}: the figure is {figure.value:.4g}")
+
+
+@main.command()
+@click.argument("directories", metavar="DIR...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@_REAL
+@_LIMIT
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("comparison"),
+    show_default=True,
+    help="Where comparison.json, comparison.md and the plots go.",
+)
+@_formatted
+def compare(console: Console, directories: tuple[Path, ...], real: Path, limit: int, out: Path) -> None:
+    """Several runs on the same table side by side: usefulness against privacy.
+
+    Every run is taken with as many texts as the smallest has. An ε that was promised before a run and one that was
+    measured after it are different things and stand in columns, and plots, of their own. Reads private data: nothing
+    here is private.
+    """
+    from plainchant.evaluation import NOTE
+    from plainchant.evaluation import compare as measure
+    from plainchant.report import comparison_table, write_comparison
+
+    console.warn(NOTE)
+    with console.progress() as progress:
+        found = measure(directories, real, limit=limit, progress=functools.partial(progress.stage, "comparing"))
+    columns, rows = comparison_table(found)
+    console.grid(columns, rows)
+    paths = write_comparison(out, found)
+    console.say(f"\n{found[0].evaluation.compared} texts of each run; written to {', '.join(map(str, paths))}")
+    console.result({"note": NOTE, "runs": [run.as_dict() for run in found]}, str(out))
 
 
 @main.command()

@@ -91,6 +91,7 @@ class Parts(_Frozen):
     guidance: float
     batch_size: int | Literal["auto"]
     released_examples: int
+    public_threshold: float | None
 
 
 _AMIN = {
@@ -103,13 +104,15 @@ _AMIN = {
     "guidance": 1.0,
     "batch_size": "auto",
     "released_examples": 0,
+    "public_threshold": 0.5,
 }
-_CLUSTERED_MEAN = _AMIN | {"clusters": Clusters.PUBLIC_CENTRES}
+_CLUSTERED_MEAN = _AMIN | {"clusters": Clusters.PUBLIC_CENTRES, "public_threshold": None}
 _INVISIBLEINK = _AMIN | {
     "support": Support.TOP_K_PLUS,
     "clipping": Clipping.DIFFERENCE,
     "clip": "auto",
     "batch_size": 16,
+    "public_threshold": None,
 }
 PRESETS: Mapping[Method, Parts] = {
     Method.AMIN2024: Parts.model_validate(_AMIN),
@@ -207,6 +210,13 @@ public or non-private."""
     """Clip norm in nats, or auto: what the budget allows for the texts wished (means of differences)."""
     guidance: float | None = Field(None, gt=0, allow_inf_nan=False)
     """How far to go away from the public model, 1 is all the way to the mean (clipping by difference)."""
+    public_threshold: float | None = Field(None, gt=0, le=2)
+    """Sparse vector: where the batch's prediction is nearer to the public one than this (L1 distance, with noise), \
+the token is the public model's and free; worst-case means only."""
+    public_noise: float = Field(0.2, gt=0, allow_inf_nan=False)
+    """Scale of the noise of that comparison."""
+    private_tokens: int | None = Field(None, ge=1)
+    """The most tokens of a text in which records have a say, with public_threshold; unset: half of max_tokens."""
     temperature: float = Field(1.0, gt=0, allow_inf_nan=False)
     """Temperature of sampling."""
     batch_size: int | Literal["auto"] | None = None
@@ -289,6 +299,15 @@ budget is planned for, never the guarantee."""
                 f"records_per_context = {self.records_per_context}: the median's box covers a context that comes or "
                 "goes, not one that changes; set aggregate = mean, or records_per_context = 1"
             )
+        if parts.public_threshold is not None and parts.accounting is not Accounting.WORST_CASE:
+            raise ConfigError(
+                f"public_threshold = {parts.public_threshold}: belongs to accounting = worst-case; elsewhere a token "
+                "that the public model predicts costs next to nothing anyway"
+            )
+        if parts.public_threshold is not None and parts.clip == "auto":
+            raise ConfigError("clip = auto: cannot be derived with public_threshold; give a number of nats")
+        if self.private_tokens is not None and self.private_tokens > self.max_tokens:
+            raise ConfigError(f"private_tokens = {self.private_tokens}: is more than max_tokens = {self.max_tokens}")
         worst_case = parts.accounting is Accounting.WORST_CASE and parts.clipping is Clipping.DIFFERENCE
         if parts.clip == "auto" and not worst_case:
             raise ConfigError(

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from plainchant.aggregation import Float64Array, IndexArray
-from plainchant.mechanisms import TokenMechanism, draw
+from plainchant.mechanisms import Gate, PublicMechanism, TokenMechanism, draw
 from plainchant.models import LanguageModel, Rows
 from plainchant.randomness import RandomSource
 
@@ -81,15 +81,16 @@ class FinishedText:
 class _Session:
     """A batch at work: its rows in the model and the text that it is writing."""
 
-    def __init__(self, work: BatchWork, private: Rows | None, public: Rows | None):
+    def __init__(self, work: BatchWork, private: Rows | None, public: Rows | None, gate: Gate | None):
         self.work = work
         self.private = private
         self.public = public
         self.positions = list(work.positions)
         self.spent = np.zeros(len(work.records)) if work.spent is None else np.array(work.spent, dtype=np.float64)
-        self.begin()
+        self.begin(gate)
 
-    def begin(self) -> None:
+    def begin(self, gate: Gate | None) -> None:
+        self.gate = gate
         self.tokens: list[int] = []
         self.loss = 0.0
         self.rho = 0.0
@@ -126,6 +127,7 @@ class Decoder:
     ):
         self._model = model
         self._mechanism = mechanism
+        self._public = PublicMechanism(mechanism.settings)
         self._stop = stop
         self._width = max(1, rows // mechanism.settings.batch_size)
         self._randomness = randomness
@@ -157,7 +159,7 @@ class Decoder:
             for session, text in finished:
                 yield text
                 if session.positions:
-                    session.begin()
+                    session.begin(self._mechanism.gate(self._randomness))
             active = [session for session in active if session.positions]
 
     def _open(self, work: BatchWork) -> _Session:
@@ -172,7 +174,7 @@ class Decoder:
             private = self._model.open_rows(prefix, [[*record, *head] for record in work.records], room=room)
         if self._mechanism.needs_public:
             public = self._model.open_rows(prefix, [head], room=room)
-        return _Session(work, private, public)
+        return _Session(work, private, public, self._mechanism.gate(self._randomness))
 
     def _step(self, active: Sequence[_Session]) -> list[tuple[_Session, FinishedText]]:
         # spec 4.1: the public rows in a pass of their own, before the private ones
@@ -192,8 +194,10 @@ class Decoder:
             support = supports[place]
             rows = private_logits[place] if private_logits else np.empty((0, len(support)), dtype=np.float32)
             allowance = self._mechanism.allowance(session.spent, steps_left)
-            law = self._mechanism.law(rows, publics[place], support, allowance)
-            result = draw(self._mechanism, law, self._randomness)
+            public = publics[place]
+            have_say = session.gate is None or (public is not None and session.gate.opens(rows, public[support]))
+            mechanism = self._mechanism if have_say else self._public
+            result = draw(mechanism, mechanism.law(rows, public, support, allowance), self._randomness)
             session.tokens.append(result.token)
             if result.charges is not None:
                 session.spent += result.charges
@@ -217,4 +221,7 @@ class Decoder:
             return None
         spent = tuple(session.spent.tolist()) if session.spent.any() else ()
         place, text = session.positions[0], text.strip()
-        return FinishedText(session.work.batch, place, text, len(tokens), finish, session.loss, session.rho, spent)
+        loss, rho = session.loss, session.rho
+        if session.gate is not None:
+            loss, rho = loss + session.gate.loss, rho + session.gate.rho
+        return FinishedText(session.work.batch, place, text, len(tokens), finish, loss, rho, spent)

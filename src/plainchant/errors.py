@@ -29,6 +29,12 @@ class RunError(PlainchantError, RuntimeError):
     """A run directory is in use, damaged, or does not belong to what it is asked to do."""
 
 
+class GateError(PlainchantError):
+    """A figure of an evaluation or an audit is on the wrong side of the bound that was asked for."""
+
+    exit_code = 4
+
+
 class ModelError(PlainchantError, RuntimeError):
     """A language model or an embedder cannot be loaded, or computes something that the guarantee cannot rest on."""
 

@@ -137,6 +137,9 @@ class TokenMechanism(Protocol):
             steps_left: the most steps that the batch still has, this one included: a function of released text only.
         """
 
+    def gate(self, randomness: RandomSource) -> "Gate | None":
+        """Opened for every text: decides at each step whether the records have a say; None where they always have."""
+
     def support(self, public: Float32Array | None, allowed: IndexArray) -> IndexArray:
         """The tokens that may be sampled at this step (spec 4.2).
 
@@ -214,10 +217,16 @@ def _clipped(
     return clip_differences(private, base, settings.clip), base.astype(np.float64), np.zeros_like(base)
 
 
-class _OnSupport:
-    """The support that the settings name (spec 4.2)."""
+class _Base:
+    """What most mechanisms share: the support that the settings name (spec 4.2), no budgets, no gate."""
 
     settings: TokenSettings
+
+    def allowance(self, spent: Float64Array, steps_left: int) -> Float64Array | None:
+        return None
+
+    def gate(self, randomness: RandomSource) -> "Gate | None":
+        return None
 
     def support(self, public: Float32Array | None, allowed: IndexArray) -> IndexArray:
         s = self.settings
@@ -242,7 +251,7 @@ def box_loss(law: Law, index: int) -> float:
 
 
 @dataclass(frozen=True)
-class MeanMechanism(_OnSupport):
+class MeanMechanism(_Base):
     """The mean of clipped logits ([Amin24]) or of clipped differences ([InvInk]), worst case ex ante (spec 4.4, 5.1).
 
     Adding or removing one context moves each coordinate of the aggregate by at most g·C/s, and ξ for numerical reasons:
@@ -267,9 +276,6 @@ class MeanMechanism(_OnSupport):
         s = self.settings
         moved = s.contexts_moved * 2 * s.guidance * s.clip / s.batch_size
         return bounded_range_rho((moved + 2 * s.slack) / s.temperature)
-
-    def allowance(self, spent: Float64Array, steps_left: int) -> Float64Array | None:
-        return None
 
     def law(
         self,
@@ -304,6 +310,118 @@ class MeanMechanism(_OnSupport):
             removal = np.log(np.exp(law.removals) @ probabilities) - law.removals[:, index]
             loss = max(loss, float(np.abs(removal).max()) + 2 * self.settings.slack / self.settings.temperature)
         return loss, self.worst_case
+
+
+# Distances are compared with noise on a grid of this many steps a unit, where discrete Laplace noise is exact.
+GRID = 2**32
+
+
+@dataclass(frozen=True)
+class SparseMeanMechanism(MeanMechanism):
+    """The worst-case mean with a sparse vector: what the public model predicts as the batch does is free ([Amin24]).
+
+    At each step the distance q = ‖(1/s) Σ_i softmax(φ_i/τ) − softmax(φ_0/τ)‖₁ with noise is compared with a noisy
+    threshold; below it the token comes from the public model alone, else from the batch (spec 5.4).
+
+    * One context moves q by at most 1/s, numerical movement of ξ in the logits by e^(2ξ/τ) − 1 more.
+    * An instance, from a fresh threshold up to the first distance above it, is 2Δ/σ-DP (noise σ on the threshold, 2σ on
+      the distance), hence (2Δ/σ)²/2-zCDP, whatever number of public tokens it lets pass.
+    * A text has at most `private_tokens` tokens from the batch and one more instance than that; after them it goes on
+      with the public model, and private records are not looked at.
+
+    Attributes:
+        threshold: θ, an L1 distance from 0 to 2.
+        noise: σ, the scale of the Laplace noise on the threshold.
+        private_tokens: the most tokens of a text in which records have a say.
+    """
+
+    threshold: float
+    noise: float
+    private_tokens: int
+
+    # the gate compares with the public logits whatever the support is
+    needs_public = True
+
+    def __post_init__(self) -> None:
+        for name in ("threshold", "noise", "private_tokens"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise ConfigError(f"{name} = {value}: must be a finite number > 0")
+
+    @property
+    def sensitivity(self) -> float:
+        """Δ: how far one unit, and rounding, can move the distance."""
+        s = self.settings
+        return s.contexts_moved / s.batch_size + math.expm1(2 * s.slack / s.temperature) + 1 / GRID
+
+    @property
+    def epsilon_per_instance(self) -> float:
+        """ε of one instance of the sparse vector: pure, so that it bounds every realised loss too."""
+        return 2 * self.sensitivity / self.noise
+
+    @property
+    def rho_per_instance(self) -> float:
+        """Its zCDP."""
+        return self.epsilon_per_instance**2 / 2
+
+    @property
+    def rho_per_text(self) -> float:
+        """The most that a text can cost."""
+        return self.private_tokens * (self.worst_case + self.rho_per_instance) + self.rho_per_instance
+
+    def gate(self, randomness: RandomSource) -> "Gate | None":
+        return Gate(self, randomness)
+
+
+class Gate:
+    """The sparse vector of one text. Its state is secret; nothing of it outlives the text.
+
+    Attributes:
+        instances: how many thresholds were drawn, each of which is paid for.
+    """
+
+    def __init__(self, mechanism: SparseMeanMechanism, randomness: RandomSource):
+        self._mechanism = mechanism
+        self._randomness = randomness
+        self._left = mechanism.private_tokens
+        self.instances = 0
+        self._draw()
+
+    def _draw(self) -> None:
+        scale = self._mechanism.noise * GRID
+        self._threshold = round(self._mechanism.threshold * GRID) + self._randomness.discrete_laplace(scale)
+        self.instances += 1
+
+    def opens(self, private: Float32Array, public: Float32Array) -> bool:
+        """Whether the records have a say in this token; both logits on the support."""
+        if not self._left:
+            return False
+        noise = self._randomness.discrete_laplace(2 * self._mechanism.noise * GRID)
+        if round(distance(self._mechanism.settings, private, public) * GRID) + noise < self._threshold:
+            return False
+        self._left -= 1
+        self._draw()
+        return True
+
+    @property
+    def rho(self) -> float:
+        """Σ ρ of the instances so far."""
+        return self.instances * self._mechanism.rho_per_instance
+
+    @property
+    def loss(self) -> float:
+        """A bound on their realised loss, nats."""
+        return self.instances * self._mechanism.epsilon_per_instance
+
+
+def distance(settings: TokenSettings, private: Float32Array, public: Float32Array) -> float:
+    """‖(1/s) Σ_i softmax(φ_i/τ) − softmax(φ_0/τ)‖₁, from 0 to 1 + n/s; a row that is not finite counts as nothing."""
+    together = np.zeros(private.shape[1])
+    for row in private:
+        if np.isfinite(row.max()):
+            together += np.exp(log_softmax(row.astype(np.float64) / settings.temperature))
+    base = np.exp(log_softmax(public.astype(np.float64) / settings.temperature))
+    return float(np.abs(together / settings.batch_size - base).sum())
 
 
 @dataclass(frozen=True)
@@ -380,7 +498,7 @@ class IndividualMeanMechanism(MeanMechanism):
 
 
 @dataclass(frozen=True)
-class MedianMechanism(_OnSupport):
+class MedianMechanism(_Base):
     """The coordinate-wise median, whose cost is what the neighbours of this batch could have changed (spec 4.4, 5.3).
 
     [Amin25]: where the contexts agree, the middle values lie close together and one context moves little.
@@ -392,9 +510,6 @@ class MedianMechanism(_OnSupport):
     # an empty batch falls back to the public model, and whether a batch is empty must not show in the work done
     needs_public = True
     rho_per_token = None
-
-    def allowance(self, spent: Float64Array, steps_left: int) -> Float64Array | None:
-        return None
 
     def law(
         self,
@@ -418,7 +533,7 @@ class MedianMechanism(_OnSupport):
 
 
 @dataclass(frozen=True)
-class PublicMechanism(_OnSupport):
+class PublicMechanism(_Base):
     """The public model by itself: no private context, ρ = 0 (spec 5.5)."""
 
     settings: TokenSettings
@@ -426,9 +541,6 @@ class PublicMechanism(_OnSupport):
     needs_public = True
     needs_private = False
     rho_per_token = 0.0
-
-    def allowance(self, spent: Float64Array, steps_left: int) -> Float64Array | None:
-        return None
 
     def law(
         self,

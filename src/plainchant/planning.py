@@ -18,6 +18,7 @@ from plainchant.mechanisms import (
     IndividualMeanMechanism,
     MeanMechanism,
     PublicMechanism,
+    SparseMeanMechanism,
     TokenMechanism,
     TokenSettings,
     private_mechanism,
@@ -97,6 +98,8 @@ class Plan:
         if self.rho_expected is not None and self.rho_batch is not None and self.texts_per_batch is not None:
             steps = self.texts_per_batch * self.config.max_tokens
             return IndividualMeanMechanism(self.settings, self.rho_batch, steps)
+        if self.config.parts.public_threshold is not None:
+            return _sparse(self.config, self.settings)
         return private_mechanism(self.config.parts.aggregate, self.settings)
 
     @property
@@ -275,7 +278,7 @@ def plan(config: SynthesisConfig) -> Plan:
         tokens = _tokens(config, settings, rho_batch)
         texts = tokens // config.max_tokens
         _check_feasible(config, settings, rho_batch, tokens, texts)
-        spent = rho if individual else min(rho, rho_rebalance + tokens * MeanMechanism(settings).worst_case)
+        spent = rho if individual else min(rho, rho_rebalance + _worst_case(config, settings, tokens))
         expected = _rho_expected(config, settings) if individual else None
         return Plan(
             config, settings, _guarantee(config, spent), rho_select, rho_size, rho_batch, expected, tokens, texts
@@ -301,7 +304,21 @@ def _tokens(config: SynthesisConfig, settings: TokenSettings, rho_batch: float) 
     """Tokens that a batch pays for: for certain in the worst case, as expected where costs are individual."""
     if config.parts.accounting is Accounting.INDIVIDUAL:
         return steps_affordable(rho_batch / settings.contexts_moved**2, _rho_expected(config, settings))
+    if config.parts.public_threshold is not None:
+        return steps_affordable(rho_batch, _sparse(config, settings).rho_per_text) * config.max_tokens
     return steps_affordable(rho_batch, MeanMechanism(settings).worst_case)
+
+
+def _worst_case(config: SynthesisConfig, settings: TokenSettings, tokens: int) -> float:
+    """The most that so many tokens of a batch can cost; with a sparse vector, that so many whole texts can."""
+    if config.parts.public_threshold is not None:
+        return tokens // config.max_tokens * _sparse(config, settings).rho_per_text
+    return tokens * MeanMechanism(settings).worst_case
+
+
+def _sparse(config: SynthesisConfig, settings: TokenSettings) -> SparseMeanMechanism:
+    private = config.private_tokens or math.ceil(config.max_tokens / 2)
+    return SparseMeanMechanism(settings, config.parts.public_threshold or 0.0, config.public_noise, private)
 
 
 def smallest_batch(settings: TokenSettings, rho: float, tokens: int) -> int | None:
@@ -410,6 +427,7 @@ def _check_feasible(
             f"{tokens} token{'' if tokens == 1 else 's'}, less than one text of max_tokens = {config.max_tokens}; "
             + (f"the smallest batch size that pays for one is {smallest}" if smallest else "no batch size pays for one")
             + (f", or set max_tokens to {tokens} or less" if tokens else "")
+            + (", or ask for fewer private_tokens" if config.parts.public_threshold is not None else "")
         )
     if config.expected_units is not None:
         possible = _texts(config, settings, rho_batch)

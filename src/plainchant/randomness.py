@@ -13,7 +13,7 @@ IntArray = npt.NDArray[np.int64]
 
 
 class RandomSource(Protocol):
-    """Uniform integers and discrete Gaussian noise.
+    """Uniform integers and discrete noise.
 
     Implementations must say the truth in `private`: True only if nobody can predict what is drawn.
     """
@@ -25,6 +25,9 @@ class RandomSource(Protocol):
 
     def add_discrete_gaussian(self, counts: Sequence[int], sigma: float) -> IntArray:
         """Counts with independent noise, P(k) ∝ exp(−k²/(2σ²)) on the integers [CKS20]."""
+
+    def discrete_laplace(self, scale: float) -> int:
+        """An integer k with P(k) ∝ exp(−|k|/scale)."""
 
 
 class SystemRandomness:
@@ -45,6 +48,15 @@ class SystemRandomness:
             dp.vector_domain(dp.atom_domain(T=int)), dp.l2_distance(T=float), scale=float(sigma)
         )
         return np.asarray(measurement([int(count) for count in counts]), dtype=np.int64)
+
+    def discrete_laplace(self, scale: float) -> int:
+        import opendp.prelude as dp
+
+        if not scale > 0:
+            raise PrivacyError(f"scale = {scale}: noise needs a scale > 0")
+        dp.enable_features("contrib")
+        # int alone would be 32 bits wide, at whose ends noise stops
+        return int(dp.m.make_laplace(dp.atom_domain(T="i64"), dp.absolute_distance(T="i64"), scale=float(scale))(0))
 
 
 class SeededRandomness:
@@ -67,3 +79,7 @@ class SeededRandomness:
         weights = np.exp(-(support**2) / (2 * sigma**2))
         noise = self._generator.choice(support, size=len(counts), p=weights / weights.sum())
         return np.asarray(np.asarray(counts, dtype=np.int64) + noise)
+
+    def discrete_laplace(self, scale: float) -> int:
+        # the difference of two geometric variables
+        return int(np.subtract(*self._generator.geometric(-np.expm1(-1 / scale), 2)))

@@ -44,10 +44,34 @@ def test_noise_is_discrete_gaussian_of_the_right_sigma_and_no_other(source):
     assert not noise_fits(noise, SIGMA * 1.5)
 
 
+@pytest.mark.parametrize("source", SOURCES)
+def test_laplace_noise_has_the_right_scale_and_no_other(source):
+    noise = np.array([source.discrete_laplace(SIGMA) for _ in range(DRAWS)])
+    support = np.arange(-60, 61)
+    counts = np.bincount(np.clip(noise, -60, 60) + 60, minlength=len(support))
+
+    def law(scale):
+        weights = np.exp(-np.abs(support) / scale)
+        return weights / weights.sum()
+
+    assert fits(counts, law(SIGMA))
+    assert not fits(counts, law(SIGMA * 2 / 3))
+    assert not fits(counts, law(SIGMA * 1.5))
+
+
+def test_laplace_noise_of_a_fine_grid_is_fine():
+    noise = np.array([SystemRandomness().discrete_laplace(0.4 * 2**32) for _ in range(2000)]) / 2**32
+    assert len(set(noise.tolist())) == 2000
+    # the mean of |x| is the scale, with a deviation of 0.009
+    assert 0.35 < np.abs(noise).mean() < 0.45
+
+
 def test_noise_of_no_size_is_refused():
     for sigma in (0.0, -1.0, float("nan")):
         with pytest.raises(PrivacyError):
             SystemRandomness().add_discrete_gaussian([1], sigma)
+        with pytest.raises(PrivacyError):
+            SystemRandomness().discrete_laplace(sigma)
 
 
 @pytest.mark.parametrize("source", SOURCES)

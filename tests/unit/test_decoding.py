@@ -5,7 +5,7 @@ import pytest
 from strategies import settings
 
 from plainchant.decoding import BatchWork, Decoder, StopRule
-from plainchant.mechanisms import MeanMechanism, PublicMechanism
+from plainchant.mechanisms import MeanMechanism, PublicMechanism, SparseMeanMechanism
 from plainchant.models.table import TableModel
 from plainchant.randomness import SeededRandomness
 
@@ -119,7 +119,7 @@ def test_how_many_batches_share_a_pass_is_decided_by_the_public_size():
     for contexts in (0, 1, 50):
         spy, groups = model(), []
         real = spy.step
-        spy.step = lambda asked, real=real, groups=groups: (groups.append(len(asked)), real(asked))[1]
+        spy.step = lambda asked, *rest, real=real, groups=groups: (groups.append(len(asked)), real(asked, *rest))[1]
         mechanism = MeanMechanism(settings(batch_size=2))
         decoder = Decoder(spy, mechanism, StopRule("\n", 3, 2), rows=6, randomness=SeededRandomness(0))
         list(decoder.run(work(batch, records=[(1,)] * contexts) for batch in range(9)))
@@ -128,3 +128,40 @@ def test_how_many_batches_share_a_pass_is_decided_by_the_public_size():
 
 def test_records_do_not_show_in_a_repr():
     assert "77" not in repr(work(records=[(77, 77)]))
+
+
+def sparse(threshold, noise=1e-3, private_tokens=3):
+    return SparseMeanMechanism(settings(batch_size=2, clip=9.0), threshold, noise, private_tokens)
+
+
+def by_record(row):
+    """The public row wants "a", a row with the record 2 wants "b"; nothing ever ends."""
+    logits = np.full(len(WORDS), -60.0)
+    logits[2 if 2 in row[: row.index(6)] else 1] = 0
+    return logits
+
+
+def test_a_sparse_vector_leaves_to_the_public_model_what_it_predicts():
+    mechanism = sparse(0.5)
+    texts, _ = decode([work(records=[(3,), (3,)], positions=range(4))], by_record, mechanism=mechanism)
+    for text in texts:
+        assert text.text == "aaaaaa"
+        assert text.rho == pytest.approx(mechanism.rho_per_instance)
+        assert text.loss == pytest.approx(mechanism.epsilon_per_instance)
+
+
+def test_a_sparse_vector_stops_asking_the_records_when_its_tokens_are_used():
+    mechanism = sparse(0.5)
+    texts, _ = decode([work(records=[(2,), (2,)], positions=range(4))], by_record, mechanism=mechanism)
+    for text in texts:
+        assert text.text == "bbbaaa"
+        assert text.rho == pytest.approx(mechanism.rho_per_text)
+
+
+def test_a_sparse_vector_is_new_in_every_text():
+    mechanism = sparse(1.0, noise=0.5, private_tokens=2)
+    texts, _ = decode([work(records=[(2,), (3,)], positions=range(60))], by_record, mechanism=mechanism)
+    assert {text.text for text in texts} >= {"aaaaaa"} and len({text.text for text in texts}) > 4
+    assert max(text.rho for text in texts) <= mechanism.rho_per_text * (1 + 1e-12)
+    for text in texts:
+        assert text.text.count("b") <= 2

@@ -21,7 +21,9 @@ def planned(method="clustered-mean", **changes):
 def test_worst_case_plans_spend_no_more_than_their_budget(method, changes):
     made = planned(method, **changes)
     config, total = made.config, rho_of(made.config.epsilon, made.config.delta)
-    spent = made.rho_rebalance + made.tokens_per_batch * made.mechanism.rho_per_token
+    spent = made.guarantee.rho
+    if method != "amin2024":
+        assert spent == made.rho_rebalance + made.tokens_per_batch * made.mechanism.rho_per_token
     assert spent <= total * (1 + 1e-12) and spent > 0.8 * total * (config.max_tokens > 7)
     assert made.rho_rebalance == pytest.approx(0.05 * total)
     assert made.guarantee.kind == "ex-ante" and made.guarantee.epsilon <= config.epsilon
@@ -36,14 +38,31 @@ def test_only_clustered_methods_pay_for_a_selection():
 
 
 def test_one_batch_size_less_would_not_pay():
-    made = planned("amin2024")
+    made = planned("clustered-mean")
     with pytest.raises(PrivacyError) as caught:
-        planned("amin2024", batch_size=made.settings.batch_size - 1)
+        planned("clustered-mean", batch_size=made.settings.batch_size - 1)
     # the message says what is feasible, and it is
     smallest = int(re.search(r"pays for one is (\d+)", str(caught.value)).group(1))
     assert smallest == made.settings.batch_size
     tokens = int(re.search(r"max_tokens to (\d+)", str(caught.value)).group(1))
-    assert planned("amin2024", batch_size=smallest - 1, max_tokens=tokens).texts_per_batch == 1
+    assert planned("clustered-mean", batch_size=smallest - 1, max_tokens=tokens).texts_per_batch == 1
+
+
+def test_a_sparse_vector_pays_for_its_private_tokens_and_one_comparison_more():
+    made = planned("amin2024", max_tokens=40)
+    mechanism, texts = made.mechanism, made.texts_per_batch
+    assert mechanism.private_tokens == 20
+    assert (
+        mechanism.rho_per_text == 20 * (mechanism.worst_case + mechanism.rho_per_instance) + mechanism.rho_per_instance
+    )
+    assert made.guarantee.rho == made.rho_rebalance + texts * mechanism.rho_per_text
+    assert texts * mechanism.rho_per_text <= made.rho_batch < (texts + 1) * mechanism.rho_per_text
+    with pytest.raises(PrivacyError, match=f"pays for one is {made.settings.batch_size}.*fewer private_tokens"):
+        planned("amin2024", max_tokens=40, batch_size=made.settings.batch_size - 1)
+    fewer = planned("amin2024", max_tokens=40, private_tokens=5, batch_size=made.settings.batch_size)
+    assert fewer.texts_per_batch > texts and fewer.mechanism.private_tokens == 5
+    without = planned("clustered-mean", clusters="none", max_tokens=40)
+    assert without.config.parts.public_threshold is None
 
 
 @pytest.mark.parametrize("changes", [{}, {"batch_size": 300}, {"method": "invisibleink", "clip": 0.3}])
