@@ -125,7 +125,7 @@ def ville_bound(rho: float, delta: float) -> float:
     return min((1 + x) * rho + math.log(len(LAMBDA_GRID) / delta) / x for x in LAMBDA_GRID)
 
 
-def ex_post(losses: Sequence[float], rhos: Sequence[float], rho_rebalance: float, delta: float) -> ExPost:
+def ex_post(losses: Sequence[float], rhos: Sequence[float], rho_counts: float, delta: float) -> ExPost:
     """The ex-post bound of a release from the costs of its batches (spec 5.3).
 
     Batches are disjoint, so a unit pays for its own batch and for rebalancing. Each of the two bounds gets half of
@@ -134,10 +134,10 @@ def ex_post(losses: Sequence[float], rhos: Sequence[float], rho_rebalance: float
     Args:
         losses: for each batch Σ_t ε_t, nats.
         rhos: for each batch Σ_t ρ_t.
-        rho_rebalance: zCDP of the noisy counts.
+        rho_counts: zCDP of the noisy counts.
         delta: failure probability, in (0, 1).
     """
     check_delta(delta)
-    by_sum = max(losses, default=0.0) + epsilon_of(rho_rebalance, delta / 2)
-    by_ville = ville_bound(max(rhos, default=0.0) + rho_rebalance, delta / 2)
+    by_sum = max(losses, default=0.0) + epsilon_of(rho_counts, delta / 2)
+    by_ville = ville_bound(max(rhos, default=0.0) + rho_counts, delta / 2)
     return ExPost(min(by_sum, by_ville), by_sum, by_ville, delta)

@@ -296,6 +296,8 @@ def show_plan(console: Console, plan: Plan) -> None:
         ("clip, temperature", f"{settings.clip:.4g} nats, {settings.temperature:g}"),
         ("texts", f"{config.texts} of at most {_count(config.max_tokens, 'token')}"),
     ]  # fmt: skip
+    if config.vote:
+        rows.append(("vote", f"the records keep {config.vote} of {config.texts + config.expand} texts"))
     if isinstance(plan.mechanism, SparseMeanMechanism):
         private = _count(plan.mechanism.private_tokens, "token")
         rows.append(("sparse vector", f"at most {private} of a text from the records, all others by the public model"))
@@ -312,7 +314,7 @@ def show_plan(console: Console, plan: Plan) -> None:
             ),
         ]
     rows += [
-        ("ρ", f"{plan.rho_rebalance:.4g} for noisy counts, {_or_dash(plan.rho_batch)} for a batch's tokens, "
+        ("ρ", f"{plan.rho_counts:.4g} for noisy counts, {_or_dash(plan.rho_batch)} for a batch's tokens, "
               f"{_or_dash(token)} a token{'' if plan.rho_expected is None else ', as expected'}"),
         ("model rows", f"{settings.batch_size * config.texts * config.max_tokens:,} at most, plus prompts"),
     ]  # fmt: skip

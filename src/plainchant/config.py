@@ -91,7 +91,7 @@ class Parts(_Frozen):
     guidance: float
     batch_size: int | Literal["auto"]
     released_examples: int
-    public_threshold: float | None
+    public_threshold: float
 
 
 _AMIN = {
@@ -106,13 +106,13 @@ _AMIN = {
     "released_examples": 0,
     "public_threshold": 0.5,
 }
-_CLUSTERED_MEAN = _AMIN | {"clusters": Clusters.PUBLIC_CENTRES, "public_threshold": None}
+_CLUSTERED_MEAN = _AMIN | {"clusters": Clusters.PUBLIC_CENTRES, "public_threshold": 0.0}
 _INVISIBLEINK = _AMIN | {
     "support": Support.TOP_K_PLUS,
     "clipping": Clipping.DIFFERENCE,
     "clip": "auto",
     "batch_size": 16,
-    "public_threshold": None,
+    "public_threshold": 0.0,
 }
 PRESETS: Mapping[Method, Parts] = {
     Method.AMIN2024: Parts.model_validate(_AMIN),
@@ -164,6 +164,10 @@ public or non-private."""
     """The most tokens of a text."""
     expand: int = Field(0, ge=0)
     """How many further texts the public model writes from the released ones: free, and marked as such."""
+    vote: int | None = Field(None, ge=1)
+    """Keep so many of the texts, expanded ones included: the records vote for those nearest to them, with noise."""
+    vote_share: float = Field(0.05, gt=0, lt=1)
+    """Share of the budget for that vote."""
     expected_units: int | None = Field(None, ge=1)
     """Roughly how many units the data has, if that may be said publicly; lets the plan choose the batch size."""
 
@@ -210,9 +214,9 @@ public or non-private."""
     """Clip norm in nats, or auto: what the budget allows for the texts wished (means of differences)."""
     guidance: float | None = Field(None, gt=0, allow_inf_nan=False)
     """How far to go away from the public model, 1 is all the way to the mean (clipping by difference)."""
-    public_threshold: float | None = Field(None, gt=0, le=2)
+    public_threshold: float | None = Field(None, ge=0, le=2)
     """Sparse vector: where the batch's prediction is nearer to the public one than this (L1 distance, with noise), \
-the token is the public model's and free; worst-case means only."""
+the token is the public model's and free; worst-case means only, 0 for none."""
     public_noise: float = Field(0.2, gt=0, allow_inf_nan=False)
     """Scale of the noise of that comparison."""
     private_tokens: int | None = Field(None, ge=1)
@@ -268,6 +272,14 @@ budget is planned for, never the guarantee."""
             raise ConfigError("label_column: not given, but labels are; name the column that holds them")
         if self.expand and not uses_private:
             raise ConfigError(f"expand = {self.expand}: --method public writes all its texts freely; raise texts")
+        if self.vote and not uses_private:
+            raise ConfigError(f"vote = {self.vote}: --method public reads no records that could vote")
+        if self.vote and self.vote > self.texts + self.expand:
+            raise ConfigError(f"vote = {self.vote}: is more than there are texts, {self.texts + self.expand}")
+        if self.vote and self.vote_share + self.rebalance_share >= 1:
+            raise PrivacyError(
+                f"vote_share = {self.vote_share}, rebalance_share = {self.rebalance_share}: leave nothing for tokens"
+            )
         for example in self.prompt.examples:
             if example.label is not None and example.label not in self.labels:
                 raise ConfigError(f"prompt.examples: label {example.label!r} is not in labels = {list(self.labels)}")
@@ -299,12 +311,12 @@ budget is planned for, never the guarantee."""
                 f"records_per_context = {self.records_per_context}: the median's box covers a context that comes or "
                 "goes, not one that changes; set aggregate = mean, or records_per_context = 1"
             )
-        if parts.public_threshold is not None and parts.accounting is not Accounting.WORST_CASE:
+        if parts.public_threshold and parts.accounting is not Accounting.WORST_CASE:
             raise ConfigError(
                 f"public_threshold = {parts.public_threshold}: belongs to accounting = worst-case; elsewhere a token "
                 "that the public model predicts costs next to nothing anyway"
             )
-        if parts.public_threshold is not None and parts.clip == "auto":
+        if parts.public_threshold and parts.clip == "auto":
             raise ConfigError("clip = auto: cannot be derived with public_threshold; give a number of nats")
         if self.private_tokens is not None and self.private_tokens > self.max_tokens:
             raise ConfigError(f"private_tokens = {self.private_tokens}: is more than max_tokens = {self.max_tokens}")

@@ -72,7 +72,8 @@ class Plan:
         config: what was asked for.
         settings: the numbers of a step, batch size and clip decided.
         guarantee: derived from all of it.
-        rho_select, rho_size: zCDP of the noisy counts; 0 where there are none.
+        rho_select, rho_size: zCDP of the noisy counts of cells; 0 where there are none.
+        rho_vote: zCDP of the records' vote on the texts; 0 where there is none.
         rho_batch: what is left for the tokens of a batch; None where tokens are not paid from a budget.
         rho_expected: what a token is expected to cost a record where costs are individual, else None.
         tokens_per_batch: the most tokens that a batch releases; None where there is no such bound.
@@ -85,6 +86,7 @@ class Plan:
     guarantee: Guarantee
     rho_select: float
     rho_size: float
+    rho_vote: float
     rho_batch: float | None
     rho_expected: float | None
     tokens_per_batch: int | None
@@ -98,14 +100,19 @@ class Plan:
         if self.rho_expected is not None and self.rho_batch is not None and self.texts_per_batch is not None:
             steps = self.texts_per_batch * self.config.max_tokens
             return IndividualMeanMechanism(self.settings, self.rho_batch, steps)
-        if self.config.parts.public_threshold is not None:
+        if self.config.parts.public_threshold > 0:
             return _sparse(self.config, self.settings)
         return private_mechanism(self.config.parts.aggregate, self.settings)
 
     @property
     def rho_rebalance(self) -> float:
-        """The zCDP of both noisy counts."""
+        """The zCDP of both noisy counts of cells."""
         return self.rho_select + self.rho_size
+
+    @property
+    def rho_counts(self) -> float:
+        """The zCDP of everything but tokens."""
+        return self.rho_rebalance + self.rho_vote
 
     @property
     def batches_needed(self) -> int | None:
@@ -154,6 +161,7 @@ class Plan:
             "step": {name: getattr(value, "value", value) for name, value in dataclasses.asdict(self.settings).items()},
             "rho_select": self.rho_select,
             "rho_size": self.rho_size,
+            "rho_vote": self.rho_vote if self.config.vote else None,
             "rho_batch": self.rho_batch,
             "rho_per_token": self.mechanism.rho_per_token,
             "rho_expected": self.rho_expected,
@@ -271,18 +279,20 @@ def plan(config: SynthesisConfig) -> Plan:
     rho_rebalance = 0.0 if config.method is Method.PUBLIC else config.rebalance_share * rho
     rho_select = rho_rebalance / 2 if parts.clusters is Clusters.PUBLIC_CENTRES else 0.0
     rho_size = rho_rebalance - rho_select
+    rho_vote = config.vote_share * rho if config.vote else 0.0
     if parts.accounting in (Accounting.WORST_CASE, Accounting.INDIVIDUAL):
-        rho_batch = rho - rho_rebalance
+        rho_batch = rho - rho_rebalance - rho_vote
         individual = parts.accounting is Accounting.INDIVIDUAL
         settings = _individual_settings(config, rho_batch) if individual else _worst_case_settings(config, rho_batch)
         tokens = _tokens(config, settings, rho_batch)
         texts = tokens // config.max_tokens
         _check_feasible(config, settings, rho_batch, tokens, texts)
-        spent = rho if individual else min(rho, rho_rebalance + _worst_case(config, settings, tokens))
+        spent = rho if individual else min(rho, rho_rebalance + rho_vote + _worst_case(config, settings, tokens))
         expected = _rho_expected(config, settings) if individual else None
         return Plan(
-            config, settings, _guarantee(config, spent), rho_select, rho_size, rho_batch, expected, tokens, texts
-        )
+            config, settings, _guarantee(config, spent), rho_select, rho_size, rho_vote, rho_batch, expected, tokens,
+            texts,
+        )  # fmt: skip
     if isinstance(parts.batch_size, int):
         batch_size = parts.batch_size
     else:
@@ -291,7 +301,7 @@ def plan(config: SynthesisConfig) -> Plan:
     if parts.clip == "auto":
         raise PrivacyError("clip = auto: is derived from a budget for tokens, and this method has none; give a number")
     settings = _settings(config, parts.clip, batch_size)
-    return Plan(config, settings, _guarantee(config, 0.0), rho_select, rho_size, None, None, None, None)
+    return Plan(config, settings, _guarantee(config, 0.0), rho_select, rho_size, rho_vote, None, None, None, None)
 
 
 def _rho_expected(config: SynthesisConfig, settings: TokenSettings) -> float:
@@ -304,21 +314,21 @@ def _tokens(config: SynthesisConfig, settings: TokenSettings, rho_batch: float) 
     """Tokens that a batch pays for: for certain in the worst case, as expected where costs are individual."""
     if config.parts.accounting is Accounting.INDIVIDUAL:
         return steps_affordable(rho_batch / settings.contexts_moved**2, _rho_expected(config, settings))
-    if config.parts.public_threshold is not None:
+    if config.parts.public_threshold > 0:
         return steps_affordable(rho_batch, _sparse(config, settings).rho_per_text) * config.max_tokens
     return steps_affordable(rho_batch, MeanMechanism(settings).worst_case)
 
 
 def _worst_case(config: SynthesisConfig, settings: TokenSettings, tokens: int) -> float:
     """The most that so many tokens of a batch can cost; with a sparse vector, that so many whole texts can."""
-    if config.parts.public_threshold is not None:
+    if config.parts.public_threshold > 0:
         return tokens // config.max_tokens * _sparse(config, settings).rho_per_text
     return tokens * MeanMechanism(settings).worst_case
 
 
 def _sparse(config: SynthesisConfig, settings: TokenSettings) -> SparseMeanMechanism:
     private = config.private_tokens or math.ceil(config.max_tokens / 2)
-    return SparseMeanMechanism(settings, config.parts.public_threshold or 0.0, config.public_noise, private)
+    return SparseMeanMechanism(settings, config.parts.public_threshold, config.public_noise, private)
 
 
 def smallest_batch(settings: TokenSettings, rho: float, tokens: int) -> int | None:
@@ -427,7 +437,7 @@ def _check_feasible(
             f"{tokens} token{'' if tokens == 1 else 's'}, less than one text of max_tokens = {config.max_tokens}; "
             + (f"the smallest batch size that pays for one is {smallest}" if smallest else "no batch size pays for one")
             + (f", or set max_tokens to {tokens} or less" if tokens else "")
-            + (", or ask for fewer private_tokens" if config.parts.public_threshold is not None else "")
+            + (", or ask for fewer private_tokens" if config.parts.public_threshold > 0 else "")
         )
     if config.expected_units is not None:
         possible = _texts(config, settings, rho_batch)

@@ -1,4 +1,4 @@
-"""Which cells to keep, and how large they are, from two noisy histograms (spec 2.3 to 2.5)."""
+"""Noisy histograms: which cells to keep and how large they are (spec 2.3 to 2.5), which texts to keep (spec 8)."""
 
 import math
 from collections.abc import Callable
@@ -114,3 +114,31 @@ def rebalance(
         ),
         cell_of_unit,
     )
+
+
+def noisy_votes(choice: IntArray, candidates: int, rho: float, randomness: RandomSource) -> IntArray:
+    """How many units chose each candidate, with noise: rho-zCDP, since a unit adds one to one count (spec 8).
+
+    Args:
+        choice: each unit's candidate, a function of that unit and of released text alone, int64 [n].
+        candidates: how many there are; those that nobody chose get noise too.
+        rho: zCDP.
+        randomness: source of the noise.
+    """
+    counts = np.bincount(choice, minlength=candidates)
+    return randomness.add_discrete_gaussian(counts.tolist(), noise_sigma(rho))
+
+
+def kept_by_votes(votes: IntArray, count: int, randomness: RandomSource) -> IntArray:
+    """Draws candidates without replacement in proportion to their noisy votes; those without any are never drawn.
+
+    Returns:
+        At most `count` candidates in order, int64.
+    """
+    weights = np.maximum(votes, 0)
+    kept: list[int] = []
+    while len(kept) < count and weights.any():
+        cumulative = np.cumsum(weights)
+        kept.append(int(np.searchsorted(cumulative, randomness.below(int(cumulative[-1])), side="right")))
+        weights[kept[-1]] = 0
+    return np.array(sorted(kept), dtype=np.int64)

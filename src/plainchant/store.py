@@ -250,6 +250,12 @@ class RunDirectory:
                 members.setdefault(batch, {}).setdefault(context, ([], spent))[0].append(record)
         return {batch: list(contexts.values()) for batch, contexts in members.items()}
 
+    # the vote: drawn once
+
+    def save_votes(self, votes: IntArray, kept: IntArray) -> None:
+        """Commits the noisy votes of all texts in the release's order, and which of them are kept."""
+        self.put(votes=votes.tolist(), kept=kept.tolist())
+
     # texts
 
     def commit(self, text: FinishedText) -> None:
@@ -286,6 +292,30 @@ class RunDirectory:
         path.chmod(0o600)
         return path
 
+    def read_private(self, name: str) -> dict[str, Any] | None:
+        """What `write_private` wrote under this name, or None.
+
+        Raises:
+            RunError: the file cannot be read.
+        """
+        path = self.private / name
+        try:
+            content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError):
+            raise RunError(f"{path}: cannot be read; write it again with the command that made it") from None
+        return content
+
+    def write_page(self, html: str, *, private: bool) -> Path:
+        """The report: in private/ where it shows private figures, else in release/."""
+        folder = self.private if private else self.release
+        folder.mkdir(exist_ok=True)
+        path = folder / "report.html"
+        _write(path, html)
+        path.chmod(0o600 if private else 0o644)
+        return path
+
     def write_release(self, rows: list[dict[str, Any]], guarantee: dict[str, Any], card: str) -> None:
         """Everything that may be shared."""
         self.release.mkdir(exist_ok=True)
@@ -295,6 +325,20 @@ class RunDirectory:
         _write(self.release / "README.md", card)
         for path in self.release.iterdir():
             path.chmod(0o644)
+
+    def released(self) -> list[dict[str, Any]]:
+        """The rows of the release.
+
+        Raises:
+            ConfigError: the run is not finished.
+        """
+        try:
+            lines = (self.release / "synthetic.jsonl").read_text(encoding="utf-8").split("\n")
+        except OSError:
+            raise ConfigError(
+                f"{self.path}: has no release yet; finish it with plainchant run --data FILE --out {self.path} --resume"
+            ) from None
+        return [json.loads(line) for line in lines if line]
 
 
 class Ledger:

@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -27,7 +27,7 @@ from plainchant.models import LanguageModel
 from plainchant.planning import Guarantee, Plan, not_private
 from plainchant.prompting import EXPANDED_FROM, Prompts, choose_examples
 from plainchant.randomness import IntArray, RandomSource, SystemRandomness
-from plainchant.rebalancing import NO_CELL, WHOLE_LABEL, Cell, rebalance
+from plainchant.rebalancing import NO_CELL, WHOLE_LABEL, Cell, kept_by_votes, noisy_votes, rebalance
 from plainchant.report import EX_POST_NOTE, data_set_card
 from plainchant.store import Ledger, RunDirectory
 
@@ -91,6 +91,7 @@ class Run:
         plan: Plan,
         guarantee: Guarantee,
         decode: Iterator[FinishedText],
+        vote: Callable[[Sequence[SyntheticText]], None],
         progress: Progress,
         resources: contextlib.ExitStack,
     ):
@@ -98,6 +99,7 @@ class Run:
         self.plan = plan
         self.guarantee = guarantee
         self._decode = decode
+        self._vote = vote
         self._progress = progress
         self._resources = resources
         if not any(batch.texts for batch in directory.batches()):
@@ -121,15 +123,24 @@ class Run:
             done, tokens = done + 1, tokens + text.tokens
             self._progress.texts(done, wished, tokens)
             yield self._labelled(text)
+        if self.plan.config.vote and self.directory.get("kept") is None:
+            self._vote(self._all())
         self._release()
         self.close()
 
     @property
     def texts(self) -> list[SyntheticText]:
-        """All texts, in the release's order; runs to the end first."""
+        """The released texts in order; runs to the end first. Where records vote, those that were kept."""
         for _ in self:
             pass
+        return self._kept()
+
+    def _all(self) -> list[SyntheticText]:
         return [self._labelled(text) for text in self.directory.texts()]
+
+    def _kept(self) -> list[SyntheticText]:
+        kept, texts = self.directory.get("kept"), self._all()
+        return texts if kept is None else [texts[place] for place in kept]
 
     def close(self) -> None:
         """Gives the directory free; the run can be resumed."""
@@ -150,8 +161,7 @@ class Run:
     def _release(self) -> None:
         config = self.plan.config
         columns = ["text", *["label"] * bool(config.labels), "cell", *["source"] * bool(config.expand)]
-        texts = [self._labelled(text) for text in self.directory.texts()]
-        rows = [{name: getattr(text, name) for name in columns} for text in texts]
+        rows = [{name: getattr(text, name) for name in columns} for text in self._kept()]
         card = data_set_card(self.plan, self.guarantee, self._cells, len(rows))
         self.directory.write_private("costs.json", realised_costs(self.directory, self.plan))
         self.directory.write_release(rows, dataclasses.asdict(self.guarantee), card)
@@ -166,13 +176,13 @@ def realised_costs(directory: RunDirectory, plan: Plan) -> dict[str, Any]:
     measured = ex_post(
         [loss for _, _, loss, _ in costs],
         [min(rho, most) for _, _, _, rho in costs],
-        plan.rho_rebalance,
+        plan.rho_counts,
         plan.config.delta,
     )
     return {
         "note": EX_POST_NOTE,
         "ex_post": dataclasses.asdict(measured),
-        "rho_rebalance": plan.rho_rebalance,
+        "rho_counts": plan.rho_counts,
         "records": _paid(directory, plan) if plan.rho_expected is not None else None,
         "tokens": sum(tokens for _, tokens, _, _ in costs),
         "batches": [{"batch": batch, "tokens": tokens, "loss": loss, "rho": rho} for batch, tokens, loss, rho in costs],
@@ -246,8 +256,11 @@ def synthesize(
     # whatever can fail for public reasons fails before the directory is made
     directory = RunDirectory.open(Path(out)) if resume else None
     inputs = None
-    if config.parts.clusters is Clusters.PUBLIC_CENTRES and not public and not (directory and directory.get("batched")):
-        inputs = _public_corpus(config), embedder or load_embedder(config.embedder, device=performance.device)
+    clustered = config.parts.clusters is Clusters.PUBLIC_CENTRES and not (directory and directory.get("batched"))
+    if embedder is None and not public and (clustered or config.vote):
+        embedder = load_embedder(config.embedder, device=performance.device)
+    if clustered and not public and embedder is not None:
+        inputs = _public_corpus(config), embedder
     model = model or _load_model(config, performance, progress)
     if model.numerical_slack > config.numerical_slack:
         raise PrivacyError(
@@ -286,7 +299,12 @@ def synthesize(
             _decode(decoder, directory, table, config, prompts),
             _expand(model, plan, directory, prompts, stop, performance),
         )
-        return Run(directory, plan, guarantee, decode, progress, resources.pop_all())
+
+        def vote(texts: Sequence[SyntheticText]) -> None:
+            if embedder is not None:
+                _vote(directory, plan, table, texts, embedder, randomness, progress)
+
+        return Run(directory, plan, guarantee, decode, vote, progress, resources.pop_all())
 
 
 def _read(records: Any, config: SynthesisConfig) -> list[Record]:
@@ -465,6 +483,30 @@ def _embeddings(
         )
         directory.save_embeddings(kept)
     return kept
+
+
+def _vote(
+    directory: RunDirectory,
+    plan: Plan,
+    table: Sequence[Record],
+    texts: Sequence[SyntheticText],
+    embedder: Embedder,
+    randomness: RandomSource,
+    progress: Progress,
+) -> None:
+    """Every unit in a batch votes for the text of its label that is nearest to its record (spec 8)."""
+    candidates = embedder.encode([text.text for text in texts])
+    embeddings = _embeddings(directory, table, embedder, progress)
+    voters = np.array([record for own in directory.members().values() for records, _ in own for record in records])
+    choice = np.full(len(voters), NO_CELL, dtype=np.int64)
+    for label in plan.config.label_set:
+        own = np.array([text.label == label for text in texts])
+        theirs = np.array([not plan.config.labels or table[record].label == label for record in voters], dtype=bool)
+        if own.any() and theirs.any():
+            ballots = Centres(candidates[own], "released texts").nearest(embeddings[voters[theirs]])
+            choice[theirs] = np.flatnonzero(own)[ballots]
+    votes = noisy_votes(choice[choice != NO_CELL], len(texts), plan.rho_vote, randomness)
+    directory.save_votes(votes, kept_by_votes(votes, plan.config.vote or 0, randomness))
 
 
 def _decode(

@@ -50,6 +50,8 @@ def test_overrides_replace_what_the_file_says():
         ({"xyzzy": 3}, "known are"),
         ({"prompt": {"headr": ""}}, "did you mean header"),
         ({"method": "magic"}, "method = 'magic'"),
+        ({"vote": 101}, "vote = 101: is more than there are texts, 100"),
+        ({"method": "public", "vote": 3}, "reads no records"),
         ({"method": "amin2024", "public_threshold": 3}, "public_threshold = 3"),
         ({"method": "amin2024", "public_noise": 0}, "public_noise = 0"),
         ({"method": "amin2024", "private_tokens": 100}, "is more than max_tokens = 64"),

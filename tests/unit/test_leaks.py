@@ -340,3 +340,36 @@ def test_expanded_texts_come_from_released_ones_alone_and_are_marked(run, tmp_pa
     assert len(model.calls) - 1 - max(private) == 5
     assert all((text.loss, text.rho, text.spent) == (0, 0, ()) for text in made.directory.texts()[5:])
     assert made.guarantee.rho == plan(config.model_copy(update={"expand": 0})).guarantee.rho
+
+
+def test_a_vote_is_paid_for_drawn_once_and_only_its_choice_is_released(run, config, tmp_path):
+    settings = config(vote=3, vote_share=0.3)
+    made = run(settings=settings, randomness=Stub(range(1000)))
+    directory = made.directory
+    votes, kept = directory.get("votes"), directory.get("kept")
+    assert len(votes) == len(directory.texts()) == 6 and len(kept) == 3
+    rows = [json.loads(line) for line in rows_of(made).splitlines()]
+    assert [row["text"] for row in rows] == [directory.texts()[place].text for place in kept]
+    decided, without = plan(settings), plan(config())
+    total = without.rho_batch + without.rho_rebalance
+    assert decided.rho_vote == pytest.approx(0.3 * total)
+    assert decided.rho_vote + decided.rho_batch + decided.rho_rebalance == pytest.approx(total)
+    # going on with it draws nothing again
+    before = rows_of(made)
+    with synthesize([{"text": text} for text in TEXTS], decided, out=tmp_path / "out", resume=True, model=Spy(),
+                    embedder=Hashing()) as again:  # fmt: skip
+        assert [text.text for text in again.texts] == [row["text"] for row in rows]
+    assert rows_of(made) == before and directory.get("votes") == votes
+
+
+def test_a_crash_before_the_vote_loses_no_text_and_votes_later(run, config, tmp_path, monkeypatch):
+    def crash(*_):
+        raise RuntimeError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("plainchant.synthesis.noisy_votes", crash)
+        with pytest.raises(RuntimeError):
+            run(settings=config(vote=2), randomness=Stub(range(1000)))
+    with synthesize([{"text": text} for text in TEXTS], plan(config(vote=2)), out=tmp_path / "out", resume=True,
+                    model=Spy(), embedder=Hashing(), randomness=Stub(range(1000))) as made:  # fmt: skip
+        assert len(made.texts) == 2 and len(made.directory.texts()) == 6

@@ -61,8 +61,9 @@ def test_a_sparse_vector_pays_for_its_private_tokens_and_one_comparison_more():
         planned("amin2024", max_tokens=40, batch_size=made.settings.batch_size - 1)
     fewer = planned("amin2024", max_tokens=40, private_tokens=5, batch_size=made.settings.batch_size)
     assert fewer.texts_per_batch > texts and fewer.mechanism.private_tokens == 5
-    without = planned("clustered-mean", clusters="none", max_tokens=40)
-    assert without.config.parts.public_threshold is None
+    without = planned("amin2024", max_tokens=40, public_threshold=0)
+    assert without.settings == planned("clustered-mean", max_tokens=40).settings
+    assert without.config.parts.public_threshold == 0
 
 
 @pytest.mark.parametrize("changes", [{}, {"batch_size": 300}, {"method": "invisibleink", "clip": 0.3}])

@@ -16,7 +16,14 @@ from plainchant.rebalancing import Cell
 from plainchant.store import Batch, RunDirectory
 
 CONFIG = SynthesisConfig(
-    method="amin2024", clip=1.0, batch_size=4, max_tokens=3, min_tokens=1, texts=6, max_record_tokens=4
+    method="clustered-mean",
+    clusters="none",
+    clip=1.0,
+    batch_size=4,
+    max_tokens=3,
+    min_tokens=1,
+    texts=6,
+    max_record_tokens=4,
 )
 RECORDS = [{"text": " a b"}, {"text": " b"}, {"text": ""}] * 16
 
