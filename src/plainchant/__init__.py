@@ -23,6 +23,8 @@ _HOMES = {
     "SyntheticText": "synthesis",
     "synthesize": "synthesis",
     "evaluate": "evaluation",
+    "audit": "audit",
+    "Audit": "audit",
     "compare": "evaluation",
     "Evaluation": "evaluation",
     "Figure": "evaluation",

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import os
+import secrets
 import sys
 import time
 import traceback
@@ -23,7 +24,9 @@ from plainchant.planning import Plan, smallest_batch
 from plainchant.planning import plan as make_plan
 
 if TYPE_CHECKING:
+    from plainchant.embedding import Embedder
     from plainchant.evaluation import Figure
+    from plainchant.store import RunDirectory
 
 INTERRUPTED = 130
 
@@ -565,7 +568,7 @@ def _gate(option: str, figure: "Figure | None", bound: float | None) -> None:
     if bound is None:
         return
     if figure is None:
-        raise GateError(f"--{option} {bound:g}: there is no such figure here; it needs labels")
+        raise GateError(f"--{option} {bound:g}: there is no such figure here; see --help for what it needs")
     if figure.value < bound if option.startswith("min") else figure.value > bound:
         raise GateError(f"--{option} {bound:g}: the figure is {figure.value:.4g}")
 
@@ -597,10 +600,182 @@ def compare(console: Console, directories: tuple[Path, ...], real: Path, limit: 
     with console.progress() as progress:
         found = measure(directories, real, limit=limit, progress=functools.partial(progress.stage, "comparing"))
     columns, rows = comparison_table(found)
-    console.grid(columns, rows)
+    # a run a column, so that it fits a terminal
+    names, *lines = zip(columns, *rows, strict=True)
+    console.grid(names, [[cell.replace(" (", "\n(") for cell in line] for line in lines])
     paths = write_comparison(out, found)
     console.say(f"\n{found[0].evaluation.compared} texts of each run; written to {', '.join(map(str, paths))}")
     console.result({"note": NOTE, "runs": [run.as_dict() for run in found]}, str(out))
+
+
+@main.command()
+@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+@_formatted
+def report(console: Console, directory: Path) -> None:
+    """One page about a finished run, in DIR/release, and its private twin, in DIR/private.
+
+    The page needs no network and may be shared with the release: guarantee, budget, cells on a map, samples, settings.
+    Figures that evaluate and audit have left stand on the private page alone.
+    """
+    from plainchant.store import RunDirectory
+
+    paths = write_pages(RunDirectory.open(directory))
+    console.table("", [("to share" if path.parent.name == "release" else "never share", path) for path in paths])
+    console.result({"pages": [str(path) for path in paths]}, str(paths[0]))
+
+
+def write_pages(run: "RunDirectory", embedder: "Embedder | None" = None) -> list[Path]:
+    """The report of a finished run."""
+    from plainchant.embedding import load_embedder
+    from plainchant.evaluation import centres_of
+    from plainchant.planning import Guarantee
+    from plainchant.report import write_report
+
+    config = run.config
+    centres = centres_of(run, config)
+    if centres is not None and embedder is None:
+        embedder = load_embedder(config.embedder)
+    # the run's own, which says so where its randomness came from a seed
+    guarantee = Guarantee(**run.plan["guarantee"])
+    return write_report(run, make_plan(config), guarantee, None if embedder is None else embedder.encode, centres)
+
+
+@main.command()
+@click.argument("target", metavar="DIR|CONFIG", type=click.Path(path_type=Path, exists=True))
+@click.option(
+    "--real", type=click.Path(path_type=Path), required=True, help="The table that the run was, or is, made from."
+)
+@click.option(
+    "--held-out",
+    type=click.Path(path_type=Path),
+    help="Texts of the same kind that were not in it: needed for membership, and to tell copies from chance.",
+)
+@click.option("--replay/--no-replay", default=True, help="Load the model and replay a batch, where ε was promised.")
+@click.option("--canaries", type=click.IntRange(min=1), default=20, show_default=True, help="CONFIG: records to plant.")
+@click.option(
+    "--repetitions", type=click.IntRange(min=1), default=1, show_default=True, help="CONFIG: how often each is planted."
+)
+@click.option("--out", type=click.Path(path_type=Path), help="CONFIG: the directory of the run with canaries.")
+@click.option("--resume", is_flag=True, help="CONFIG: go on with the run in --out.")
+@click.option(
+    "--i-know-this-is-not-private", "not_private", is_flag=True, help="CONFIG: allow one without a guarantee."
+)
+@click.option("--max-copied", type=float, help="Exit with 4 where a larger share of the texts is copied.")
+@click.option("--max-audit-epsilon", type=float, help="Exit with 4 where the replay shows a larger ε than this.")
+@_performance
+@_formatted
+def audit(
+    console: Console,
+    target: Path,
+    real: Path,
+    held_out: Path | None,
+    replay: bool,
+    canaries: int,
+    repetitions: int,
+    out: Path | None,
+    resume: bool,
+    not_private: bool,
+    max_copied: float | None,
+    max_audit_epsilon: float | None,
+    performance: PerformanceOptions,
+) -> None:
+    """Attacks a run: copied text, membership, canaries, and a lower bound on ε by replay.
+
+    With DIR, a finished run. With CONFIG, a run of its own on the data with made-up secrets planted in it, written to
+    --out: it spends from the same data, so it is for auditing and not to be shared. An audit can refute a guarantee,
+    never prove it. Reads private data; the figures are shown here and written to DIR/private alone.
+    """
+    from plainchant.audit import EXPLANATIONS
+    from plainchant.audit import audit as attack
+    from plainchant.embedding import load_embedder
+    from plainchant.evaluation import NOTE
+    from plainchant.models.transformers import load_model
+    from plainchant.store import RunDirectory
+
+    console.warn(NOTE)
+    if target.is_dir():
+        run = RunDirectory.open(target)
+    else:
+        if out is None:
+            raise ConfigError("out: not given; a run with canaries needs a directory, --out DIR")
+        noted = {"count": canaries, "repetitions": repetitions}
+        run = _run_with_canaries(console, load_config(target, {}), real, out, noted, resume, not_private, performance)
+    config = run.config
+    model = None
+    if replay:
+        model = load_model(
+            config.model, device=performance.device, dtype=performance.dtype, threads=performance.threads
+        )
+    embedder = load_embedder(config.embedder, device=performance.device) if held_out else None
+    with console.progress() as progress:
+        found = attack(
+            run, real, held_out=held_out, embedder=embedder, model=model,
+            progress=functools.partial(progress.stage, "auditing"),
+        )  # fmt: skip
+    path = run.write_private("audit.json", found.as_dict())
+    for group, figures in found.groups.items():
+        console.say("")
+        console.grid(
+            (group, "value (95 % interval)", ""),
+            [(name, str(figure), EXPLANATIONS.get(name, "")) for name, figure in figures.items()],
+        )
+    console.say(f"\nwritten to {path}")
+    shown = found.figure("epsilon_low")
+    console.result(found.as_dict(), str(found.figure("copied")))
+    _gate("max-copied", found.figure("copied"), max_copied)
+    _gate("max-audit-epsilon", shown, max_audit_epsilon)
+    claimed = found.figure("epsilon_claimed")
+    if shown and claimed and shown.value > claimed.value:
+        raise PrivacyError(
+            f"the replay shows ε of at least {shown.value:.4g}, more than the {claimed.value:.4g} that is claimed: do "
+            "not release, and please report it"
+        )
+
+
+def _run_with_canaries(
+    console: Console,
+    config: SynthesisConfig,
+    real: Path,
+    out: Path,
+    noted: dict[str, int],
+    resume: bool,
+    not_private: bool,
+    performance: PerformanceOptions,
+) -> "RunDirectory":
+    """Plants canaries and runs a plan on the data with them; which ones is noted in private/."""
+    from plainchant.audit import CANARIES, plant_again
+    from plainchant.data import read_records
+    from plainchant.store import RunDirectory
+    from plainchant.synthesis import synthesize
+
+    records = read_records(
+        real, text_column=config.text_column, label_column=config.label_column, unit_column=config.unit_column
+    )
+    known = RunDirectory.open(out).read_private(CANARIES) if resume else {"seed": secrets.randbits(63), **noted}
+    if known is None:
+        raise ConfigError(f"resume: {out} holds no canaries; begin a new audit in another directory")
+    planted, _ = plant_again(records, config.label_set, known)
+    rows = [
+        {
+            config.text_column: record.text,
+            config.label_column or "": record.label,
+            config.unit_column or " ": record.unit,
+        }
+        for record in planted
+    ]
+    console.warn("this run spends from the same data as others: it is for auditing, its release is not to be shared")
+    with (
+        console.progress() as progress,
+        synthesize(
+            rows, make_plan(config), out=out, resume=resume, performance=performance,
+            allow_not_private=not_private, progress=progress,
+        ) as made,
+    ):  # fmt: skip
+        if not resume:
+            made.directory.write_private(CANARIES, known)
+        for _ in made:
+            pass
+    return made.directory
 
 
 @main.command()
@@ -717,9 +892,13 @@ def doctor(console: Console, model: str, embedder: str, performance: Performance
 @_performance
 @_formatted
 def demo(console: Console, out: Path | None, performance: PerformanceOptions) -> None:
-    """The whole way on built-in data, model and embedder: plan, run, release. About five minutes on two cores."""
+    """The whole way on built-in data, model and embedder: plan, run, evaluate, report; some five minutes on two cores."""
     from plainchant.data import write_jsonl
     from plainchant.demo import DEMO_EXAMPLES, DEMO_LABELS, PLANTED_SECRETS, demo_public_texts, demo_records
+    from plainchant.embedding import load_embedder
+    from plainchant.evaluation import ACCURACY, MAUVE, ON_SYNTHETIC
+    from plainchant.evaluation import evaluate as measure
+    from plainchant.store import RunDirectory
 
     if out is None:
         names = (Path("runs") / f"demo{number}" for number in ["", *(f"-{n}" for n in range(2, 1000))])
@@ -745,7 +924,21 @@ def demo(console: Console, out: Path | None, performance: PerformanceOptions) ->
             "examples": DEMO_EXAMPLES,
         },
     )
-    texts = execute(console, make_plan(config), inputs / "private.jsonl", out, performance=performance, samples=5)
+    private = inputs / "private.jsonl"
+    texts = execute(console, make_plan(config), private, out, performance=performance, samples=5)
+    run = RunDirectory.open(out)
+    embedder = load_embedder(config.embedder, device=performance.device)
+    figures = measure(run, private, embedder=embedder)
+    run.write_private("evaluation.json", figures.as_dict())
+    page, twin = write_pages(run, embedder)
+    console.table(
+        "\nUseful? (private figures, with 95 % intervals; plainchant evaluate says more)",
+        [
+            (name, str(figures.figure(name)))
+            for name in (MAUVE, f"{ACCURACY}, {ON_SYNTHETIC}", f"{ACCURACY}, largest class", "label agreement")
+        ],
+    )
+    console.table("", [("to share, the report", page), ("never share, its twin", twin)])
     found = sum(any(secret in text for text in texts) for secret in PLANTED_SECRETS)
     console.say(f"planted secrets found in the release: {found} of {len(PLANTED_SECRETS)}")
     if found:

@@ -45,7 +45,7 @@ NEIGHBOURS = 5
 # Real texts that are looked at, at most.
 REAL_LIMIT = 5_000
 # Fewer texts than this make no figure.
-FEWEST = 20
+FEWEST = 10
 
 NOTE = (
     "These figures were computed from the private data and are not covered by the guarantee: keep them in private/, "
@@ -363,15 +363,15 @@ def measure(
         groups["usefulness"][f"{ACCURACY}, trained on all real texts"] = Figure(all_real[ACCURACY])
         groups["labels"] = {name: figure for name, figure in found.items() if name.startswith("F1")}
         agreed = predicted(real, synthetic) == np.array(synthetic.labels, dtype=str)
-        groups["labels"]["label agreement"] = _share(agreed)
+        groups["labels"]["label agreement"] = share(agreed)
         for name in names:
             of = [label == name for label in synthetic.labels]
             if any(of):
-                groups["labels"][f"label agreement of {name}"] = _share(agreed[of])
+                groups["labels"][f"label agreement of {name}"] = share(agreed[of])
     if nearest is not None and own is not None:
         inside = own != WHOLE_LABEL
         if inside.any():
-            groups.setdefault("labels", {})["cell agreement"] = _share(nearest[inside] == own[inside])
+            groups.setdefault("labels", {})["cell agreement"] = share(nearest[inside] == own[inside])
 
     def both(first: Sample, second: Sample, _: int) -> dict[str, float]:
         theirs = {f"{name}, real": value for name, value in _text_figures(second).items()}
@@ -381,8 +381,8 @@ def measure(
     return Evaluation(groups, len(synthetic), size, len(real))
 
 
-def _share(hits: npt.NDArray[np.bool_]) -> Figure:
-    """A share with its Clopper–Pearson interval."""
+def share(hits: npt.NDArray[np.bool_]) -> Figure:
+    """The share of true values with its 95 % Clopper–Pearson interval."""
     from scipy.stats import binomtest
 
     interval = binomtest(int(hits.sum()), len(hits)).proportion_ci(0.95, method="exact")

