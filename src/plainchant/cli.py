@@ -892,7 +892,7 @@ def doctor(console: Console, model: str, embedder: str, performance: Performance
 @_performance
 @_formatted
 def demo(console: Console, out: Path | None, performance: PerformanceOptions) -> None:
-    """The whole way on built-in data, model and embedder: plan, run, evaluate, report; some five minutes on two cores."""
+    """The whole way on built-in data, model and embedder: plan, run, evaluate, report; five minutes on two cores."""
     from plainchant.data import write_jsonl
     from plainchant.demo import DEMO_EXAMPLES, DEMO_LABELS, PLANTED_SECRETS, demo_public_texts, demo_records
     from plainchant.embedding import load_embedder
