@@ -5,8 +5,8 @@
 Decodes some clustered batches of each size, with and without released examples, by the individual mean with nothing to
 stop it, and counts each record's ρ at every token. A table entry is the number of tokens until half of a batch's
 records have spent the budget of (ε, δ), extrapolated from the mean cost of the decoded tokens. Beside it the worst-case
-mean at clip 10 and at the clip that clips as much: the smallest C at which the mean absolute clipped part of Δ is at
-most a given distortion. The figures read private data: they are for a bench, not for a release.
+mean at clip 10, and both at the smallest clip C at which the mean absolute clipped part of Δ is at most a given
+distortion. The figures read private data: they are for a bench, not for a release.
 """
 
 import argparse
@@ -34,7 +34,7 @@ UNLIMITED = 1e6
 
 
 class Watching(IndividualMeanMechanism):
-    """Notes what every context pays, and how much of Δ each clip on a grid would cut off."""
+    """Notes what every context pays, here and at each clip on a grid, and how much of Δ that clip would cut off."""
 
     grid = np.geomspace(0.25, 10, 24)
 
@@ -43,6 +43,9 @@ class Watching(IndividualMeanMechanism):
         self.paid.append(law.charges)
         wide = clip_differences(private, public[support], 1e6)
         self.cut.append([float(np.maximum(np.abs(wide) - clip, 0).mean()) for clip in self.grid])
+        unit = self.settings.guidance / self.settings.batch_size / self.settings.temperature
+        reaches = [unit * np.ptp(np.clip(wide, -clip, clip), axis=1) for clip in self.grid]
+        self.at.append(bounded_range_rho(np.array(reaches, dtype=np.float64)))
         return law
 
 
@@ -50,6 +53,7 @@ def watching(settings, steps):
     mechanism = Watching(settings, UNLIMITED, steps)
     object.__setattr__(mechanism, "paid", [])
     object.__setattr__(mechanism, "cut", [])
+    object.__setattr__(mechanism, "at", [])
     return mechanism
 
 
@@ -68,12 +72,16 @@ def main():
     parser.add_argument("--batches", type=int, default=4, help="batches of each size, each in another cell")
     parser.add_argument("--texts", type=int, default=2, help="texts a batch")
     parser.add_argument("--max-tokens", type=int, default=32)
+    parser.add_argument("--no-examples", action="store_true", help="without the hand-written examples of CONFIG")
     parser.add_argument("--threads", type=int)
     options = parser.parse_args()
     config = load_config(
         options.config,
         {"method": "plainchant", "clip": 10.0, "batch_size": 64, "epsilon": 8.0} | {"max_tokens": options.max_tokens},
     )
+    if options.no_examples:
+        prompt = config.prompt.model_copy(update={"examples": ()})
+        config = config.model_copy(update={"prompt": prompt})
     budget = (1 - config.rebalance_share) * rho_of(config.epsilon, config.delta)
     records = read_records(options.data, label_column=config.label_column)
     nearest = Centres.load(options.centres).nearest(np.load(options.embeddings))
@@ -97,7 +105,7 @@ def main():
             works = []
             for number, cell in enumerate(chosen):
                 members = generator.choice(cells[cell], size, replace=False)
-                own = [prompts.record(records[member].text, cell[0]) for member in members]
+                own = [prompts.records([records[member].text], cell[0]) for member in members]
                 prefix = tuple(prompts.prefix(cell[0], examples[cell] if shown else ()))
                 works.append(BatchWork(number, prefix, tuple(prompts.start(cell[0])), own, range(options.texts)))
             # a pass holds one batch, so that the notes are in order
@@ -108,6 +116,13 @@ def main():
             lasting = [budget / np.median(cost) for cost in costs]
             cut = np.mean(mechanism.cut, axis=0)
             distortion = {str(level): float(mechanism.grid[np.argmax(cut <= level)]) for level in (0.01, 0.05, 0.1)}
+
+            def clipped(clip, mechanism=mechanism, ends=ends):
+                place = int(np.flatnonzero(mechanism.grid == clip)[0])
+                own = [
+                    np.mean([cost[place] for cost in mechanism.at[a:b]], axis=0) for a, b in itertools.pairwise(ends)
+                ]
+                return float(np.mean([budget / np.median(cost) for cost in own]))
 
             def worst(clip, settings=settings):
                 moved = 2 * settings.guidance * clip / settings.batch_size
@@ -122,8 +137,12 @@ def main():
                     "rms range": round(float(np.sqrt(np.mean([c.mean() for c in costs]) / unit)), 2),
                     "tokens until half are spent": round(float(np.mean(lasting)), 1),
                     "worst case at clip 10": round(worst(10.0), 1),
-                    "worst case at equal distortion": {
-                        level: {"clip": round(clip, 2), "tokens": round(worst(clip), 1)}
+                    "both at one clip, by distortion": {
+                        level: {
+                            "clip": round(clip, 2),
+                            "individual": round(clipped(clip), 1),
+                            "worst case": round(worst(clip), 1),
+                        }
                         for level, clip in distortion.items()
                     },
                 }),

@@ -1,0 +1,89 @@
+"""The picture of docs/how-it-works.md: what each token of one text cost the records behind it.
+
+    python bench/budget_picture.py docs/budget.svg
+
+Writes one text from a batch of the demo's made-up messages with the embedded model and draws what every record paid.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from plainchant.config import SynthesisConfig
+from plainchant.decoding import BatchWork, Decoder, StopRule
+from plainchant.demo import DEMO_EXAMPLES, DEMO_LABELS, demo_records
+from plainchant.mechanisms import IndividualMeanMechanism
+from plainchant.models.transformers import load_model
+from plainchant.planning import plan
+from plainchant.prompting import Prompts
+from plainchant.randomness import SystemRandomness
+
+
+class Watching(IndividualMeanMechanism):
+    """Notes what every context pays."""
+
+    def law(self, private, public, support, allowance=None):
+        law = super().law(private, public, support, allowance)
+        self.paid.append(law.charges)
+        return law
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--label", default="transport")
+    parser.add_argument("--threads", type=int)
+    options = parser.parse_args()
+    config = SynthesisConfig(
+        labels=DEMO_LABELS,
+        label_column="label",
+        max_tokens=40,
+        batch_size=18,
+        prompt={
+            "header": "Messages to a city's service desk, each with its department.\n\n",
+            "example": "Department: {label}\nMessage: {text}\n\n",
+            "examples": DEMO_EXAMPLES,
+        },
+    )
+    decided = plan(config)
+    model = load_model(config.model, threads=options.threads)
+    prompts = Prompts(config, model)
+    messages = [record["text"] for record in demo_records() if record["label"] == options.label]
+    chosen = np.random.default_rng().permutation(len(messages))[: config.batch_size]
+    records = [prompts.records([messages[row]], options.label) for row in chosen]
+    mechanism = Watching(decided.settings, decided.rho_batch, config.max_tokens)
+    object.__setattr__(mechanism, "paid", [])
+    stop = StopRule(prompts.stop, config.max_tokens, config.min_tokens)
+    decoder = Decoder(model, mechanism, stop, rows=64, randomness=SystemRandomness())
+    prefix, start = tuple(prompts.prefix(options.label)), tuple(prompts.start(options.label))
+    (text,) = decoder.run([BatchWork(0, prefix, start, records, (0,))])
+    paid = np.array(mechanism.paid)
+    words = [model.decode([token]).replace("\n", "⏎") for token in model.encode(text.text, trusted=True)]
+    words = (words + ["⏎"] * len(paid))[: len(paid)]
+
+    share = 100 * paid / decided.rho_batch
+    order = np.argsort(share.sum(axis=0))
+    figure = Figure((9, 5), layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 2])
+    steps = np.arange(len(paid))
+    above.bar(steps, np.median(share, axis=1), color="#9e2a2b", label="the median record")
+    above.vlines(steps, share.min(axis=1), share.max(axis=1), color="#555", linewidth=0.8, label="all of them")
+    above.set_ylabel("% of its budget that a\nrecord pays for this token")
+    above.legend(frameon=False)
+    left = 100 - np.cumsum(share, axis=0)
+    for place, name, colour in ((0, "the cheapest", "#3a7d44"), (len(order) // 2, "the median", "#9e2a2b"),
+                                (-1, "the dearest", "#1d3557")):  # fmt: skip
+        below.step(steps, left[:, order[place]], where="mid", color=colour, label=f"{name} record")
+    below.set_ylim(0, 102)
+    below.set_ylabel("% of its budget left")
+    below.legend(frameon=False, loc="lower left")
+    below.set_xticks(steps, words, rotation=60, ha="right", fontsize=8)
+    for axes in (above, below):
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(options.file, metadata={"Date": None} if options.file.suffix == ".svg" else None, dpi=150)
+
+
+if __name__ == "__main__":
+    main()
