@@ -9,6 +9,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from broken import AlwaysFullWeight, ForgetsWhatIsSpent, NoClipping, shared_padding
 from scipy.stats import binom, binomtest
 from strategies import settings
 
@@ -79,21 +80,6 @@ def test_a_context_like_the_public_model_is_invisible():
 # broken ones
 
 
-class NoClipping(MeanMechanism):
-    def law(self, private, public, support, allowance=None):
-        return MeanMechanism(dataclasses.replace(self.settings, clip=1e3)).law(private, public, support)
-
-
-class ForgetsWhatIsSpent(IndividualMeanMechanism):
-    def allowance(self, spent, steps_left):
-        return super().allowance(0 * spent, 1)
-
-
-class AlwaysFullWeight(IndividualMeanMechanism):
-    def allowance(self, spent, steps_left):
-        return np.full(len(spent), 1e9)
-
-
 def test_power_no_clipping_is_caught():
     assert audited(NoClipping(STEP)).refuted
 
@@ -110,10 +96,8 @@ def test_the_filter_holds_over_many_steps():
 
 
 def test_power_public_logits_that_a_shared_pass_moves_are_caught():
-    # spec 9: in one padded batch the public logits moved by 0.3, and with them the public support
     mechanism = MeanMechanism(dataclasses.replace(STEP, batch_size=24))
-    moved = STEPS.public + np.random.default_rng(3).uniform(-0.3, 0.3, STEPS.public.shape).astype(np.float32)
-    shared = dataclasses.replace(STEPS, public_without=moved)
+    shared = shared_padding(STEPS)
     supports = [[law.support.tolist() for law in laws_of(mechanism, shared, unit)] for unit in (None, UNIT)]
     assert supports[0] != supports[1]
     found = audited(mechanism, shared)

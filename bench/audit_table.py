@@ -1,0 +1,136 @@
+"""The audit's table: lower bounds on ε by replay, for real mechanisms and for ones that are broken on purpose.
+
+    python bench/audit_table.py [--markdown docs/audit.md]
+
+A batch of the demo's made-up messages, one of them with a planted secret, on the embedded model: logits along that
+record's own text are kept once, and each mechanism draws 100,000 sequences with and without that record. Real ones must
+stay below what they claim; broken ones must be caught. Everything is made up, so the table may be shown.
+"""
+
+import argparse
+import dataclasses
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from plainchant.audit import Steps, record_steps, replay
+from plainchant.config import SynthesisConfig
+from plainchant.decoding import BatchWork
+from plainchant.demo import DEMO_EXAMPLES, DEMO_LABELS, PLANTED_SECRETS, demo_records
+from plainchant.mechanisms import IndividualMeanMechanism, MeanMechanism
+from plainchant.models.transformers import load_model
+from plainchant.planning import plan
+from plainchant.prompting import Prompts
+from plainchant.randomness import SeededRandomness, SystemRandomness
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from broken import AlwaysFullWeight, ForgetsWhatIsSpent, NoClipping, shared_padding
+
+SIZE, STEPS, TEXTS, DELTA = 18, 32, 4, 1e-6
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--markdown", type=Path, help="write the table there too")
+    parser.add_argument("--runs", type=int, default=100_000)
+    parser.add_argument("--epsilon", type=float, default=1.0)
+    parser.add_argument("--threads", type=int)
+    options = parser.parse_args()
+    shared = {
+        "epsilon": options.epsilon,
+        "delta": DELTA,
+        "labels": DEMO_LABELS,
+        "label_column": "label",
+        "texts": 1,
+        "max_tokens": STEPS,
+        "prompt": {
+            "header": "Messages to a city's service desk, each with its department.\n\n",
+            "example": "Department: {label}\nMessage: {text}\n\n",
+            "examples": DEMO_EXAMPLES,
+        },
+    }
+    messages = demo_records()
+    secret = next(m for m in messages if any(planted in m["text"] for planted in PLANTED_SECRETS))
+    label = secret["label"]
+    others = [m["text"] for m in messages if m["label"] == label and m is not secret]
+    chosen = np.random.default_rng().permutation(len(others))[: SIZE - 1]
+    texts = [secret["text"], *(others[row] for row in chosen)]
+    model = load_model("gemma-3-270m", threads=options.threads)
+    prompts = Prompts(SynthesisConfig(**shared, batch_size=100, method="invisibleink"), model)
+    work = BatchWork(
+        0,
+        tuple(prompts.prefix(label)),
+        tuple(prompts.start(label)),
+        [prompts.records([text], label) for text in texts],
+        (0,),
+    )
+    own = model.encode(" " + secret["text"], trusted=False)[: STEPS - 1]
+
+    # the individual budget is planned for texts that are too dear at this size: it then bites, as it should
+    individual = plan(SynthesisConfig(**shared, batch_size=SIZE, expected_range=0.3)).mechanism
+    clipped = plan(SynthesisConfig(**shared, batch_size=SIZE, method="invisibleink")).mechanism
+    logits = plan(SynthesisConfig(**(shared | {"epsilon": 50.0}), batch_size=SIZE, method="clustered-mean")).mechanism
+    top = MeanMechanism(dataclasses.replace(clipped.settings, support=individual.settings.support))
+    # kept on more tokens than it needs, so that a support that moves can be seen
+    wide = MeanMechanism(dataclasses.replace(top.settings, k=400))
+    kinds = {"top": top, "wide": wide, "plus": clipped, "full": logits}
+    steps = {name: record_steps(model, mechanism, work, own) for name, mechanism in kinds.items()}
+
+    # the same logits again and again, as over several texts of a batch: what was spent then matters
+    longer = Steps(np.tile(steps["top"].public, (TEXTS, 1)), steps["top"].private * TEXTS, steps["top"].ids * TEXTS)
+
+    def seeded():
+        return SeededRandomness(42)
+
+    broken = {
+        "no clipping": (NoClipping(clipped.settings), steps["plus"], SystemRandomness),
+        "forgets what was spent": (
+            ForgetsWhatIsSpent(individual.settings, individual.budget, len(longer.ids)),
+            longer,
+            SystemRandomness,
+        ),
+        "no filter": (
+            AlwaysFullWeight(individual.settings, individual.budget, individual.steps), steps["top"], SystemRandomness,
+        ),
+        "public row padded with private ones": (top, shared_padding(steps["wide"]), SystemRandomness),
+        "seed 42": (clipped, steps["plus"], seeded),
+    }  # fmt: skip
+    real = {
+        "plainchant (individual mean)": (individual, steps["top"], SystemRandomness),
+        f"plainchant, {TEXTS} texts": (
+            IndividualMeanMechanism(individual.settings, individual.budget, len(longer.ids)),
+            longer,
+            SystemRandomness,
+        ),
+        "invisibleink (mean of differences)": (clipped, steps["plus"], SystemRandomness),
+        "clustered-mean (mean of logits)": (logits, steps["full"], SystemRandomness),
+    }
+    lines = ["| mechanism | ε claimed | ε at least | the most that could show | |", "|---|---|---|---|---|"]
+    wrong = []
+    for kind, group in (("", real), ("broken: ", broken)):
+        for name, (mechanism, instance, source) in group.items():
+            found = replay(mechanism, instance, 0, runs=options.runs, randomness=source, delta=DELTA, alpha=1e-6)
+            verdict = "**refuted**" if found.refuted else "not refuted"
+            lines.append(
+                f"| {kind}{name} | {found.epsilon_claimed:.3g} | {found.epsilon_low:.3g} | {found.epsilon_limit:.3g} | "
+                f"{verdict} |"
+            )
+            print(lines[-1], flush=True)
+            if found.refuted != bool(kind):
+                wrong.append(name)
+    if options.markdown:
+        about = (
+            f"# Audit by replay\n\nWritten by `python bench/audit_table.py --markdown docs/audit.md`: {STEPS} tokens\n"
+            f"of a batch of {SIZE} made-up messages on the embedded model, {options.runs:,} sequences with and\n"
+            f"without the one that holds a planted secret, δ = {DELTA:g}. Each bound is wrong with probability at most 1e-6.\n"
+            "An audit can refute a claim, never prove it. That real bounds lie far below their claims is the rule: a\n"
+            "claim is for the worst logits there could be.\n\n"
+        )
+        options.markdown.write_text(about + "\n".join(lines) + "\n", encoding="utf-8")
+    if wrong:
+        sys.exit(f"not as it should be: {', '.join(wrong)}")
+
+
+if __name__ == "__main__":
+    main()
