@@ -234,7 +234,8 @@ def _performance(command: Callable[..., Any]) -> Callable[..., Any]:
         return command(*args, performance=options, **values)
 
     for name, field in reversed(fields.items()):
-        wrapped = click.option(f"--{name}", name, metavar="VALUE", help=_help_of(field, field.default))(wrapped)
+        option = f"--{name.replace('_', '-')}"
+        wrapped = click.option(option, name, metavar="VALUE", help=_help_of(field, field.default))(wrapped)
     return wrapped
 
 

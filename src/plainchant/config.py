@@ -350,6 +350,12 @@ class PerformanceOptions(_Frozen):
     """About how many private rows one forward pass holds."""
     threads: int | None = Field(None, ge=1)
     """Threads of torch; unset: torch's own choice."""
+    executor: Literal["local", "ray"] = "local"
+    """Where the work is done: in this process, or by workers on a Ray cluster (extra ray)."""
+    workers: int = Field(2, ge=1)
+    """Workers of executor = ray, each with a model of its own."""
+    ray_address: str | None = None
+    """The cluster's address, auto for the one on this machine; unset: begin one here."""
 
 
 def _closest(name: str, known: list[str]) -> str:

@@ -22,6 +22,7 @@ from plainchant.data import Record, fingerprint, read_records, read_texts
 from plainchant.decoding import BatchWork, Decoder, FinishedText, StopRule
 from plainchant.embedding import Embedder, load_embedder
 from plainchant.errors import ConfigError, DataError, PrivacyError, RunError
+from plainchant.executor import Executor, RayEmbedder, RayExecutor, make_decoder
 from plainchant.mechanisms import PublicMechanism
 from plainchant.models import LanguageModel
 from plainchant.planning import Guarantee, Plan, not_private
@@ -258,7 +259,10 @@ def synthesize(
     inputs = None
     clustered = config.parts.clusters is Clusters.PUBLIC_CENTRES and not (directory and directory.get("batched"))
     if embedder is None and not public and (clustered or config.vote):
-        embedder = load_embedder(config.embedder, device=performance.device)
+        if performance.executor == "ray":
+            embedder = RayEmbedder(performance, config.embedder)
+        else:
+            embedder = load_embedder(config.embedder, device=performance.device)
     if clustered and not public and embedder is not None:
         inputs = _public_corpus(config), embedder
     model = model or _load_model(config, performance, progress)
@@ -294,9 +298,13 @@ def synthesize(
                 _form_batches(
                     directory, plan, table, centres, _embeddings(directory, table, embedder, progress), randomness
                 )
-        decoder = Decoder(model, plan.mechanism, stop, rows=performance.rows, randomness=randomness)
+        executor: Executor
+        if performance.executor == "ray":
+            executor = resources.enter_context(contextlib.closing(_on_ray(plan, stop, performance, randomness)))
+        else:
+            executor = Decoder(model, plan.mechanism, stop, rows=performance.rows, randomness=randomness)
         decode = itertools.chain(
-            _decode(decoder, directory, table, config, prompts),
+            _decode(executor, directory, table, config, prompts),
             _expand(model, plan, directory, prompts, stop, performance),
         )
 
@@ -509,8 +517,15 @@ def _vote(
     directory.save_votes(votes, kept_by_votes(votes, plan.config.vote or 0, randomness))
 
 
+def _on_ray(plan: Plan, stop: StopRule, performance: PerformanceOptions, randomness: RandomSource) -> RayExecutor:
+    if not randomness.private:
+        raise PrivacyError("executor = ray: its workers draw from their own systems, so that no seed can be given")
+    together = max(1, performance.rows // plan.settings.batch_size)
+    return RayExecutor(performance, functools.partial(make_decoder, plan, stop, performance), together=together)
+
+
 def _decode(
-    decoder: Decoder, directory: RunDirectory, table: Sequence[Record], config: SynthesisConfig, prompts: Prompts
+    executor: Executor, directory: RunDirectory, table: Sequence[Record], config: SynthesisConfig, prompts: Prompts
 ) -> Iterator[FinishedText]:
     """The first texts of every cell, then all others with some of those in their prompts (spec 8).
 
@@ -519,10 +534,10 @@ def _decode(
     count = config.parts.released_examples
     first, shown = _first_places(directory, BOOTSTRAP * count), {}
     if count:
-        yield from decoder.run(_works(directory, table, config, prompts, first, {}))
+        yield from executor.run(_works(directory, table, config, prompts, first, {}))
         shown = {cell: choose_examples(own, count) for cell, own in _texts_by_cell(directory, first).items()}
     rest = _all_places(directory) - first
-    yield from decoder.run(_works(directory, table, config, prompts, rest, shown))
+    yield from executor.run(_works(directory, table, config, prompts, rest, shown))
 
 
 def _expand(

@@ -1,0 +1,181 @@
+"""A local Ray cluster: nothing lost or doubled when a worker dies, and speed that grows with workers."""
+
+import functools
+import json
+import sys
+import time
+
+import numpy as np
+import pytest
+from strategies import settings
+
+from end_to_end.conftest import MARKER, rows
+from plainchant.aggregation import Clipping
+from plainchant.config import PerformanceOptions, SynthesisConfig
+from plainchant.decoding import BatchWork, Decoder, StopRule
+from plainchant.errors import ConfigError, PrivacyError, RunError
+from plainchant.executor import RayEmbedder, RayExecutor
+from plainchant.mechanisms import IndividualMeanMechanism, MeanMechanism
+from plainchant.models.table import TableModel
+from plainchant.planning import plan
+from plainchant.randomness import SeededRandomness, SystemRandomness
+from plainchant.synthesis import synthesize
+
+ray = pytest.importorskip("ray")
+# Ray opens sockets and files that it leaves to the end of the process
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+
+STOP = StopRule(None, 6, 5)
+STEP = settings(batch_size=2, clipping=Clipping.DIFFERENCE, clip=3.0)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster():
+    # the workers know no tests
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    import os
+
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    ray.init(num_cpus=16, include_dashboard=False, log_to_driver=False, logging_level="error")
+    yield
+    ray.shutdown()
+
+
+class Slow(TableModel):
+    """Takes its time for every pass of private rows."""
+
+    def __init__(self, seconds, fails=False):
+        super().__init__(["a", "b", "c"], lambda row: [0.5 * len(row), row[0], 1.0])
+        self.seconds, self.fails = seconds, fails
+
+    def step(self, groups, supports=None):
+        if self.fails:
+            raise ValueError(f"{MARKER} in a message")
+        if groups and groups[0][0].count != 1:
+            time.sleep(self.seconds)
+        return super().step(groups, supports)
+
+
+def decoder(mechanism, seconds=0.0, fails=False):
+    return Decoder(Slow(seconds, fails), mechanism, STOP, rows=2, randomness=SystemRandomness())
+
+
+def works(batches, texts=1):
+    return (BatchWork(batch, (1,), (0,), [(1,), (2,), (2,)], range(texts)) for batch in range(batches))
+
+
+def executor(workers, mechanism, **changes):
+    options = PerformanceOptions(executor="ray", workers=workers)
+    return RayExecutor(options, functools.partial(decoder, mechanism, **changes), together=1)
+
+
+def test_a_lost_worker_loses_and_doubles_nothing():
+    mechanism = IndividualMeanMechanism(STEP, 1.5, 4 * STOP.max_tokens)
+    there = executor(2, mechanism, seconds=0.03)
+    spent, places = {}, []
+    for number, text in enumerate(there.run(works(8, texts=4))):
+        places.append((text.batch, text.position))
+        # sums only grow, also where a second worker goes on with a batch
+        assert all(a <= b for a, b in zip(spent.get(text.batch, [0] * 3), text.spent, strict=True))
+        spent[text.batch] = text.spent
+        if number in (3, 9, 14):
+            ray.kill(there._pool.workers[number % 2])
+    there.close()
+    assert sorted(places) == [(batch, place) for batch in range(8) for place in range(4)]
+    assert max(map(max, spent.values())) <= 1.5
+
+
+def test_workers_that_die_again_and_again_end_the_run():
+    there = executor(1, MeanMechanism(STEP), seconds=5.0)
+    stream = there.run(works(3))
+
+    class Killing:
+        """Kills the worker whenever the driver looks for news."""
+
+        def __getattr__(self, name):
+            if name == "wait":
+                ray.kill(there._pool.workers[0])
+            return getattr(ray, name)
+
+    there._pool.ray = Killing()
+    with pytest.raises(RunError, match="5 workers were lost"):
+        next(stream)
+
+
+def test_a_workers_error_quotes_nothing():
+    there = executor(1, MeanMechanism(STEP), fails=True)
+    with pytest.raises(RunError, match="ValueError") as caught:
+        list(there.run(works(1)))
+    assert MARKER not in str(caught.value) and caught.value.__cause__ is None
+    there.close()
+
+
+def test_eight_workers_are_seven_times_one():
+    def seconds(workers):
+        there = executor(workers, MeanMechanism(STEP), seconds=0.08)
+        # every worker is up before the clock starts
+        list(there.run(works(workers)))
+        began = time.perf_counter()
+        assert len(list(there.run(works(24)))) == 24
+        there.close()
+        return time.perf_counter() - began
+
+    assert seconds(1) >= 7 * seconds(8)
+
+
+def test_a_run_on_two_workers_finishes_like_one_in_this_process_though_one_is_killed(model, tmp_path, monkeypatch):
+    config = SynthesisConfig(
+        method="plainchant", clusters="none", model=str(model), label_column="label", labels=("red", "blue"), texts=12,
+        max_tokens=8, max_record_tokens=40, batch_size=10, expected_range=2.0, numerical_slack=1e-3,
+    )  # fmt: skip
+    made = []
+
+    class Noted(RayExecutor):
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options)
+            made.append(self)
+
+    monkeypatch.setattr("plainchant.synthesis.RayExecutor", Noted)
+    options = PerformanceOptions(executor="ray", workers=2, threads=1)
+    decided, count = plan(config), 0
+    with synthesize(rows(200), decided, out=tmp_path / "run", performance=options) as run:
+        for _ in run:
+            count += 1
+            if count == 4:
+                ray.kill(made[0]._pool.workers[0])
+    texts = run.directory.texts()
+    assert count == len(texts) == 12 == len({(text.batch, text.position) for text in texts})
+    assert len(run.directory.released()) == 12
+    costs = json.loads((tmp_path / "run" / "private" / "costs.json").read_text())
+    assert 0 < costs["records"]["largest"] <= decided.rho_batch
+    # nobody may choose what the workers draw
+    with pytest.raises(PrivacyError, match="no seed"):
+        synthesize(rows(200), decided, out=tmp_path / "seeded", performance=options, allow_not_private=True,
+                   randomness=SeededRandomness(1))  # fmt: skip
+
+
+class Lengths:
+    """An embedder that knows how long a text is."""
+
+    name = "lengths"
+
+    def encode(self, texts, *, alone=False, progress=None):
+        return np.array([[len(text), alone] for text in texts], dtype=np.float32).reshape(-1, 2)
+
+
+def test_embeddings_come_back_in_order():
+    shares = []
+    embedder = RayEmbedder(PerformanceOptions(executor="ray", workers=2), "lengths", Lengths)
+    texts = ["x" * n for n in range(300)]
+    found = embedder.encode(texts, alone=True, progress=shares.append)
+    assert found.tolist() == [[n, 1.0] for n in range(300)] and shares[-1] == 1.0
+    assert len(embedder.encode([])) == 0
+
+
+def test_an_address_where_nobody_answers(monkeypatch):
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda **_: (_ for _ in ()).throw(ConnectionError))
+    with pytest.raises(RunError, match="ray start --head"):
+        RayEmbedder(PerformanceOptions(executor="ray", ray_address="127.0.0.1:1"), "lengths", Lengths).encode(["x"])
+    with pytest.raises((ConfigError, ValueError)):
+        PerformanceOptions(executor="carrier pigeon")
