@@ -123,7 +123,8 @@ def main():
         about = (
             f"# Audit by replay\n\nWritten by `python bench/audit_table.py --markdown docs/audit.md`: {STEPS} tokens\n"
             f"of a batch of {SIZE} made-up messages on the embedded model, {options.runs:,} sequences with and\n"
-            f"without the one that holds a planted secret, δ = {DELTA:g}. Each bound is wrong with probability\n1e-6 at most.\n"
+            f"without the one that holds a planted secret, δ = {DELTA:g}. Each bound is wrong with probability\n"
+            "1e-6 at most. "
             "An audit can refute a claim, never prove it. That real bounds lie far below their claims is the rule: a\n"
             "claim is for the worst logits there could be.\n\n"
         )

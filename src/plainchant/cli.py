@@ -8,7 +8,7 @@ import sys
 import time
 import traceback
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -551,17 +551,23 @@ def evaluate(
     with console.progress() as progress:
         found = measure(run, real, limit=limit, progress=functools.partial(progress.stage, "embedding the real texts"))
     path = run.write_private("evaluation.json", found.as_dict())
-    for group, figures in found.groups.items():
-        console.say("")
-        console.grid(
-            (group, "value (95 % interval)", ""),
-            [(name, str(figure), EXPLANATIONS.get(name, "")) for name, figure in figures.items()],
-        )
+    _show_groups(console, found.groups, EXPLANATIONS)
     console.say(f"\n{found.compared} texts on each side; written to {path}")
     mauve = found.figure(MAUVE)
     console.result(found.as_dict(), str(mauve))
     _gate("min-mauve", mauve, min_mauve)
     _gate("min-accuracy", found.figure(f"{ACCURACY}, {ON_SYNTHETIC}"), min_accuracy)
+
+
+def _show_groups(
+    console: Console, groups: Mapping[str, Mapping[str, "Figure"]], explanations: Mapping[str, str]
+) -> None:
+    for group, figures in groups.items():
+        console.say("")
+        console.grid(
+            (group, "value (95 % interval)", ""),
+            [(name, str(figure), explanations.get(name, "")) for name, figure in figures.items()],
+        )
 
 
 def _gate(option: str, figure: "Figure | None", bound: float | None) -> None:
@@ -714,12 +720,7 @@ def audit(
             progress=functools.partial(progress.stage, "auditing"),
         )  # fmt: skip
     path = run.write_private("audit.json", found.as_dict())
-    for group, figures in found.groups.items():
-        console.say("")
-        console.grid(
-            (group, "value (95 % interval)", ""),
-            [(name, str(figure), EXPLANATIONS.get(name, "")) for name, figure in figures.items()],
-        )
+    _show_groups(console, found.groups, EXPLANATIONS)
     console.say(f"\nwritten to {path}")
     shown = found.figure("epsilon_low")
     console.result(found.as_dict(), str(found.figure("copied")))

