@@ -348,6 +348,8 @@ class PerformanceOptions(_Frozen):
     """Floating-point type of the model; each has its own measured slack."""
     rows: int = Field(64, ge=1)
     """About how many private rows one forward pass holds."""
+    memory: float | None = Field(None, gt=0)
+    """The most GiB that the caches of contexts may take, about; fewer rows then share a forward pass."""
     threads: int | None = Field(None, ge=1)
     """Threads of torch; unset: torch's own choice."""
     executor: Literal["local", "ray"] = "local"

@@ -62,6 +62,7 @@ class Prompts:
 
     Attributes:
         stop: a string in the released text that ends it (spec 4.6); None where only end-of-text does.
+        longest: the most tokens of a context, its text included: public.
     """
 
     def __init__(self, config: SynthesisConfig, model: LanguageModel):
@@ -80,7 +81,7 @@ class Prompts:
         after = self._example.partition("{text}")[2]
         # a text is one line where the template ends it with a line break
         self.stop = None if self._is_chat or not after else ("\n" if after.startswith("\n") else after)
-        self._check_lengths()
+        self.longest = self._check_lengths()
 
     def prefix(self, label: str | None, released: Sequence[str] = ()) -> list[int]:
         """The public part before the record: header and public examples, those of the label where there are any.
@@ -141,8 +142,9 @@ class Prompts:
         before, _, after = self._model.chat(message).partition(mark)
         return before, after
 
-    def _check_lengths(self) -> None:
-        config = self._config
+    def _check_lengths(self) -> int:
+        """The most tokens of a context; raises ConfigError where the model has no room for them."""
+        config, longest = self._config, 0
         for label in config.label_set:
             fixed = len(self.prefix(label)) + len(self.record("", label)) + len(self.start(label))
             if not self.start(label):
@@ -153,9 +155,11 @@ class Prompts:
             # the empty record is in `fixed` already
             own = self._room(label) - len(self.record("", label))
             needed = fixed + own + config.max_tokens + shown * entry
+            longest = max(longest, needed)
             if needed > self._model.context_length:
                 raise ConfigError(
                     f"max_record_tokens = {config.max_record_tokens} and max_tokens = {config.max_tokens} with a "
                     f"prompt of {fixed} tokens need {needed}, more than the model's {self._model.context_length}; "
                     "lower one"
                 )
+        return longest

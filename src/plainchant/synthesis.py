@@ -272,6 +272,7 @@ def synthesize(
             f"{model.numerical_slack:g}; set numerical_slack to that or more, or dtype = float32"
         )
     prompts = Prompts(config, model)
+    performance = _within_memory(performance, model, prompts, plan)
     stop = StopRule(prompts.stop, config.max_tokens, config.min_tokens)
     directory = directory or RunDirectory.create(Path(out), plan, guarantee)
     with contextlib.ExitStack() as resources:
@@ -515,6 +516,22 @@ def _vote(
             choice[theirs] = np.flatnonzero(own)[ballots]
     votes = noisy_votes(choice[choice != NO_CELL], len(texts), plan.rho_vote, randomness)
     directory.save_votes(votes, kept_by_votes(votes, plan.config.vote or 0, randomness))
+
+
+def _within_memory(
+    performance: PerformanceOptions, model: LanguageModel, prompts: Prompts, plan: Plan
+) -> PerformanceOptions:
+    """No more rows in a pass than memory allows for their caches; by public lengths, since the true ones are secret."""
+    if performance.memory is None:
+        return performance
+    row = prompts.longest * model.bytes_per_token / 2**30
+    size = plan.settings.batch_size
+    if performance.memory < size * row:
+        raise ConfigError(
+            f"memory = {performance.memory:g}: a batch of {size} contexts of up to {prompts.longest} tokens takes "
+            f"{size * row:.2g} GiB; allow that, or lower max_record_tokens, max_tokens or batch_size"
+        )
+    return performance.model_copy(update={"rows": min(performance.rows, int(performance.memory / row))})
 
 
 def _on_ray(plan: Plan, stop: StopRule, performance: PerformanceOptions, randomness: RandomSource) -> RayExecutor:

@@ -16,9 +16,9 @@ import pytest
 from plainchant import plan, synthesize
 from plainchant.accounting import epsilon_of
 from plainchant.centres import Centres
-from plainchant.config import SynthesisConfig
+from plainchant.config import PerformanceOptions, SynthesisConfig
 from plainchant.decoding import BatchWork, Decoder, StopRule
-from plainchant.errors import DataError, PrivacyError
+from plainchant.errors import ConfigError, DataError, PrivacyError
 from plainchant.models.table import TableModel
 from plainchant.prompting import Prompts
 from plainchant.randomness import SeededRandomness, SystemRandomness
@@ -373,3 +373,17 @@ def test_a_crash_before_the_vote_loses_no_text_and_votes_later(run, config, tmp_
     with synthesize([{"text": text} for text in TEXTS], plan(config(vote=2)), out=tmp_path / "out", resume=True,
                     model=Spy(), embedder=Hashing(), randomness=Stub(range(1000))) as made:  # fmt: skip
         assert len(made.texts) == 2 and len(made.directory.texts()) == 6
+
+
+def test_a_memory_cap_narrows_the_pass_by_public_lengths_alone(run, config, tmp_path):
+    # a cap for two batches of four: what is asked together is the same whatever the records are
+    wide, narrow = Spy(), Spy()
+    run(settings=config(texts=12), model=wide, randomness=Stub(range(1000)), performance=PerformanceOptions(rows=64))
+    prompts = Prompts(config(texts=12), Spy())
+    cap = 8.5 * prompts.longest * Spy.bytes_per_token / 2**30
+    run(settings=config(texts=12), model=narrow, out="narrow", randomness=Stub(range(1000)),
+        performance=PerformanceOptions(rows=64, memory=cap))  # fmt: skip
+    assert max(map(len, wide.calls)) > 2 == max(map(len, narrow.calls))
+    with pytest.raises(ConfigError, match="a batch of 4 contexts"):
+        run(settings=config(), out="none", performance=PerformanceOptions(memory=cap / 4))
+    assert not (tmp_path / "none").exists()

@@ -41,6 +41,8 @@ class LanguageModel(Protocol):
     """V, the width of the logits."""
     context_length: int
     """The most tokens a row can hold, prompt and continuation together."""
+    bytes_per_token: int
+    """What one token of one row takes in a cache."""
     start_tokens: tuple[int, ...]
     """What opens every prompt (beginning of sequence), may be empty."""
     end_of_text: frozenset[int]

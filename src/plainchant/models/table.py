@@ -46,6 +46,7 @@ class TableModel:
 
     name = "table"
     numerical_slack = 0.0
+    bytes_per_token = 8
 
     def __init__(
         self,

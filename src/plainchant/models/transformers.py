@@ -230,6 +230,7 @@ class TransformersModel:
         self.numerical_slack = _slack(dtype)
         self.vocabulary_size = int(model.get_output_embeddings().weight.shape[0])
         self.context_length = _context_length(model.config.get_text_config())
+        self.bytes_per_token = _bytes_per_token(model.config.get_text_config(), dtype)
         self.end_of_text = _end_of_text(model, tokenizer)
         self.special = self.end_of_text | _special(tokenizer, self.vocabulary_size)
         self.start_tokens = _start_tokens(tokenizer)
@@ -517,6 +518,13 @@ def _context_length(config: Any) -> int:
             original = "original_max_position_embeddings"
             length = min(length, int(entry.get(original) or getattr(config, original, None) or length))
     return length
+
+
+def _bytes_per_token(config: Any, dtype: str) -> int:
+    """Keys and values of all layers."""
+    heads = int(getattr(config, "num_key_value_heads", None) or config.num_attention_heads)
+    width = int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
+    return 2 * int(config.num_hidden_layers) * heads * width * int(getattr(torch, dtype).itemsize)
 
 
 def _end_of_text(model: Any, tokenizer: Any) -> frozenset[int]:
