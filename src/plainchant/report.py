@@ -634,6 +634,8 @@ def _comparison_plot(found: Sequence[Compared], kind: str) -> bytes:
     colours = {run.name: f"C{number}" for number, run in enumerate(found)}
     for row, name in zip(grid, measures, strict=True):
         for axes, promised in zip(row, (True, False), strict=True):
+            taken: Counter[float] = Counter()
+            most = max((run.ex_ante if promised else run.ex_post) or 0.0 for run in found)
             for run in found:
                 value, epsilon = run.evaluation.figure(_COMPARED[name]), run.ex_ante if promised else run.ex_post
                 if value is None:
@@ -644,7 +646,10 @@ def _comparison_plot(found: Sequence[Compared], kind: str) -> bytes:
                     axes.axhspan(low, high, color=colours[run.name], alpha=0.08, linewidth=0)
                 elif epsilon is not None and math.isfinite(epsilon):
                     reach = [[value.value - low], [high - value.value]]
-                    axes.errorbar(epsilon, value.value, reach, fmt="o", capsize=3, color=colours[run.name],
+                    # runs of the same ε stand side by side
+                    place = epsilon + 0.04 * most * taken[round(epsilon, 3)]
+                    taken[round(epsilon, 3)] += 1
+                    axes.errorbar(place, value.value, reach, fmt="o", capsize=3, color=colours[run.name],
                                   label=run.name)  # fmt: skip
             axes.set_ylabel(name if promised else "")
             axes.grid(alpha=0.25)
@@ -653,7 +658,7 @@ def _comparison_plot(found: Sequence[Compared], kind: str) -> bytes:
     grid[0][1].set_title("ε measured after the run (private)")
     for axes in grid[-1]:
         axes.set_xlabel("ε")
-        axes.set_xlim(left=0)
+        axes.set_xlim(0, 1.2 * axes.dataLim.x1)
     entries = dict(zip(*reversed(grid[0][1].get_legend_handles_labels()), strict=True))
     entries |= dict(zip(*reversed(grid[0][0].get_legend_handles_labels()), strict=True))
     figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=3, frameon=False)
