@@ -1,6 +1,6 @@
 """The demo's planted secrets come out where nothing protects them, and do not where something does.
 
-    python bench/secrets.py [--method non-private] [--out runs/secrets]
+    python bench/planted_secrets.py [--method non-private] [--out runs/secrets]
 
 Writes texts from the demo's made-up messages, a single one behind each text where the method is non-private, and counts
 the planted secrets among them. The release of non-private is not to be shared; here everything is made up.
