@@ -53,6 +53,7 @@ NOTE = (
 )
 MAUVE, ACCURACY, MACRO_F1 = "MAUVE", "accuracy", "macro-F1"
 ON_SYNTHETIC, ON_TFIDF = "trained on synthetic", "trained on synthetic, by words"
+ON_REAL = "trained on as many real texts"
 # Figures that may be larger than 1.
 UNBOUNDED = ("Fréchet distance", "density", "words a text", "different words")
 EXPLANATIONS: Mapping[str, str] = {
@@ -247,8 +248,8 @@ def _usefulness(synthetic: Sample, train: Sample, test: Sample, names: Sequence[
     for kind, source, by_words in (
         (ON_SYNTHETIC, synthetic, False),
         (ON_TFIDF, synthetic, True),
-        ("trained on as many real texts", train, False),
-        ("trained on as many real texts, by words", train, True),
+        (ON_REAL, train, False),
+        (f"{ON_REAL}, by words", train, True),
     ):
         scores = _scores(test.labels, predicted(source, test, by_words=by_words), names)
         figures |= {f"{name}, {kind}": value for name, value in scores.items() if name in (ACCURACY, MACRO_F1)}
