@@ -208,6 +208,19 @@ def test_prefill_in_pieces_changes_nothing(model: TransformersModel, monkeypatch
         np.testing.assert_allclose(ours, plain(model, [*prefix, *suffix, 9]), atol=1e-4)
 
 
+def test_no_prefill_pass_is_larger_than_its_bound(llama: TransformersModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backend, "_PREFILL_TOKENS", 32)
+    sizes, own = [], llama._forward
+
+    def forward(module: Any, segments: Any, tokens: torch.Tensor, *rest: Any) -> Any:
+        sizes.append(tokens.numel())
+        return own(module, segments, tokens, *rest)
+
+    monkeypatch.setattr(llama, "_forward", forward)
+    llama.open_rows(llama.prefill(some(0, 75)), [some(row, 20) for row in range(5)], room=1)
+    assert sizes == [32, 32, 11, 32, 32, 16, 32, 32, 16]
+
+
 def test_no_rows_need_no_forward_pass(model: TransformersModel, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = model.open_rows(model.prefill(some(0, 3)), [], room=2)
     assert rows.count == 0

@@ -291,7 +291,9 @@ class TransformersModel:
         """Computes the cache of a public prefix: one row of `len(prefix)` tokens, which may be none."""
         cache = _Cache(1, len(prefix))
         self._require(cache.capacity)
-        self._fill(cache, [0], [prefix], 0, max(1, len(prefix)))
+        for start in range(0, len(prefix), _PREFILL_TOKENS):
+            part = prefix[start : start + _PREFILL_TOKENS]
+            self._fill(cache, [part], start, len(part))
         return cache
 
     @torch.inference_mode()
@@ -305,9 +307,7 @@ class TransformersModel:
         start, longest = prefix.capacity, max(sizes, default=0)
         self._require(start + longest + room)
         cache = _Cache(len(suffixes), -(-(start + longest + room) // _READ) * _READ, prefix)
-        # Longest first: rows of like length share a pass.
-        order = [i for i in sorted(range(len(sizes)), key=lambda i: -sizes[i]) if sizes[i]]
-        self._fill(cache, order, [suffixes[i] for i in order], start, _PIECE)
+        self._fill(cache, suffixes, start, _PIECE)
         lengths = torch.tensor(sizes, dtype=torch.long, device=self._device) + start
         return TransformersRows(cache, lengths, start + longest, room)
 
@@ -352,21 +352,21 @@ class TransformersModel:
             answers.append(own)
         return answers
 
-    def _fill(self, cache: _Cache, rows: Sequence[int], texts: Sequence[Sequence[int]], start: int, piece: int) -> None:
-        """Computes the cache of texts from position `start` on, `piece` positions of a row at a time."""
+    def _fill(self, cache: _Cache, texts: Sequence[Sequence[int]], start: int, piece: int) -> None:
+        """Computes the cache of each row's text from position `start` on, `piece` positions of a row at a time."""
         together = max(1, _PREFILL_TOKENS // piece)
         for offset in range(0, max(map(len, texts), default=0), piece):
-            own = [number for number, text in enumerate(texts) if len(text) > offset]
-            for first in range(0, len(own), together):
-                some = own[first : first + together]
-                parts = [[*texts[number][offset : offset + piece]] for number in some]
+            rows = [row for row, text in enumerate(texts) if len(text) > offset]
+            for first in range(0, len(rows), together):
+                some = rows[first : first + together]
+                parts = [texts[row][offset : offset + piece] for row in some]
                 padded = [[*part, *[self._filler] * (piece - len(part))] for part in parts]
                 tokens = torch.tensor(padded, dtype=torch.long, device=self._device)
                 # what is padding goes where nothing is read before it is overwritten
                 begin = torch.arange(start + offset, start + offset + piece, device=self._device)
                 last = self.context_length - 1
                 positions = begin.clamp(max=min(last, cache.capacity - 1)).expand(len(some), -1)
-                where = torch.tensor([rows[number] for number in some], device=self._device)
+                where = torch.tensor(some, device=self._device)
                 stop = min(-(-(start + offset + piece) // _READ) * _READ, cache.capacity)
                 self._forward(self._model.base_model, [_Segment(cache, where, positions, stop, whole=False)], tokens)
 
