@@ -17,7 +17,7 @@ import numpy as np
 from plainchant.audit import Steps, record_steps, replay
 from plainchant.config import SynthesisConfig
 from plainchant.decoding import BatchWork
-from plainchant.demo import DEMO_EXAMPLES, DEMO_LABELS, PLANTED_SECRETS, demo_records
+from plainchant.demo import DEMO_LABELS, DEMO_PROMPT, PLANTED_SECRETS, demo_records
 from plainchant.mechanisms import IndividualMeanMechanism, MeanMechanism
 from plainchant.models.transformers import load_model
 from plainchant.planning import plan
@@ -44,11 +44,7 @@ def main():
         "label_column": "label",
         "texts": 1,
         "max_tokens": STEPS,
-        "prompt": {
-            "header": "Messages to a city's service desk, each with its department.\n\n",
-            "example": "Department: {label}\nMessage: {text}\n\n",
-            "examples": DEMO_EXAMPLES,
-        },
+        "prompt": DEMO_PROMPT,
     }
     messages = demo_records()
     secret = next(m for m in messages if any(planted in m["text"] for planted in PLANTED_SECRETS))

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from plainchant.config import SynthesisConfig
 from plainchant.decoding import BatchWork, Decoder, StopRule
-from plainchant.demo import DEMO_EXAMPLES, DEMO_LABELS, demo_records
+from plainchant.demo import DEMO_LABELS, DEMO_PROMPT, demo_records
 from plainchant.mechanisms import IndividualMeanMechanism
 from plainchant.models.transformers import load_model
 from plainchant.planning import plan
@@ -41,11 +41,7 @@ def main():
         label_column="label",
         max_tokens=40,
         batch_size=18,
-        prompt={
-            "header": "Messages to a city's service desk, each with its department.\n\n",
-            "example": "Department: {label}\nMessage: {text}\n\n",
-            "examples": DEMO_EXAMPLES,
-        },
+        prompt=DEMO_PROMPT,
     )
     decided = plan(config)
     model = load_model(config.model, threads=options.threads)

@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 
 from plainchant.config import PerformanceOptions, SynthesisConfig
-from plainchant.demo import DEMO_LABELS, PLANTED_SECRETS, demo_records
+from plainchant.demo import DEMO_LABELS, DEMO_PROMPT, PLANTED_SECRETS, demo_records
 from plainchant.planning import plan
 from plainchant.synthesis import synthesize
 
@@ -34,10 +34,7 @@ def main():
         texts=options.texts,
         temperature=options.temperature,
         max_tokens=48,
-        prompt={
-            "header": "Messages to a city's service desk, each with its department.\n\n",
-            "example": "Department: {label}\nMessage: {text}\n\n",
-        },
+        prompt=DEMO_PROMPT | {"examples": ()},
     )
     performance = PerformanceOptions(threads=options.threads, dtype=options.dtype, rows=16)
     with synthesize(

@@ -18,7 +18,6 @@ exact binomial for shares, percentile bootstrap otherwise, none for a maximum. S
 that is drawn with them is released.
 """
 
-import dataclasses
 import itertools
 import math
 import re
@@ -33,17 +32,17 @@ from scipy.stats import beta
 
 from plainchant.accounting import check_delta, epsilon_of
 from plainchant.aggregation import Float32Array, Float64Array, IndexArray, sampling_weights
-from plainchant.data import Record, fingerprint, read_records
+from plainchant.data import Record, fingerprint
 from plainchant.decoding import BatchWork
 from plainchant.embedding import Embedder
 from plainchant.errors import ConfigError, DataError, PrivacyError
-from plainchant.evaluation import NOTE, Figure, directory_of, share
+from plainchant.evaluation import Figure, Figures, directory_of, share
 from plainchant.mechanisms import IndividualMeanMechanism, Law, SparseMeanMechanism, TokenMechanism
 from plainchant.models import LanguageModel
 from plainchant.planning import Plan, plan
 from plainchant.prompting import Prompts
 from plainchant.randomness import RandomSource, SystemRandomness
-from plainchant.store import RunDirectory
+from plainchant.store import RunDirectory, read_table
 
 BOOTSTRAPS = 1_000
 # Words from which on a run counts as copied, and the length of the runs whose share is counted.
@@ -627,23 +626,8 @@ def _lower(
 # A run on disk
 
 
-@dataclass(frozen=True)
-class Audit:
-    """Figures by group and name: "copied", "membership", "canaries" and "replay", as far as there is what they need.
-
-    Attributes:
-        groups: for each group a mapping from a figure's name to the figure. Private.
-    """
-
-    groups: Mapping[str, Mapping[str, Figure]]
-
-    def figure(self, name: str) -> Figure | None:
-        """The figure of that name, or None where it was not computed."""
-        return next((figures[name] for figures in self.groups.values() if name in figures), None)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values, for private/audit.json."""
-        return {"note": NOTE, **dataclasses.asdict(self)}
+class Audit(Figures):
+    """The groups "copied", "membership", "canaries" and "replay", as far as there is what they need."""
 
 
 def audit(
@@ -672,12 +656,7 @@ def audit(
     decided = plan(directory.config)
     config, tell = decided.config, progress or (lambda _: None)
 
-    def table(source: Any) -> list[Record]:
-        return read_records(
-            source, text_column=config.text_column, label_column=config.label_column, unit_column=config.unit_column
-        )
-
-    records, noted = table(real), directory.read_private(CANARIES)
+    records, noted = read_table(real, config), directory.read_private(CANARIES)
     planted, canaries = records, list[Canary]()
     if noted is not None:
         planted, canaries = plant_again(records, config.label_set, noted)
@@ -686,7 +665,7 @@ def audit(
         raise DataError("real: is not the table that the run was made from; membership and copies would mean nothing")
     texts = [row["text"] for row in directory.released() if row["text"].strip()]
     private = [record.text for record in records if record.text.strip()]
-    others = [] if held_out is None else [record.text for record in table(held_out) if record.text.strip()]
+    others = [] if held_out is None else [record.text for record in read_table(held_out, config) if record.text.strip()]
     tell(0.1)
     groups = {"copied": copied(texts, private, others)}
     tell(0.3)

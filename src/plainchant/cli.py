@@ -265,7 +265,7 @@ def plan(console: Console, config: SynthesisConfig, trial: bool, performance: Pe
 def _measured(console: Console, plan: Plan, performance: PerformanceOptions) -> dict[str, float]:
     """A trial on the public corpus, or else on the hand-written examples."""
     from plainchant.data import read_texts
-    from plainchant.models.transformers import load_model
+    from plainchant.executor import load_on
     from plainchant.planning import measure
 
     config = plan.config
@@ -274,8 +274,7 @@ def _measured(console: Console, plan: Plan, performance: PerformanceOptions) -> 
         texts = read_texts(config.public, text_column=config.public_text_column)[: plan.settings.batch_size]
     if not texts:
         raise ConfigError("measure: needs public text; name a corpus with --public FILE, or write prompt.examples")
-    model = load_model(config.model, device=performance.device, dtype=performance.dtype, threads=performance.threads)
-    found = measure(plan, model, texts, rows=performance.rows)
+    found = measure(plan, load_on(config.model, performance), texts, rows=performance.rows)
     rows: list[tuple[str, Any]] = [
         ("range", f"{found.expected_range:.3g} nats on public text, for expected_range = {config.expected_range:g}"),
         ("tokens a text", f"{found.tokens_per_text:.3g}"),
@@ -696,7 +695,7 @@ def audit(
     from plainchant.audit import audit as attack
     from plainchant.embedding import load_embedder
     from plainchant.evaluation import NOTE
-    from plainchant.models.transformers import load_model
+    from plainchant.executor import load_on
     from plainchant.store import RunDirectory
 
     console.warn(NOTE)
@@ -708,11 +707,7 @@ def audit(
         noted = {"count": canaries, "repetitions": repetitions}
         run = _run_with_canaries(console, load_config(target, {}), real, out, noted, resume, not_private, performance)
     config = run.config
-    model = None
-    if replay:
-        model = load_model(
-            config.model, device=performance.device, dtype=performance.dtype, threads=performance.threads
-        )
+    model = load_on(config.model, performance) if replay else None
     embedder = load_embedder(config.embedder, device=performance.device) if held_out else None
     with console.progress() as progress:
         found = attack(
@@ -746,25 +741,16 @@ def _run_with_canaries(
 ) -> "RunDirectory":
     """Plants canaries and runs a plan on the data with them; which ones is noted in private/."""
     from plainchant.audit import CANARIES, plant_again
-    from plainchant.data import read_records
-    from plainchant.store import RunDirectory
+    from plainchant.store import RunDirectory, read_table
     from plainchant.synthesis import synthesize
 
-    records = read_records(
-        real, text_column=config.text_column, label_column=config.label_column, unit_column=config.unit_column
-    )
+    records = read_table(real, config)
     known = RunDirectory.open(out).read_private(CANARIES) if resume else {"seed": secrets.randbits(63), **noted}
     if known is None:
         raise ConfigError(f"resume: {out} holds no canaries; begin a new audit in another directory")
     planted, _ = plant_again(records, config.label_set, known)
-    rows = [
-        {
-            config.text_column: record.text,
-            config.label_column or "": record.label,
-            config.unit_column or " ": record.unit,
-        }
-        for record in planted
-    ]
+    columns = {"text": config.text_column, "label": config.label_column, "unit": config.unit_column}
+    rows = [{name: getattr(record, field) for field, name in columns.items() if name is not None} for record in planted]
     console.warn("this run spends from the same data as others: it is for auditing, its release is not to be shared")
     with (
         console.progress() as progress,
@@ -896,7 +882,7 @@ def doctor(console: Console, model: str, embedder: str, performance: Performance
 def demo(console: Console, out: Path | None, performance: PerformanceOptions) -> None:
     """The whole way on built-in data, model and embedder: plan, run, evaluate, report; five minutes on two cores."""
     from plainchant.data import write_jsonl
-    from plainchant.demo import DEMO_EXAMPLES, DEMO_LABELS, PLANTED_SECRETS, demo_public_texts, demo_records
+    from plainchant.demo import DEMO_LABELS, DEMO_PROMPT, PLANTED_SECRETS, demo_public_texts, demo_records
     from plainchant.embedding import load_embedder
     from plainchant.evaluation import ACCURACY, ON_REAL, ON_SYNTHETIC
     from plainchant.evaluation import evaluate as measure
@@ -920,11 +906,7 @@ def demo(console: Console, out: Path | None, performance: PerformanceOptions) ->
         texts=20,
         max_tokens=48,
         expected_units=len(records),
-        prompt={
-            "header": "Messages to a city's service desk, each with its department.\n\n",
-            "example": "Department: {label}\nMessage: {text}\n\n",
-            "examples": DEMO_EXAMPLES,
-        },
+        prompt=DEMO_PROMPT,
     )
     private = inputs / "private.jsonl"
     texts = execute(console, make_plan(config), private, out, performance=performance, samples=5)

@@ -194,6 +194,12 @@ DEMO_EXAMPLES: tuple[dict[str, str], ...] = tuple(
     )
 )
 
+DEMO_PROMPT = {
+    "header": "Messages to a city's service desk, each with its department.\n\n",
+    "example": "Department: {label}\nMessage: {text}\n\n",
+    "examples": DEMO_EXAMPLES,
+}
+
 # The public corpus: other wording, and more topics than the messages have.
 _PUBLIC = """
 Drinking water is {drawn from wells|pumped from a lake|piped from the hills} and {filtered|tested daily|softened} before {homes|taps} receive it.

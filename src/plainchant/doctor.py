@@ -34,10 +34,10 @@ def examine(model: str, embedder: str, performance: PerformanceOptions) -> dict[
 
 
 def _examine_model(name: str, performance: PerformanceOptions) -> dict[str, Any]:
-    from plainchant.models.transformers import load_model
+    from plainchant.executor import load_on
 
     began = time.perf_counter()
-    model = load_model(name, device=performance.device, dtype=performance.dtype, threads=performance.threads)
+    model = load_on(name, performance)
     loaded = time.perf_counter()
     token = model.encode(" text", trusted=False)[0]
     prefix = model.prefill(model.start_tokens or (token,))

@@ -25,11 +25,11 @@ import numpy.typing as npt
 
 from plainchant.centres import Centres
 from plainchant.config import SynthesisConfig
-from plainchant.data import Record, fingerprint, read_records
+from plainchant.data import Record, fingerprint
 from plainchant.embedding import Embedder, load_embedder
 from plainchant.errors import ConfigError, DataError
 from plainchant.rebalancing import WHOLE_LABEL
-from plainchant.store import RunDirectory
+from plainchant.store import RunDirectory, read_table
 
 FloatArray = npt.NDArray[np.floating[Any]]
 IndexArray = npt.NDArray[np.int64]
@@ -105,28 +105,37 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Figures:
     """Figures by group and name. Private.
 
     Attributes:
-        groups: "fidelity", "usefulness", "labels" and "text", each a mapping from a figure's name to the figure.
+        groups: for each group a mapping from a figure's name to the figure.
+    """
+
+    groups: Mapping[str, Mapping[str, Figure]]
+
+    def figure(self, name: str) -> Figure | None:
+        """The figure of that name, or None where it was not computed."""
+        return next((figures[name] for figures in self.groups.values() if name in figures), None)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for a file in private/."""
+        return {"note": NOTE, **dataclasses.asdict(self)}
+
+
+@dataclass(frozen=True)
+class Evaluation(Figures):
+    """The groups "fidelity" and "text", and, where there are labels, "usefulness" and "labels".
+
+    Attributes:
         texts: synthetic texts of the run.
         compared: texts on each side of a comparison.
         real: real texts that were looked at.
     """
 
-    groups: Mapping[str, Mapping[str, Figure]]
     texts: int
     compared: int
     real: int
-
-    def figure(self, name: str) -> Figure | None:
-        """The figure of that name, or None where the data has no such figure."""
-        return next((figures[name] for figures in self.groups.values() if name in figures), None)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values, for private/evaluation.json."""
-        return {"note": NOTE, **dataclasses.asdict(self)}
 
 
 # measures of two sets of embeddings, float [n, d] each
@@ -255,7 +264,7 @@ def _usefulness(synthetic: Sample, train: Sample, test: Sample, names: Sequence[
         figures |= {f"{name}, {kind}": value for name, value in scores.items() if name in (ACCURACY, MACRO_F1)}
         if source is synthetic and not by_words:
             figures |= {name: value for name, value in scores.items() if name not in (ACCURACY, MACRO_F1)}
-    counts = Counter(label for label in test.labels)
+    counts = Counter(test.labels)
     return figures | {f"{ACCURACY}, largest class": counts.most_common(1)[0][1] / len(test)}
 
 
@@ -424,9 +433,7 @@ def real_sample(
     config = configs[0]
     if any(_columns(own) != _columns(config) for own in configs):
         raise DataError("the runs differ in their columns or labels: only runs on the same table can be compared")
-    records = read_records(
-        source, text_column=config.text_column, label_column=config.label_column, unit_column=config.unit_column
-    )
+    records = read_table(source, config)
     usable = [number for number, record in enumerate(records) if _usable(record, config)]
     chosen = np.random.default_rng(0).permutation(np.array(usable, dtype=np.int64))[:limit]
     data = fingerprint(records)

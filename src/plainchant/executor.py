@@ -20,6 +20,7 @@ from plainchant.config import PerformanceOptions
 from plainchant.decoding import BatchWork, Decoder, FinishedText, StopRule
 from plainchant.embedding import Embedder, FloatArray, load_embedder
 from plainchant.errors import MissingDependencyError, PlainchantError, RunError
+from plainchant.models import LanguageModel
 from plainchant.planning import Plan
 from plainchant.randomness import SystemRandomness
 
@@ -217,11 +218,14 @@ class RayEmbedder:
         return np.concatenate(found)
 
 
-def make_decoder(plan: Plan, stop: StopRule, performance: PerformanceOptions) -> Decoder:
-    """A decoder with a model of its own, as a worker needs it."""
+def load_on(name: str, performance: PerformanceOptions) -> LanguageModel:
+    """A language model by path or name, as the performance options want it."""
     from plainchant.models.transformers import load_model
 
-    model = load_model(
-        plan.config.model, device=performance.device, dtype=performance.dtype, threads=performance.threads
-    )
+    return load_model(name, device=performance.device, dtype=performance.dtype, threads=performance.threads)
+
+
+def make_decoder(plan: Plan, stop: StopRule, performance: PerformanceOptions) -> Decoder:
+    """A decoder with a model of its own, as a worker needs it."""
+    model = load_on(plan.config.model, performance)
     return Decoder(model, plan.mechanism, stop, rows=performance.rows, randomness=SystemRandomness())

@@ -21,7 +21,7 @@ import tomli_w
 from plainchant.accounting import epsilon_of, rho_of
 from plainchant.batching import NO_BATCH
 from plainchant.config import SynthesisConfig, parse_config
-from plainchant.data import atomic_write, write_jsonl, write_parquet
+from plainchant.data import Record, atomic_write, read_records, write_jsonl, write_parquet
 from plainchant.decoding import FinishedText
 from plainchant.errors import ConfigError, PrivacyError, RunError
 from plainchant.planning import Guarantee, Plan
@@ -40,6 +40,13 @@ CREATE TABLE texts (
     finish TEXT NOT NULL, loss REAL NOT NULL, rho REAL NOT NULL, PRIMARY KEY (batch, position)
 );
 """
+
+
+def read_table(source: Any, config: SynthesisConfig) -> list[Record]:
+    """The private table by the columns that a configuration names (see `data.read_records`)."""
+    return read_records(
+        source, text_column=config.text_column, label_column=config.label_column, unit_column=config.unit_column
+    )
 
 
 @dataclasses.dataclass(frozen=True)

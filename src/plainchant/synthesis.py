@@ -18,11 +18,11 @@ from plainchant.aggregation import Support
 from plainchant.batching import allot_texts, draw_batches, draw_contexts
 from plainchant.centres import Centres, fit_centres
 from plainchant.config import Accounting, Clusters, PerformanceOptions, SynthesisConfig
-from plainchant.data import Record, fingerprint, read_records, read_texts
+from plainchant.data import Record, fingerprint, read_texts
 from plainchant.decoding import BatchWork, Decoder, FinishedText, StopRule
 from plainchant.embedding import Embedder, load_embedder
 from plainchant.errors import ConfigError, DataError, PrivacyError, RunError
-from plainchant.executor import Executor, RayEmbedder, RayExecutor, make_decoder
+from plainchant.executor import Executor, RayEmbedder, RayExecutor, load_on, make_decoder
 from plainchant.mechanisms import PublicMechanism
 from plainchant.models import LanguageModel
 from plainchant.planning import Guarantee, Plan, not_private
@@ -30,7 +30,7 @@ from plainchant.prompting import EXPANDED_FROM, Prompts, choose_examples
 from plainchant.randomness import IntArray, RandomSource, SystemRandomness
 from plainchant.rebalancing import NO_CELL, WHOLE_LABEL, Cell, kept_by_votes, noisy_votes, rebalance
 from plainchant.report import EX_POST_NOTE, data_set_card
-from plainchant.store import Ledger, RunDirectory
+from plainchant.store import Ledger, RunDirectory, read_table
 
 # Texts sampled from the public model where the user names no corpus to cluster around.
 SAMPLED_CORPUS = 400
@@ -252,7 +252,7 @@ def synthesize(
     public = config.parts.accounting is Accounting.PUBLIC
     if records is None and not public:
         raise DataError("data: not given; name the private table with --data FILE")
-    table = [] if public else _read(records, config)
+    table = [] if public else read_table(records, config)
 
     # whatever can fail for public reasons fails before the directory is made
     directory = RunDirectory.open(Path(out)) if resume else None
@@ -316,15 +316,6 @@ def synthesize(
         return Run(directory, plan, guarantee, decode, vote, progress, resources.pop_all())
 
 
-def _read(records: Any, config: SynthesisConfig) -> list[Record]:
-    return read_records(
-        records,
-        text_column=config.text_column,
-        label_column=config.label_column,
-        unit_column=config.unit_column,
-    )
-
-
 def _check_same(directory: RunDirectory, plan: Plan, data: str, randomness: RandomSource) -> None:
     """A run goes on only with what it was begun with."""
     before, now = directory.config.model_dump(), plan.config.model_dump()
@@ -347,10 +338,8 @@ def _check_same(directory: RunDirectory, plan: Plan, data: str, randomness: Rand
 
 
 def _load_model(config: SynthesisConfig, performance: PerformanceOptions, progress: Progress) -> LanguageModel:
-    from plainchant.models.transformers import load_model
-
     progress.stage("loading the language model", 0.0)
-    model = load_model(config.model, device=performance.device, dtype=performance.dtype, threads=performance.threads)
+    model = load_on(config.model, performance)
     progress.stage("loading the language model", 1.0)
     return model
 
