@@ -34,6 +34,7 @@ class Clipping(enum.StrEnum):
 
     LOGITS = "logits"
     DIFFERENCE = "difference"
+    INCREASE = "increase"
 
 
 class Aggregate(enum.StrEnum):
@@ -116,6 +117,31 @@ def clip_differences(logits: Float32Array, public: Float32Array, clip: float) ->
     np.clip(difference, np.float32(-clip), np.float32(clip), out=difference)
     difference[~(np.isfinite(low) & np.isfinite(high))[:, 0]] = 0
     return difference
+
+
+def clip_increases(logits: Float32Array, public: Float32Array, clip: float) -> Float32Array:
+    """Δ_i = φ_i − φ_0 over its own mean under weights ∝ √p_0, clipped to [0, C]: tokens are raised, none lowered.
+
+    What a context lowers is mostly what the public model holds unlikely anyway; leaving that out halves its range and
+    hardly changes the law. The mean is the context's own, so the row is a function of its record alone.
+
+    Args:
+        logits: float32 [n, |S|].
+        public: float32 [|S|].
+        clip: C > 0, nats.
+    """
+    if not len(logits):
+        return logits.astype(np.float32)
+    weights = np.exp((public - public.max()) / 2)
+    weights /= weights.sum()
+    with np.errstate(invalid="ignore", over="ignore"):
+        difference = logits - public
+        # not a matrix product: its kernel could round a row by how many others there are
+        difference -= (difference * weights).sum(axis=1, keepdims=True)
+        sound = np.isfinite(difference).all(axis=1)
+    np.clip(difference, np.float32(0), np.float32(clip), out=difference)
+    difference[~sound] = 0
+    return np.asarray(difference, dtype=np.float32)
 
 
 class Box(NamedTuple):

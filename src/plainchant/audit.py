@@ -636,7 +636,7 @@ def audit(
     *,
     held_out: Any = None,
     embedder: Embedder | None = None,
-    model: LanguageModel | None = None,
+    load_model: Callable[[], LanguageModel] | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> Audit:
     """Attacks a finished run with what its owner has. Reads private data; the figures are private.
@@ -646,7 +646,7 @@ def audit(
         real: the table that the run was made from (see `data.read_records`), without canaries.
         held_out: a table of like texts that were not in it; needed for membership.
         embedder: needed with `held_out`.
-        model: the run's language model; without it nothing is replayed.
+        load_model: yields the run's language model, and is asked only where there is something to replay.
         progress: hears the share of the work done.
 
     Raises:
@@ -680,8 +680,8 @@ def audit(
     if canaries:
         groups["canaries"] = exposure(canaries, texts)
     replayable = decided.guarantee.kind == "ex-ante" and decided.mechanism.needs_private
-    if model is not None and replayable and config.parts.public_threshold == 0 and config.records_per_context == 1:
-        found = replay_of(directory, decided, planted, model)
+    if load_model is not None and replayable and config.parts.public_threshold == 0 and config.records_per_context == 1:
+        found = replay_of(directory, decided, planted, load_model())
         names = ("epsilon_low", "epsilon_claimed", "epsilon_limit")
         groups["replay"] = {name: Figure(value) for name in names if (value := getattr(found, name)) is not None}
     tell(1.0)

@@ -26,6 +26,7 @@ from plainchant.planning import plan as make_plan
 if TYPE_CHECKING:
     from plainchant.embedding import Embedder
     from plainchant.evaluation import Figure
+    from plainchant.models import LanguageModel
     from plainchant.store import RunDirectory
 
 INTERRUPTED = 130
@@ -699,19 +700,21 @@ def audit(
     from plainchant.store import RunDirectory
 
     console.warn(NOTE)
+    load = functools.cache(functools.partial(load_on, performance=performance))
     if target.is_dir():
         run = RunDirectory.open(target)
     else:
         if out is None:
             raise ConfigError("out: not given; a run with canaries needs a directory, --out DIR")
-        noted = {"count": canaries, "repetitions": repetitions}
-        run = _run_with_canaries(console, load_config(target, {}), real, out, noted, resume, not_private, performance)
+        config, noted = load_config(target, {}), {"count": canaries, "repetitions": repetitions}
+        options = {"resume": resume, "allow_not_private": not_private, "performance": performance}
+        run = _run_with_canaries(console, config, real, out, noted, load, options)
     config = run.config
-    model = load_on(config.model, performance) if replay else None
     embedder = load_embedder(config.embedder, device=performance.device) if held_out else None
     with console.progress() as progress:
         found = attack(
-            run, real, held_out=held_out, embedder=embedder, model=model,
+            run, real, held_out=held_out, embedder=embedder,
+            load_model=functools.partial(load, config.model) if replay else None,
             progress=functools.partial(progress.stage, "auditing"),
         )  # fmt: skip
     path = run.write_private("audit.json", found.as_dict())
@@ -735,9 +738,8 @@ def _run_with_canaries(
     real: Path,
     out: Path,
     noted: dict[str, int],
-    resume: bool,
-    not_private: bool,
-    performance: PerformanceOptions,
+    load: Callable[[str], "LanguageModel"],
+    options: dict[str, Any],
 ) -> "RunDirectory":
     """Plants canaries and runs a plan on the data with them; which ones is noted in private/."""
     from plainchant.audit import CANARIES, plant_again
@@ -745,6 +747,7 @@ def _run_with_canaries(
     from plainchant.synthesis import synthesize
 
     records = read_table(real, config)
+    resume = options["resume"]
     known = RunDirectory.open(out).read_private(CANARIES) if resume else {"seed": secrets.randbits(63), **noted}
     if known is None:
         raise ConfigError(f"resume: {out} holds no canaries; begin a new audit in another directory")
@@ -755,8 +758,7 @@ def _run_with_canaries(
     with (
         console.progress() as progress,
         synthesize(
-            rows, make_plan(config), out=out, resume=resume, performance=performance,
-            allow_not_private=not_private, progress=progress,
+            rows, make_plan(config), out=out, model=load(config.model), progress=progress, **options
         ) as made,
     ):  # fmt: skip
         if not resume:

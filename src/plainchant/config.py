@@ -5,9 +5,9 @@ import enum
 import functools
 import tomllib
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from plainchant.accounting import check_delta, check_epsilon
 from plainchant.aggregation import Aggregate, Clipping, Support
@@ -15,6 +15,8 @@ from plainchant.errors import ConfigError, PrivacyError
 
 # The largest number of contexts, centres or cells that anything here is made for.
 LARGEST = 1_000_000
+# What rows = auto is until the width is measured.
+AUTO_ROWS = 0
 
 
 class Method(enum.StrEnum):
@@ -125,7 +127,7 @@ PRESETS: Mapping[Method, Parts] = {
         _CLUSTERED_MEAN
         | {
             "support": Support.TOP_K,
-            "clipping": Clipping.DIFFERENCE,
+            "clipping": Clipping.INCREASE,
             "accounting": Accounting.INDIVIDUAL,
             "guidance": 2.0,
             "released_examples": 2,
@@ -207,13 +209,14 @@ public or non-private."""
     top_k: int = Field(100, ge=1)
     """Size of the top_k supports."""
     clipping: Clipping | None = None
-    """What is clipped: logits, or their difference to the public logits."""
+    """What is clipped: logits, their difference to the public logits, or the increase alone (no token is lowered)."""
     accounting: Accounting | None = None
     """How the cost is counted: worst-case or individual (both known in advance), or ex-post."""
     clip: float | Literal["auto"] | None = None
-    """Clip norm in nats, or auto: what the budget allows for the texts wished (means of differences)."""
+    """Clip norm in nats, or auto: what the budget allows for the texts wished (means of differences or increases)."""
     guidance: float | None = Field(None, gt=0, allow_inf_nan=False)
-    """How far to go away from the public model, 1 is all the way to the mean (clipping by difference)."""
+    """How far to go away from the public model (where differences or increases are clipped); 1 is all the way to the \
+mean."""
     public_threshold: float | None = Field(None, ge=0, le=2)
     """Sparse vector: where the batch's prediction is nearer to the public one than this (L1 distance, with noise), \
 the token is the public model's and free; worst-case means only, 0 for none."""
@@ -225,7 +228,7 @@ the token is the public model's and free; worst-case means only, 0 for none."""
     """Temperature of sampling."""
     batch_size: int | Literal["auto"] | None = None
     """Contexts a batch, on average; auto: the smallest that pays for the texts wished."""
-    expected_range: float = Field(4.0, gt=0, allow_inf_nan=False)
+    expected_range: float = Field(2.5, gt=0, allow_inf_nan=False)
     """How far one record moves the model's logits, a root mean square in nats; decides how many texts an individual \
 budget is planned for, never the guarantee."""
     records_per_context: int = Field(1, ge=1, le=64)
@@ -320,10 +323,11 @@ budget is planned for, never the guarantee."""
             raise ConfigError("clip = auto: cannot be derived with public_threshold; give a number of nats")
         if self.private_tokens is not None and self.private_tokens > self.max_tokens:
             raise ConfigError(f"private_tokens = {self.private_tokens}: is more than max_tokens = {self.max_tokens}")
-        worst_case = parts.accounting is Accounting.WORST_CASE and parts.clipping is Clipping.DIFFERENCE
+        worst_case = parts.accounting is Accounting.WORST_CASE and parts.clipping is not Clipping.LOGITS
         if parts.clip == "auto" and not worst_case:
             raise ConfigError(
-                "clip = auto: is derived from the budget for worst-case means of differences; give a number in nats"
+                "clip = auto: is derived from the budget for worst-case means of differences or increases; give a "
+                "number in nats"
             )
 
     @functools.cached_property
@@ -346,8 +350,9 @@ class PerformanceOptions(_Frozen):
     """A torch device."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Floating-point type of the model; each has its own measured slack."""
-    rows: int = Field(64, ge=1)
-    """About how many private rows one forward pass holds."""
+    rows: Annotated[int, BeforeValidator(lambda value: AUTO_ROWS if value == "auto" else value)] = Field(64, ge=0)
+    """About how many private rows one forward pass holds, or auto: as many as are fastest here, measured at the start \
+of a run."""
     memory: float | None = Field(None, gt=0)
     """The most GiB that the caches of contexts may take, about; fewer rows then share a forward pass."""
     threads: int | None = Field(None, ge=1)

@@ -28,6 +28,7 @@ from plainchant.aggregation import (
     IndexArray,
     Support,
     clip_differences,
+    clip_increases,
     clip_logits,
     log_softmax,
     median_box,
@@ -50,7 +51,7 @@ class TokenSettings:
         k: size of the `top_k` supports.
         clipping: how a context's influence is bounded.
         clip: c or C, nats.
-        guidance: g; 1 unless clipping is by difference.
+        guidance: g; 1 where logits are clipped.
         temperature: τ.
         batch_size: s, the public size that sums are divided by.
         slack: ξ, nats by which a coordinate of the aggregate may move when other rows change (spec 7).
@@ -76,6 +77,11 @@ class TokenSettings:
     def contexts_moved(self) -> int:
         """How many contexts' reach one unit has: its own, or, where it changes a context, the old and the new one."""
         return 1 if self.records_per_context == 1 else 2
+
+    @property
+    def span(self) -> float:
+        """Length of the interval that clipped values lie in: [−C, C], or [0, C] where nothing is lowered."""
+        return self.clip * (1 if self.clipping is Clipping.INCREASE else 2)
 
     def __post_init__(self) -> None:
         for name in ("k", "clip", "guidance", "temperature", "batch_size", "records_per_context"):
@@ -210,11 +216,12 @@ def _clipped(
         )
         return clip_logits(private, settings.clip), 0.0, empty
     if public is None:
-        raise ModelError("clipping = difference: needs the public logits")
+        raise ModelError(f"clipping = {settings.clipping}: needs the public logits")
     base = public[support]
     if not np.isfinite(base).all():
         raise ModelError("the model's public logits are not finite; another dtype (float32) may help")
-    return clip_differences(private, base, settings.clip), base.astype(np.float64), np.zeros_like(base)
+    clip = clip_increases if settings.clipping is Clipping.INCREASE else clip_differences
+    return clip(private, base, settings.clip), base.astype(np.float64), np.zeros_like(base)
 
 
 class _Base:
@@ -230,7 +237,7 @@ class _Base:
 
     def support(self, public: Float32Array | None, allowed: IndexArray) -> IndexArray:
         s = self.settings
-        return support_indices(s.support, public, allowed, k=s.k, margin=2 * s.clip / s.batch_size)
+        return support_indices(s.support, public, allowed, k=s.k, margin=s.span / s.batch_size)
 
 
 def _log_sum_exp_with(scores: Float64Array, index: int, value: float) -> float:
@@ -254,8 +261,9 @@ def box_loss(law: Law, index: int) -> float:
 class MeanMechanism(_Base):
     """The mean of clipped logits ([Amin24]) or of clipped differences ([InvInk]), worst case ex ante (spec 4.4, 5.1).
 
-    Adding or removing one context moves each coordinate of the aggregate by at most g·C/s, and ξ for numerical reasons:
-    the log-ratio has range at most η = (2g·C/s + 2ξ)/τ, and a token is (η²/8)-zCDP.
+    Clipped values lie in an interval of length L, 2C or C. Adding or removing one context moves the coordinates of the
+    aggregate by values in an interval of length g·L/s, and by ξ for numerical reasons: the log-ratio has range at most
+    η = (g·L/s + 2ξ)/τ, and a token is (η²/8)-zCDP.
     """
 
     settings: TokenSettings
@@ -264,7 +272,7 @@ class MeanMechanism(_Base):
 
     @property
     def needs_public(self) -> bool:
-        return self.settings.support is not Support.FULL or self.settings.clipping is Clipping.DIFFERENCE
+        return self.settings.support is not Support.FULL or self.settings.clipping is not Clipping.LOGITS
 
     @property
     def rho_per_token(self) -> float | None:
@@ -274,7 +282,7 @@ class MeanMechanism(_Base):
     def worst_case(self) -> float:
         """The zCDP of a step for the worst context that clipping lets pass."""
         s = self.settings
-        moved = s.contexts_moved * 2 * s.guidance * s.clip / s.batch_size
+        moved = s.contexts_moved * s.guidance * s.span / s.batch_size
         return bounded_range_rho((moved + 2 * s.slack) / s.temperature)
 
     def law(
@@ -298,9 +306,13 @@ class MeanMechanism(_Base):
         weight = s.guidance / s.batch_size
         scores = (base + weight * rows.sum(axis=0, dtype=np.float64)) / s.temperature
         # the same currency as the median (spec 5.3): additions through a box, removals exactly
-        reach = (s.contexts_moved * weight * s.clip + s.slack) / s.temperature
+        up = down = weight * s.contexts_moved * s.span / 2
+        if s.clipping is Clipping.INCREASE and s.contexts_moved == 1:
+            # a context that comes lowers nothing
+            up, down = weight * s.clip, 0.0
+        low, high = scores - (down + s.slack) / s.temperature, scores + (up + s.slack) / s.temperature
         removals = (rows * np.float32(-weight / s.temperature)).astype(np.float32)
-        return Law(support, scores, scores - reach, scores + reach, removals, charges)
+        return Law(support, scores, low, high, removals, charges)
 
     def cost(self, law: Law, index: int) -> tuple[float, float]:
         loss = box_loss(law, index)

@@ -415,7 +415,7 @@ def _derived_clip(config: SynthesisConfig, rho_batch: float, batch_size: int) ->
     if config.expected_units is not None and config.expected_units >= units:
         texts = math.ceil(config.texts / (config.expected_units // units))
     eta = math.sqrt(8 * rho_batch / (texts * config.max_tokens))
-    moved = 2 * config.parts.guidance * settings.contexts_moved
+    moved = settings.span / settings.clip * config.parts.guidance * settings.contexts_moved
     clip = (eta * config.temperature - 2 * config.numerical_slack) * batch_size / moved
     if not clip > 0:
         raise PrivacyError(

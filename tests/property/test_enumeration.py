@@ -89,6 +89,7 @@ def median_violations(mechanism):
 MEANS = [
     pytest.param({}, id="logits"),
     pytest.param({"clipping": Clipping.DIFFERENCE, "guidance": 1.5, "clip": 0.8}, id="differences"),
+    pytest.param({"clipping": Clipping.INCREASE, "guidance": 1.5, "clip": 0.8}, id="increases"),
 ]
 
 
@@ -131,6 +132,7 @@ BUDGETS = (0.02, 0.08, 0.25)
 INDIVIDUAL = [
     pytest.param({}, id="logits"),
     pytest.param({"clipping": Clipping.DIFFERENCE, "guidance": 1.5, "clip": 2.5}, id="differences"),
+    pytest.param({"clipping": Clipping.INCREASE, "guidance": 1.5, "clip": 2.5}, id="increases"),
     pytest.param({"clipping": Clipping.DIFFERENCE, "clip": 2.5, "slack": 0.01}, id="with slack"),
 ]
 

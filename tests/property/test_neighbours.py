@@ -7,7 +7,15 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from strategies import additions, law_of, probabilities, removals, renyi, settings
 
-from plainchant.aggregation import Aggregate, Clipping, Support, clip_differences, clip_logits, median_box
+from plainchant.aggregation import (
+    Aggregate,
+    Clipping,
+    Support,
+    clip_differences,
+    clip_increases,
+    clip_logits,
+    median_box,
+)
 from plainchant.mechanisms import MeanMechanism, MedianMechanism, private_mechanism
 
 VOCABULARY = 3
@@ -18,11 +26,13 @@ PUBLIC = arrays(np.float32, VOCABULARY, elements=LOGITS)
 ORDERS = (1.01, 1.5, 2.0, 4.0, 16.0, 64.0)
 # float32 logits and integer weights: what exact arithmetic would not have
 ROUNDING = 2e-5
+BY_PUBLIC = (clip_differences, clip_increases)
 
 VARIANTS = [
     pytest.param(Aggregate.MEAN, {}, id="mean of logits"),
     pytest.param(Aggregate.MEAN, {"support": Support.TOP_K}, id="mean of logits, top-k"),
     pytest.param(Aggregate.MEAN, {"clipping": Clipping.DIFFERENCE, "guidance": 1.7}, id="mean of differences"),
+    pytest.param(Aggregate.MEAN, {"clipping": Clipping.INCREASE, "guidance": 1.7}, id="mean of increases"),
     pytest.param(
         Aggregate.MEAN, {"clipping": Clipping.DIFFERENCE, "support": Support.TOP_K_PLUS, "clip": 0.8}, id="top-k-plus"
     ),
@@ -48,9 +58,10 @@ def test_every_neighbour_stays_within_loss_and_rho(aggregate, changes, rows, pub
                 assert renyi(q, p, order) <= order * rho + ROUNDING
 
 
+@pytest.mark.parametrize("clipping", list(Clipping))
 @given(rows=BATCHES, public=PUBLIC)
-def test_worst_case_covers_what_is_measured(rows, public):
-    mechanism = MeanMechanism(settings())
+def test_worst_case_covers_what_is_measured(clipping, rows, public):
+    mechanism = MeanMechanism(settings(clipping=clipping))
     law = law_of(mechanism, rows, public)
     for index in range(VOCABULARY):
         loss, rho = mechanism.cost(law, index)
@@ -85,11 +96,14 @@ def test_clipping_keeps_its_bounds_whatever_the_row_is(rows, public, clip):
     for bad in (np.nan, np.inf, -np.inf, 3e38):
         spoiled = np.vstack([rows, np.full((1, VOCABULARY), 0.5, dtype=np.float32)])
         spoiled[-1, 0] = bad
-        for clipped in (clip_logits(spoiled, clip), clip_differences(spoiled, public, clip)):
+        for clipped in (clip_logits(spoiled, clip), *(own(spoiled, public, clip) for own in BY_PUBLIC)):
             assert np.isfinite(clipped).all()
             assert np.abs(clipped).max() <= np.float32(clip)
+        assert clip_increases(spoiled, public, clip).min() >= 0
         # a bad row is treated by itself: the others are what they were
         assert np.array_equal(clip_logits(spoiled, clip)[:-1], clip_logits(rows, clip))
+        for own in BY_PUBLIC:
+            assert np.array_equal(own(spoiled, public, clip)[:-1], own(rows, public, clip))
 
 
 def test_the_bound_has_power():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from strategies import settings, step_law
 
-from plainchant.aggregation import Clipping
+from plainchant.aggregation import Clipping, clip_increases
 from plainchant.errors import PrivacyError
 from plainchant.mechanisms import PACE, IndividualMeanMechanism, MeanMechanism
 
@@ -109,3 +109,19 @@ def test_no_allowance_is_no_permission():
 def test_a_slack_that_eats_the_budget_is_refused():
     with pytest.raises(PrivacyError, match="numerical_slack"):
         IndividualMeanMechanism(dataclasses.replace(STEP, slack=1.0), 1.0, STEPS)
+
+
+def test_an_increase_is_what_lies_above_the_rows_own_public_mean():
+    """By hand: p_0 = (4, 1)/5 up to a constant, weights (2, 1)/3."""
+    public = np.log(np.array([4.0, 1.0], dtype=np.float32))
+    rows = public + np.array([[0.0, 3.0], [3.0, 0.0], [0.0, 30.0], [np.nan, 0.0]], dtype=np.float32)
+    clipped = clip_increases(rows, public, 10.0)
+    assert np.allclose(clipped, [[0.0, 2.0], [1.0, 0.0], [0.0, 10.0], [0.0, 0.0]], atol=1e-6)
+
+
+def test_an_increase_costs_at_most_half_the_range_of_a_difference():
+    worst = [
+        MeanMechanism(settings(clipping=clipping, clip=3.0, batch_size=10)).worst_case
+        for clipping in (Clipping.INCREASE, Clipping.DIFFERENCE)
+    ]
+    assert worst[1] == pytest.approx(4 * worst[0])

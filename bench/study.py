@@ -1,0 +1,219 @@
+"""The study: which way to batch, to aggregate and to account makes the best text at a price, on real data.
+
+    python bench/study.py list
+    python bench/study.py run [PATTERN ...] [--minutes 100]    cells of bench/study/cells.toml
+    python bench/study.py page                                  docs/study.md and its plots, from the results
+
+A cell is a configuration on a data set; it is run several times. A run lives in --work and goes on where it stopped;
+its figures (no text of the data) go to bench/study/results/, which is what the page is made from. Two processes may run
+side by side: a run that the other one works on is left to it.
+"""
+
+import argparse
+import contextlib
+import fnmatch
+import hashlib
+import importlib.metadata
+import json
+import os
+import time
+import tomllib
+from pathlib import Path
+
+import numpy as np
+
+HERE = Path(__file__).resolve().parent
+RESULTS = HERE / "study" / "results"
+
+
+class Remembering:
+    """An embedder that computes no text twice over all cells: the data of the study is public."""
+
+    def __init__(self, embedder, path):
+        self._embedder, self._path = embedder, path
+        self.name = embedder.name
+        self._known = dict(np.load(path)) if path.exists() else {}
+
+    def encode(self, texts, **options):
+        keys = [hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest() for text in texts]
+        missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in self._known}
+        if missing:
+            vectors = self._embedder.encode(list(missing.values()), alone=True)
+            self._known |= dict(zip(missing, vectors, strict=True))
+            if len(missing) > 1000:
+                temporary = self._path.with_suffix(f".{os.getpid()}.npz")
+                np.savez(temporary, **self._known)
+                temporary.rename(self._path)
+        if progress := options.get("progress"):
+            progress(1.0)
+        return np.array([self._known[key] for key in keys])
+
+
+def load_cells():
+    """The cells by name, each with its own settings and those of its data set and of all."""
+    described = tomllib.loads((HERE / "study" / "cells.toml").read_text())
+    cells = {}
+    for name, own in described["cell"].items():
+        data = described["data"][name.partition("/")[0]]
+        cells[name] = {"runs": 1, **data, **own, "set": {**data.get("set", {}), **own.get("set", {})}}
+    return cells
+
+
+def places(cells, patterns):
+    """(cell, run) in the order of work: first runs of all cells before any second one."""
+    names = [name for name in cells if not patterns or any(fnmatch.fnmatch(name, pattern) for pattern in patterns)]
+    most = max((cells[name]["runs"] for name in names), default=0)
+    return [(name, number) for number in range(1, most + 1) for name in names if number <= cells[name]["runs"]]
+
+
+def result_path(name, number):
+    return RESULTS / f"{name.replace('/', '--')}--{number}.json"
+
+
+def centres_of(cell, work, embedder):
+    """The public centres of a data set, fitted once for all of its cells that want so many."""
+    from plainchant.centres import fit_centres
+    from plainchant.data import read_texts
+
+    count = cell["set"].get("centres", cell["centres"])
+    path = work / f"centres-{Path(cell['public']).stem}-{count}.npz"
+    if not path.exists():
+        vectors = embedder.encode(read_texts(Path(cell["folder"]) / cell["public"]))
+        made = fit_centres(vectors, count)
+        made.save(path)
+    return path
+
+
+def run_cell(name, number, cell, options, loaded):
+    """One run to its end, and its figures; None where another process is at it."""
+    import plainchant as pc
+    from plainchant.cli import load_config
+    from plainchant.evaluation import evaluate
+    from plainchant.planning import plan
+
+    out = options.work / "runs" / f"{name.replace('/', '--')}--{number}"
+    settings = dict(cell["set"])
+    table = Path(cell["folder"]) / cell["file"]
+    embedder = loaded.embedder()
+    if settings.get("clusters") != "none" and settings.get("method") not in ("public", "invisibleink", "amin2024"):
+        settings["centres"] = str(centres_of(cell, options.work, embedder))
+    else:
+        settings.pop("centres", None)
+    config = load_config(HERE.parent / cell["config"], settings)
+    model = loaded.model(config.model)
+    performance = pc.PerformanceOptions(dtype=options.dtype, threads=options.threads, rows=options.rows)
+    began, processor = time.perf_counter(), time.process_time()
+    try:
+        run = pc.synthesize(
+            None if config.method == "public" else table,
+            plan(config),
+            out=out,
+            resume=out.exists(),
+            performance=performance,
+            model=model,
+            embedder=embedder,
+            allow_not_private=config.method == "non-private",
+        )
+    except pc.RunError as error:
+        print(f"{name} {number}: {error}")
+        return None
+    with run:
+        texts = run.texts
+        made = run.directory
+        processor = time.process_time() - processor
+        seconds = time.perf_counter() - began
+        evaluation = evaluate(run, table, embedder=embedder)
+        costs = made.read_private("costs.json")
+        guarantee = run.guarantee
+        settings = run.plan.settings
+        return {
+            "cell": name,
+            "run": number,
+            "version": importlib.metadata.version("plainchant"),
+            "set": cell["set"],
+            "method": config.method.value,
+            "batch size": settings.batch_size,
+            "clip": settings.clip,
+            "epsilon": guarantee.epsilon if guarantee.kind == "ex-ante" else None,
+            "delta": config.delta,
+            "epsilon measured": costs["ex_post"]["epsilon"],
+            "spent": costs["records"],
+            "texts": len(texts),
+            "tokens": sum(text.tokens for text in made.texts()),
+            "processor seconds": round(processor),
+            "seconds": round(seconds),
+            "evaluation": evaluation.as_dict()["groups"],
+        }
+
+
+class Loaded:
+    """The model and the embedder, once a process."""
+
+    def __init__(self, options):
+        self._options, self._models, self._embedder = options, {}, None
+
+    def model(self, name):
+        from plainchant.models.transformers import load_model
+
+        if name not in self._models:
+            self._models = {name: load_model(name, dtype=self._options.dtype, threads=self._options.threads)}
+        return self._models[name]
+
+    def embedder(self):
+        from plainchant.embedding import load_embedder
+
+        if self._embedder is None:
+            self._options.work.mkdir(parents=True, exist_ok=True)
+            self._embedder = Remembering(load_embedder("all-MiniLM-L6-v2"), self._options.work / "embeddings.npz")
+        return self._embedder
+
+
+def run(options):
+    cells, loaded = load_cells(), Loaded(options)
+    end = time.monotonic() + 60 * options.minutes
+    for name, number in places(cells, options.patterns):
+        path = result_path(name, number)
+        if path.exists():
+            continue
+        if not (Path(cells[name]["folder"]) / cells[name]["file"]).exists():
+            print(f"{name}: skipped, {cells[name]['file']} is not in {cells[name]['folder']}")
+            continue
+        if time.monotonic() > end:
+            print("time is up; begin again to go on")
+            return
+        print(f"{name} {number} ...", flush=True)
+        found = run_cell(name, number, cells[name], options, loaded)
+        if found is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(found, indent=1) + "\n")
+            fidelity, useful = found["evaluation"]["fidelity"], found["evaluation"].get("usefulness", {})
+            accuracy = useful.get("accuracy, trained on synthetic", {}).get("value")
+            print(f"  MAUVE {fidelity['MAUVE']['value']:.3f}, accuracy {accuracy}, {found['processor seconds']} s")
+
+
+def show(options):
+    for name, number in places(load_cells(), options.patterns):
+        path = result_path(name, number)
+        print(f"{'done' if path.exists() else '    '}  {name} {number}")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    commands = parser.add_subparsers(required=True)
+    for name, function in (("list", show), ("run", run)):
+        command = commands.add_parser(name)
+        command.add_argument("patterns", nargs="*", metavar="PATTERN")
+        command.set_defaults(function=function)
+        if name == "run":
+            command.add_argument("--work", type=Path, default=HERE.parent / "runs" / "study")
+            command.add_argument("--minutes", type=float, default=100, help="no run begins after so many")
+            command.add_argument("--dtype", default="bfloat16")
+            command.add_argument("--threads", type=int, default=1)
+            command.add_argument("--rows", type=int, default=64)
+    options = parser.parse_args()
+    with contextlib.suppress(KeyboardInterrupt):
+        options.function(options)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,224 @@
+"""What a token is worth and what it costs, for every way to form a batch and to aggregate it, on real text.
+
+    python bench/token_worth.py collect CONFIG --data FILE --centres centres.npz --work runs/worth [--texts 60]
+    python bench/token_worth.py table --work runs/worth --json bench/study/worth-ag_news.json
+
+A real text that is in no batch is read token by token, and before each token the batch's contexts predict it. `collect`
+keeps the logits of 64 contexts of the text's own label, drawn uniformly and drawn from its cell, on the tokens that the
+public model holds likeliest; it goes on where it stopped. `table` turns them into figures for clusters x aggregate x
+batch size x temperature x guidance x clip: how much better than the public model the aggregate predicts the real token
+(nats, the difference of two cross-entropies: no sampling noise, the same tokens for all), and what a token costs.
+"""
+
+import argparse
+import dataclasses
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+
+from plainchant.accounting import bounded_range_rho
+from plainchant.aggregation import Clipping, Support, log_softmax
+from plainchant.centres import Centres
+from plainchant.cli import load_config
+from plainchant.data import read_records
+from plainchant.embedding import load_embedder
+from plainchant.mechanisms import IndividualMeanMechanism, MeanMechanism, MedianMechanism, TokenSettings
+from plainchant.models.transformers import load_model
+from plainchant.prompting import Prompts
+
+CONTEXTS, SUPPORT = 64, 1000
+KINDS = ("none", "public-centres")
+
+
+def embeddings(records, embedder, work):
+    """Of all records, computed once a table."""
+    path = work / "embeddings.npy"
+    if not path.exists():
+        np.save(path, load_embedder(embedder).encode([record.text for record in records], alone=True))
+    return np.load(path)
+
+
+def collect(options):
+    options.work.mkdir(parents=True, exist_ok=True)
+    config = load_config(options.config, {"method": "plainchant", "max_tokens": options.max_tokens})
+    records = read_records(options.data, label_column=config.label_column)
+    nearest = Centres.load(options.centres).nearest(embeddings(records, config.embedder, options.work))
+    model = load_model(config.model, dtype=options.dtype, threads=options.threads)
+    prompts = Prompts(config, model)
+    prefixes = {label: model.prefill(prompts.prefix(label)) for label in config.label_set}
+    allowed = np.array(sorted(set(range(model.vocabulary_size)) - model.special), dtype=np.int64)
+    # the same texts in the same order, however often this is begun
+    generator = np.random.default_rng(0)
+    by_label = {label: np.flatnonzero([r.label == label for r in records]) for label in config.label_set}
+    cells = {
+        (label, centre): own[nearest[own] == centre]
+        for label, own in by_label.items()
+        for centre in np.unique(nearest[own])
+    }
+    large = [cell for cell in cells if len(cells[cell]) > CONTEXTS]
+    inside = np.concatenate([cells[cell] for cell in large])
+    print(f"{len(inside)} of {len(records)} records lie in cells of more than {CONTEXTS}")
+    for number, held_out in enumerate(generator.permutation(inside)[: options.texts]):
+        seeds = np.random.default_rng([1, number])
+        path = options.work / f"{number:04}.npz"
+        if path.exists():
+            continue
+        began = time.process_time()
+        own = records[held_out]
+        tokens = prompts.record(own.text, own.label)[len(prompts.start(own.label)) :][: options.max_tokens]
+        start = prompts.start(own.label)
+        members = {
+            "none": by_label[own.label],
+            "public-centres": cells[own.label, int(nearest[held_out])],
+        }
+        groups = {"public": model.open_rows(prefixes[own.label], [start[:-1]], room=len(tokens))}
+        for kind in KINDS:
+            some = seeds.choice(members[kind][members[kind] != held_out], CONTEXTS, replace=False)
+            rows = [[*prompts.record(records[i].text, own.label), *start[:-1]] for i in some]
+            groups[kind] = model.open_rows(prefixes[own.label], rows, room=len(tokens))
+        kept = {"public": [], "ids": [], **{kind: [] for kind in KINDS}}
+        for last in [start[-1], *tokens[:-1]]:
+            public = model.step([(groups["public"], last)])[0][0]
+            ids = np.sort(allowed[np.argpartition(-public[allowed], SUPPORT)[:SUPPORT]])
+            kept["public"].append(public[ids])
+            kept["ids"].append(ids)
+            found = model.step([(groups[kind], last) for kind in KINDS], [ids] * len(KINDS))
+            for kind, logits in zip(KINDS, found, strict=True):
+                kept[kind].append(logits)
+        # float16 would round by 0.01 nats at 20: too coarse for a difference of means, so float32 stays
+        arrays = {name: np.array(values) for name, values in kept.items()}
+        np.savez(path, tokens=np.array(tokens), **arrays)
+        print(f"text {number}: {len(tokens)} tokens, {time.process_time() - began:.0f} s", flush=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """One way to draw a token."""
+
+    clusters: str
+    aggregate: str
+    batch_size: int
+    temperature: float = 1.0
+    guidance: float = 1.0
+    clip: float = 10.0
+    k: int = 100
+
+    def mechanism(self):
+        by_difference = self.aggregate in ("mean of differences", "individual mean")
+        settings = TokenSettings(
+            support=Support.TOP_K if by_difference else Support.FULL,
+            k=self.k,
+            clipping=Clipping.DIFFERENCE if by_difference else Clipping.LOGITS,
+            clip=self.clip,
+            guidance=self.guidance,
+            temperature=self.temperature,
+            batch_size=self.batch_size,
+            slack=0.0,
+        )
+        if self.aggregate == "median":
+            return MedianMechanism(settings)
+        if self.aggregate == "individual mean":
+            return IndividualMeanMechanism(settings, 1e9, 1)
+        return MeanMechanism(settings)
+
+
+def positions(path, clusters):
+    """(public logits [k], private logits [64, k], place of the real token or None) of each position."""
+    kept = np.load(path)
+    for place, token in enumerate(kept["tokens"]):
+        ids = kept["ids"][place]
+        where = np.flatnonzero(ids == token)
+        yield kept["public"][place], kept[clusters][place], int(where[0]) if len(where) else None
+
+
+def of_text(path, variant, generator):
+    """Sums over a text's tokens: gain over the public model, ex-post ρ and loss, individual ρ; and how many tokens."""
+    mechanism, s = variant.mechanism(), variant.batch_size
+    sums = np.zeros(5)
+    for public, private, place in positions(path, variant.clusters):
+        everything = np.arange(len(public))
+        support = mechanism.support(public, everything)
+        # a real token outside of the support has no likelihood under any variant of that support
+        here = np.flatnonzero(support == place) if place is not None else []
+        if not len(here):
+            continue
+        base = log_softmax(public[support].astype(np.float64))[here[0]]
+        batches = np.split(private[:, support], len(private) // s)
+        for rows in batches:
+            law = mechanism.law(rows, public, support, np.full(s, 1e9))
+            gain = log_softmax(law.scores)[here[0]] - base
+            drawn = int(generator.choice(len(support), p=np.exp(log_softmax(law.scores))))
+            loss, rho = mechanism.cost(law, drawn)
+            paid = float(np.median(law.charges)) if law.charges is not None else np.nan
+            sums += np.array([gain, loss, rho, paid, 1.0]) / len(batches)
+    return sums
+
+
+def variants():
+    for clusters in KINDS:
+        for aggregate in ("mean", "median", "mean of differences", "individual mean"):
+            for size in (8, 16, 32, 64):
+                yield Variant(clusters, aggregate, size)
+        for temperature in (0.8, 1.2, 1.5, 2.0):
+            for aggregate in ("mean", "median", "individual mean"):
+                yield Variant(clusters, aggregate, 32, temperature=temperature)
+        for guidance in (0.5, 1.5, 2.0, 2.5, 3.0, 4.0):
+            for size in (8, 16, 32):
+                yield Variant(clusters, "individual mean", size, guidance=guidance)
+        for clip in (0.5, 1.0, 2.0, 3.0, 5.0):
+            yield Variant(clusters, "mean of differences", 16, clip=clip)
+            yield Variant(clusters, "individual mean", 16, clip=clip)
+
+
+def table(options):
+    paths = sorted(options.work.glob("[0-9]*.npz"))
+    done = json.loads(options.json.read_text()) if options.json.exists() else {}
+    for variant in variants():
+        key = json.dumps(dataclasses.asdict(variant), sort_keys=True)
+        if done.get(key, {}).get("texts") == len(paths):
+            continue
+        generator = np.random.default_rng(0)
+        sums = np.array([of_text(path, variant, generator) for path in paths])
+        means = sums[:, :4].sum(axis=0) / sums[:, 4].sum()
+        chosen = generator.integers(len(sums), size=(400, len(sums)))
+        spread = (sums[chosen][:, :, :4].sum(axis=1) / sums[chosen][:, :, 4].sum(axis=1)[:, None]).std(axis=0)
+        names = ("gain", "loss", "rho", "individual rho")
+        worst = variant.mechanism()
+        done[key] = {
+            "texts": len(paths),
+            "tokens": int(sums[:, 4].sum()),
+            **{name: [float(m), float(1.96 * d)] for name, m, d in zip(names, means, spread, strict=True)},
+            "worst case": None if variant.aggregate == "median"
+            else bounded_range_rho(2 * variant.guidance * variant.clip / variant.batch_size / variant.temperature),
+        }  # fmt: skip
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(done, indent=1))
+        print(key, {n: round(v[0], 5) for n, v in done[key].items() if isinstance(v, list)}, flush=True)
+        del worst
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    commands = parser.add_subparsers(required=True)
+    first = commands.add_parser("collect")
+    first.add_argument("config", type=Path)
+    first.add_argument("--data", required=True)
+    first.add_argument("--centres", type=Path, required=True)
+    first.add_argument("--work", type=Path, required=True)
+    first.add_argument("--texts", type=int, default=60)
+    first.add_argument("--max-tokens", type=int, default=32)
+    first.add_argument("--dtype", default="bfloat16")
+    first.add_argument("--threads", type=int)
+    first.set_defaults(function=collect)
+    second = commands.add_parser("table")
+    second.add_argument("--work", type=Path, required=True)
+    second.add_argument("--json", type=Path, required=True)
+    second.set_defaults(function=table)
+    options = parser.parse_args()
+    options.function(options)
+
+
+if __name__ == "__main__":
+    main()
