@@ -197,10 +197,119 @@ def show(options):
         print(f"{'done' if path.exists() else '    '}  {name} {number}")
 
 
+def results():
+    """Every finished run's figures, by cell."""
+    found = {}
+    for path in sorted(RESULTS.glob("*--*--*.json")):
+        own = json.loads(path.read_text())
+        found.setdefault(own["cell"], []).append(own)
+    return found
+
+
+def pooled(runs, name):
+    """A figure of all runs of a cell: the mean, and an interval from each run's own and from how the runs differ."""
+    figures = [f for run in runs for group in run["evaluation"].values() if (f := group.get(name)) is not None]
+    if not figures:
+        return None
+    values = [figure["value"] for figure in figures]
+    own = np.mean(
+        [((figure["high"] - figure["low"]) / 2 / 1.96) ** 2 for figure in figures if figure["low"] is not None]
+    )
+    # an interval that is cut at 0 or 1 is narrower than it would be, so the wider of the two counts
+    variance = max(float(np.nan_to_num(own)), float(np.var(values, ddof=1)) if len(values) > 1 else 0.0) / len(values)
+    return {"value": float(np.mean(values)), "half": 1.96 * variance**0.5, "runs": len(values)}
+
+
+def shown(figure):
+    return "–" if figure is None else f"{figure['value']:.3f} ± {figure['half']:.3f}"
+
+
+COLUMNS = {
+    "MAUVE": "MAUVE",
+    "Fréchet": "Fréchet distance",
+    "accuracy": "accuracy, trained on synthetic",
+    "macro-F1": "macro-F1, trained on synthetic",
+    "by words": "accuracy, trained on synthetic, by words",
+    "label agreement": "label agreement",
+    "as many real": "accuracy, trained on as many real texts",
+}
+
+
+def cells_table(found, names):
+    """Markdown: a row a cell, figures pooled over its runs."""
+    lines = [
+        f"| cell | s | texts | ε promised | ε measured | {' | '.join(COLUMNS)} | runs | processor min |",
+        "|---" * (len(COLUMNS) + 7) + "|",
+    ]
+    for name in names:
+        runs = found.get(name)
+        if not runs:
+            lines.append(f"| {name} | not run |" + " |" * (len(COLUMNS) + 5))
+            continue
+        one = runs[0]
+        promised = "–" if one["epsilon"] is None else f"{one['epsilon']:.3g}"
+        figures = " | ".join(shown(pooled(runs, column)) for column in COLUMNS.values())
+        texts = round(np.mean([run["texts"] for run in runs]))
+        measured = np.mean([run["epsilon measured"] for run in runs])
+        minutes = np.mean([run["processor seconds"] for run in runs]) / 60
+        lines.append(
+            f"| {name} | {one['batch size']} | {texts} | {promised} | {measured:.2f} | {figures} | {len(runs)} "
+            f"| {minutes:.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def worth():
+    """Rows of bench/token_worth.py, each findable by its settings."""
+    path = RESULTS / "worth-ag_news.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def matching(rows, **wanted):
+    return [row for row in rows["variants"] if all(row["variant"][name] == value for name, value in wanted.items())]
+
+
+def worth_table(rows, by, **wanted):
+    """Markdown: a row a variant."""
+    lines = [
+        f"| {' | '.join(by)} | better than public, nats a token | ρ a token, known in advance | realised loss, nats |",
+        "|---" * (len(by) + 3) + "|",
+    ]
+    for row in matching(rows, **wanted):
+        gain, paid = row["gain"], row["paid"][0]
+        ahead = "none" if row["worst case"] is None else f"{row['worst case']:.5f}"
+        if row["variant"]["clipping"] == "increase" or row["variant"]["guidance"] != 1:
+            ahead = f"{paid:.5f} (own), {ahead} (worst case)"
+        named = " | ".join(str(row["variant"][name]) for name in by)
+        lines.append(f"| {named} | {gain[0]:.3f} ± {gain[1]:.3f} | {ahead} | {row['loss'][0]:.3f} |")
+    return "\n".join(lines)
+
+
+def page(options):
+    """docs/study.md from bench/study/page.md.jinja and the results."""
+    import jinja2
+
+    found, rows = results(), worth()
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
+    template = environment.from_string((HERE / "study" / "page.md.jinja").read_text())
+    minutes = sum(run["processor seconds"] for runs in found.values() for run in runs) / 60
+    text = template.render(
+        found=found,
+        rows=rows,
+        table=lambda *names: cells_table(found, names),
+        worth_table=lambda by, **wanted: worth_table(rows, by, **wanted),
+        row=lambda **wanted: matching(rows, **wanted)[0],
+        figure=lambda cell, name: shown(pooled(found.get(cell, []), COLUMNS[name])),
+        minutes=minutes,
+    )
+    (HERE.parent / "docs" / "study.md").write_text(text)
+    print(f"docs/study.md: {sum(map(len, found.values()))} runs of {len(found)} cells")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     commands = parser.add_subparsers(required=True)
-    for name, function in (("list", show), ("run", run)):
+    for name, function in (("list", show), ("run", run), ("page", page)):
         command = commands.add_parser(name)
         command.add_argument("patterns", nargs="*", metavar="PATTERN")
         command.set_defaults(function=function)

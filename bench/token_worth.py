@@ -24,11 +24,13 @@ from plainchant.centres import Centres
 from plainchant.cli import load_config
 from plainchant.data import read_records
 from plainchant.embedding import load_embedder
-from plainchant.mechanisms import IndividualMeanMechanism, MeanMechanism, MedianMechanism, TokenSettings
+from plainchant.mechanisms import IndividualMeanMechanism, MedianMechanism, TokenSettings
 from plainchant.models.transformers import load_model
 from plainchant.prompting import Prompts
 
 CONTEXTS, SUPPORT = 64, 1000
+# Figures are on the tokens that even the smallest support holds.
+COMMON = 100
 KINDS = ("none", "public-centres")
 
 
@@ -99,18 +101,19 @@ class Variant:
 
     clusters: str
     aggregate: str
+    clipping: str
     batch_size: int
     temperature: float = 1.0
     guidance: float = 1.0
     clip: float = 10.0
-    k: int = 100
+    k: int = COMMON
 
     def mechanism(self):
-        by_difference = self.aggregate in ("mean of differences", "individual mean")
+        clipping = Clipping(self.clipping)
         settings = TokenSettings(
-            support=Support.TOP_K if by_difference else Support.FULL,
+            support=Support.FULL if clipping is Clipping.LOGITS else Support.TOP_K,
             k=self.k,
-            clipping=Clipping.DIFFERENCE if by_difference else Clipping.LOGITS,
+            clipping=clipping,
             clip=self.clip,
             guidance=self.guidance,
             temperature=self.temperature,
@@ -119,84 +122,99 @@ class Variant:
         )
         if self.aggregate == "median":
             return MedianMechanism(settings)
-        if self.aggregate == "individual mean":
-            return IndividualMeanMechanism(settings, 1e9, 1)
-        return MeanMechanism(settings)
-
-
-def positions(path, clusters):
-    """(public logits [k], private logits [64, k], place of the real token or None) of each position."""
-    kept = np.load(path)
-    for place, token in enumerate(kept["tokens"]):
-        ids = kept["ids"][place]
-        where = np.flatnonzero(ids == token)
-        yield kept["public"][place], kept[clusters][place], int(where[0]) if len(where) else None
+        # a budget that nothing here can use up
+        return IndividualMeanMechanism(settings, 1e9, 1)
 
 
 def of_text(path, variant, generator):
-    """Sums over a text's tokens: gain over the public model, ex-post ρ and loss, individual ρ; and how many tokens."""
+    """Sums over a text's tokens: gain over the public model, ex-post loss and ρ, mean payment; and how many tokens."""
+    kept = np.load(path)
     mechanism, s = variant.mechanism(), variant.batch_size
     sums = np.zeros(5)
-    for public, private, place in positions(path, variant.clusters):
-        everything = np.arange(len(public))
-        support = mechanism.support(public, everything)
-        # a real token outside of the support has no likelihood under any variant of that support
-        here = np.flatnonzero(support == place) if place is not None else []
-        if not len(here):
+    for place, token in enumerate(kept["tokens"]):
+        public, private = kept["public"][place], kept[variant.clusters][place]
+        # the same tokens for all: those that even the smallest support holds
+        common = kept["ids"][place][np.argsort(-public, kind="stable")[:COMMON]]
+        if token not in common:
             continue
-        base = log_softmax(public[support].astype(np.float64))[here[0]]
+        support = mechanism.support(public, np.arange(len(public)))
+        here = int(np.searchsorted(kept["ids"][place][support], token))
+        base = log_softmax(public[support].astype(np.float64) / variant.temperature)[here]
         batches = np.split(private[:, support], len(private) // s)
         for rows in batches:
             law = mechanism.law(rows, public, support, np.full(s, 1e9))
-            gain = log_softmax(law.scores)[here[0]] - base
-            drawn = int(generator.choice(len(support), p=np.exp(log_softmax(law.scores))))
-            loss, rho = mechanism.cost(law, drawn)
-            paid = float(np.median(law.charges)) if law.charges is not None else np.nan
-            sums += np.array([gain, loss, rho, paid, 1.0]) / len(batches)
+            p = log_softmax(law.scores)
+            paid = float(law.charges.mean()) if law.charges is not None else np.nan
+            sums += np.array([p[here] - base, 0, 0, paid, 1.0]) / len(batches)
+        # what a drawn token costs after the fact (spec 5.3), for one of the batches
+        sums[1:3] += mechanism.cost(law, int(generator.choice(len(support), p=np.exp(p))))
     return sums
 
 
 def variants():
+    default = Variant("public-centres", "mean", "increase", 16, guidance=2.0)
     for clusters in KINDS:
-        for aggregate in ("mean", "median", "mean of differences", "individual mean"):
-            for size in (8, 16, 32, 64):
-                yield Variant(clusters, aggregate, size)
-        for temperature in (0.8, 1.2, 1.5, 2.0):
-            for aggregate in ("mean", "median", "individual mean"):
-                yield Variant(clusters, aggregate, 32, temperature=temperature)
-        for guidance in (0.5, 1.5, 2.0, 2.5, 3.0, 4.0):
-            for size in (8, 16, 32):
-                yield Variant(clusters, "individual mean", size, guidance=guidance)
-        for clip in (0.5, 1.0, 2.0, 3.0, 5.0):
-            yield Variant(clusters, "mean of differences", 16, clip=clip)
-            yield Variant(clusters, "individual mean", 16, clip=clip)
+        for size in (8, 16, 32, 64):
+            for aggregate, clipping in (("mean", "logits"), ("median", "logits"), ("mean", "difference")):
+                yield Variant(clusters, aggregate, clipping, size)
+            for clipping in ("difference", "increase"):
+                yield dataclasses.replace(default, clusters=clusters, clipping=clipping, batch_size=size)
+    for guidance in (0.5, 1.0, 1.5, 2.5, 3.0):
+        yield dataclasses.replace(default, guidance=guidance)
+        yield dataclasses.replace(default, guidance=guidance, clipping="difference")
+    for clip in (0.5, 1.0, 2.0, 4.0):
+        yield dataclasses.replace(default, clip=clip)
+        yield Variant("none", "mean", "difference", 16, clip=clip)
+        yield Variant("public-centres", "mean", "difference", 16, clip=clip)
+    for clip in (1.0, 2.0, 4.0):
+        yield Variant("none", "mean", "logits", 32, clip=clip)
+        yield Variant("public-centres", "mean", "logits", 32, clip=clip)
+        yield Variant("public-centres", "median", "logits", 32, clip=clip)
+    for temperature in (0.7, 1.5, 2.0):
+        yield Variant("none", "mean", "logits", 32, temperature=temperature)
+        yield Variant("public-centres", "median", "logits", 32, temperature=temperature)
+        yield dataclasses.replace(default, temperature=temperature)
+    for k in (300, 1000):
+        yield dataclasses.replace(default, k=k)
+
+
+def covered(paths, k):
+    """The share of real tokens among the public model's k likeliest."""
+    hits = [
+        token in kept["ids"][place][np.argsort(-kept["public"][place], kind="stable")[:k]]
+        for kept in map(np.load, paths)
+        for place, token in enumerate(kept["tokens"])
+    ]
+    return float(np.mean(hits))
 
 
 def table(options):
     paths = sorted(options.work.glob("[0-9]*.npz"))
-    done = json.loads(options.json.read_text()) if options.json.exists() else {}
+    known = json.loads(options.json.read_text()) if options.json.exists() else {}
+    found = {"texts": len(paths), "covered": {k: covered(paths, k) for k in (50, 100, 300, 1000)}, "variants": []}
+    before = {} if known.get("texts") != len(paths) else {json.dumps(v["variant"]): v for v in known["variants"]}
+    options.json.parent.mkdir(parents=True, exist_ok=True)
     for variant in variants():
-        key = json.dumps(dataclasses.asdict(variant), sort_keys=True)
-        if done.get(key, {}).get("texts") == len(paths):
-            continue
-        generator = np.random.default_rng(0)
-        sums = np.array([of_text(path, variant, generator) for path in paths])
-        means = sums[:, :4].sum(axis=0) / sums[:, 4].sum()
-        chosen = generator.integers(len(sums), size=(400, len(sums)))
-        spread = (sums[chosen][:, :, :4].sum(axis=1) / sums[chosen][:, :, 4].sum(axis=1)[:, None]).std(axis=0)
-        names = ("gain", "loss", "rho", "individual rho")
-        worst = variant.mechanism()
-        done[key] = {
-            "texts": len(paths),
-            "tokens": int(sums[:, 4].sum()),
-            **{name: [float(m), float(1.96 * d)] for name, m, d in zip(names, means, spread, strict=True)},
-            "worst case": None if variant.aggregate == "median"
-            else bounded_range_rho(2 * variant.guidance * variant.clip / variant.batch_size / variant.temperature),
-        }  # fmt: skip
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(done, indent=1))
-        print(key, {n: round(v[0], 5) for n, v in done[key].items() if isinstance(v, list)}, flush=True)
-        del worst
+        described = dataclasses.asdict(variant)
+        row = before.get(json.dumps(described))
+        if row is None:
+            generator = np.random.default_rng(0)
+            sums = np.array([of_text(path, variant, generator) for path in paths])
+            chosen = generator.integers(len(sums), size=(400, len(sums)))
+            drawn = sums[chosen].sum(axis=1)
+            means = sums[:, :4].sum(axis=0) / sums[:, 4].sum()
+            spread = 1.96 * (drawn[:, :4] / drawn[:, 4:]).std(axis=0)
+            names = ("gain", "loss", "rho", "paid")
+            row = {"variant": described, "tokens": round(sums[:, 4].sum())}
+            row |= {name: [float(m), float(d)] for name, m, d in zip(names, means, spread, strict=True)}
+            settings = variant.mechanism().settings
+            reach = settings.guidance * settings.span / settings.batch_size / settings.temperature
+            row["worst case"] = None if variant.aggregate == "median" else bounded_range_rho(reach)
+            print(described, {name: round(row[name][0], 5) for name in names}, flush=True)
+        found["variants"].append(row)
+        # all rows at the end alone would lose them to an interruption
+        rest = [own for own in known.get("variants", []) if own not in found["variants"]] if before else []
+        options.json.write_text(json.dumps(found | {"variants": found["variants"] + rest}, indent=1) + "\n")
 
 
 def main():

@@ -71,12 +71,13 @@ def support_indices(
         raise ModelError("the model's public logits are not finite; another dtype (float32) may help")
     if k >= len(allowed):
         return allowed
-    # a stable order, so that ties are broken by token id and never by chance
-    largest = np.argsort(-scores, kind="stable")[:k]
-    if support is Support.TOP_K:
-        return allowed[np.sort(largest)]
-    reaching: IndexArray = allowed[scores >= scores[largest[-1]] - margin]
-    return reaching
+    least = np.partition(scores, -k)[-k]
+    if support is Support.TOP_K_PLUS:
+        return np.asarray(allowed[scores >= least - margin])
+    # ties are broken by token id and never by chance
+    chosen = scores > least
+    chosen[np.flatnonzero(scores == least)[: k - np.count_nonzero(chosen)]] = True
+    return np.asarray(allowed[chosen])
 
 
 def clip_logits(logits: Float32Array, clip: float) -> Float32Array:

@@ -156,11 +156,14 @@ class Decoder:
             if not active:
                 return
             finished = self._step(active)
-            for session, text in finished:
+            # a batch that is done gives its caches back before another one opens
+            active = [session for session in active if session.positions]
+            while finished:
+                session, text = finished.pop(0)
                 yield text
                 if session.positions:
                     session.begin(self._mechanism.gate(self._randomness))
-            active = [session for session in active if session.positions]
+                del session
 
     def _open(self, work: BatchWork) -> _Session:
         if work.prefix not in self._prefixes:

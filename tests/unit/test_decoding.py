@@ -1,9 +1,12 @@
 """The token loop: many batches side by side, each place once (spec 4)."""
 
+import weakref
+
 import numpy as np
 import pytest
 from strategies import settings
 
+from plainchant.aggregation import Support, support_indices
 from plainchant.decoding import BatchWork, Decoder, StopRule
 from plainchant.mechanisms import MeanMechanism, PublicMechanism, SparseMeanMechanism
 from plainchant.models.table import TableModel
@@ -165,3 +168,39 @@ def test_a_sparse_vector_is_new_in_every_text():
     assert max(text.rho for text in texts) <= mechanism.rho_per_text * (1 + 1e-12)
     for text in texts:
         assert text.text.count("b") <= 2
+
+
+@pytest.mark.parametrize("together", [1, 3])
+def test_a_batch_that_is_done_gives_its_rows_back_before_another_one_opens(together):
+    made, alive, most = model(), weakref.WeakSet(), []
+    plain = made.open_rows
+
+    def open_rows(*arguments, **options):
+        most.append(len(alive))
+        rows = plain(*arguments, **options)
+        alive.add(rows)
+        return rows
+
+    made.open_rows = open_rows
+    mechanism = MeanMechanism(settings(batch_size=2))
+    decoder = Decoder(made, mechanism, RULE, rows=2 * together, randomness=SeededRandomness(0))
+    assert len(list(decoder.run([work(batch) for batch in range(12)]))) == 12
+    # when the next one opens, the others of its pass are there and no more
+    assert max(most) == together - 1
+
+
+def test_a_support_is_that_of_a_stable_sort():
+    chance = np.random.default_rng(0)
+    for _ in range(300):
+        count = int(chance.integers(1, 60))
+        # rounded, so that many are equal
+        public = np.round(chance.normal(size=count), 1).astype(np.float32)
+        allowed = np.sort(chance.choice(count, int(chance.integers(1, count + 1)), replace=False))
+        k = int(chance.integers(1, count + 2))
+        order = allowed[np.argsort(-public[allowed], kind="stable")][:k]
+        top, plus = (
+            support_indices(support, public, allowed, k=k, margin=0.25)
+            for support in (Support.TOP_K, Support.TOP_K_PLUS)
+        )
+        assert top.tolist() == sorted(order)
+        assert plus.tolist() == [token for token in allowed if public[token] >= public[order[-1]] - 0.25]
