@@ -275,7 +275,7 @@ def _measured(console: Console, plan: Plan, performance: PerformanceOptions) -> 
         texts = read_texts(config.public, text_column=config.public_text_column)[: plan.settings.batch_size]
     if not texts:
         raise ConfigError("measure: needs public text; name a corpus with --public FILE, or write prompt.examples")
-    found = measure(plan, load_on(config.model, performance), texts, rows=performance.rows)
+    found = measure(plan, load_on(config.model, performance), texts, rows=performance.width)
     rows: list[tuple[str, Any]] = [
         ("range", f"{found.expected_range:.3g} nats on public text, for expected_range = {config.expected_range:g}"),
         ("tokens a text", f"{found.tokens_per_text:.3g}"),

@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from plainchant.accounting import check_delta, check_epsilon
 from plainchant.aggregation import Aggregate, Clipping, Support
@@ -15,8 +15,8 @@ from plainchant.errors import ConfigError, PrivacyError
 
 # The largest number of contexts, centres or cells that anything here is made for.
 LARGEST = 1_000_000
-# What rows = auto is until the width is measured.
-AUTO_ROWS = 0
+# Private rows of a forward pass where nobody says and nothing is measured.
+USUAL_ROWS = 64
 
 
 class Method(enum.StrEnum):
@@ -350,7 +350,7 @@ class PerformanceOptions(_Frozen):
     """A torch device."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Floating-point type of the model; each has its own measured slack."""
-    rows: Annotated[int, BeforeValidator(lambda value: AUTO_ROWS if value == "auto" else value)] = Field(64, ge=0)
+    rows: Annotated[int, Field(ge=1)] | Literal["auto"] = USUAL_ROWS
     """About how many private rows one forward pass holds, or auto: as many as are fastest here, measured at the start \
 of a run."""
     memory: float | None = Field(None, gt=0)
@@ -363,6 +363,11 @@ of a run."""
     """Workers of executor = ray, each with a model of its own."""
     ray_address: str | None = None
     """The cluster's address, auto for the one on this machine; unset: begin one here."""
+
+    @property
+    def width(self) -> int:
+        """Private rows of a forward pass where nothing is measured."""
+        return USUAL_ROWS if self.rows == "auto" else self.rows
 
 
 def _closest(name: str, known: list[str]) -> str:

@@ -41,7 +41,7 @@ def _examine_model(name: str, performance: PerformanceOptions) -> dict[str, Any]
     loaded = time.perf_counter()
     token = model.encode(" text", trusted=False)[0]
     prefix = model.prefill(model.start_tokens or (token,))
-    rows = model.open_rows(prefix, [[token] * PROMPT_TOKENS] * performance.rows, room=STEPS)
+    rows = model.open_rows(prefix, [[token] * PROMPT_TOKENS] * performance.width, room=STEPS)
     filled = time.perf_counter()
     for _ in range(STEPS):
         model.step([(rows, token)])
@@ -49,8 +49,8 @@ def _examine_model(name: str, performance: PerformanceOptions) -> dict[str, Any]
     return {
         "model": f"{model.name}, {performance.device}, {performance.dtype}",
         "seconds to load": round(loaded - began, 1),
-        "prompt tokens a second": round(performance.rows * PROMPT_TOKENS / (filled - loaded)),
-        f"model rows a second ({performance.rows} rows together)": round(performance.rows * STEPS / (done - filled)),
+        "prompt tokens a second": round(performance.width * PROMPT_TOKENS / (filled - loaded)),
+        f"model rows a second ({performance.width} rows together)": round(performance.width * STEPS / (done - filled)),
     }
 
 

@@ -11,11 +11,13 @@ import functools
 import itertools
 import logging
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
+from plainchant.aggregation import IndexArray
 from plainchant.config import PerformanceOptions
 from plainchant.decoding import BatchWork, Decoder, FinishedText, StopRule
 from plainchant.embedding import Embedder, FloatArray, load_embedder
@@ -28,6 +30,10 @@ from plainchant.randomness import SystemRandomness
 MOST_LOST = 5
 # Texts that a worker embeds at a time.
 CHUNK = 128
+# A pass is doubled while rows a second still grow so many times, and for so many seconds.
+GROWTH, PATIENCE = 1.1, 2.0
+# Steps of each width; the fastest counts, since a busy machine makes steps slower and never faster.
+TRIALS = 2
 
 
 class Executor(Protocol):
@@ -225,7 +231,55 @@ def load_on(name: str, performance: PerformanceOptions) -> LanguageModel:
     return load_model(name, device=performance.device, dtype=performance.dtype, threads=performance.threads)
 
 
+def memory_on(performance: PerformanceOptions) -> float:
+    """GiB of the device that the performance options name."""
+    from plainchant.models.transformers import device_memory
+
+    return device_memory(performance.device)
+
+
+def fastest_rows(
+    model: LanguageModel, prompt: Sequence[int], support: IndexArray | None, *, batch_size: int, most: float
+) -> int:
+    """How many rows a forward pass should hold here: batches are doubled while rows a second still grow by a tenth.
+
+    Public: a function of the model, the machine and made-up rows; no record is looked at (spec 4.1, 7).
+
+    Args:
+        model: the language model.
+        prompt: public tokens that every row stands for, at least one.
+        support: ids whose logits a step wants, int64 [|S|]; None for all.
+        batch_size: s.
+        most: rows that memory allows; one batch is always measured.
+
+    Returns:
+        A multiple of the batch size.
+    """
+    prefix, token = model.prefill(prompt[:-1]), prompt[-1]
+    began = time.perf_counter()
+    best, fastest, batches = 1, 0.0, 1
+    while True:
+        # a step of the decoder: the public rows in a pass of their own, then the private ones
+        groups = [
+            [(model.open_rows(prefix, [[]] * rows, room=TRIALS), token) for _ in range(batches)]
+            for rows in (1, batch_size)
+        ]
+        seconds = []
+        for _ in range(TRIALS):
+            start = time.perf_counter()
+            model.step(groups[0])
+            model.step(groups[1], None if support is None else [support] * batches)
+            seconds.append(time.perf_counter() - start)
+        speed = batches * batch_size / min(seconds)
+        if speed < GROWTH * fastest:
+            return best * batch_size
+        best, fastest, batches = batches, speed, 2 * batches
+        # the next width takes about as long as all before
+        if batches * batch_size > most or time.perf_counter() - began > PATIENCE:
+            return best * batch_size
+
+
 def make_decoder(plan: Plan, stop: StopRule, performance: PerformanceOptions) -> Decoder:
     """A decoder with a model of its own, as a worker needs it."""
     model = load_on(plan.config.model, performance)
-    return Decoder(model, plan.mechanism, stop, rows=performance.rows, randomness=SystemRandomness())
+    return Decoder(model, plan.mechanism, stop, rows=performance.width, randomness=SystemRandomness())

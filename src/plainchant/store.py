@@ -35,6 +35,8 @@ CREATE TABLE batches (batch INTEGER PRIMARY KEY, cell INTEGER NOT NULL, texts IN
 CREATE TABLE units (
     record INTEGER PRIMARY KEY, batch INTEGER NOT NULL, context INTEGER NOT NULL, spent REAL NOT NULL DEFAULT 0
 );
+-- a text is committed in the time that its own batch takes, however many others there are
+CREATE INDEX contexts ON units (batch, context);
 CREATE TABLE texts (
     batch INTEGER NOT NULL, position INTEGER NOT NULL, text TEXT NOT NULL, tokens INTEGER NOT NULL,
     finish TEXT NOT NULL, loss REAL NOT NULL, rho REAL NOT NULL, PRIMARY KEY (batch, position)

@@ -19,10 +19,10 @@ from plainchant.batching import allot_texts, draw_batches, draw_contexts
 from plainchant.centres import Centres, fit_centres
 from plainchant.config import Accounting, Clusters, PerformanceOptions, SynthesisConfig
 from plainchant.data import Record, fingerprint, read_texts
-from plainchant.decoding import BatchWork, Decoder, FinishedText, StopRule
+from plainchant.decoding import KEPT_PREFIXES, BatchWork, Decoder, FinishedText, StopRule
 from plainchant.embedding import Embedder, load_embedder
 from plainchant.errors import ConfigError, DataError, PrivacyError, RunError
-from plainchant.executor import Executor, RayEmbedder, RayExecutor, load_on, make_decoder
+from plainchant.executor import Executor, RayEmbedder, RayExecutor, fastest_rows, load_on, make_decoder, memory_on
 from plainchant.mechanisms import PublicMechanism
 from plainchant.models import LanguageModel
 from plainchant.planning import Guarantee, Plan, not_private
@@ -38,6 +38,10 @@ SAMPLED_CORPUS = 400
 BOOTSTRAP = 2
 # Public texts behind each centre, at least.
 TEXTS_PER_CENTRE = 4
+# Of the device's memory, for caches, where the options say neither rows nor memory.
+MEMORY_SHARE = 0.25
+# Tokens that a cache may be longer than its context.
+ROUNDED_UP = 32
 
 
 class Progress(Protocol):
@@ -272,7 +276,7 @@ def synthesize(
             f"{model.numerical_slack:g}; set numerical_slack to that or more, or dtype = float32"
         )
     prompts = Prompts(config, model)
-    performance = _within_memory(performance, model, prompts, plan)
+    performance = _with_width(performance, model, prompts, plan, progress)
     stop = StopRule(prompts.stop, config.max_tokens, config.min_tokens)
     directory = directory or RunDirectory.create(Path(out), plan, guarantee)
     with contextlib.ExitStack() as resources:
@@ -303,7 +307,7 @@ def synthesize(
         if performance.executor == "ray":
             executor = resources.enter_context(contextlib.closing(_on_ray(plan, stop, performance, randomness)))
         else:
-            executor = Decoder(model, plan.mechanism, stop, rows=performance.rows, randomness=randomness)
+            executor = Decoder(model, plan.mechanism, stop, rows=performance.width, randomness=randomness)
         decode = itertools.chain(
             _decode(executor, directory, table, config, prompts),
             _expand(model, plan, directory, prompts, stop, performance),
@@ -421,7 +425,7 @@ def _public_corpus(config: SynthesisConfig) -> Centres | list[str] | None:
 def _public_decoder(model: LanguageModel, plan: Plan, stop: StopRule, performance: PerformanceOptions) -> Decoder:
     """Writes by the public model alone, whatever the plan's method."""
     settings = dataclasses.replace(plan.settings, support=Support.TOP_K, batch_size=1)
-    return Decoder(model, PublicMechanism(settings), stop, rows=performance.rows, randomness=SystemRandomness())
+    return Decoder(model, PublicMechanism(settings), stop, rows=performance.width, randomness=SystemRandomness())
 
 
 def _sample_public(
@@ -507,26 +511,39 @@ def _vote(
     directory.save_votes(votes, kept_by_votes(votes, plan.config.vote or 0, randomness))
 
 
-def _within_memory(
-    performance: PerformanceOptions, model: LanguageModel, prompts: Prompts, plan: Plan
+def _with_width(
+    performance: PerformanceOptions, model: LanguageModel, prompts: Prompts, plan: Plan, progress: Progress
 ) -> PerformanceOptions:
-    """No more rows in a pass than memory allows for their caches; by public lengths, since the true ones are secret."""
-    if performance.memory is None:
-        return performance
-    row = prompts.longest * model.bytes_per_token / 2**30
-    size = plan.settings.batch_size
-    if performance.memory < size * row:
+    """How many rows a pass holds: what was asked for or is fastest, and no more than memory allows for their caches.
+
+    By public lengths, since the true ones are secret.
+    """
+    row = (prompts.longest + ROUNDED_UP) * model.bytes_per_token / 2**30
+    size, memory, rows = plan.settings.batch_size, performance.memory, performance.rows
+    # a batch's own contexts, of which there may be more than s, and its public one; beside them the prefixes
+    batch, prefixes = (size + math.sqrt(size) + 1) * row, KEPT_PREFIXES * row
+    if memory is not None and memory < batch + prefixes:
         raise ConfigError(
-            f"memory = {performance.memory:g}: a batch of {size} contexts of up to {prompts.longest} tokens takes "
-            f"{size * row:.2g} GiB; allow that, or lower max_record_tokens, max_tokens or batch_size"
+            f"memory = {memory:g}: a batch of {size} contexts of up to {prompts.longest} tokens takes about "
+            f"{batch + prefixes:.2g} GiB; allow that, or lower max_record_tokens, max_tokens or batch_size"
         )
-    return performance.model_copy(update={"rows": min(performance.rows, int(performance.memory / row))})
+    if memory is None and rows == "auto":
+        memory = memory_on(performance) * MEMORY_SHARE
+    most = math.inf if memory is None else max(1, int((memory - prefixes) / batch)) * size
+    if rows == "auto":
+        # about the middle between the shortest context and the longest
+        prompt = [*prompts.prefix(plan.config.label_set[0]), *prompts.start(plan.config.label_set[0])]
+        prompt = [*prompt, *prompt[-1:] * (prompts.longest // 2 - len(prompt))]
+        full, k = plan.settings.support is Support.FULL, min(plan.settings.k, model.vocabulary_size)
+        rows = fastest_rows(model, prompt, None if full else np.arange(k), batch_size=size, most=most)
+        progress.stage(f"measuring speed: {rows} rows a forward pass", 1.0)
+    return performance.model_copy(update={"rows": int(min(rows, most))})
 
 
 def _on_ray(plan: Plan, stop: StopRule, performance: PerformanceOptions, randomness: RandomSource) -> RayExecutor:
     if not randomness.private:
         raise PrivacyError("executor = ray: its workers draw from their own systems, so that no seed can be given")
-    together = max(1, performance.rows // plan.settings.batch_size)
+    together = max(1, performance.width // plan.settings.batch_size)
     return RayExecutor(performance, functools.partial(make_decoder, plan, stop, performance), together=together)
 
 

@@ -376,11 +376,12 @@ def test_a_crash_before_the_vote_loses_no_text_and_votes_later(run, config, tmp_
 
 
 def test_a_memory_cap_narrows_the_pass_by_public_lengths_alone(run, config, tmp_path):
-    # a cap for two batches of four: what is asked together is the same whatever the records are
+    # what is asked together is the same whatever the records are
     wide, narrow = Spy(), Spy()
     run(settings=config(texts=12), model=wide, randomness=Stub(range(1000)), performance=PerformanceOptions(rows=64))
     prompts = Prompts(config(texts=12), Spy())
-    cap = 8.5 * prompts.longest * Spy.bytes_per_token / 2**30
+    # two batches with a public row each and two rows above s, and eight prefixes
+    cap = (2 * (4 + 2 + 1) + 8.5) * (prompts.longest + 32) * Spy.bytes_per_token / 2**30
     run(settings=config(texts=12), model=narrow, out="narrow", randomness=Stub(range(1000)),
         performance=PerformanceOptions(rows=64, memory=cap))  # fmt: skip
     assert max(map(len, wide.calls)) > 2 == max(map(len, narrow.calls))

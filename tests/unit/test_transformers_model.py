@@ -1,11 +1,13 @@
 """The transformers backend: its cache against the plain forward pass, and what private text can do (spec 4.1, 7, 9)."""
 
+import contextlib
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -18,6 +20,8 @@ from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.processors import TemplateProcessing
 from torch.nn.functional import linear
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
 from transformers import (
     AutoModelForCausalLM,
     Gemma2Config,
@@ -411,6 +415,112 @@ def test_a_directory_loads_quietly(tmp_path: Any, capfd: pytest.CaptureFixture[s
 
 def test_describe_device() -> None:
     assert describe_device()["torch"] == torch.__version__
+
+
+class Elsewhere(TorchFunctionMode):
+    """Lets the processor play a device apart, where torch has only it.
+
+    Used with "meta" as the default device: what is made without a device lands there, and an operation on both fails
+    as it would on two devices. Arrays come over by `to` only, and go back by `cpu` only.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.Tensor.to and hasattr(args[0], "here"):
+            return args[0].here.to(*args[1:], **kwargs).clone()
+        if func is torch.Tensor.cpu:
+            fetched = func(*args, **kwargs).detach()
+            fetched.fetched = True
+            return fetched
+        if func is torch.Tensor.numpy and not hasattr(args[0], "fetched"):
+            raise TypeError("can't convert a tensor on a device to numpy; use Tensor.cpu() first")
+        # a number in a tensor goes with any device
+        tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor) and x.ndim]
+        if len({x.device for x in tensors}) > 1:
+            raise RuntimeError(f"{func.__name__}: tensors on cpu and on meta, which stands for another device")
+        return func(*args, **kwargs)
+
+
+def at_home(array: np.ndarray, own: Any = torch.from_numpy) -> torch.Tensor:
+    """In the place of torch.from_numpy, which no mode sees: of no use on the device until `to` brings it there."""
+    here = own(array)
+    there = here.to("meta")
+    there.here = here
+    return there
+
+
+def decoded(name: str, dtype: str, device: str = "cpu", *, elsewhere: bool = False) -> list[np.ndarray]:
+    """Logits of two steps after a prefix, for two groups, with the whole head and on supports."""
+    raw = make_raw(CONFIGS[name]()).to(device)
+    with contextlib.ExitStack() as trap:
+        if elsewhere:
+            trap.enter_context(torch.device("meta"))
+            trap.enter_context(Elsewhere())
+            trap.enter_context(mock.patch.object(torch, "from_numpy", at_home))
+        model = TransformersModel(name, raw, make_tokenizer(), dtype)
+        prefix = model.prefill(some(0, 9))
+        prompts = [some(1, 4), [], some(2, 17)], [some(3, 6)]
+        groups = [model.open_rows(prefix, suffixes, room=2) for suffixes in prompts]
+        supports = [np.array([3, 70, 299]), np.arange(90, 130)]
+        return [*model.step([(rows, 7) for rows in groups]), *model.step([(rows, 8) for rows in groups], supports)]
+
+
+@pytest.mark.parametrize(("name", "dtype"), [*((name, "float32") for name in CONFIGS), ("gemma3", "bfloat16")])
+def test_every_tensor_is_made_on_the_models_device(name: str, dtype: str) -> None:
+    for ours, theirs in zip(decoded(name, dtype, elsewhere=True), decoded(name, dtype), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("name", ["tensor", "arange", "full", "from_numpy"])
+def test_power_a_tensor_that_is_made_without_a_device_is_caught(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Forgetful:
+        """Torch, one of whose functions makes its tensors wherever torch does by itself."""
+
+        def __getattr__(self, attribute: str) -> Any:
+            made = getattr(torch, attribute)
+            if attribute != name:
+                return made
+            if attribute == "from_numpy":
+                return lambda array: type("Stays", (), {"to": lambda _, device: torch.from_numpy(array)})()
+            return lambda *given, device=None, **rest: made(*given, **rest)
+
+    monkeypatch.setattr(backend, "torch", Forgetful())
+    decoded("llama", "float32")
+    with pytest.raises((ModelError, RuntimeError), match="meta"):
+        decoded("llama", "float32", elsewhere=True)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU that torch can use")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", CONFIGS)
+def test_on_a_gpu_the_fast_path_equals_the_plain_one_and_rows_do_not_move_each_other(name: str, dtype: str) -> None:
+    # making the model compares its cache with the plain pass, and its rows with each other
+    found, expected = decoded(name, dtype, "cuda"), decoded(name, "float32")
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-3 if dtype == "float32" else 0.5)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU that torch can use")
+def test_on_a_gpu_float32_is_measured_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = []
+    monkeypatch.setattr(TransformersModel, "_check_rows", lambda self, dtype: measured.append(dtype))
+    decoded("llama", "float32")
+    assert measured == []
+    decoded("llama", "float32", "cuda")
+    assert measured == ["float32"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU that torch can use")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_embedded_model_on_a_gpu(gemma: TransformersModel, dtype: str) -> None:
+    model = load_model("gemma-3-270m", device="cuda", dtype=dtype)
+    texts = [gemma.encode(text, trusted=True) for text in ("The capital of France is", "One, two, three, four,")]
+    found = []
+    for each in (model, gemma):
+        rows = each.open_rows(each.prefill(each.start_tokens), [text[:3] for text in texts], room=1)
+        found.append(each.step([(rows, texts[0][3])])[0])
+    np.testing.assert_allclose(*found, atol=5e-3 if dtype == "float32" else 1.0)
 
 
 @pytest.mark.slow
