@@ -13,6 +13,7 @@ import contextlib
 import itertools
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -68,12 +69,13 @@ def peer_python():
             subprocess.run([*install, *what], check=True)
         (source,) = PEER.glob("lib/python*/site-packages/invink/utils.py")
         lines = source.read_text().splitlines(keepends=True)
-        head, quoted, tail = lines[348].partition('{"all devices" if device_map == "auto" else')
-        if quoted:
-            lines[348] = head + quoted.replace('"', "'") + tail
-            source.write_text("".join(lines))
-        elif "{'all devices' if device_map == 'auto' else" not in lines[348]:
-            raise SystemExit(f"{source.name}, line 349: not the line that is to be mended; is this invink 0.1.0?")
+        # double quotes within the braces of a string in double quotes
+        lines[348] = re.sub(r"\{[^{}]*\}", lambda braces: braces[0].replace('"', "'"), lines[348])
+        try:
+            compile("".join(lines), source.name, "exec")
+        except SyntaxError as error:
+            raise SystemExit(f"{source.name}: line 349 is not all that is to be mended ({error})") from None
+        source.write_text("".join(lines))
         (PEER / "installed").touch()
     return python
 
