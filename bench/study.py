@@ -24,6 +24,8 @@ import numpy as np
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "study" / "results"
+# A batch beyond this is no advice: a token would cost as many model rows.
+LARGEST_SHOWN = 300
 
 
 class Remembering:
@@ -266,43 +268,115 @@ def worth():
 
 
 def matching(rows, **wanted):
-    return [row for row in rows["variants"] if all(row["variant"][name] == value for name, value in wanted.items())]
+    """The rows whose settings have the wanted values, or one of a list of them; the others are the usual ones."""
+    usual = {"temperature": 1.0, "clip": 10.0, "k": 100}
+    wanted = {name: value if isinstance(value, list) else [value] for name, value in (usual | wanted).items()}
+    return [row for row in rows["variants"] if all(row["variant"][name] in value for name, value in wanted.items())]
+
+
+def ahead(one, other):
+    """By how much one variant predicts better than another on the same texts, with a paired bootstrap interval."""
+    gains = np.array([one["gains"], other["gains"]])
+    counts = np.array(one["counts"])
+    chosen = np.random.default_rng(0).integers(len(counts), size=(2000, len(counts)))
+    drawn = (gains[0] - gains[1])[chosen].sum(axis=1) / counts[chosen].sum(axis=1)
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return f"{(gains[0] - gains[1]).sum() / counts.sum():+.3f} ({low:+.3f} to {high:+.3f})"
+
+
+NAMES = {"batch_size": "s", "none": "uniform", "public-centres": "clustered", "guidance": "g", "clip": "C"}
 
 
 def worth_table(rows, by, **wanted):
     """Markdown: a row a variant."""
+    heads = [*(NAMES.get(name, name) for name in by), "nats a token", "ρ, worst case", "ρ, own", "realised loss"]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for row in sorted(matching(rows, **wanted), key=lambda row: [row["variant"][name] for name in by]):
+        worst = "–" if row["worst case"] is None else f"{row['worst case']:.5f}"
+        paid = "–" if np.isnan(row["paid"][0]) else f"{row['paid'][0]:.5f}"
+        named = [str(NAMES.get(value, value)) for value in (row["variant"][name] for name in by)]
+        gain = f"{row['gain'][0]:.3f} ± {row['gain'][1]:.3f}"
+        lines.append(f"| {' | '.join([*named, gain, worst, paid])} | {row['loss'][0]:.3f} |")
+    return "\n".join(lines)
+
+
+def frontier(rows, path):
+    """What a token is worth against what it costs in advance, at s = 16."""
+    from matplotlib.figure import Figure
+
+    clips = [0.5, 1.0, 2.0, 4.0, 10.0]
+    lines = (
+        ("uniform, differences, worst case (InvisibleInk)", "worst case", "o", "none", "difference", 1.0),
+        ("clustered, differences, worst case", "worst case", "s", "public-centres", "difference", 1.0),
+        ("clustered, increases, worst case", "worst case", "^", "public-centres", "increase", 2.0),
+        ("clustered, increases, every record for itself (plainchant)", "paid", "D", "public-centres", "increase", 2.0),
+    )
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for label, cost, marker, clusters, clipping, guidance in lines:
+        own = matching(rows, clusters=clusters, clipping=clipping, guidance=guidance, batch_size=16, clip=clips)
+        own = sorted(
+            (row for row in own if row["variant"]["aggregate"] == "mean"), key=lambda row: row["variant"]["clip"]
+        )
+        costs = [row["paid"][0] if cost == "paid" else row[cost] for row in own]
+        axes.plot(costs, [row["gain"][0] for row in own], marker=marker, label=label)
+    axes.set(xscale="log", xlabel="ρ a token, known in advance (s = 16)", ylabel="better than public, nats a token")
+    axes.legend(frameon=False)
+    axes.grid(alpha=0.3)
+    figure.savefig(path, metadata={"Date": None})
+
+
+def advice():
+    """Markdown: the batch size that the default method plans, by records, ε and texts wished."""
+    from plainchant.config import SynthesisConfig
+    from plainchant.errors import PrivacyError
+    from plainchant.planning import plan
+
+    wishes = (100, 500, 2000)
     lines = [
-        f"| {' | '.join(by)} | better than public, nats a token | ρ a token, known in advance | realised loss, nats |",
-        "|---" * (len(by) + 3) + "|",
+        f"| records | ε | {' | '.join(f'{texts:,} texts' for texts in wishes)} |",
+        "|---" * (len(wishes) + 2) + "|",
     ]
-    for row in matching(rows, **wanted):
-        gain, paid = row["gain"], row["paid"][0]
-        ahead = "none" if row["worst case"] is None else f"{row['worst case']:.5f}"
-        if row["variant"]["clipping"] == "increase" or row["variant"]["guidance"] != 1:
-            ahead = f"{paid:.5f} (own), {ahead} (worst case)"
-        named = " | ".join(str(row["variant"][name]) for name in by)
-        lines.append(f"| {named} | {gain[0]:.3f} ± {gain[1]:.3f} | {ahead} | {row['loss'][0]:.3f} |")
+    for records in (1_000, 5_000, 20_000, 100_000):
+        for epsilon in (1.0, 3.0, 8.0):
+            cells = []
+            for texts in wishes:
+                try:
+                    decided = plan(SynthesisConfig(epsilon=epsilon, texts=texts, expected_units=records))
+                    size = decided.settings.batch_size
+                    cells.append(str(size) if size <= LARGEST_SHOWN else "–")
+                except PrivacyError:
+                    cells.append("–")
+            lines.append(f"| {records:,} | {epsilon:g} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def page(options):
-    """docs/study.md from bench/study/page.md.jinja and the results."""
+    """docs/study.md from bench/study/page.md.jinja and the results, and the README's table of advice."""
     import jinja2
 
     found, rows = results(), worth()
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
     template = environment.from_string((HERE / "study" / "page.md.jinja").read_text())
     minutes = sum(run["processor seconds"] for runs in found.values() for run in runs) / 60
+    if rows is not None:
+        frontier(rows, HERE.parent / "docs" / "study.svg")
     text = template.render(
         found=found,
         rows=rows,
         table=lambda *names: cells_table(found, names),
         worth_table=lambda by, **wanted: worth_table(rows, by, **wanted),
         row=lambda **wanted: matching(rows, **wanted)[0],
+        ahead=ahead,
         figure=lambda cell, name: shown(pooled(found.get(cell, []), COLUMNS[name])),
         minutes=minutes,
     )
     (HERE.parent / "docs" / "study.md").write_text(text)
+    readme = HERE.parent / "README.md"
+    before, _, rest = readme.read_text().partition("<!-- advice -->")
+    readme.write_text(
+        f"{before}<!-- advice -->\n{advice()}\n<!-- end of advice -->{rest.partition('<!-- end of advice -->')[2]}"
+    )
     print(f"docs/study.md: {sum(map(len, found.values()))} runs of {len(found)} cells")
 
 

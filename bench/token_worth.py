@@ -206,6 +206,8 @@ def table(options):
             spread = 1.96 * (drawn[:, :4] / drawn[:, 4:]).std(axis=0)
             names = ("gain", "loss", "rho", "paid")
             row = {"variant": described, "tokens": round(sums[:, 4].sum())}
+            # of every text, so that two variants can be compared on the same texts
+            row |= {"gains": sums[:, 0].round(5).tolist(), "counts": sums[:, 4].round().tolist()}
             row |= {name: [float(m), float(d)] for name, m, d in zip(names, means, spread, strict=True)}
             settings = variant.mechanism().settings
             reach = settings.guidance * settings.span / settings.batch_size / settings.temperature
