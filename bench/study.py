@@ -271,7 +271,12 @@ def matching(rows, **wanted):
     """The rows whose settings have the wanted values, or one of a list of them; the others are the usual ones."""
     usual = {"temperature": 1.0, "clip": 10.0, "k": 100}
     wanted = {name: value if isinstance(value, list) else [value] for name, value in (usual | wanted).items()}
-    return [row for row in rows["variants"] if all(row["variant"][name] in value for name, value in wanted.items())]
+    found = {
+        json.dumps(row["variant"]): row
+        for row in rows["variants"]
+        if all(row["variant"][name] in value for name, value in wanted.items())
+    }
+    return list(found.values())
 
 
 def ahead(one, other):

@@ -194,7 +194,7 @@ def table(options):
     found = {"texts": len(paths), "covered": {k: covered(paths, k) for k in (50, 100, 300, 1000)}, "variants": []}
     before = {} if known.get("texts") != len(paths) else {json.dumps(v["variant"]): v for v in known["variants"]}
     options.json.parent.mkdir(parents=True, exist_ok=True)
-    for variant in variants():
+    for variant in dict.fromkeys(variants()):
         described = dataclasses.asdict(variant)
         row = before.get(json.dumps(described))
         if row is None:
