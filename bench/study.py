@@ -325,7 +325,11 @@ def frontier(rows, path):
         )
         costs = [row["paid"][0] if cost == "paid" else row[cost] for row in own]
         axes.plot(costs, [row["gain"][0] for row in own], marker=marker, label=label)
-    axes.set(xscale="log", xlabel="ρ a token (s = 16); on average over records where they pay for themselves", ylabel="better than public, nats a token")
+    axes.set(
+        xscale="log",
+        xlabel="ρ a token at s = 16 (of a record on average, where each pays for itself)",
+        ylabel="better than public, nats a token",
+    )
     axes.legend(frameon=False)
     axes.grid(alpha=0.3)
     figure.savefig(path, metadata={"Date": None})
