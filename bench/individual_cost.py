@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from plainchant.accounting import bounded_range_rho, rho_of
-from plainchant.aggregation import clip_differences
+from plainchant.aggregation import CLIPS_BY_PUBLIC
 from plainchant.centres import Centres
 from plainchant.cli import load_config
 from plainchant.data import read_records
@@ -41,7 +41,7 @@ class Watching(IndividualMeanMechanism):
     def law(self, private, public, support, allowance=None):
         law = super().law(private, public, support, allowance)
         self.paid.append(law.charges)
-        wide = clip_differences(private, public[support], 1e6)
+        wide = CLIPS_BY_PUBLIC[self.settings.clipping](private, public[support], 1e6)
         self.cut.append([float(np.maximum(np.abs(wide) - clip, 0).mean()) for clip in self.grid])
         unit = self.settings.guidance / self.settings.batch_size / self.settings.temperature
         reaches = [unit * np.ptp(np.clip(wide, -clip, clip), axis=1) for clip in self.grid]
@@ -125,7 +125,7 @@ def main():
                 return float(np.mean([budget / np.median(cost) for cost in own]))
 
             def worst(clip, settings=settings):
-                moved = 2 * settings.guidance * clip / settings.batch_size
+                moved = settings.guidance * dataclasses.replace(settings, clip=clip).span / settings.batch_size
                 return budget / bounded_range_rho((moved + 2 * settings.slack) / settings.temperature)
 
             unit = bounded_range_rho(settings.guidance / settings.batch_size / settings.temperature)

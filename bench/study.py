@@ -90,18 +90,16 @@ def run_cell(name, number, cell, options, loaded):
     """One run to its end, and its figures; None where another process is at it."""
     import plainchant as pc
     from plainchant.cli import load_config
+    from plainchant.config import Clusters
     from plainchant.evaluation import evaluate
     from plainchant.planning import plan
 
     out = options.work / "runs" / f"{name.replace('/', '--')}--{number}"
-    settings = dict(cell["set"])
     table = Path(cell["folder"]) / cell["file"]
     embedder = loaded.embedder()
-    if settings.get("clusters") != "none" and settings.get("method") not in ("public", "invisibleink", "amin2024"):
-        settings["centres"] = str(centres_of(cell, options.work, embedder))
-    else:
-        settings.pop("centres", None)
-    config = load_config(HERE.parent / cell["config"], settings)
+    config = load_config(HERE.parent / cell["config"], cell["set"])
+    if config.parts.clusters is Clusters.PUBLIC_CENTRES:
+        config = config.model_copy(update={"centres": str(centres_of(cell, options.work, embedder))})
     model = loaded.model(config.model)
     performance = pc.PerformanceOptions(dtype=options.dtype, threads=options.threads, rows=options.rows)
     began, processor = time.perf_counter(), time.process_time()

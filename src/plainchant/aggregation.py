@@ -5,6 +5,7 @@ are sampled from are float64 [|S|].
 """
 
 import enum
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -109,15 +110,12 @@ def clip_differences(logits: Float32Array, public: Float32Array, clip: float) ->
         public: float32 [|S|].
         clip: C > 0, nats.
     """
-    if not len(logits):
-        return logits.astype(np.float32)
-    with np.errstate(invalid="ignore", over="ignore"):
-        difference = logits - public
+
+    def mid_range(difference: Float32Array) -> Float32Array:
         low, high = difference.min(axis=1, keepdims=True), difference.max(axis=1, keepdims=True)
-        difference -= (low + high) / 2
-    np.clip(difference, np.float32(-clip), np.float32(clip), out=difference)
-    difference[~(np.isfinite(low) & np.isfinite(high))[:, 0]] = 0
-    return difference
+        return np.asarray((low + high) / 2)
+
+    return _clip_by_public(logits, public, mid_range, -clip, clip)
 
 
 def clip_increases(logits: Float32Array, public: Float32Array, clip: float) -> Float32Array:
@@ -131,18 +129,40 @@ def clip_increases(logits: Float32Array, public: Float32Array, clip: float) -> F
         public: float32 [|S|].
         clip: C > 0, nats.
     """
-    if not len(logits):
-        return logits.astype(np.float32)
     weights = np.exp((public - public.max()) / 2)
     weights /= weights.sum()
+
+    def mean(difference: Float32Array) -> Float32Array:
+        # not a matrix product: its kernel could round a row by how many others there are
+        return np.asarray((difference * weights).sum(axis=1, keepdims=True))
+
+    return _clip_by_public(logits, public, mean, 0.0, clip)
+
+
+def _clip_by_public(
+    logits: Float32Array,
+    public: Float32Array,
+    centre: Callable[[Float32Array], Float32Array],
+    low: float,
+    high: float,
+) -> Float32Array:
+    """Δ_i less its own centre, float32 [n, 1], clipped; a row that is not finite contributes zero everywhere."""
+    if not len(logits):
+        return logits.astype(np.float32)
     with np.errstate(invalid="ignore", over="ignore"):
         difference = logits - public
-        # not a matrix product: its kernel could round a row by how many others there are
-        difference -= (difference * weights).sum(axis=1, keepdims=True)
         sound = np.isfinite(difference).all(axis=1)
-    np.clip(difference, np.float32(0), np.float32(clip), out=difference)
+        difference -= centre(difference)
+    np.clip(difference, np.float32(low), np.float32(high), out=difference)
     difference[~sound] = 0
     return np.asarray(difference, dtype=np.float32)
+
+
+CLIPS_BY_PUBLIC: Mapping[Clipping, Callable[[Float32Array, Float32Array, float], Float32Array]] = {
+    Clipping.DIFFERENCE: clip_differences,
+    Clipping.INCREASE: clip_increases,
+}
+"""How logits are clipped where the public ones count."""
 
 
 class Box(NamedTuple):

@@ -98,6 +98,10 @@ class _Session:
             if rows is not None:
                 rows.rewind()
 
+    def give_back(self) -> None:
+        """Lets go of the caches; the batch is done."""
+        self.private = self.public = None
+
     @property
     def last(self) -> int:
         """The token that every row reads next: the prompt's last one at first."""
@@ -155,15 +159,14 @@ class Decoder:
                     active.append(self._open(work))
             if not active:
                 return
-            finished = self._step(active)
-            # a batch that is done gives its caches back before another one opens
-            active = [session for session in active if session.positions]
-            while finished:
-                session, text = finished.pop(0)
+            for session, text in self._step(active):
                 yield text
                 if session.positions:
                     session.begin(self._mechanism.gate(self._randomness))
-                del session
+                else:
+                    # before another batch opens
+                    session.give_back()
+            active = [session for session in active if session.positions]
 
     def _open(self, work: BatchWork) -> _Session:
         if work.prefix not in self._prefixes:

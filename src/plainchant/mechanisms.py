@@ -21,14 +21,13 @@ import numpy as np
 
 from plainchant.accounting import bounded_range_rho
 from plainchant.aggregation import (
+    CLIPS_BY_PUBLIC,
     Aggregate,
     Clipping,
     Float32Array,
     Float64Array,
     IndexArray,
     Support,
-    clip_differences,
-    clip_increases,
     clip_logits,
     log_softmax,
     median_box,
@@ -220,8 +219,11 @@ def _clipped(
     base = public[support]
     if not np.isfinite(base).all():
         raise ModelError("the model's public logits are not finite; another dtype (float32) may help")
-    clip = clip_increases if settings.clipping is Clipping.INCREASE else clip_differences
-    return clip(private, base, settings.clip), base.astype(np.float64), np.zeros_like(base)
+    return (
+        CLIPS_BY_PUBLIC[settings.clipping](private, base, settings.clip),
+        base.astype(np.float64),
+        np.zeros_like(base),
+    )
 
 
 class _Base:

@@ -24,7 +24,7 @@ from plainchant.embedding import Embedder, load_embedder
 from plainchant.errors import ConfigError, DataError, PrivacyError, RunError
 from plainchant.executor import Executor, RayEmbedder, RayExecutor, fastest_rows, load_on, make_decoder, memory_on
 from plainchant.mechanisms import PublicMechanism
-from plainchant.models import LanguageModel
+from plainchant.models import CACHE_STEP, LanguageModel
 from plainchant.planning import Guarantee, Plan, not_private
 from plainchant.prompting import EXPANDED_FROM, Prompts, choose_examples
 from plainchant.randomness import IntArray, RandomSource, SystemRandomness
@@ -40,8 +40,6 @@ BOOTSTRAP = 2
 TEXTS_PER_CENTRE = 4
 # Of the device's memory, for caches, where the options say neither rows nor memory.
 MEMORY_SHARE = 0.25
-# Tokens that a cache may be longer than its context.
-ROUNDED_UP = 32
 
 
 class Progress(Protocol):
@@ -518,7 +516,7 @@ def _with_width(
 
     By public lengths, since the true ones are secret.
     """
-    row = (prompts.longest + ROUNDED_UP) * model.bytes_per_token / 2**30
+    row = (prompts.longest + CACHE_STEP) * model.bytes_per_token / 2**30
     size, memory, rows = plan.settings.batch_size, performance.memory, performance.rows
     # a batch's own contexts, of which there may be more than s, and its public one; beside them the prefixes
     batch, prefixes = (size + math.sqrt(size) + 1) * row, KEPT_PREFIXES * row

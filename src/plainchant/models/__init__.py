@@ -13,6 +13,9 @@ import numpy.typing as npt
 FloatArray = npt.NDArray[np.float32]
 IndexArray = npt.NDArray[np.int64]
 
+CACHE_STEP = 32
+"""Caches are read, and made, up to a multiple of so many tokens: other rows' lengths must not show (spec 7)."""
+
 
 class Rows(Protocol):
     """The contexts of one batch inside a model: caches of n rows that share no state with other groups of rows."""

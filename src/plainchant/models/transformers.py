@@ -26,7 +26,7 @@ from torch.nn.functional import linear, scaled_dot_product_attention
 from transformers.utils import logging as transformers_logging
 
 from plainchant.errors import ConfigError, MissingDependencyError, ModelError
-from plainchant.models import FloatArray, IndexArray, Rows
+from plainchant.models import CACHE_STEP, FloatArray, IndexArray, Rows
 
 EMBEDDED_MODEL = "gemma-3-270m"
 NUMERICAL_SLACK = {"float32": 1e-3, "bfloat16": 1e-3}
@@ -40,7 +40,7 @@ the whole one."""
 
 # Rows are filled in pieces of one length, and caches are read up to a multiple of another: kernels round by the shapes
 # that they are given, and the lengths of other rows must not show in a row (spec 7).
-_PIECE, _READ = 16, 32
+_PIECE = 16
 _PREFILL_TOKENS = 2_000  # tokens of one prefill pass: bounds its memory, costs no speed
 _DEFAULT_CONTEXT = 2_048
 _TURN_ENDS = ("<end_of_turn>", "<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end_of_text|>", "<|end|>")
@@ -307,7 +307,7 @@ class TransformersModel:
         sizes = [len(suffix) for suffix in suffixes]
         start, longest = prefix.capacity, max(sizes, default=0)
         self._require(start + longest + room)
-        cache = _Cache(len(suffixes), -(-(start + longest + room) // _READ) * _READ, prefix)
+        cache = _Cache(len(suffixes), -(-(start + longest + room) // CACHE_STEP) * CACHE_STEP, prefix)
         self._fill(cache, suffixes, start, _PIECE)
         lengths = torch.tensor(sizes, dtype=torch.long, device=self._device) + start
         return TransformersRows(cache, lengths, start + longest, room)
@@ -335,7 +335,7 @@ class TransformersModel:
                 raise ModelError("the rows have no room for another token; open them with a larger room")
             if rows.count:
                 every = torch.arange(rows.count, device=self._device)
-                stop = -(-(rows._longest + 1) // _READ) * _READ
+                stop = -(-(rows._longest + 1) // CACHE_STEP) * CACHE_STEP
                 segments.append(_Segment(rows._cache, every, rows._lengths[:, None], stop, whole=True))
                 tokens.append(torch.full((rows.count, 1), token, device=self._device))
                 if small and supports is not None:
@@ -368,7 +368,7 @@ class TransformersModel:
                 last = self.context_length - 1
                 positions = begin.clamp(max=min(last, cache.capacity - 1)).expand(len(some), -1)
                 where = torch.tensor(some, device=self._device)
-                stop = min(-(-(start + offset + piece) // _READ) * _READ, cache.capacity)
+                stop = min(-(-(start + offset + piece) // CACHE_STEP) * CACHE_STEP, cache.capacity)
                 self._forward(self._model.base_model, [_Segment(cache, where, positions, stop, whole=False)], tokens)
 
     def _forward(
