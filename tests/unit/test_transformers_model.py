@@ -212,7 +212,9 @@ def test_prefill_in_pieces_changes_nothing(model: TransformersModel, monkeypatch
         np.testing.assert_allclose(ours, plain(model, [*prefix, *suffix, 9]), atol=1e-4)
 
 
-def test_no_prefill_pass_is_larger_than_its_bound(llama: TransformersModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prompts_of_all_groups_are_read_together_once_and_within_a_bound(
+    llama: TransformersModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(backend, "_PREFILL_TOKENS", 32)
     sizes, own = [], llama._forward
 
@@ -221,8 +223,17 @@ def test_no_prefill_pass_is_larger_than_its_bound(llama: TransformersModel, monk
         return own(module, segments, tokens, *rest)
 
     monkeypatch.setattr(llama, "_forward", forward)
-    llama.open_rows(llama.prefill(some(0, 75)), [some(row, 20) for row in range(5)], room=1)
-    assert sizes == [32, 32, 11, 32, 32, 16, 32, 32, 16]
+    prefix = llama.prefill(some(0, 75))
+    assert sizes == [32, 32, 11]
+    sizes.clear()
+    groups = [(llama.open_rows(prefix, [some(row, 20)] * row, room=2), 1) for row in (2, 0, 3)]
+    assert sizes == []
+    llama.step(groups)
+    assert sizes == [32, 32, 16, 32, 32, 16, 5]
+    for rows, _ in groups:
+        rows.rewind()
+    llama.step(groups)
+    assert sizes[7:] == [5]
 
 
 def test_no_rows_need_no_forward_pass(model: TransformersModel, monkeypatch: pytest.MonkeyPatch) -> None:

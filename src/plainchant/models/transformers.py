@@ -8,6 +8,7 @@ padding lies between a row's tokens, so that a row's sliding windows and rotary 
 import contextlib
 import importlib
 import io
+import itertools
 import logging
 import os
 import re
@@ -72,12 +73,18 @@ class _Cache:
 
 
 class TransformersRows:
-    """Rows of one group: their cache, and how much of it each row has filled."""
+    """Rows of one group: their cache, how much of it each row has filled, and prompts that are still to be read."""
 
-    def __init__(self, cache: _Cache, lengths: Tensor, longest: int, room: int) -> None:
+    def __init__(
+        self, cache: _Cache, suffixes: Sequence[Sequence[int]], start: int, room: int, device: torch.device
+    ) -> None:
+        sizes = [len(suffix) for suffix in suffixes]
+        longest = start + max(sizes, default=0)
         self._cache = cache
+        self._unread: Sequence[Sequence[int]] = suffixes if any(sizes) else ()
+        self._start = start
         self._most = longest + room
-        self._prompt = (lengths, longest)
+        self._prompt = (torch.tensor(sizes, dtype=torch.long, device=device) + start, longest)
         self.rewind()
 
     @property
@@ -294,23 +301,22 @@ class TransformersModel:
         self._require(cache.capacity)
         for start in range(0, len(prefix), _PREFILL_TOKENS):
             part = prefix[start : start + _PREFILL_TOKENS]
-            self._fill(cache, [part], start, len(part))
+            self._fill([(cache, [part], start)], len(part))
         return cache
 
     @torch.inference_mode()
     def open_rows(self, prefix: _Cache, suffixes: Sequence[Sequence[int]], *, room: int) -> TransformersRows:
         """Rows that continue `prefix`, each with its own suffix, with room for `room` further tokens.
 
+        The suffixes are read at the first step, together with those of all its other groups.
+
         Raises:
             ModelError: a row could outgrow `context_length`.
         """
-        sizes = [len(suffix) for suffix in suffixes]
-        start, longest = prefix.capacity, max(sizes, default=0)
+        start, longest = prefix.capacity, max(map(len, suffixes), default=0)
         self._require(start + longest + room)
         cache = _Cache(len(suffixes), -(-(start + longest + room) // CACHE_STEP) * CACHE_STEP, prefix)
-        self._fill(cache, suffixes, start, _PIECE)
-        lengths = torch.tensor(sizes, dtype=torch.long, device=self._device) + start
-        return TransformersRows(cache, lengths, start + longest, room)
+        return TransformersRows(cache, suffixes, start, room, self._device)
 
     @torch.inference_mode()
     def step(
@@ -330,9 +336,11 @@ class TransformersModel:
         small = (
             self._restricted and supports is not None and 2 * max(map(len, supports), default=0) < self.vocabulary_size
         )
+        if any(rows._longest >= rows._most for rows, _ in ours):
+            raise ModelError("the rows have no room for another token; open them with a larger room")
+        self._fill([(rows._cache, rows._unread, rows._start) for rows, _ in ours if rows._unread], _PIECE)
         for place, (rows, token) in enumerate(ours):
-            if rows._longest >= rows._most:
-                raise ModelError("the rows have no room for another token; open them with a larger room")
+            rows._unread = ()
             if rows.count:
                 every = torch.arange(rows.count, device=self._device)
                 stop = -(-(rows._longest + 1) // CACHE_STEP) * CACHE_STEP
@@ -353,23 +361,28 @@ class TransformersModel:
             answers.append(own)
         return answers
 
-    def _fill(self, cache: _Cache, texts: Sequence[Sequence[int]], start: int, piece: int) -> None:
-        """Computes the cache of each row's text from position `start` on, `piece` positions of a row at a time."""
+    def _fill(self, groups: Sequence[tuple[_Cache, Sequence[Sequence[int]], int]], piece: int) -> None:
+        """Computes the caches of each group's texts from its own position `start` on, `piece` positions at a time."""
         together = max(1, _PREFILL_TOKENS // piece)
-        for offset in range(0, max(map(len, texts), default=0), piece):
-            rows = [row for row, text in enumerate(texts) if len(text) > offset]
-            for first in range(0, len(rows), together):
-                some = rows[first : first + together]
-                parts = [texts[row][offset : offset + piece] for row in some]
-                padded = [[*part, *[self._filler] * (piece - len(part))] for part in parts]
-                tokens = torch.tensor(padded, dtype=torch.long, device=self._device)
-                # what is padding goes where nothing is read before it is overwritten
-                begin = torch.arange(start + offset, start + offset + piece, device=self._device)
-                last = self.context_length - 1
-                positions = begin.clamp(max=min(last, cache.capacity - 1)).expand(len(some), -1)
-                where = torch.tensor(some, device=self._device)
-                stop = min(-(-(start + offset + piece) // CACHE_STEP) * CACHE_STEP, cache.capacity)
-                self._forward(self._model.base_model, [_Segment(cache, where, positions, stop, whole=False)], tokens)
+        longest = max((len(text) for _, texts, _ in groups for text in texts), default=0)
+        for offset in range(0, longest, piece):
+            left = [(place, row) for place, (_, texts, _) in enumerate(groups) for row in range(len(texts))
+                    if len(texts[row]) > offset]  # fmt: skip
+            for first in range(0, len(left), together):
+                segments, padded = [], []
+                for place, some in itertools.groupby(left[first : first + together], key=lambda found: found[0]):
+                    cache, texts, start = groups[place]
+                    rows = [row for _, row in some]
+                    parts = [texts[row][offset : offset + piece] for row in rows]
+                    padded += [[*part, *[self._filler] * (piece - len(part))] for part in parts]
+                    begin = start + offset
+                    # what is padding goes where nothing is read before it is overwritten
+                    last = min(self.context_length, cache.capacity) - 1
+                    positions = torch.arange(begin, begin + piece, device=self._device).clamp(max=last)
+                    stop = min(-(-(begin + piece) // CACHE_STEP) * CACHE_STEP, cache.capacity)
+                    where = torch.tensor(rows, device=self._device)
+                    segments.append(_Segment(cache, where, positions.expand(len(rows), -1), stop, whole=False))
+                self._forward(self._model.base_model, segments, torch.tensor(padded, device=self._device))
 
     def _forward(
         self, module: Any, segments: list[_Segment], tokens: Tensor, supports: list[Tensor] | None = None
