@@ -164,8 +164,7 @@ def mechanism_of(method, size):
 def decode(model, mechanism, works, steps, around=contextlib.nullcontext):
     """Decodes some steps of all batches side by side; seconds by where they went, all a step's mean but `step`."""
     timed, law = Timed(model), Timed(mechanism)
-    plain = model._forward
-    model._forward = timed.clock("forward", plain)
+    model._forward = timed.clock("forward", model._forward)
     model._fill = timed.clock("fill", model._fill)
     stop = StopRule(None, WARM + steps + 1, WARM + steps)
     decoder = Decoder(timed, law, stop, rows=ROWS, randomness=SystemRandomness())
@@ -181,8 +180,7 @@ def decode(model, mechanism, works, steps, around=contextlib.nullcontext):
             began = time.perf_counter()
             decoder._step(sessions)
             each.append(time.perf_counter() - began)
-    model._forward = plain
-    del model._fill  # the method of its class again
+    del model._forward, model._fill  # the methods of its class again
     passes = timed.seconds["step"] + timed.seconds["private step"]
     found = {"forward": timed.seconds["forward"], "hand over": passes - timed.seconds["forward"]}
     found |= {name: law.seconds[name] for name in ("support", "law", "cost")}

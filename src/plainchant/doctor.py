@@ -41,20 +41,18 @@ def _examine_model(name: str, performance: PerformanceOptions) -> dict[str, Any]
     loaded = time.perf_counter()
     token = model.encode(" text", trusted=False)[0]
     prefix = model.prefill(model.start_tokens or (token,))
-    rows = model.open_rows(prefix, [[token] * PROMPT_TOKENS] * performance.width, room=STEPS)
+    rows = model.open_rows(prefix, [[token] * PROMPT_TOKENS] * performance.width, room=1 + STEPS)
     # the first step reads the prompts
     model.step([(rows, token)])
     filled = time.perf_counter()
-    for _ in range(STEPS - 1):
+    for _ in range(STEPS):
         model.step([(rows, token)])
     done = time.perf_counter()
     return {
         "model": f"{model.name}, {performance.device}, {performance.dtype}",
         "seconds to load": round(loaded - began, 1),
         "prompt tokens a second": round(performance.width * PROMPT_TOKENS / (filled - loaded)),
-        f"model rows a second ({performance.width} rows together)": round(
-            performance.width * (STEPS - 1) / (done - filled)
-        ),
+        f"model rows a second ({performance.width} rows together)": round(performance.width * STEPS / (done - filled)),
     }
 
 

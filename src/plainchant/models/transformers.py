@@ -42,7 +42,8 @@ the whole one."""
 # Rows are filled in pieces of one length, and caches are read up to a multiple of another: kernels round by the shapes
 # that they are given, and the lengths of other rows must not show in a row (spec 7).
 _PIECE = 16
-_PREFILL_TOKENS = 2_000  # tokens of one prefill pass: bounds its memory, costs no speed
+_CHECKED_ROWS = 40  # rows among which every load below float32 measures that a row does not move
+_PREFILL_TOKENS = _CHECKED_ROWS * _PIECE  # of one prefill pass: no more than is checked; more gains no speed
 _DEFAULT_CONTEXT = 2_048
 _TURN_ENDS = ("<end_of_turn>", "<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end_of_text|>", "<|end|>")
 _CONTROL_NAME = re.compile(r"<unused\d+>|<(?:start|end)_of_\w+>|\[multimodal\]|<\|.*\|>")
@@ -72,19 +73,18 @@ class _Cache:
         return self.layers[index]
 
 
+# Texts to be read into a cache: one for each of its rows, all from one position on.
+_Texts = tuple[_Cache, Sequence[Sequence[int]], int]
+
+
 class TransformersRows:
     """Rows of one group: their cache, how much of it each row has filled, and prompts that are still to be read."""
 
-    def __init__(
-        self, cache: _Cache, suffixes: Sequence[Sequence[int]], start: int, room: int, device: torch.device
-    ) -> None:
-        sizes = [len(suffix) for suffix in suffixes]
-        longest = start + max(sizes, default=0)
-        self._cache = cache
-        self._unread: Sequence[Sequence[int]] = suffixes if any(sizes) else ()
-        self._start = start
+    def __init__(self, lengths: Tensor, longest: int, room: int, unread: "_Texts") -> None:
+        self._cache = unread[0]
+        self._unread: _Texts | None = unread
         self._most = longest + room
-        self._prompt = (torch.tensor(sizes, dtype=torch.long, device=device) + start, longest)
+        self._prompt = (lengths, longest)
         self.rewind()
 
     @property
@@ -313,10 +313,12 @@ class TransformersModel:
         Raises:
             ModelError: a row could outgrow `context_length`.
         """
-        start, longest = prefix.capacity, max(map(len, suffixes), default=0)
+        sizes = [len(suffix) for suffix in suffixes]
+        start, longest = prefix.capacity, max(sizes, default=0)
         self._require(start + longest + room)
         cache = _Cache(len(suffixes), -(-(start + longest + room) // CACHE_STEP) * CACHE_STEP, prefix)
-        return TransformersRows(cache, suffixes, start, room, self._device)
+        lengths = torch.tensor(sizes, dtype=torch.long, device=self._device) + start
+        return TransformersRows(lengths, start + longest, room, (cache, suffixes, start))
 
     @torch.inference_mode()
     def step(
@@ -338,9 +340,9 @@ class TransformersModel:
         )
         if any(rows._longest >= rows._most for rows, _ in ours):
             raise ModelError("the rows have no room for another token; open them with a larger room")
-        self._fill([(rows._cache, rows._unread, rows._start) for rows, _ in ours if rows._unread], _PIECE)
+        self._fill([rows._unread for rows, _ in ours if rows._unread is not None], _PIECE)
         for place, (rows, token) in enumerate(ours):
-            rows._unread = ()
+            rows._unread = None
             if rows.count:
                 every = torch.arange(rows.count, device=self._device)
                 stop = -(-(rows._longest + 1) // CACHE_STEP) * CACHE_STEP
@@ -361,8 +363,8 @@ class TransformersModel:
             answers.append(own)
         return answers
 
-    def _fill(self, groups: Sequence[tuple[_Cache, Sequence[Sequence[int]], int]], piece: int) -> None:
-        """Computes the caches of each group's texts from its own position `start` on, `piece` positions at a time."""
+    def _fill(self, groups: Sequence[_Texts], piece: int) -> None:
+        """Computes the caches of each group's texts, `piece` positions of a row at a time."""
         together = max(1, _PREFILL_TOKENS // piece)
         longest = max((len(text) for _, texts, _ in groups for text in texts), default=0)
         for offset in range(0, longest, piece):
@@ -375,11 +377,11 @@ class TransformersModel:
                     rows = [row for _, row in some]
                     parts = [texts[row][offset : offset + piece] for row in rows]
                     padded += [[*part, *[self._filler] * (piece - len(part))] for part in parts]
-                    begin = start + offset
                     # what is padding goes where nothing is read before it is overwritten
+                    begin, end = start + offset, start + offset + piece
                     last = min(self.context_length, cache.capacity) - 1
-                    positions = torch.arange(begin, begin + piece, device=self._device).clamp(max=last)
-                    stop = min(-(-(begin + piece) // CACHE_STEP) * CACHE_STEP, cache.capacity)
+                    positions = torch.arange(begin, end, device=self._device).clamp(max=last)
+                    stop = min(-(-end // CACHE_STEP) * CACHE_STEP, cache.capacity)
                     where = torch.tensor(rows, device=self._device)
                     segments.append(_Segment(cache, where, positions.expand(len(rows), -1), stop, whole=False))
                 self._forward(self._model.base_model, segments, torch.tensor(padded, device=self._device))
@@ -451,7 +453,9 @@ class TransformersModel:
         allowed = self.numerical_slack / (3 if dtype == "float32" else 10)
         tokens = self.encode(_PROBE, trusted=False) or [self._filler]
         prefix = self.prefill([*self.start_tokens, *tokens[:4]])
-        texts = [[tokens[(5 * row + place) % len(tokens)] for place in range(1 + row % 7)] for row in range(40)]
+        texts = [
+            [tokens[(5 * row + place) % len(tokens)] for place in range(1 + row % 7)] for row in range(_CHECKED_ROWS)
+        ]
         ids = np.arange(0, self.vocabulary_size, max(1, self.vocabulary_size // 200), dtype=np.int64)
 
         def logits(first: int, last: int) -> FloatArray:
