@@ -72,13 +72,23 @@ def support_indices(
         raise ModelError("the model's public logits are not finite; another dtype (float32) may help")
     if k >= len(allowed):
         return allowed
-    least = np.partition(scores, -k)[-k]
+    least = _largest(scores, k)
     if support is Support.TOP_K_PLUS:
         return np.asarray(allowed[scores >= least - margin])
     # ties are broken by token id and never by chance
     chosen = scores > least
     chosen[np.flatnonzero(scores == least)[: k - np.count_nonzero(chosen)]] = True
     return np.asarray(allowed[chosen])
+
+
+def _largest(scores: Float32Array, k: int) -> np.float32:
+    """The k-th largest score, 1 <= k <= len(scores)."""
+    depth = len(scores) // (8 * k)
+    if depth > 1:
+        # k columns hold a score of at least this, and so the k-th largest is no smaller
+        bound = np.partition(scores[: len(scores) // depth * depth].reshape(depth, -1).max(axis=0), -k)[-k]
+        scores = scores[scores >= bound]
+    return np.float32(np.partition(scores, -k)[-k])
 
 
 def clip_logits(logits: Float32Array, clip: float) -> Float32Array:
