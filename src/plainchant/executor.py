@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import itertools
 import logging
+import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -241,7 +242,7 @@ def memory_on(performance: PerformanceOptions) -> float:
 def fastest_rows(
     model: LanguageModel, prompt: Sequence[int], support: IndexArray | None, *, batch_size: int, most: float
 ) -> int:
-    """How many rows a forward pass should hold here: batches are doubled while rows a second still grow by a tenth.
+    """How many rows a forward pass should hold here: batches are doubled while rows a second grow by a tenth a doubling.
 
     Public: a function of the model, the machine and made-up rows; no record is looked at (spec 4.1, 7).
 
@@ -271,11 +272,11 @@ def fastest_rows(
             model.step(groups[1], None if support is None else [support] * batches)
             seconds.append(time.perf_counter() - start)
         speed = batches * batch_size / min(seconds)
-        if speed < GROWTH * fastest:
+        if speed < fastest * GROWTH ** math.log2(batches / best):
             return best * batch_size
-        best, fastest, batches = batches, speed, 2 * batches
+        best, fastest, batches = batches, speed, int(min(2 * batches, most // batch_size))
         # the next width takes about as long as all before
-        if batches * batch_size > most or time.perf_counter() - began > PATIENCE:
+        if batches <= best or time.perf_counter() - began > PATIENCE:
             return best * batch_size
 
 

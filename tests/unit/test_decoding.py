@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from strategies import settings
 
-from plainchant.aggregation import Support, support_indices
+from plainchant.aggregation import Support, median_box, support_indices
 from plainchant.decoding import BatchWork, Decoder, StopRule
 from plainchant.mechanisms import MeanMechanism, PublicMechanism, SparseMeanMechanism
 from plainchant.models.table import TableModel
@@ -204,3 +204,19 @@ def test_a_support_is_that_of_a_stable_sort():
         )
         assert top.tolist() == sorted(order)
         assert plus.tolist() == [token for token in allowed if public[token] >= public[order[-1]] - 0.25]
+
+
+def test_the_middle_values_of_a_batch_are_those_of_a_sort():
+    chance = np.random.default_rng(0)
+    for count in [*range(3, 40), 63, 64, 65, 100]:
+        # zeros and ones decide for all values what comparisons in a fixed order do (Knuth 5.3.4, the 0-1 principle)
+        bits = np.arange(2**count)[None] >> np.arange(count)[:, None] & 1 if count < 14 else None
+        rows = chance.integers(0, 5, (count, 9_000)) if bits is None else bits
+        rows = rows.astype(np.float32)
+        ordered, half = np.sort(rows, axis=0), count // 2
+        ends = (half - 1, half + 1) if count % 2 else (half - 1, half)
+        middles = [(ordered[end] + ordered[half]) / 2 if count % 2 else ordered[end] for end in ends]
+        found = median_box(rows, 10.0, rows[0])
+        assert np.array_equal(found.median, np.median(rows, axis=0))
+        assert np.array_equal(found.low, middles[0])
+        assert np.array_equal(found.high, middles[1])

@@ -65,7 +65,7 @@ def test_a_pass_is_a_number_of_batches(monkeypatch):
 
 
 def test_no_pass_is_measured_that_memory_does_not_allow(monkeypatch):
-    for most, rows in ((3, 4), (4, 4), (31.9, 16), (32, 32)):
+    for most, rows in ((3, 4), (4, 4), (31.9, 28), (32, 32), (50, 48)):
         model = Timed(lambda rows: 0.01, monkeypatch)
         assert fastest(model, most=most) == rows == max(model.asked)
 
