@@ -242,7 +242,7 @@ def memory_on(performance: PerformanceOptions) -> float:
 def fastest_rows(
     model: LanguageModel, prompt: Sequence[int], support: IndexArray | None, *, batch_size: int, most: float
 ) -> int:
-    """How many rows a forward pass should hold here: batches are doubled while rows a second grow by a tenth a doubling.
+    """How many rows a forward pass should hold here: doubled while rows a second grow by a tenth each time.
 
     Public: a function of the model, the machine and made-up rows; no record is looked at (spec 4.1, 7).
 
