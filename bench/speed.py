@@ -30,6 +30,7 @@ import numpy as np
 import torch
 import transformers
 from matplotlib.figure import Figure
+from scale import MOST_GIB, MOST_SECONDS
 from torch import nn
 
 from plainchant.config import PerformanceOptions, SynthesisConfig, parse_config
@@ -879,7 +880,12 @@ def page_scale(found):
     text = (
         "Seconds of everything but embedding and decoding, by the size of the private table (`python bench/scale.py`)."
     )
-    return text, table(("", *(f"{size:,} records" for size in sizes)), *rows), []
+    whole, aim = cells["all of it", sizes[-1]], f"{sizes[-1]:,} records but for embedding and decoding"
+    targets = [
+        (f"{aim}, s", f"≤ {MOST_SECONDS:g}", f"{whole['seconds']:.0f}", whole["seconds"] <= MOST_SECONDS),
+        (f"{aim}, GiB", f"≤ {MOST_GIB:g}", f"{whole['GiB']:.2f}", whole["GiB"] <= MOST_GIB),
+    ]
+    return text, table(("", *(f"{size:,} records" for size in sizes)), *rows), targets
 
 
 PAGE = {
@@ -944,6 +950,7 @@ def main():
         # a process for each, so that none finds the memory or the kernels' choices of another
         for name in SECTIONS:
             subprocess.run([sys.executable, __file__, name, *sys.argv[2:]], check=True)
+        subprocess.run([sys.executable, HERE / "scale.py"], check=True)
     if options.section in ("all", "page"):
         page()
     else:
