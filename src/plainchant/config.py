@@ -350,9 +350,9 @@ class PerformanceOptions(_Frozen):
     """A torch device."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Floating-point type of the model; each has its own measured slack."""
-    rows: Annotated[int, Field(ge=1)] | Literal["auto"] = USUAL_ROWS
+    rows: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """About how many private rows one forward pass holds, or auto: as many as are fastest here, measured at the start \
-of a run."""
+of a run (64 where a seed is given)."""
     memory: float | None = Field(None, gt=0)
     """The most GiB that the caches of contexts may take, about; fewer rows then share a forward pass."""
     threads: int | None = Field(None, ge=1)

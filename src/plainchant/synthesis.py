@@ -274,6 +274,9 @@ def synthesize(
             f"{model.numerical_slack:g}; set numerical_slack to that or more, or dtype = float32"
         )
     prompts = Prompts(config, model)
+    if not randomness.private:
+        # a measured width would change in which order a seed's numbers are used
+        performance = performance.model_copy(update={"rows": performance.width})
     performance = _with_width(performance, model, prompts, plan, progress)
     stop = StopRule(prompts.stop, config.max_tokens, config.min_tokens)
     directory = directory or RunDirectory.create(Path(out), plan, guarantee)

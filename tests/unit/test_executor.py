@@ -96,13 +96,19 @@ class Heard:
     def texts(self, *_): ...
 
 
-def passes_of(table, tmp_path, model, **options):
+class Repeatable(SeededRandomness):
+    """Says that it is private, as chance is where a width is measured."""
+
+    private = True
+
+
+def passes_of(table, tmp_path, model, randomness=None, **options):
     """How many private rows the passes of a run hold at most, by the public size, and what it says."""
     heard = Heard()
     widths = []
     real = model.step
     with synthesize(
-        TABLES[table], plan(CONFIG), out=tmp_path / table, model=model, randomness=SeededRandomness(0),
+        TABLES[table], plan(CONFIG), out=tmp_path / table, model=model, randomness=randomness or Repeatable(0),
         allow_not_private=True, progress=heard, performance=PerformanceOptions(**options),
     ) as run:  # fmt: skip
         model.step = lambda groups, *rest: (widths.append(len(groups)), real(groups, *rest))[1]
@@ -129,6 +135,11 @@ def test_the_choice_is_the_same_whatever_the_records_are(tmp_path, monkeypatch):
     assert found[0] == found[1]
 
 
+def test_with_a_seed_nothing_is_measured(tmp_path, monkeypatch):
+    model = Timed(lambda rows: 1.0, monkeypatch)
+    assert passes_of("short", tmp_path, model, randomness=SeededRandomness(0), rows="auto")[1] == []
+
+
 def test_a_number_is_used_as_it_is(tmp_path, monkeypatch):
     model = Timed(lambda rows: 1.0, monkeypatch)
     rows, stages = passes_of("short", tmp_path, model, rows=8)
@@ -146,8 +157,8 @@ def test_memory_bounds_what_is_measured(tmp_path, monkeypatch):
 
 
 def test_rows_are_a_number_or_auto():
-    assert PerformanceOptions().rows == 64
-    assert PerformanceOptions(rows="auto").width == PerformanceOptions(rows=64).width
+    assert PerformanceOptions().rows == "auto"
+    assert PerformanceOptions().width == PerformanceOptions(rows=64).width
     for rows in ("automatic", 0, -1, 1.5):
         with pytest.raises(ValueError, match="rows"):
             PerformanceOptions(rows=rows)

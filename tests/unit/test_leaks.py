@@ -100,7 +100,8 @@ def config(tmp_path, request):
 def run(tmp_path, config):
     def go(texts=TEXTS, out="out", settings=None, model=None, records=None, **rest):
         rows = records if records is not None else [{"text": text} for text in texts]
-        rest = {"model": model or Spy(), "embedder": Hashing(), **rest}
+        # nothing measured: what is looked at are the calls of the run itself
+        rest = {"model": model or Spy(), "embedder": Hashing(), "performance": PerformanceOptions(rows=64), **rest}
         with synthesize(rows, plan(settings or config()), out=tmp_path / out, **rest) as made:
             made.texts  # noqa: B018
         return made
