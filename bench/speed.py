@@ -159,7 +159,7 @@ def made_up(model, batches, size, prompt=PROMPT):
 
 def mechanism_of(method, size):
     # a budget that nothing here uses up
-    return plan(SynthesisConfig(method=method, batch_size=size, texts=1, epsilon=1000.0)).mechanism
+    return plan(SynthesisConfig(method=method, batch_size=size, texts=1, epsilon=1000.0, top_k=100)).mechanism
 
 
 def decode(model, mechanism, works, steps, around=contextlib.nullcontext):

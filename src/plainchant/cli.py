@@ -300,8 +300,8 @@ def show_plan(console: Console, plan: Plan) -> None:
         ("clip, temperature", f"{settings.clip:.4g} nats, {settings.temperature:g}"),
         ("texts", f"{config.texts} of at most {_count(config.max_tokens, 'token')}"),
     ]  # fmt: skip
-    if config.vote:
-        rows.append(("vote", f"the records keep {config.vote} of {config.texts + config.expand} texts"))
+    if config.votes:
+        rows.append(("vote", f"the records keep {config.released} of {config.texts + config.further} texts"))
     if isinstance(plan.mechanism, SparseMeanMechanism):
         private = _count(plan.mechanism.private_tokens, "token")
         rows.append(("sparse vector", f"at most {private} of a text from the records, all others by the public model"))
@@ -469,9 +469,9 @@ def status(console: Console, directory: Path) -> None:
     document = {
         "guarantee": dataclasses.asdict(plan.guarantee),
         "texts": len(texts),
-        "texts_planned": (wished if batches else plan.config.texts) + plan.config.expand,
+        "texts_planned": (wished if batches else plan.config.texts) + plan.config.further,
         "tokens": sum(text.tokens for text in texts),
-        "finished": bool(batches) and len(texts) == wished + plan.config.expand,
+        "finished": bool(batches) and len(texts) == wished + plan.config.further,
         "cells": cells,
         "private": costs,
     }

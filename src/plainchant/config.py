@@ -94,6 +94,8 @@ class Parts(_Frozen):
     batch_size: int | Literal["auto"]
     released_examples: int
     public_threshold: float
+    top_k: int
+    candidates: int
 
 
 _AMIN = {
@@ -107,6 +109,8 @@ _AMIN = {
     "batch_size": "auto",
     "released_examples": 0,
     "public_threshold": 0.5,
+    "top_k": 100,
+    "candidates": 1,
 }
 _CLUSTERED_MEAN = _AMIN | {"clusters": Clusters.PUBLIC_CENTRES, "public_threshold": 0.0}
 _INVISIBLEINK = _AMIN | {
@@ -131,10 +135,13 @@ PRESETS: Mapping[Method, Parts] = {
             "accounting": Accounting.INDIVIDUAL,
             "guidance": 2.0,
             "released_examples": 2,
+            "top_k": 1000,
+            "candidates": 2,
         }
     ),
     Method.PUBLIC: Parts.model_validate(
-        _INVISIBLEINK | {"support": Support.TOP_K, "accounting": Accounting.PUBLIC, "clip": 1.0, "batch_size": 1}
+        _INVISIBLEINK
+        | {"support": Support.TOP_K, "accounting": Accounting.PUBLIC, "clip": 1.0, "batch_size": 1, "top_k": 1000}
     ),
     # one record a batch and a clip that never bites: each text is written from a single private record
     Method.NON_PRIVATE: Parts.model_validate(
@@ -145,6 +152,7 @@ PRESETS: Mapping[Method, Parts] = {
             "accounting": Accounting.INFINITE,
             "clip": 100.0,
             "batch_size": 1,
+            "top_k": 1000,
         }
     ),
 }
@@ -164,12 +172,13 @@ public or non-private."""
     """How many synthetic texts are wished."""
     max_tokens: int = Field(64, ge=1)
     """The most tokens of a text."""
-    expand: int = Field(0, ge=0)
-    """How many further texts the public model writes from the released ones: free, and marked as such."""
-    vote: int | None = Field(None, ge=1)
-    """Keep so many of the texts, expanded ones included: the records vote for those nearest to them, with noise."""
+    candidates: int | None = Field(None, ge=1, le=16)
+    """How many texts are written for each that is released: one from the records, the others by the public model from \
+those; then the records vote, with noise, for the texts to keep. 1: no vote."""
     vote_share: float = Field(0.05, gt=0, lt=1)
     """Share of the budget for that vote."""
+    expand: int = Field(0, ge=0)
+    """How many texts to release beyond the wish, written by the public model from the others: free, and marked."""
     expected_units: int | None = Field(None, ge=1)
     """Roughly how many units the data has, if that may be said publicly; lets the plan choose the batch size."""
 
@@ -206,7 +215,7 @@ public or non-private."""
     """How a batch's predictions become one: mean or median."""
     support: Support | None = None
     """Which tokens may be sampled, by the public logits: full, top_k or top_k_plus."""
-    top_k: int = Field(100, ge=1)
+    top_k: int | None = Field(None, ge=1)
     """Size of the top_k supports."""
     clipping: Clipping | None = None
     """What is clipped: logits, their difference to the public logits, or the increase alone (no token is lowered)."""
@@ -275,11 +284,7 @@ budget is planned for, never the guarantee."""
             raise ConfigError("label_column: not given, but labels are; name the column that holds them")
         if self.expand and not uses_private:
             raise ConfigError(f"expand = {self.expand}: --method public writes all its texts freely; raise texts")
-        if self.vote and not uses_private:
-            raise ConfigError(f"vote = {self.vote}: --method public reads no records that could vote")
-        if self.vote and self.vote > self.texts + self.expand:
-            raise ConfigError(f"vote = {self.vote}: is more than there are texts, {self.texts + self.expand}")
-        if self.vote and self.vote_share + self.rebalance_share >= 1:
+        if self.votes and self.vote_share + self.rebalance_share >= 1:
             raise PrivacyError(
                 f"vote_share = {self.vote_share}, rebalance_share = {self.rebalance_share}: leave nothing for tokens"
             )
@@ -291,6 +296,8 @@ budget is planned for, never the guarantee."""
             if template is not None and template.count("{text}") != 1:
                 raise ConfigError(f"prompt.{name}: must contain {{text}} exactly once")
         self._check_parts()
+        if self.votes and not uses_private:
+            raise ConfigError(f"candidates = {self.candidates}: --method public reads no records that could vote")
         return self
 
     def _check_parts(self) -> None:
@@ -329,6 +336,21 @@ budget is planned for, never the guarantee."""
                 "clip = auto: is derived from the budget for worst-case means of differences or increases; give a "
                 "number in nats"
             )
+
+    @property
+    def votes(self) -> bool:
+        """Whether the records vote for the texts that are released."""
+        return self.parts.candidates > 1
+
+    @property
+    def released(self) -> int:
+        """How many texts are to be released."""
+        return self.texts + self.expand
+
+    @property
+    def further(self) -> int:
+        """How many texts the public model writes, whether they are kept or not."""
+        return (self.parts.candidates - 1) * self.texts + self.expand
 
     @functools.cached_property
     def parts(self) -> Parts:

@@ -161,7 +161,7 @@ class Plan:
             "step": {name: getattr(value, "value", value) for name, value in dataclasses.asdict(self.settings).items()},
             "rho_select": self.rho_select,
             "rho_size": self.rho_size,
-            "rho_vote": self.rho_vote if self.config.vote else None,
+            "rho_vote": self.rho_vote if self.config.votes else None,
             "rho_batch": self.rho_batch,
             "rho_per_token": self.mechanism.rho_per_token,
             "rho_expected": self.rho_expected,
@@ -279,7 +279,7 @@ def plan(config: SynthesisConfig) -> Plan:
     rho_rebalance = 0.0 if config.method is Method.PUBLIC else config.rebalance_share * rho
     rho_select = rho_rebalance / 2 if parts.clusters is Clusters.PUBLIC_CENTRES else 0.0
     rho_size = rho_rebalance - rho_select
-    rho_vote = config.vote_share * rho if config.vote else 0.0
+    rho_vote = config.vote_share * rho if config.votes else 0.0
     if parts.accounting in (Accounting.WORST_CASE, Accounting.INDIVIDUAL):
         rho_batch = rho - rho_rebalance - rho_vote
         individual = parts.accounting is Accounting.INDIVIDUAL
@@ -352,7 +352,7 @@ def _settings(config: SynthesisConfig, clip: float, batch_size: int) -> TokenSet
     parts = config.parts
     return TokenSettings(
         support=parts.support,
-        k=config.top_k,
+        k=parts.top_k,
         clipping=parts.clipping,
         clip=clip,
         guidance=parts.guidance,

@@ -36,11 +36,14 @@ def choose_examples(texts: Sequence[str], count: int) -> list[str]:
     A function of released text alone, and of its order: a resumed run chooses the same.
     """
     words = {text: frozenset(text.lower().split()) for text in texts if not _is_degenerate(text)}
+    # of each that is left, how near it is to the nearest chosen one
+    left = dict.fromkeys(words, 0.0)
     chosen: list[str] = []
-    while words.keys() - set(chosen) and len(chosen) < count:
-        rest = [text for text in words if text not in chosen]
+    while left and len(chosen) < count:
         # ties go to the earlier text
-        chosen.append(min(rest, key=lambda text: max((_overlap(words[text], words[c]) for c in chosen), default=0.0)))
+        chosen.append(min(left, key=left.__getitem__))
+        del left[chosen[-1]]
+        left = {text: max(near, _overlap(words[text], words[chosen[-1]])) for text, near in left.items()}
     return chosen
 
 
@@ -151,7 +154,7 @@ class Prompts:
                 raise ConfigError("prompt.example: something must stand before {text}, for the model to continue")
             # a released text has at most max_tokens, and decoding and encoding it again may split a few differently
             entry = 2 * config.max_tokens + len(self.record("", label)) + len(self.start(label))
-            shown = max(config.parts.released_examples, EXPANDED_FROM * bool(config.expand))
+            shown = max(config.parts.released_examples, EXPANDED_FROM * bool(config.further))
             # the empty record is in `fixed` already
             own = self._room(label) - len(self.record("", label))
             needed = fixed + own + config.max_tokens + shown * entry

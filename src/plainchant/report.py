@@ -219,7 +219,7 @@ def _public(config: SynthesisConfig) -> list[str]:
     if config.labels:
         items.insert(1, "the label set")
     clustered = config.parts.clusters is Clusters.PUBLIC_CENTRES and config.parts.accounting is not Accounting.PUBLIC
-    if clustered or config.vote:
+    if clustered or config.votes:
         items.append(f"the embedding model ({_name(config.embedder)})")
     if clustered:
         if isinstance(config.centres, str):
@@ -232,10 +232,10 @@ def _public(config: SynthesisConfig) -> list[str]:
 
 def _made_up(config: SynthesisConfig, texts: int) -> str:
     said = f"the texts are made up. {texts} texts of at most {config.max_tokens} tokens"
-    if config.vote:
+    if config.votes:
         said += ", kept by a noisy vote of the records"
-    if config.expand:
-        count = "some" if config.vote else config.expand
+    if config.further:
+        count = "some" if config.votes else config.further
         said += f", {count} of them written by the language model from the others (source = expanded)"
     return said + "."
 

@@ -119,14 +119,14 @@ class Run:
     def __iter__(self) -> Iterator[SyntheticText]:
         committed = self.directory.texts()
         yield from map(self._labelled, committed)
-        done, tokens, wished = len(committed), 0, self.wished + self.plan.config.expand
+        done, tokens, wished = len(committed), 0, self.wished + self.plan.config.further
         self._progress.texts(done, wished, tokens)
         for text in self._decode:
             self.directory.commit(text)
             done, tokens = done + 1, tokens + text.tokens
             self._progress.texts(done, wished, tokens)
             yield self._labelled(text)
-        if self.plan.config.vote and self.directory.get("kept") is None:
+        if self.plan.config.votes and self.directory.get("kept") is None:
             self._vote(self._all())
         self._release()
         self.close()
@@ -163,7 +163,7 @@ class Run:
 
     def _release(self) -> None:
         config = self.plan.config
-        columns = ["text", *["label"] * bool(config.labels), "cell", *["source"] * bool(config.expand)]
+        columns = ["text", *["label"] * bool(config.labels), "cell", *["source"] * bool(config.further)]
         rows = [{name: getattr(text, name) for name in columns} for text in self._kept()]
         card = data_set_card(self.plan, self.guarantee, self._cells, len(rows))
         self.directory.write_private("costs.json", realised_costs(self.directory, self.plan))
@@ -260,7 +260,7 @@ def synthesize(
     directory = RunDirectory.open(Path(out)) if resume else None
     inputs = None
     clustered = config.parts.clusters is Clusters.PUBLIC_CENTRES and not (directory and directory.get("batched"))
-    if embedder is None and not public and (clustered or config.vote):
+    if embedder is None and not public and (clustered or config.votes):
         if performance.executor == "ray":
             embedder = RayEmbedder(performance, config.embedder)
         else:
@@ -509,7 +509,7 @@ def _vote(
             ballots = Centres(candidates[own], "released texts").nearest(embeddings[voters[theirs]])
             choice[theirs] = np.flatnonzero(own)[ballots]
     votes = noisy_votes(choice[choice != NO_CELL], len(texts), plan.rho_vote, randomness)
-    directory.save_votes(votes, kept_by_votes(votes, plan.config.vote or 0, randomness))
+    directory.save_votes(votes, kept_by_votes(votes, plan.config.released, randomness))
 
 
 def _with_width(
@@ -577,14 +577,14 @@ def _expand(
     A cell's share is that of its noisy size. They stand in the database as one batch a cell, after all others.
     """
     config = plan.config
-    if not config.expand:
+    if not config.further:
         return
     batches, cells, committed = directory.batches(), directory.cells(), directory.texts()
     done = {(text.batch, text.position) for text in committed}
     released = _texts_by_cell(directory, _all_places(directory))
 
     def works() -> Iterator[BatchWork]:
-        for cell, counts in enumerate(allot_texts(cells, config.expand, None)):
+        for cell, counts in enumerate(allot_texts(cells, config.further, None)):
             # all sound texts, the most different first; every further text sees the next few of them
             sound = choose_examples(released.get(cell, []), len(committed))
             label = config.label_set[cells[cell].label]

@@ -90,6 +90,7 @@ def config(tmp_path, request):
             "clipping": "difference", "support": "top_k", "top_k": 4, "clip": 1.0, "batch_size": 4, "texts": 6,
             "max_tokens": 5, "min_tokens": 1, "max_record_tokens": 8, "rebalance_share": 0.5, "min_cell": 1,
             "centres": str(path), "method": request.param, "expected_range": 0.5, "guidance": 1.0,
+            "candidates": 1,
         }  # fmt: skip
         return SynthesisConfig(**(values | changes))
 
@@ -309,6 +310,7 @@ def test_released_examples_are_a_function_of_the_release(run, tmp_path, monkeypa
     config = SynthesisConfig(
         method="plainchant", batch_size=4, texts=24, max_tokens=9, min_tokens=6, max_record_tokens=8, min_cell=1,
         rebalance_share=0.5, centres=str(path), expected_range=0.1, top_k=3, released_examples=1,
+        candidates=1,
     )  # fmt: skip
     # three words can only repeat each other
     monkeypatch.setattr("plainchant.prompting.MOST_REPEATED", 1.0)
@@ -331,6 +333,7 @@ def test_expanded_texts_come_from_released_ones_alone_and_are_marked(run, tmp_pa
     config = SynthesisConfig(
         method="plainchant", batch_size=4, texts=5, max_tokens=5, min_tokens=1, max_record_tokens=8, min_cell=1,
         rebalance_share=0.5, centres=str(path), expected_range=0.1, top_k=3, released_examples=0, expand=7,
+        candidates=1,
     )  # fmt: skip
     model = Spy()
     made = run(settings=config, model=model, randomness=Stub(range(1000)))
@@ -344,11 +347,11 @@ def test_expanded_texts_come_from_released_ones_alone_and_are_marked(run, tmp_pa
 
 
 def test_a_vote_is_paid_for_drawn_once_and_only_its_choice_is_released(run, config, tmp_path):
-    settings = config(vote=3, vote_share=0.3)
+    settings = config(candidates=2, expand=1, vote_share=0.3)
     made = run(settings=settings, randomness=Stub(range(1000)))
     directory = made.directory
     votes, kept = directory.get("votes"), directory.get("kept")
-    assert len(votes) == len(directory.texts()) == 6 and len(kept) == 3
+    assert len(votes) == len(directory.texts()) == 6 + 7 and len(kept) == 7
     rows = [json.loads(line) for line in rows_of(made).splitlines()]
     assert [row["text"] for row in rows] == [directory.texts()[place].text for place in kept]
     decided, without = plan(settings), plan(config())
@@ -370,10 +373,10 @@ def test_a_crash_before_the_vote_loses_no_text_and_votes_later(run, config, tmp_
     with monkeypatch.context() as patch:
         patch.setattr("plainchant.synthesis.noisy_votes", crash)
         with pytest.raises(RuntimeError):
-            run(settings=config(vote=2), randomness=Stub(range(1000)))
-    with synthesize([{"text": text} for text in TEXTS], plan(config(vote=2)), out=tmp_path / "out", resume=True,
+            run(settings=config(candidates=3), randomness=Stub(range(1000)))
+    with synthesize([{"text": text} for text in TEXTS], plan(config(candidates=3)), out=tmp_path / "out", resume=True,
                     model=Spy(), embedder=Hashing(), randomness=Stub(range(1000))) as made:  # fmt: skip
-        assert len(made.texts) == 2 and len(made.directory.texts()) == 6
+        assert len(made.texts) == 6 and len(made.directory.texts()) == 18
 
 
 def test_a_memory_cap_narrows_the_pass_by_public_lengths_alone(run, config, tmp_path):

@@ -183,8 +183,8 @@ def test_ex_ante_and_ex_post_share_no_column(method):
 
 
 def test_budget_parts_add_up():
-    voted = planned("clustered-mean", vote=5, expand=5)
-    for of, count in ((METHODS["plainchant"], 3), (METHODS["clustered-mean"], 3), (METHODS["amin2024"], 2), (voted, 4)):
+    voted = planned("clustered-mean", candidates=3)
+    for of, count in ((METHODS["plainchant"], 4), (METHODS["clustered-mean"], 3), (METHODS["amin2024"], 2), (voted, 4)):
         document = Document(page(of))
         (shares,) = [text for table in document.columns for text in table.values() if text.startswith("share")]
         parts = [float(share) for share in re.findall("[0-9.]+", shares)]
