@@ -237,7 +237,7 @@ the token is the public model's and free; worst-case means only, 0 for none."""
     """Temperature of sampling."""
     batch_size: int | Literal["auto"] | None = None
     """Contexts a batch, on average; auto: the smallest that pays for the texts wished."""
-    expected_range: float = Field(2.5, gt=0, allow_inf_nan=False)
+    expected_range: float = Field(3.0, gt=0, allow_inf_nan=False)
     """How far one record moves the model's logits, a root mean square in nats; decides how many texts an individual \
 budget is planned for, never the guarantee."""
     records_per_context: int = Field(1, ge=1, le=64)
