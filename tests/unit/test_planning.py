@@ -137,7 +137,8 @@ def test_individual_plans_spend_the_whole_budget_and_expect_enough_texts(changes
     made = planned("plainchant", **changes)
     config, total = made.config, rho_of(made.config.epsilon, made.config.delta)
     assert made.guarantee.kind == "ex-ante" and made.guarantee.epsilon <= config.epsilon
-    assert made.rho_rebalance + made.rho_vote + made.rho_batch == pytest.approx(made.guarantee.rho) == pytest.approx(total)
+    spent = made.rho_rebalance + made.rho_vote + made.rho_batch
+    assert spent == pytest.approx(made.guarantee.rho) == pytest.approx(total)
     # spec 6.2: what a record of the expected range pays for one batch's texts fits into its budget
     assert made.texts_per_batch * config.max_tokens * made.rho_expected <= made.rho_batch
     assert made.mechanism.budget == made.rho_batch
