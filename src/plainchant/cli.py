@@ -300,6 +300,7 @@ def show_plan(console: Console, plan: Plan) -> None:
         ("clip, temperature", f"{settings.clip:.4g} nats, {settings.temperature:g}"),
         ("texts", f"{config.texts} of at most {_count(config.max_tokens, 'token')}"),
     ]  # fmt: skip
+    rows_a_token = settings.batch_size * config.texts + config.further
     if config.votes:
         rows.append(("vote", f"the records keep {config.released} of {config.texts + config.further} texts"))
     if isinstance(plan.mechanism, SparseMeanMechanism):
@@ -320,7 +321,7 @@ def show_plan(console: Console, plan: Plan) -> None:
     rows += [
         ("ρ", f"{plan.rho_counts:.4g} for noisy counts, {_or_dash(plan.rho_batch)} for a batch's tokens, "
               f"{_or_dash(token)} a token{'' if plan.rho_expected is None else ', as expected'}"),
-        ("model rows", f"{settings.batch_size * config.texts * config.max_tokens:,} at most, plus prompts"),
+        ("model rows", f"{rows_a_token * config.max_tokens:,} at most, plus prompts"),
     ]  # fmt: skip
     console.table("Plan", rows)
 

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from plainchant.aggregation import IndexArray
-from plainchant.config import PerformanceOptions
+from plainchant.config import USUAL_ROWS, PerformanceOptions
 from plainchant.decoding import BatchWork, Decoder, FinishedText, StopRule
 from plainchant.embedding import Embedder, FloatArray, load_embedder
 from plainchant.errors import MissingDependencyError, PlainchantError, RunError
@@ -242,7 +242,7 @@ def memory_on(performance: PerformanceOptions) -> float:
 def fastest_rows(
     model: LanguageModel, prompt: Sequence[int], support: IndexArray | None, *, batch_size: int, most: float
 ) -> int:
-    """How many rows a forward pass should hold here: doubled while rows a second grow by a tenth each time.
+    """How many rows a forward pass should hold here: from 64 on, doubled while rows a second grow by a tenth.
 
     Public: a function of the model, the machine and made-up rows; no record is looked at (spec 4.1, 7).
 
@@ -258,7 +258,8 @@ def fastest_rows(
     """
     prefix, token = model.prefill(prompt[:-1]), prompt[-1]
     began = time.perf_counter()
-    best, fastest, batches = 1, 0.0, 1
+    best = batches = max(1, int(min(USUAL_ROWS, most)) // batch_size)
+    fastest = 0.0
     while True:
         # a step of the decoder: the public rows in a pass of their own, then the private ones
         groups = [

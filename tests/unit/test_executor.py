@@ -47,11 +47,11 @@ def fastest(model, batch_size=4, most=1e9):
     ("cost", "rows"),
     [
         # what a pass costs whatever it holds is shared by more rows, until it does not matter
-        (lambda rows: 0.001 + 0.001 * rows, 8),
+        (lambda rows: 0.016 + 0.001 * rows, 128),
         (lambda rows: 0.0032 + 0.0001 * rows, 256),
-        (lambda rows: 0.001 * rows, 4),
-        # beyond 32 rows a pass gets slow at once
-        (lambda rows: 0.02 + (rows > 32) * 0.01 * rows, 32),
+        (lambda rows: 0.001 * rows, 64),
+        # beyond 128 rows a pass gets slow at once
+        (lambda rows: 0.02 + (rows > 128) * 0.01 * rows, 128),
     ],
 )
 def test_a_pass_is_doubled_while_rows_a_second_grow_by_a_tenth(cost, rows, monkeypatch):
@@ -65,16 +65,16 @@ def test_a_pass_is_a_number_of_batches(monkeypatch):
 
 
 def test_no_pass_is_measured_that_memory_does_not_allow(monkeypatch):
-    for most, rows in ((3, 4), (4, 4), (31.9, 28), (32, 32), (50, 48)):
+    for most, rows in ((3, 4), (4, 4), (31.9, 28), (32, 32), (50, 48), (100, 100)):
         model = Timed(lambda rows: 0.01, monkeypatch)
         assert fastest(model, most=most) == rows == max(model.asked)
 
 
 def test_a_slow_machine_is_not_measured_for_long(monkeypatch):
-    model = Timed(lambda rows: 0.4 + 0.01 * rows, monkeypatch)
-    assert fastest(model) < 64 and PATIENCE < model.now < 3 * PATIENCE
+    model = Timed(lambda rows: 0.2 + 0.003 * rows, monkeypatch)
+    assert fastest(model) == 128 and PATIENCE < model.now < 3 * PATIENCE
     model = Timed(lambda rows: 60.0, monkeypatch)
-    assert fastest(model) == 4 and model.asked == [1, 4] * 2
+    assert fastest(model) == 64 and model.asked == [16, 64] * 2
 
 
 def test_one_slow_step_does_not_decide(monkeypatch):
@@ -118,13 +118,13 @@ def passes_of(table, tmp_path, model, randomness=None, **options):
 
 @pytest.mark.parametrize("table", TABLES)
 def test_a_run_measures_before_it_shows_the_model_a_record(table, tmp_path, monkeypatch):
-    model = Timed(lambda rows: 0.02 + (rows > 16) * rows, monkeypatch)
+    model = Timed(lambda rows: 0.02 + (rows > 64) * rows, monkeypatch)
     rows, stages = passes_of(table, tmp_path, model, rows="auto")
-    # two groups of public rows for each of 1, 2, 4 and 8 batches
+    # a group of public rows for each of 16 and then of 32 batches
     measured = [[[]], [[]] * 4]
-    expected = [group for batches in (1, 2, 4, 8) for own in measured for group in [own] * batches]
+    expected = [group for batches in (16, 32) for own in measured for group in [own] * batches]
     assert model.opened[: len(expected)] == expected
-    assert rows == 16 and stages == ["measuring speed: 16 rows a forward pass"]
+    assert rows <= 64 and stages == ["measuring speed: 64 rows a forward pass"]
 
 
 def test_the_choice_is_the_same_whatever_the_records_are(tmp_path, monkeypatch):
