@@ -122,7 +122,9 @@ def run_cell(name, number, cell, options, loaded):
         made = run.directory
         processor = time.process_time() - processor
         seconds = time.perf_counter() - began
-        evaluation = evaluate(run, table, embedder=embedder)
+        evaluation = evaluate(run, table, embedder=embedder).as_dict()["groups"]
+        unread = table.with_name(cell["held_out"]) if "held_out" in cell else None
+        again = evaluate(run, unread, embedder=embedder).as_dict()["groups"] if unread else {}
         costs = made.read_private("costs.json")
         guarantee = run.guarantee
         settings = run.plan.settings
@@ -142,7 +144,8 @@ def run_cell(name, number, cell, options, loaded):
             "tokens": sum(text.tokens for text in made.texts()),
             "processor seconds": round(processor),
             "seconds": round(seconds),
-            "evaluation": evaluation.as_dict()["groups"],
+            "evaluation": evaluation,
+            "held out": again,
         }
 
 
@@ -206,9 +209,9 @@ def results():
     return found
 
 
-def pooled(runs, name):
+def pooled(runs, name, kind="evaluation"):
     """A figure of all runs of a cell: the mean, and an interval from each run's own and from how the runs differ."""
-    figures = [f for run in runs for group in run["evaluation"].values() if (f := group.get(name)) is not None]
+    figures = [f for run in runs for group in run.get(kind, {}).values() if (f := group.get(name)) is not None]
     if not figures:
         return None
     values = [figure["value"] for figure in figures]
@@ -218,6 +221,13 @@ def pooled(runs, name):
     # an interval that is cut at 0 or 1 is narrower than it would be, so the wider of the two counts
     variance = max(float(np.nan_to_num(own)), float(np.var(values, ddof=1)) if len(values) > 1 else 0.0) / len(values)
     return {"value": float(np.mean(values)), "half": 1.96 * variance**0.5, "runs": len(values)}
+
+
+def lead(one, other):
+    """By how much one pooled figure is above another, with the interval of the difference, and whether theirs meet."""
+    difference, half = one["value"] - other["value"], np.hypot(one["half"], other["half"])
+    apart = abs(difference) > one["half"] + other["half"]
+    return f"{difference:+.3f} ± {half:.3f} ({'intervals apart' if apart else 'intervals overlap'})"
 
 
 def shown(figure):
@@ -235,20 +245,17 @@ COLUMNS = {
 }
 
 
-def cells_table(found, names):
+def cells_table(found, names, kind="evaluation"):
     """Markdown: a row a cell, figures pooled over its runs."""
     lines = [
         f"| cell | s | texts | ε promised | ε measured | {' | '.join(COLUMNS)} | runs | processor min |",
         "|---" * (len(COLUMNS) + 7) + "|",
     ]
-    for name in names:
-        runs = found.get(name)
-        if not runs:
-            lines.append(f"| {name} | not run |" + " |" * (len(COLUMNS) + 5))
-            continue
+    for name in (name for name in names if name in found):
+        runs = found[name]
         one = runs[0]
         promised = "–" if one["epsilon"] is None else f"{one['epsilon']:.3g}"
-        figures = " | ".join(shown(pooled(runs, column)) for column in COLUMNS.values())
+        figures = " | ".join(shown(pooled(runs, column, kind)) for column in COLUMNS.values())
         texts = round(np.mean([run["texts"] for run in runs]))
         measured = np.mean([run["epsilon measured"] for run in runs])
         minutes = np.mean([run["processor seconds"] for run in runs]) / 60
@@ -371,11 +378,15 @@ def page(options):
     text = template.render(
         found=found,
         rows=rows,
-        table=lambda *names: cells_table(found, names),
+        table=lambda *names, kind="evaluation": cells_table(found, names, kind),
         worth_table=lambda by, **wanted: worth_table(rows, by, **wanted),
         row=lambda **wanted: matching(rows, **wanted)[0],
         ahead=ahead,
-        figure=lambda cell, name: shown(pooled(found.get(cell, []), COLUMNS[name])),
+        figure=lambda cell, name, kind="evaluation": shown(pooled(found.get(cell, []), COLUMNS[name], kind)),
+        lead=lambda one, other, name, kind="evaluation": lead(
+            *(pooled(found[cell], COLUMNS[name], kind) for cell in (one, other))
+        ),
+        missing=[name for name in load_cells() if name not in found],
         minutes=minutes,
     )
     (HERE.parent / "docs" / "study.md").write_text(text)

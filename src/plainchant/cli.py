@@ -478,7 +478,11 @@ def status(console: Console, directory: Path) -> None:
     }
     rows: list[tuple[str, Any]] = [
         ("guarantee", plan.guarantee.statement),
-        ("texts", f"{len(texts)} of {document['texts_planned']}"),
+        (
+            "texts",
+            f"{len(texts)} of {document['texts_planned']}"
+            + (f", of which the records keep {plan.config.released}" if plan.config.votes else ""),
+        ),
         ("tokens", document["tokens"]),
         ("kept cells, batches", f"{len(cells)}, {len(batches)}"),
     ]
