@@ -130,14 +130,17 @@ def noisy_votes(choice: IntArray, candidates: int, rho: float, randomness: Rando
 
 
 def kept_by_votes(votes: IntArray, count: int, randomness: RandomSource) -> IntArray:
-    """Draws candidates without replacement in proportion to their noisy votes; those without any are never drawn.
+    """Draws candidates without replacement in proportion to their noisy votes; where none has any left, evenly.
 
     Returns:
-        At most `count` candidates in order, int64.
+        `count` of the candidates in order, or all where there are fewer; int64.
     """
     weights = np.maximum(votes, 0)
     kept: list[int] = []
-    while len(kept) < count and weights.any():
+    while len(kept) < min(count, len(votes)):
+        if not weights.any():
+            weights = np.ones_like(weights)
+            weights[kept] = 0
         cumulative = np.cumsum(weights)
         kept.append(int(np.searchsorted(cumulative, randomness.below(int(cumulative[-1])), side="right")))
         weights[kept[-1]] = 0

@@ -80,10 +80,13 @@ def test_control_c_leaves_a_run_that_goes_on(process, model, table, tmp_path):
     arguments = ["run", *LONG, "--model", model, "--data", table, "--out", out]
     child = process(*arguments)
     wait_for(out, 1, child)
+    # asleep it keeps the directory, however long the second one takes to begin
+    child.send_signal(signal.SIGSTOP)
     second = process("run", "--resume", "--data", table, "--out", out)
     refusal = second.communicate()[1]
     assert second.returncode == 1 and "another process" in refusal
     child.send_signal(signal.SIGINT)
+    child.send_signal(signal.SIGCONT)
     message = child.communicate()[1]
     assert child.returncode == 130 and "--resume" in message, message
     child = process("run", "--resume", "--data", table, "--out", out)

@@ -118,5 +118,9 @@ def test_texts_are_kept_in_proportion_to_their_votes_and_once():
     # 2,000 draws at 3/4 have a deviation of 19
     assert abs(times[0] - 1500) < 5 * 19.4
     assert kept_by_votes(np.array([3, 1, 0, 9]), 2, source).tolist() in ([0, 1], [0, 3], [1, 3])
-    assert kept_by_votes(np.array([3, 1, 0, 9]), 10, source).tolist() == [0, 1, 3]
-    assert kept_by_votes(np.array([-1, 0]), 10, source).tolist() == []
+    assert kept_by_votes(np.array([3, 1, 0, 9]), 3, source).tolist() == [0, 1, 3]
+    assert kept_by_votes(np.array([3, 1, 0, 9]), 10, source).tolist() == [0, 1, 2, 3]
+    # texts without votes fill up, each as likely as the other
+    last = [kept_by_votes(np.array([5, -1, 0]), 2, source).tolist() for _ in range(200)]
+    assert {tuple(kept) for kept in last} == {(0, 1), (0, 2)}
+    assert kept_by_votes(np.array([-1, 0]), 1, source).tolist() in ([0], [1])
