@@ -1,13 +1,15 @@
 """What a token is worth and what it costs, for every way to form a batch and to aggregate it, on real text.
 
     python bench/token_worth.py collect CONFIG --data FILE --centres centres.npz --work runs/worth [--texts 60]
-    python bench/token_worth.py table --work runs/worth --json bench/study/worth-ag_news.json
+    python bench/token_worth.py table --work runs/worth --json bench/study/results/worth-ag_news.json
+    python bench/token_worth.py centres CONFIG --data FILE --corpus NAME FILE 10,100,1000 --work runs/worth --json FILE
 
 A real text that is in no batch is read token by token, and before each token the batch's contexts predict it. `collect`
 keeps the logits of 64 contexts of the text's own label, drawn uniformly and drawn from its cell, on the tokens that the
 public model holds likeliest; it goes on where it stopped. `table` turns them into figures for clusters x aggregate x
 batch size x temperature x guidance x clip: how much better than the public model the aggregate predicts the real token
 (nats, the difference of two cross-entropies: no sampling noise, the same tokens for all), and what a token costs.
+`centres` asks the same of the default method by how many public centres there are, and of which texts they were made.
 """
 
 import argparse
@@ -20,15 +22,20 @@ import numpy as np
 
 from plainchant.accounting import bounded_range_rho
 from plainchant.aggregation import Clipping, Support, log_softmax
-from plainchant.centres import Centres
+from plainchant.centres import Centres, fit_centres
 from plainchant.cli import load_config
-from plainchant.data import read_records
+from plainchant.data import read_records, read_texts
 from plainchant.embedding import load_embedder
 from plainchant.mechanisms import IndividualMeanMechanism, MedianMechanism, TokenSettings
 from plainchant.models.transformers import load_model
+from plainchant.planning import plan
 from plainchant.prompting import Prompts
+from plainchant.randomness import SystemRandomness
+from plainchant.rebalancing import rebalance
 
 CONTEXTS, SUPPORT = 64, 1000
+# Contexts of a batch where centres are compared.
+BATCH = 16
 # Figures are on the tokens that even the smallest support holds.
 COMMON = 100
 KINDS = ("none", "public-centres")
@@ -42,15 +49,51 @@ def embeddings(records, embedder, work):
     return np.load(path)
 
 
+class Reader:
+    """Reads real texts token by token, with the public model and with contexts of other records."""
+
+    def __init__(self, options):
+        options.work.mkdir(parents=True, exist_ok=True)
+        config = load_config(options.config, {"method": "plainchant", "max_tokens": options.max_tokens})
+        self.config, self.most = config, options.max_tokens
+        self.records = read_records(options.data, label_column=config.label_column)
+        self.embeddings = embeddings(self.records, config.embedder, options.work)
+        self.model = load_model(config.model, dtype=options.dtype, threads=options.threads)
+        self._prompts = Prompts(config, self.model)
+        self._prefixes = {label: self.model.prefill(self._prompts.prefix(label)) for label in config.label_set}
+        special = self.model.special
+        self._allowed = np.array(sorted(set(range(self.model.vocabulary_size)) - special), dtype=np.int64)
+
+    def read(self, held_out, batches):
+        """Of each token of a record: itself, ids and public logits of the support, logits of each batch on it.
+
+        Args:
+            held_out: number of the record.
+            batches: numbers of records by name.
+        """
+        own, prompts, model = self.records[held_out], self._prompts, self.model
+        start = prompts.start(own.label)
+        tokens = prompts.record(own.text, own.label)[len(start) :][: self.most]
+        public_row = model.open_rows(self._prefixes[own.label], [start[:-1]], room=len(tokens))
+        groups = [
+            model.open_rows(
+                self._prefixes[own.label],
+                [[*prompts.record(self.records[i].text, own.label), *start[:-1]] for i in some],
+                room=len(tokens),
+            )
+            for some in batches.values()
+        ]
+        for last, token in zip([start[-1], *tokens[:-1]], tokens, strict=True):
+            public = model.step([(public_row, last)])[0][0]
+            ids = np.sort(self._allowed[np.argpartition(-public[self._allowed], SUPPORT)[:SUPPORT]])
+            found = model.step([(group, last) for group in groups], [ids] * len(groups))
+            yield token, ids, public[ids], dict(zip(batches, found, strict=True))
+
+
 def collect(options):
-    options.work.mkdir(parents=True, exist_ok=True)
-    config = load_config(options.config, {"method": "plainchant", "max_tokens": options.max_tokens})
-    records = read_records(options.data, label_column=config.label_column)
-    nearest = Centres.load(options.centres).nearest(embeddings(records, config.embedder, options.work))
-    model = load_model(config.model, dtype=options.dtype, threads=options.threads)
-    prompts = Prompts(config, model)
-    prefixes = {label: model.prefill(prompts.prefix(label)) for label in config.label_set}
-    allowed = np.array(sorted(set(range(model.vocabulary_size)) - model.special), dtype=np.int64)
+    reader = Reader(options)
+    config, records = reader.config, reader.records
+    nearest = Centres.load(options.centres).nearest(reader.embeddings)
     # the same texts in the same order, however often this is begun
     generator = np.random.default_rng(0)
     by_label = {label: np.flatnonzero([r.label == label for r in records]) for label in config.label_set}
@@ -68,31 +111,92 @@ def collect(options):
         if path.exists():
             continue
         began = time.process_time()
-        own = records[held_out]
-        tokens = prompts.record(own.text, own.label)[len(prompts.start(own.label)) :][: options.max_tokens]
-        start = prompts.start(own.label)
-        members = {
-            "none": by_label[own.label],
-            "public-centres": cells[own.label, int(nearest[held_out])],
+        label = records[held_out].label
+        members = {"none": by_label[label], "public-centres": cells[label, int(nearest[held_out])]}
+        batches = {
+            kind: seeds.choice(members[kind][members[kind] != held_out], CONTEXTS, replace=False) for kind in KINDS
         }
-        groups = {"public": model.open_rows(prefixes[own.label], [start[:-1]], room=len(tokens))}
-        for kind in KINDS:
-            some = seeds.choice(members[kind][members[kind] != held_out], CONTEXTS, replace=False)
-            rows = [[*prompts.record(records[i].text, own.label), *start[:-1]] for i in some]
-            groups[kind] = model.open_rows(prefixes[own.label], rows, room=len(tokens))
-        kept = {"public": [], "ids": [], **{kind: [] for kind in KINDS}}
-        for last in [start[-1], *tokens[:-1]]:
-            public = model.step([(groups["public"], last)])[0][0]
-            ids = np.sort(allowed[np.argpartition(-public[allowed], SUPPORT)[:SUPPORT]])
-            kept["public"].append(public[ids])
-            kept["ids"].append(ids)
-            found = model.step([(groups[kind], last) for kind in KINDS], [ids] * len(KINDS))
-            for kind, logits in zip(KINDS, found, strict=True):
-                kept[kind].append(logits)
+        kept = {name: [] for name in ("tokens", "ids", "public", *KINDS)}
+        for token, ids, public, found in reader.read(held_out, batches):
+            for name, value in {"tokens": token, "ids": ids, "public": public, **found}.items():
+                kept[name].append(value)
         # float16 would round by 0.01 nats at 20: too coarse for a difference of means, so float32 stays
-        arrays = {name: np.array(values) for name, values in kept.items()}
-        np.savez(path, tokens=np.array(tokens), **arrays)
-        print(f"text {number}: {len(tokens)} tokens, {time.process_time() - began:.0f} s", flush=True)
+        np.savez(path, **{name: np.array(values) for name, values in kept.items()})
+        print(f"text {number}: {len(kept['tokens'])} tokens, {time.process_time() - began:.0f} s", flush=True)
+
+
+def cells_by_centres(options, reader):
+    """Each way to cluster, with the cell of every record under noise as in a run; drawn once and kept."""
+    path = options.work / "cells.npz"
+    if not path.exists():
+        config = reader.config
+        decided = plan(config)
+        labels = np.array([config.labels.index(record.label) for record in reader.records], dtype=np.int64)
+        found = {"none": labels}
+        for name, file, counts in options.corpus:
+            corpus = load_embedder(config.embedder).encode(read_texts(file), alone=True)
+            for count in map(int, counts.split(",")):
+                centres = fit_centres(corpus, count)
+                found[f"{name}, {count}"] = rebalance(
+                    labels,
+                    lambda units, among, centres=centres: centres.nearest(reader.embeddings[units], among),
+                    labels=len(config.labels),
+                    centres=count,
+                    batch_size=BATCH,
+                    kept=None,
+                    min_cell=None,
+                    rho_select=decided.rho_select,
+                    rho_size=decided.rho_size,
+                    randomness=SystemRandomness(),
+                ).cell_of_unit
+        np.savez(path, **found)
+    return dict(np.load(path))
+
+
+def compare_centres(options):
+    reader = Reader(options)
+    ways = cells_by_centres(options, reader)
+    settings = Variant("", "mean", "increase", BATCH, guidance=2.0, k=SUPPORT)
+    mechanism = settings.mechanism()
+    rows = {
+        way: {
+            "way": way,
+            "cells": len(np.unique(cells)),
+            "smallest": int(np.bincount(cells).min()),
+            "median": float(np.median(np.bincount(cells))),
+            "gains": [],
+            "paid": [],
+        }
+        for way, cells in ways.items()
+    }
+    counts = []
+    for number, held_out in enumerate(np.random.default_rng(0).permutation(len(reader.records))[: options.texts]):
+        path = options.work / f"centres-{number:04}.json"
+        if not path.exists():
+            seeds = np.random.default_rng([2, number])
+            batches = {}
+            for way, cells in ways.items():
+                own = np.flatnonzero(cells == cells[held_out])
+                batches[way] = seeds.choice(own[own != held_out], BATCH, replace=False)
+            tokens, sums = 0, {way: np.zeros(2) for way in ways}
+            for token, ids, public, found in reader.read(held_out, batches):
+                here = np.flatnonzero(ids == token)
+                if len(here) == 0:
+                    continue
+                tokens += 1
+                base = log_softmax(public.astype(np.float64))[here[0]]
+                for way, logits in found.items():
+                    law = mechanism.law(logits, public, np.arange(len(ids)), np.full(BATCH, 1e9))
+                    sums[way] += (log_softmax(law.scores)[here[0]] - base, law.charges.mean())
+            path.write_text(json.dumps({"tokens": tokens, **{way: own.tolist() for way, own in sums.items()}}))
+            print(f"text {number}: {tokens} tokens", flush=True)
+        known = json.loads(path.read_text())
+        counts.append(known["tokens"])
+        for way in ways:
+            rows[way]["gains"].append(round(known[way][0], 5))
+            rows[way]["paid"].append(round(known[way][1], 7))
+    document = {"batch size": BATCH, "counts": counts, "ways": list(rows.values())}
+    options.json.write_text(json.dumps(document, indent=1) + "\n")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -222,20 +326,25 @@ def table(options):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     commands = parser.add_subparsers(required=True)
-    first = commands.add_parser("collect")
-    first.add_argument("config", type=Path)
-    first.add_argument("--data", required=True)
-    first.add_argument("--centres", type=Path, required=True)
-    first.add_argument("--work", type=Path, required=True)
-    first.add_argument("--texts", type=int, default=60)
-    first.add_argument("--max-tokens", type=int, default=32)
-    first.add_argument("--dtype", default="bfloat16")
-    first.add_argument("--threads", type=int)
-    first.set_defaults(function=collect)
-    second = commands.add_parser("table")
-    second.add_argument("--work", type=Path, required=True)
-    second.add_argument("--json", type=Path, required=True)
-    second.set_defaults(function=table)
+    named = {name: commands.add_parser(name) for name in ("collect", "table", "centres")}
+    for name, command in named.items():
+        command.add_argument("--work", type=Path, required=True)
+        if name != "collect":
+            command.add_argument("--json", type=Path, required=True)
+        if name != "table":
+            command.add_argument("config", type=Path)
+            command.add_argument("--data", required=True)
+            command.add_argument("--texts", type=int, default=60)
+            command.add_argument("--max-tokens", type=int, default=32)
+            command.add_argument("--dtype", default="bfloat16")
+            command.add_argument("--threads", type=int)
+    named["collect"].add_argument("--centres", type=Path, required=True)
+    named["collect"].set_defaults(function=collect)
+    named["table"].set_defaults(function=table)
+    named["centres"].add_argument(
+        "--corpus", action="append", nargs=3, required=True, metavar=("NAME", "FILE", "COUNTS")
+    )
+    named["centres"].set_defaults(function=compare_centres)
     options = parser.parse_args()
     options.function(options)
 
