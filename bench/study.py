@@ -90,7 +90,7 @@ def run_cell(name, number, cell, options, loaded):
     """One run to its end, and its figures; None where another process is at it."""
     import plainchant as pc
     from plainchant.cli import load_config
-    from plainchant.config import Clusters
+    from plainchant.config import Clusters, PromptConfig
     from plainchant.evaluation import evaluate
     from plainchant.planning import plan
 
@@ -98,6 +98,9 @@ def run_cell(name, number, cell, options, loaded):
     table = Path(cell["folder"]) / cell["file"]
     embedder = loaded.embedder()
     config = load_config(HERE.parent / cell["config"], cell["set"])
+    if "prompt" in cell:
+        prompt = PromptConfig(**{**dict(config.prompt), **cell["prompt"]})
+        config = config.model_copy(update={"prompt": prompt})
     if config.parts.clusters is Clusters.PUBLIC_CENTRES:
         config = config.model_copy(update={"centres": str(centres_of(cell, options.work, embedder))})
     model = loaded.model(config.model)
@@ -310,6 +313,23 @@ def worth_table(rows, by, **wanted):
     return "\n".join(lines)
 
 
+def centres_table(document):
+    """Markdown: a row a way to cluster, against batches that are not clustered."""
+    lines = [
+        "| centres | cells | records a cell, median | nats a token | to uniform batches | ρ, own |",
+        "|---" * 6 + "|",
+    ]
+    ways, counts = document["ways"], document["counts"]
+    uniform = {**ways[0], "counts": counts}
+    for way in ways:
+        gain, paid = (sum(way[name]) / sum(counts) for name in ("gains", "paid"))
+        apart = "–" if way is ways[0] else ahead(way, uniform)
+        lines.append(
+            f"| {NAMES.get(way['way'], way['way'])} | {way['cells']} | {way['median']:.0f} | {gain:.3f} | {apart} | {paid:.5f} |"
+        )
+    return "\n".join(lines)
+
+
 def frontier(rows, path):
     """What a token is worth against what it costs in advance, at s = 16."""
     from matplotlib.figure import Figure
@@ -373,6 +393,7 @@ def page(options):
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
     template = environment.from_string((HERE / "study" / "page.md.jinja").read_text())
     minutes = sum(run["processor seconds"] for runs in found.values() for run in runs) / 60
+    centres = json.loads((RESULTS / "centres-ag_news.json").read_text())
     if rows is not None:
         frontier(rows, HERE.parent / "docs" / "study.svg")
     text = template.render(
@@ -382,6 +403,8 @@ def page(options):
         worth_table=lambda by, **wanted: worth_table(rows, by, **wanted),
         row=lambda **wanted: matching(rows, **wanted)[0],
         ahead=ahead,
+        centres=centres,
+        centres_table=lambda: centres_table(centres),
         figure=lambda cell, name, kind="evaluation": shown(pooled(found.get(cell, []), COLUMNS[name], kind)),
         lead=lambda one, other, name, kind="evaluation": lead(
             *(pooled(found[cell], COLUMNS[name], kind) for cell in (one, other))
