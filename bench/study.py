@@ -320,13 +320,11 @@ def centres_table(document):
         "|---" * 6 + "|",
     ]
     ways, counts = document["ways"], document["counts"]
-    uniform = {**ways[0], "counts": counts}
     for way in ways:
         gain, paid = (sum(way[name]) / sum(counts) for name in ("gains", "paid"))
-        apart = "–" if way is ways[0] else ahead(way, uniform)
-        lines.append(
-            f"| {NAMES.get(way['way'], way['way'])} | {way['cells']} | {way['median']:.0f} | {gain:.3f} | {apart} | {paid:.5f} |"
-        )
+        apart = "–" if way is ways[0] else ahead({**way, "counts": counts}, ways[0])
+        name = NAMES.get(way["way"], way["way"])
+        lines.append(f"| {name} | {way['cells']} | {way['median']:.0f} | {gain:.3f} | {apart} | {paid:.5f} |")
     return "\n".join(lines)
 
 
