@@ -237,6 +237,19 @@ def shown(figure):
     return "–" if figure is None else f"{figure['value']:.3f} ± {figure['half']:.3f}"
 
 
+# The cells of the main comparison, in the order in which one became the other.
+MAIN = [
+    "ag_news/public-600",
+    "ag_news/invisibleink-600",
+    "ag_news/invisibleink-600-s13",
+    "ag_news/invisibleink-k1000-600",
+    "ag_news/invisibleink-vote-600",
+    "ag_news/plainchant-k100-600",
+    "ag_news/plainchant-unvoted-600",
+    "ag_news/plainchant-600",
+    "ag_news/non-private-600",
+]
+
 COLUMNS = {
     "MAUVE": "MAUVE",
     "Fréchet": "Fréchet distance",
@@ -358,6 +371,29 @@ def frontier(rows, path):
     figure.savefig(path, metadata={"Date": None})
 
 
+def standing(found, names, path):
+    """Where the cells stand in three measures, with their intervals, and what as many real texts reach."""
+    from matplotlib.figure import Figure
+
+    names = [name for name in names if name in found]
+    measures = ("MAUVE", "accuracy", "by words")
+    real = {"accuracy": "as many real"}
+    figure = Figure(figsize=(9, 0.7 + 0.32 * len(names)), layout="constrained")
+    panels = figure.subplots(1, len(measures), sharey=True)
+    for axes, measure in zip(panels, measures, strict=True):
+        for place, name in enumerate(reversed(names)):
+            one = pooled(found[name], COLUMNS[measure])
+            colour = "C1" if name == "ag_news/plainchant-600" else "C0"
+            axes.errorbar(one["value"], place, xerr=one["half"], fmt="o", color=colour, capsize=2)
+        if measure in real:
+            reached = pooled(found[names[0]], COLUMNS[real[measure]])["value"]
+            axes.axvline(reached, color="grey", linestyle=":")
+        axes.set_title(measure + " (dotted: as many real texts)" * (measure in real), fontsize=9)
+        axes.grid(alpha=0.3)
+    panels[0].set_yticks(range(len(names)), [name.partition("/")[2] for name in reversed(names)])
+    figure.savefig(path, metadata={"Date": None})
+
+
 def advice():
     """Markdown: the batch size that the default method plans, by records, ε and texts wished."""
     from plainchant.config import SynthesisConfig
@@ -394,7 +430,9 @@ def page(options):
     centres = json.loads((RESULTS / "centres-ag_news.json").read_text())
     if rows is not None:
         frontier(rows, HERE.parent / "docs" / "study.svg")
+    standing(found, MAIN, HERE.parent / "docs" / "study-runs.svg")
     text = template.render(
+        main=MAIN,
         found=found,
         rows=rows,
         table=lambda *names, kind="evaluation": cells_table(found, names, kind),
