@@ -268,7 +268,9 @@ def cells_table(found, names, kind="evaluation"):
         "|---" * (len(COLUMNS) + 7) + "|",
     ]
     for name in (name for name in names if name in found):
-        runs = found[name]
+        runs = [run for run in found[name] if run.get(kind)]
+        if not runs:
+            continue
         one = runs[0]
         promised = "–" if one["epsilon"] is None else f"{one['epsilon']:.3g}"
         figures = " | ".join(shown(pooled(runs, column, kind)) for column in COLUMNS.values())
@@ -427,7 +429,8 @@ def page(options):
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
     template = environment.from_string((HERE / "study" / "page.md.jinja").read_text())
     minutes = sum(run["processor seconds"] for runs in found.values() for run in runs) / 60
-    centres = json.loads((RESULTS / "centres-ag_news.json").read_text())
+    path = RESULTS / "centres-ag_news.json"
+    centres = json.loads(path.read_text()) if path.exists() else None
     if rows is not None:
         frontier(rows, HERE.parent / "docs" / "study.svg")
     standing(found, MAIN, HERE.parent / "docs" / "study-runs.svg")
