@@ -4,8 +4,9 @@
     python bench/speed.py SECTION        # peer, peak, private, curves, memory, drafting or int8
     python bench/speed.py page           # docs/speed.md and docs/speed.svg from bench/results/*.json
 
-`peer` installs invink 0.1.0 (GPLv3: a peer here, never a dependency) and a small model into .venv-peer. `peer` and
-`drafting` read AG News from --data and are left out where it is not there; all other text is the demo's, made up.
+`peer` installs invink 0.1.0 (GPLv3: a peer here, never a dependency) into .venv-peer; the small model beside Gemma is
+that of bench/smollm2.py. `peer` and `drafting` read AG News from --data and are left out where it is not there; all
+other text is the demo's, made up.
 """
 
 import argparse

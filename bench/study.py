@@ -284,10 +284,18 @@ def cells_table(found, names, kind="evaluation"):
     return "\n".join(lines)
 
 
-def worth():
-    """Rows of bench/token_worth.py, each findable by its settings."""
-    path = RESULTS / "worth-ag_news.json"
+def measured(name):
+    """What bench/token_worth.py measured, or None where it did not."""
+    path = RESULTS / f"{name}-ag_news.json"
     return json.loads(path.read_text()) if path.exists() else None
+
+
+def planned(**wish):
+    """The batch size that a plan for AG News takes."""
+    from plainchant.cli import load_config
+    from plainchant.planning import plan
+
+    return plan(load_config(HERE.parent / "examples" / "ag_news.toml", wish)).settings.batch_size
 
 
 def matching(rows, **wanted):
@@ -379,7 +387,6 @@ def standing(found, names, path):
 
     names = [name for name in names if name in found]
     measures = ("MAUVE", "accuracy", "by words")
-    real = {"accuracy": "as many real"}
     figure = Figure(figsize=(9, 0.7 + 0.32 * len(names)), layout="constrained")
     panels = figure.subplots(1, len(measures), sharey=True)
     for axes, measure in zip(panels, measures, strict=True):
@@ -387,10 +394,10 @@ def standing(found, names, path):
             one = pooled(found[name], COLUMNS[measure])
             colour = "C1" if name == "ag_news/plainchant-600" else "C0"
             axes.errorbar(one["value"], place, xerr=one["half"], fmt="o", color=colour, capsize=2)
-        if measure in real:
-            reached = pooled(found[names[0]], COLUMNS[real[measure]])["value"]
-            axes.axvline(reached, color="grey", linestyle=":")
-        axes.set_title(measure + " (dotted: as many real texts)" * (measure in real), fontsize=9)
+        axes.set_title(measure, fontsize=9)
+        if measure == "accuracy":
+            axes.axvline(pooled(found[names[0]], COLUMNS["as many real"])["value"], color="grey", linestyle=":")
+            axes.set_title("accuracy (dotted: as many real texts)", fontsize=9)
         axes.grid(alpha=0.3)
     panels[0].set_yticks(range(len(names)), [name.partition("/")[2] for name in reversed(names)])
     figure.savefig(path, metadata={"Date": None})
@@ -424,13 +431,14 @@ def advice():
 def page(options):
     """docs/study.md from bench/study/page.md.jinja and the results, and the README's table of advice."""
     import jinja2
+    import matplotlib
 
-    found, rows = results(), worth()
+    # the same figures make the same file
+    matplotlib.rcParams["svg.hashsalt"] = "study"
+    found, rows, centres = results(), measured("worth"), measured("centres")
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
     template = environment.from_string((HERE / "study" / "page.md.jinja").read_text())
     minutes = sum(run["processor seconds"] for runs in found.values() for run in runs) / 60
-    path = RESULTS / "centres-ag_news.json"
-    centres = json.loads(path.read_text()) if path.exists() else None
     if rows is not None:
         frontier(rows, HERE.parent / "docs" / "study.svg")
     standing(found, MAIN, HERE.parent / "docs" / "study-runs.svg")
@@ -443,7 +451,8 @@ def page(options):
         row=lambda **wanted: matching(rows, **wanted)[0],
         ahead=ahead,
         centres=centres,
-        centres_table=lambda: centres_table(centres),
+        centres_table=centres_table,
+        planned=planned,
         figure=lambda cell, name, kind="evaluation": shown(pooled(found.get(cell, []), COLUMNS[name], kind)),
         lead=lambda one, other, name, kind="evaluation": lead(
             *(pooled(found[cell], COLUMNS[name], kind) for cell in (one, other))

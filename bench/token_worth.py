@@ -36,6 +36,8 @@ from plainchant.rebalancing import rebalance
 CONTEXTS, SUPPORT = 64, 1000
 # Contexts of a batch where centres are compared.
 BATCH = 16
+# A budget that nothing here can use up.
+UNLIMITED = 1e9
 # Figures are on the tokens that even the smallest support holds.
 COMMON = 100
 KINDS = ("none", "public-centres")
@@ -156,13 +158,11 @@ def cells_by_centres(options, reader):
 def compare_centres(options):
     reader = Reader(options)
     ways = cells_by_centres(options, reader)
-    settings = Variant("", "mean", "increase", BATCH, guidance=2.0, k=SUPPORT)
-    mechanism = settings.mechanism()
+    mechanism = Variant("", "mean", "increase", BATCH, guidance=2.0, k=SUPPORT).mechanism()
     rows = {
         way: {
             "way": way,
             "cells": len(np.unique(cells)),
-            "smallest": int(np.bincount(cells).min()),
             "median": float(np.median(np.bincount(cells))),
             "gains": [],
             "paid": [],
@@ -186,8 +186,8 @@ def compare_centres(options):
                 tokens += 1
                 base = log_softmax(public.astype(np.float64))[here[0]]
                 for way, logits in found.items():
-                    law = mechanism.law(logits, public, np.arange(len(ids)), np.full(BATCH, 1e9))
-                    sums[way] += (log_softmax(law.scores)[here[0]] - base, law.charges.mean())
+                    _, p, paid = judged(mechanism, logits, public, np.arange(len(ids)))
+                    sums[way] += (p[here[0]] - base, paid)
             path.write_text(json.dumps({"tokens": tokens, **{way: own.tolist() for way, own in sums.items()}}))
             print(f"text {number}: {tokens} tokens", flush=True)
         known = json.loads(path.read_text())
@@ -226,8 +226,13 @@ class Variant:
         )
         if self.aggregate == "median":
             return MedianMechanism(settings)
-        # a budget that nothing here can use up
-        return IndividualMeanMechanism(settings, 1e9, 1)
+        return IndividualMeanMechanism(settings, UNLIMITED, 1)
+
+
+def judged(mechanism, rows, public, support):
+    """A batch's law on the support, its log-probabilities, and what a context pays on average."""
+    law = mechanism.law(rows, public, support, np.full(len(rows), UNLIMITED))
+    return law, log_softmax(law.scores), float(law.charges.mean()) if law.charges is not None else np.nan
 
 
 def of_text(path, variant, generator):
@@ -246,9 +251,7 @@ def of_text(path, variant, generator):
         base = log_softmax(public[support].astype(np.float64) / variant.temperature)[here]
         batches = np.split(private[:, support], len(private) // s)
         for rows in batches:
-            law = mechanism.law(rows, public, support, np.full(s, 1e9))
-            p = log_softmax(law.scores)
-            paid = float(law.charges.mean()) if law.charges is not None else np.nan
+            law, p, paid = judged(mechanism, rows, public, support)
             sums += np.array([p[here] - base, 0, 0, paid, 1.0]) / len(batches)
         # what a drawn token costs after the fact (spec 5.3), for one of the batches
         sums[1:3] += mechanism.cost(law, int(generator.choice(len(support), p=np.exp(p))))
