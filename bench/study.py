@@ -68,8 +68,12 @@ def places(cells, patterns):
     return [(name, number) for number in range(1, most + 1) for name in names if number <= cells[name]["runs"]]
 
 
+def stem(name, number):
+    return f"{name.replace('/', '--')}--{number}"
+
+
 def result_path(name, number):
-    return RESULTS / f"{name.replace('/', '--')}--{number}.json"
+    return RESULTS / f"{stem(name, number)}.json"
 
 
 def centres_of(cell, work, embedder):
@@ -94,7 +98,7 @@ def run_cell(name, number, cell, options, loaded):
     from plainchant.evaluation import evaluate
     from plainchant.planning import plan
 
-    out = options.work / "runs" / f"{name.replace('/', '--')}--{number}"
+    out = options.work / "runs" / stem(name, number)
     table = Path(cell["folder"]) / cell["file"]
     embedder = loaded.embedder()
     config = load_config(HERE.parent / cell["config"], cell["set"])
@@ -152,6 +156,38 @@ def run_cell(name, number, cell, options, loaded):
         }
 
 
+def evaluate_together(name, number, cell, options, loaded):
+    """The texts of a cell's runs as one data set, at a size that one budget cannot pay; None where one is missing."""
+    from plainchant.evaluation import Sample, directory_of, measure, real_sample
+
+    parts = [(cell["together"], part) for part in range(1, cell["of"] + 1)]
+    if not all(result_path(*part).exists() for part in parts):
+        print(f"{name}: waits for {cell['of']} runs of {cell['together']}")
+        return None
+    directories = [directory_of(options.work / "runs" / stem(*part)) for part in parts]
+    rows = [row for directory in directories for row in directory.released() if row["text"].strip()]
+    texts, embedder = [row["text"] for row in rows], loaded.embedder()
+    synthetic = Sample(texts, [row.get("label") for row in rows], embedder.encode(texts))
+
+    def against(file):
+        real = real_sample(directories, Path(cell["folder"]) / file, embedder)
+        return measure(synthetic, real, names=directories[0].config.labels).as_dict()["groups"]
+
+    figures = [json.loads(result_path(*part).read_text()) for part in parts]
+    # a record that is in every run pays in every one
+    sums = ("epsilon", "delta", "epsilon measured", "texts", "tokens", "processor seconds", "seconds")
+    return {
+        **figures[0],
+        **{key: sum(own[key] for own in figures) for key in sums},
+        "cell": name,
+        "run": number,
+        "together": cell["together"],
+        "spent": None,
+        "evaluation": against(cell["file"]),
+        "held out": against(cell["held_out"]) if "held_out" in cell else {},
+    }
+
+
 class Loaded:
     """The model and the embedder, once a process."""
 
@@ -188,7 +224,8 @@ def run(options):
             print("time is up; begin again to go on")
             return
         print(f"{name} {number} ...", flush=True)
-        found = run_cell(name, number, cells[name], options, loaded)
+        work = evaluate_together if "together" in cells[name] else run_cell
+        found = work(name, number, cells[name], options, loaded)
         if found is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(found, indent=1) + "\n")
@@ -438,7 +475,7 @@ def page(options):
     found, rows, centres = results(), measured("worth"), measured("centres")
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
     template = environment.from_string((HERE / "study" / "page.md.jinja").read_text())
-    minutes = sum(run["processor seconds"] for runs in found.values() for run in runs) / 60
+    minutes = sum(run["processor seconds"] for runs in found.values() for run in runs if "together" not in run) / 60
     if rows is not None:
         frontier(rows, HERE.parent / "docs" / "study.svg")
     standing(found, MAIN, HERE.parent / "docs" / "study-runs.svg")
