@@ -57,6 +57,7 @@ def load_cells():
     cells = {}
     for name, own in described["cell"].items():
         data = described["data"][name.partition("/")[0]]
+        data = {**described["data"].get(data.get("like"), {}), **data}
         cells[name] = {"runs": 1, **data, **own, "set": {**data.get("set", {}), **own.get("set", {})}}
     return cells
 
