@@ -63,10 +63,11 @@ def load_cells():
 
 
 def places(cells, patterns):
-    """(cell, run) in the order of work: first runs of all cells before any second one."""
+    """(cell, run) in the order of work: first runs of all cells before any second one, what needs them all last."""
     names = [name for name in cells if not patterns or any(fnmatch.fnmatch(name, pattern) for pattern in patterns)]
     most = max((cells[name]["runs"] for name in names), default=0)
-    return [(name, number) for number in range(1, most + 1) for name in names if number <= cells[name]["runs"]]
+    order = [(name, number) for number in range(1, most + 1) for name in names if number <= cells[name]["runs"]]
+    return sorted(order, key=lambda place: "together" in cells[place[0]])
 
 
 def stem(name, number):
@@ -159,16 +160,17 @@ def run_cell(name, number, cell, options, loaded):
 
 def evaluate_together(name, number, cell, options, loaded):
     """The texts of a cell's runs as one data set, at a size that one budget cannot pay; None where one is missing."""
-    from plainchant.evaluation import Sample, directory_of, measure, real_sample
+    from plainchant.evaluation import directory_of, measure, real_sample, released_sample
 
     parts = [(cell["together"], part) for part in range(1, cell["of"] + 1)]
-    if not all(result_path(*part).exists() for part in parts):
+    paths = [options.work / "runs" / stem(*part) for part in parts]
+    if not all(result_path(*part).exists() and path.exists() for part, path in zip(parts, paths, strict=True)):
         print(f"{name}: waits for {cell['of']} runs of {cell['together']}")
         return None
-    directories = [directory_of(options.work / "runs" / stem(*part)) for part in parts]
+    directories = [directory_of(path) for path in paths]
     rows = [row for directory in directories for row in directory.released() if row["text"].strip()]
-    texts, embedder = [row["text"] for row in rows], loaded.embedder()
-    synthetic = Sample(texts, [row.get("label") for row in rows], embedder.encode(texts))
+    embedder = loaded.embedder()
+    synthetic = released_sample(rows, embedder)
 
     def against(file):
         real = real_sample(directories, Path(cell["folder"]) / file, embedder)

@@ -448,6 +448,12 @@ def real_sample(
     return Sample(texts, [records[number].label for number in chosen], vectors)
 
 
+def released_sample(rows: Sequence[Mapping[str, Any]], embedder: Embedder) -> Sample:
+    """Rows of a release (`RunDirectory.released`) with their embeddings."""
+    texts = [row["text"] for row in rows]
+    return Sample(texts, [row.get("label") for row in rows], embedder.encode(texts))
+
+
 def _columns(config: SynthesisConfig) -> tuple[Any, ...]:
     return config.text_column, config.label_column, config.unit_column, config.labels
 
@@ -484,8 +490,7 @@ def evaluate(
     if not isinstance(real, Sample):
         real = real_sample([directory], real, embedder, limit=limit, progress=progress)
     rows = [row for row in directory.released() if row["text"].strip()]
-    texts = [row["text"] for row in rows]
-    synthetic = Sample(texts, [row.get("label") for row in rows], embedder.encode(texts))
+    synthetic = released_sample(rows, embedder)
     cells, centres = directory.cells(), centres_of(directory, config)
     nearest = own = None
     if centres is not None and any(cell.centre != WHOLE_LABEL for cell in cells):
