@@ -14,14 +14,14 @@ from pathlib import Path
 
 import numpy as np
 
-from plainchant.audit import Steps, record_steps, replay
+from plainchant.auditing.replay import Steps, record_steps, replay
+from plainchant.cli.demo_data import DEMO_LABELS, DEMO_PROMPT, PLANTED_SECRETS, demo_records
 from plainchant.config import SynthesisConfig
-from plainchant.decoding import BatchWork
-from plainchant.demo import DEMO_LABELS, DEMO_PROMPT, PLANTED_SECRETS, demo_records
-from plainchant.mechanisms import IndividualMeanMechanism, MeanMechanism
-from plainchant.models.transformers import load_model
+from plainchant.generation.decoding import BatchWork
+from plainchant.generation.prompting import Prompts
+from plainchant.models.transformers.model import load_model
 from plainchant.planning import plan
-from plainchant.prompting import Prompts
+from plainchant.privacy.mechanisms import IndividualMeanMechanism, MeanMechanism
 from plainchant.randomness import SeededRandomness, SystemRandomness
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))

@@ -11,12 +11,12 @@ import json
 
 import numpy as np
 
-from plainchant.batching import draw_batches
-from plainchant.centres import Centres
-from plainchant.data import read_records
-from plainchant.embedding import load_embedder
+from plainchant.data.centres import Centres
+from plainchant.data.embedding import load_embedder
+from plainchant.data.tables import read_records
+from plainchant.generation.batching import draw_batches
+from plainchant.privacy.histograms import rebalance
 from plainchant.randomness import SystemRandomness
-from plainchant.rebalancing import rebalance
 
 
 def mean_cosine(embeddings, batch_of_unit):

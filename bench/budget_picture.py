@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from plainchant.cli.demo_data import DEMO_LABELS, DEMO_PROMPT, demo_records
 from plainchant.config import SynthesisConfig
-from plainchant.decoding import BatchWork, Decoder, StopRule
-from plainchant.demo import DEMO_LABELS, DEMO_PROMPT, demo_records
-from plainchant.mechanisms import IndividualMeanMechanism
-from plainchant.models.transformers import load_model
+from plainchant.generation.decoding import BatchWork, Decoder, StopRule
+from plainchant.generation.prompting import Prompts
+from plainchant.models.transformers.model import load_model
 from plainchant.planning import plan
-from plainchant.prompting import Prompts
+from plainchant.privacy.mechanisms import IndividualMeanMechanism
 from plainchant.randomness import SystemRandomness
 
 

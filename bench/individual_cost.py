@@ -17,16 +17,16 @@ from pathlib import Path
 
 import numpy as np
 
-from plainchant.accounting import bounded_range_rho, rho_of
-from plainchant.aggregation import CLIPS_BY_PUBLIC
-from plainchant.centres import Centres
-from plainchant.cli import load_config
-from plainchant.data import read_records
-from plainchant.decoding import BatchWork, Decoder, StopRule
-from plainchant.mechanisms import IndividualMeanMechanism
-from plainchant.models.transformers import load_model
+from plainchant.cli.options import load_config
+from plainchant.data.centres import Centres
+from plainchant.data.tables import read_records
+from plainchant.generation.decoding import BatchWork, Decoder, StopRule
+from plainchant.generation.prompting import Prompts, choose_examples
+from plainchant.models.transformers.model import load_model
 from plainchant.planning import plan
-from plainchant.prompting import Prompts, choose_examples
+from plainchant.privacy.accounting import bounded_range_rho, rho_of
+from plainchant.privacy.aggregation import CLIPS_BY_PUBLIC
+from plainchant.privacy.mechanisms import IndividualMeanMechanism
 from plainchant.randomness import SystemRandomness
 
 # A budget that no text of the bench can spend.

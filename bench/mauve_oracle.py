@@ -17,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-from plainchant.data import read_texts
-from plainchant.embedding import load_embedder
-from plainchant.evaluation import TEXTS_PER_BIN, mauve, mauve_of_bins
+from plainchant.data.embedding import load_embedder
+from plainchant.data.tables import read_texts
+from plainchant.evaluation.measures import TEXTS_PER_BIN, mauve, mauve_of_bins
 
 ORACLE = """
 import json, sys

@@ -10,10 +10,10 @@ import argparse
 import json
 from pathlib import Path
 
+from plainchant.cli.demo_data import DEMO_LABELS, DEMO_PROMPT, PLANTED_SECRETS, demo_records
 from plainchant.config import PerformanceOptions, SynthesisConfig
-from plainchant.demo import DEMO_LABELS, DEMO_PROMPT, PLANTED_SECRETS, demo_records
 from plainchant.planning import plan
-from plainchant.synthesis import synthesize
+from plainchant.run.synthesis import synthesize
 
 
 def main():

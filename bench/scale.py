@@ -21,11 +21,11 @@ from pathlib import Path
 import numpy as np
 
 from plainchant import plan, synthesize
-from plainchant.centres import fit_centres
 from plainchant.config import PerformanceOptions, SynthesisConfig
+from plainchant.data.centres import fit_centres
 from plainchant.models.table import TableModel
 from plainchant.randomness import SystemRandomness
-from plainchant.store import RunDirectory, read_table
+from plainchant.run.store import RunDirectory, read_table
 
 RESULTS = Path(__file__).parent / "results" / "scale.json"
 CENTRES, CORPUS, DIMENSION = 1_000, 10_000, 384

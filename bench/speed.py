@@ -35,18 +35,18 @@ from scale import MOST_GIB, MOST_SECONDS
 from smollm2 import smollm2
 from torch import nn
 
+from plainchant.cli.demo_data import demo_records
 from plainchant.config import PerformanceOptions, SynthesisConfig, parse_config
-from plainchant.data import read_records, read_texts
-from plainchant.decoding import BatchWork, Decoder, StopRule
-from plainchant.demo import demo_records
-from plainchant.embedding import load_embedder
-from plainchant.executor import fastest_rows
-from plainchant.mechanisms import IndividualMeanMechanism
-from plainchant.models.transformers import EMBEDDED_MODEL, _Segment, load_model
+from plainchant.data.embedding import load_embedder
+from plainchant.data.tables import read_records, read_texts
+from plainchant.generation.decoding import BatchWork, Decoder, StopRule
+from plainchant.generation.prompting import Prompts, choose_examples
+from plainchant.models.transformers.model import EMBEDDED_MODEL, _Segment, load_model
 from plainchant.planning import plan
-from plainchant.prompting import Prompts, choose_examples
+from plainchant.privacy.mechanisms import IndividualMeanMechanism
 from plainchant.randomness import SystemRandomness
-from plainchant.synthesis import synthesize
+from plainchant.run.synthesis import synthesize
+from plainchant.run.tuning import fastest_rows
 
 HERE = Path(__file__).parent
 RESULTS, DOCS, PEER = HERE / "results", HERE.parent / "docs", HERE.parent / ".venv-peer"

@@ -80,8 +80,8 @@ def result_path(name, number):
 
 def centres_of(cell, work, embedder):
     """The public centres of a data set, fitted once for all of its cells that want so many."""
-    from plainchant.centres import fit_centres
-    from plainchant.data import read_texts
+    from plainchant.data.centres import fit_centres
+    from plainchant.data.tables import read_texts
 
     count = cell["set"].get("centres", cell["centres"])
     path = work / f"centres-{Path(cell['public']).stem}-{count}.npz"
@@ -95,9 +95,9 @@ def centres_of(cell, work, embedder):
 def run_cell(name, number, cell, options, loaded):
     """One run to its end, and its figures; None where another process is at it."""
     import plainchant as pc
-    from plainchant.cli import load_config
+    from plainchant.cli.options import load_config
     from plainchant.config import Clusters, PromptConfig
-    from plainchant.evaluation import evaluate
+    from plainchant.evaluation.runs import evaluate
     from plainchant.planning import plan
 
     out = options.work / "runs" / stem(name, number)
@@ -160,7 +160,8 @@ def run_cell(name, number, cell, options, loaded):
 
 def evaluate_together(name, number, cell, options, loaded):
     """The texts of a cell's runs as one data set, at a size that one budget cannot pay; None where one is missing."""
-    from plainchant.evaluation import directory_of, measure, real_sample, released_sample
+    from plainchant.evaluation.measures import measure
+    from plainchant.evaluation.runs import directory_of, real_sample, released_sample
 
     parts = [(cell["together"], part) for part in range(1, cell["of"] + 1)]
     paths = [options.work / "runs" / stem(*part) for part in parts]
@@ -198,14 +199,14 @@ class Loaded:
         self._options, self._models, self._embedder = options, {}, None
 
     def model(self, name):
-        from plainchant.models.transformers import load_model
+        from plainchant.models.transformers.model import load_model
 
         if name not in self._models:
             self._models = {name: load_model(name, dtype=self._options.dtype, threads=self._options.threads)}
         return self._models[name]
 
     def embedder(self):
-        from plainchant.embedding import load_embedder
+        from plainchant.data.embedding import load_embedder
 
         if self._embedder is None:
             self._options.work.mkdir(parents=True, exist_ok=True)
@@ -332,7 +333,7 @@ def measured(name):
 
 def planned(**wish):
     """The batch size that a plan for AG News takes."""
-    from plainchant.cli import load_config
+    from plainchant.cli.options import load_config
     from plainchant.planning import plan
 
     return plan(load_config(HERE.parent / "examples" / "ag_news.toml", wish)).settings.batch_size

@@ -20,18 +20,18 @@ from pathlib import Path
 
 import numpy as np
 
-from plainchant.accounting import bounded_range_rho
-from plainchant.aggregation import Clipping, Support, log_softmax
-from plainchant.centres import Centres, fit_centres
-from plainchant.cli import load_config
-from plainchant.data import read_records, read_texts
-from plainchant.embedding import load_embedder
-from plainchant.mechanisms import IndividualMeanMechanism, MedianMechanism, TokenSettings
-from plainchant.models.transformers import load_model
+from plainchant.cli.options import load_config
+from plainchant.data.centres import Centres, fit_centres
+from plainchant.data.embedding import load_embedder
+from plainchant.data.tables import read_records, read_texts
+from plainchant.generation.prompting import Prompts
+from plainchant.models.transformers.model import load_model
 from plainchant.planning import plan
-from plainchant.prompting import Prompts
+from plainchant.privacy.accounting import bounded_range_rho
+from plainchant.privacy.aggregation import Clipping, Support, log_softmax
+from plainchant.privacy.histograms import rebalance
+from plainchant.privacy.mechanisms import IndividualMeanMechanism, MedianMechanism, TokenSettings
 from plainchant.randomness import SystemRandomness
-from plainchant.rebalancing import rebalance
 
 CONTEXTS, SUPPORT = 64, 1000
 # Contexts of a batch where centres are compared.

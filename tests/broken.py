@@ -4,8 +4,8 @@ import dataclasses
 
 import numpy as np
 
-from plainchant.audit import Steps
-from plainchant.mechanisms import IndividualMeanMechanism, MeanMechanism
+from plainchant.auditing.replay import Steps
+from plainchant.privacy.mechanisms import IndividualMeanMechanism, MeanMechanism
 
 
 class NoClipping(MeanMechanism):

@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from plainchant.aggregation import Clipping, Support, sampling_weights
-from plainchant.mechanisms import Law, TokenMechanism, TokenSettings
+from plainchant.arrays import Float32Array, Float64Array
+from plainchant.privacy.aggregation import Clipping, Support, sampling_weights
+from plainchant.privacy.mechanisms import Law, TokenMechanism, TokenSettings
 
-Array = npt.NDArray[np.float64]
+Array = Float64Array
 
 
 def settings(**changes: Any) -> TokenSettings:
@@ -49,13 +49,13 @@ def step_law(mechanism: TokenMechanism, private: Any, public: Any, allowance: An
     return mechanism.law(private[:, support], public, support, allowance)
 
 
-def removals(rows: npt.NDArray[np.float32]) -> Iterator[npt.NDArray[np.float32]]:
+def removals(rows: Float32Array) -> Iterator[Float32Array]:
     """All batches with one context less."""
     for i in range(len(rows)):
         yield np.delete(rows, i, axis=0)
 
 
-def additions(rows: npt.NDArray[np.float32], grid: npt.NDArray[np.float32]) -> Iterator[npt.NDArray[np.float32]]:
+def additions(rows: Float32Array, grid: Float32Array) -> Iterator[Float32Array]:
     """All batches with one context more, its logits on a grid."""
     for values in itertools.product(grid, repeat=rows.shape[1]):
         yield np.vstack([rows, np.array([values], dtype=np.float32)])

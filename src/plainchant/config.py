@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from plainchant.accounting import check_delta, check_epsilon
-from plainchant.aggregation import Aggregate, Clipping, Support
 from plainchant.errors import ConfigError, PrivacyError
+from plainchant.privacy.accounting import check_delta, check_epsilon
+from plainchant.privacy.aggregation import Aggregate, Clipping, Support
 
 # The largest number of contexts, centres or cells that anything here is made for.
 LARGEST = 1_000_000

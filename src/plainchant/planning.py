@@ -3,18 +3,15 @@
 import bisect
 import dataclasses
 import importlib.metadata
-import itertools
 import math
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from plainchant.accounting import bounded_range_rho, epsilon_of, rho_of, steps_affordable
 from plainchant.config import Accounting, Clusters, Method, SynthesisConfig
-from plainchant.decoding import BatchWork, Decoder, StopRule
 from plainchant.errors import PrivacyError
-from plainchant.mechanisms import (
+from plainchant.privacy.accounting import bounded_range_rho, epsilon_of, rho_of, steps_affordable
+from plainchant.privacy.mechanisms import (
     IndividualMeanMechanism,
     MeanMechanism,
     PublicMechanism,
@@ -23,9 +20,6 @@ from plainchant.mechanisms import (
     TokenSettings,
     private_mechanism,
 )
-from plainchant.models import LanguageModel
-from plainchant.prompting import Prompts
-from plainchant.randomness import SystemRandomness
 
 # Batch sizes beyond this are not searched: no machine holds so many contexts.
 LARGEST_BATCH = 100_000
@@ -202,58 +196,6 @@ def _guarantee(config: SynthesisConfig, rho: float) -> Guarantee:
             "as known before the run."
         )
     return Guarantee(kind, epsilon, delta, total, unit, "add_remove", config.method.value, _version(), statement)
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What a short trial on public text found, on this machine.
-
-    Attributes:
-        expected_range: root mean square range of a context's clipped row, nats: what `config.expected_range` should be.
-        tokens_per_text: mean tokens of the trial's texts.
-        seconds: about how long writing the wished texts takes; embedding the records and loading come on top.
-    """
-
-    expected_range: float
-    tokens_per_text: float
-    seconds: float
-
-
-def measure(plan: Plan, model: LanguageModel, texts: Sequence[str], *, rows: int) -> Measured:
-    """Writes a few texts from public ones in the place of records, in batches of the plan's size (spec 6.2).
-
-    Args:
-        plan: what is to be measured.
-        model: the language model.
-        texts: public texts, at least one; those of the kind of the private data say most.
-        rows: as for the run.
-    """
-    config = plan.config
-    prompts = Prompts(config, model)
-    stop = StopRule(prompts.stop, config.max_tokens, config.min_tokens)
-    # a budget that nothing in the trial can use up, and payments for ranges alone
-    settings = dataclasses.replace(plan.settings, slack=0.0)
-    mechanism = IndividualMeanMechanism(settings, 1e9, config.max_tokens)
-    decoder = Decoder(model, mechanism, stop, rows=rows, randomness=SystemRandomness())
-    turns = itertools.cycle(texts)
-
-    def work(number: int) -> BatchWork:
-        label = config.label_set[number % len(config.label_set)]
-        together = plan.settings.records_per_context
-        records = [
-            prompts.records(list(itertools.islice(turns, together)), label) for _ in range(plan.settings.batch_size)
-        ]
-        return BatchWork(number, tuple(prompts.prefix(label)), tuple(prompts.start(label)), records, (0,))
-
-    together = max(1, rows // plan.settings.batch_size)
-    began = time.perf_counter()
-    written = list(decoder.run([work(number) for number in range(together)]))
-    seconds = (time.perf_counter() - began) * config.texts / len(written)
-    tokens = sum(text.tokens for text in written)
-    # spec 5.2 turned round: a record of range r pays (g·r/(sτ))²/8 a token
-    paid = sum(sum(text.spent) for text in written) / (tokens * settings.batch_size)
-    expected_range = math.sqrt(8 * paid) * settings.batch_size * settings.temperature / settings.guidance
-    return Measured(expected_range, tokens / len(written), seconds)
 
 
 def not_private(config: SynthesisConfig, why: str) -> Guarantee:

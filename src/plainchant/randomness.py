@@ -5,11 +5,9 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
+from plainchant.arrays import IntArray
 from plainchant.errors import PrivacyError
-
-IntArray = npt.NDArray[np.int64]
 
 
 class RandomSource(Protocol):

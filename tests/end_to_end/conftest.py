@@ -16,7 +16,7 @@ from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
 
-from plainchant.cli import main
+from plainchant.cli.main import main
 
 MARKER = "zanzibarquartz"
 # what every small run shares; batches of 10 pay for a text of 12 tokens at this clip
@@ -83,7 +83,7 @@ def process(model):
     """Starts a command in a process of its own."""
 
     def go(*arguments):
-        words = [sys.executable, "-m", "plainchant.cli", *map(str, arguments)]
+        words = [sys.executable, "-m", "plainchant", *map(str, arguments)]
         env = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
         return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
 

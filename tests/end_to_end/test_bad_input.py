@@ -4,7 +4,7 @@ import pytest
 from click.testing import CliRunner
 
 from end_to_end.conftest import MARKER, OPTIONS, rows, write
-from plainchant.cli import main
+from plainchant.cli.main import main
 
 USAGE, PRIVACY = 2, 3
 
@@ -201,7 +201,7 @@ def test_what_an_unexpected_error_says_is_not_shown(model, table, tmp_path, monk
         except KeyError as error:
             raise ValueError(f"outer {MARKER}") from error
 
-    monkeypatch.setattr("plainchant.prompting.Prompts.record", fail)
+    monkeypatch.setattr("plainchant.generation.prompting.Prompts.record", fail)
     words = ["run", *OPTIONS, "--model", str(model), "--data", str(table), "--out", str(tmp_path / "run")]
     result = CliRunner().invoke(main, words)
     assert result.exit_code == 1 and "unexpected ValueError" in result.stderr

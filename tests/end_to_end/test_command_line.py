@@ -131,7 +131,7 @@ def test_init_where_nothing_can_be_written(command, tmp_path):
 
 
 def test_status_of_a_run_in_progress_says_how_to_go_on(command, model, table, tmp_path, monkeypatch):
-    from plainchant.store import RunDirectory
+    from plainchant.run.store import RunDirectory
 
     def interrupt(self, text):
         raise KeyboardInterrupt

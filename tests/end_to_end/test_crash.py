@@ -9,7 +9,7 @@ import time
 import pytest
 
 from end_to_end.conftest import OPTIONS
-from plainchant import store
+from plainchant.run import store
 
 TEXTS = 60
 LONG = [*OPTIONS, "--texts", str(TEXTS), "--epsilon", "60", "--max-tokens", "48", "--rows", "10"]

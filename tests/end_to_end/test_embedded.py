@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from plainchant import SynthesisConfig, plan, synthesize
-from plainchant.batching import draw_batches
-from plainchant.centres import fit_centres
+from plainchant.cli.demo_data import DEMO_EXAMPLES, DEMO_LABELS, PLANTED_SECRETS, demo_public_texts, demo_records
 from plainchant.config import PerformanceOptions
-from plainchant.data import read_records, read_texts
-from plainchant.demo import DEMO_EXAMPLES, DEMO_LABELS, PLANTED_SECRETS, demo_public_texts, demo_records
+from plainchant.data.centres import fit_centres
+from plainchant.data.tables import read_records, read_texts
+from plainchant.generation.batching import draw_batches
+from plainchant.privacy.histograms import rebalance
 from plainchant.randomness import SystemRandomness
-from plainchant.rebalancing import rebalance
 
 pytestmark = pytest.mark.slow
 SHARED = Path(__file__).parents[3] / "shared" / "data"
@@ -52,7 +52,7 @@ def test_clustering_makes_batches_agree(tmp_path):
     """Mean pairwise cosine inside batches of AG News: uniform, by label, around DBpedia's centres."""
     if not SHARED.exists():
         pytest.skip(f"no real text sets in {SHARED}")
-    from plainchant.embedding import load_embedder
+    from plainchant.data.embedding import load_embedder
 
     embedder = load_embedder()
     labels = ["World", "Sports", "Business", "Sci/Tech"]

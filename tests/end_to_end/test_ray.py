@@ -10,16 +10,16 @@ import pytest
 from strategies import settings
 
 from end_to_end.conftest import MARKER, rows
-from plainchant.aggregation import Clipping
 from plainchant.config import PerformanceOptions, SynthesisConfig
-from plainchant.decoding import BatchWork, Decoder, StopRule
 from plainchant.errors import ConfigError, PrivacyError, RunError
-from plainchant.executor import RayEmbedder, RayExecutor
-from plainchant.mechanisms import IndividualMeanMechanism, MeanMechanism
+from plainchant.generation.decoding import BatchWork, Decoder, StopRule
+from plainchant.generation.ray import RayEmbedder, RayExecutor
 from plainchant.models.table import TableModel
 from plainchant.planning import plan
+from plainchant.privacy.aggregation import Clipping
+from plainchant.privacy.mechanisms import IndividualMeanMechanism, MeanMechanism
 from plainchant.randomness import SeededRandomness, SystemRandomness
-from plainchant.synthesis import synthesize
+from plainchant.run.synthesis import synthesize
 
 ray = pytest.importorskip("ray")
 # Ray opens sockets and files that it leaves to the end of the process
@@ -135,7 +135,7 @@ def test_a_run_on_two_workers_finishes_like_one_in_this_process_though_one_is_ki
             super().__init__(*arguments, **options)
             made.append(self)
 
-    monkeypatch.setattr("plainchant.synthesis.RayExecutor", Noted)
+    monkeypatch.setattr("plainchant.run.synthesis.RayExecutor", Noted)
     options = PerformanceOptions(executor="ray", workers=2, threads=1)
     decided, count = plan(config), 0
     with synthesize(rows(200), decided, out=tmp_path / "run", performance=options) as run:

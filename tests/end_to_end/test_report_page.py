@@ -11,8 +11,9 @@ import pytest
 
 from plainchant import plan
 from plainchant.config import SynthesisConfig
-from plainchant.rebalancing import WHOLE_LABEL, Cell
-from plainchant.report import map_points, report_page
+from plainchant.privacy.histograms import WHOLE_LABEL, Cell
+from plainchant.reporting.page import report_page
+from plainchant.reporting.pictures import map_points
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH: install it to look at the page")

@@ -16,7 +16,7 @@ def made(model, tmp_path_factory):
     """A table with a held-out one beside it, and two finished runs: 24 texts of it and 20 without it."""
     from click.testing import CliRunner
 
-    from plainchant.cli import main
+    from plainchant.cli.main import main
 
     path = tmp_path_factory.mktemp("runs")
     write(path / "private.jsonl", rows(300))

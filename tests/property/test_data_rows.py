@@ -11,7 +11,8 @@ import pyarrow
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plainchant.data import Record, fingerprint, read_records, write_jsonl, write_parquet
+from plainchant.data.files import write_jsonl, write_parquet
+from plainchant.data.tables import Record, fingerprint, read_records
 
 any_text = st.text(st.characters(exclude_categories=()), max_size=20)
 scalars = (

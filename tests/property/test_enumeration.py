@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from strategies import probabilities, renyi, settings, step_law
 
-from plainchant.accounting import ex_post, ville_bound
-from plainchant.aggregation import Clipping
-from plainchant.mechanisms import IndividualMeanMechanism, MeanMechanism, MedianMechanism
 from plainchant.models.table import TableModel
+from plainchant.privacy.accounting import ex_post, ville_bound
+from plainchant.privacy.aggregation import Clipping
+from plainchant.privacy.mechanisms import IndividualMeanMechanism, MeanMechanism, MedianMechanism
 
 V, T = 3, 3
 OUTPUTS = list(itertools.product(range(V), repeat=T))

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from strategies import additions, law_of, probabilities, removals, renyi, settings
 
-from plainchant.aggregation import (
+from plainchant.privacy.aggregation import (
     Aggregate,
     Clipping,
     Support,
@@ -16,7 +16,7 @@ from plainchant.aggregation import (
     clip_logits,
     median_box,
 )
-from plainchant.mechanisms import MeanMechanism, MedianMechanism, private_mechanism
+from plainchant.privacy.mechanisms import MeanMechanism, MedianMechanism, private_mechanism
 
 VOCABULARY = 3
 GRID = np.array([-4.0, -1.0, 0.0, 2.5], dtype=np.float32)

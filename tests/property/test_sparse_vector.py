@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from scipy.stats import laplace
 from strategies import additions, probabilities, removals, renyi, settings, step_law
 
-from plainchant.aggregation import Support
 from plainchant.errors import ConfigError
-from plainchant.mechanisms import PublicMechanism, SparseMeanMechanism, distance
+from plainchant.privacy.aggregation import Support
+from plainchant.privacy.mechanisms import PublicMechanism, SparseMeanMechanism, distance
 
 V, T = 3, 3
 OUTPUTS = list(itertools.product(range(V), repeat=T))

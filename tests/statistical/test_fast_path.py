@@ -19,10 +19,12 @@ import pytest
 from scipy.stats import chisquare
 from strategies import settings
 
-from plainchant import decoding
-from plainchant.aggregation import Clipping, Support, sample
-from plainchant.decoding import BatchWork, Decoder, StopRule
-from plainchant.mechanisms import (
+from plainchant.generation import decoding
+from plainchant.generation.decoding import BatchWork, Decoder, StopRule
+from plainchant.models.table import TableModel
+from plainchant.models.transformers.model import _embedded_directory, load_model
+from plainchant.privacy.aggregation import Clipping, Support, sample
+from plainchant.privacy.mechanisms import (
     IndividualMeanMechanism,
     Law,
     MeanMechanism,
@@ -31,8 +33,6 @@ from plainchant.mechanisms import (
     TokenSettings,
     draw,
 )
-from plainchant.models.table import TableModel
-from plainchant.models.transformers import _embedded_directory, load_model
 from plainchant.randomness import SeededRandomness, SystemRandomness
 
 FALSE_ALARM = 1e-6

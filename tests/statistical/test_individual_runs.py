@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from plainchant import plan, synthesize
-from plainchant.accounting import epsilon_of
 from plainchant.config import SynthesisConfig
 from plainchant.errors import PrivacyError
-from plainchant.mechanisms import IndividualMeanMechanism
 from plainchant.models.table import TableModel
+from plainchant.privacy.accounting import epsilon_of
+from plainchant.privacy.mechanisms import IndividualMeanMechanism
 from plainchant.randomness import SeededRandomness
-from plainchant.store import RunDirectory
+from plainchant.run.store import RunDirectory
 
 WORDS = ("<eos>", "Text:", "\n", *(f" {letter}" for letter in "abcdefgh"))
 RUNS = 1000

@@ -8,10 +8,10 @@ import pytest
 from scipy.stats import beta, chisquare
 from strategies import law_of, settings
 
-from plainchant.accounting import delta_of
-from plainchant.aggregation import sample, sampling_weights
 from plainchant.errors import PrivacyError
-from plainchant.mechanisms import MeanMechanism
+from plainchant.privacy.accounting import delta_of
+from plainchant.privacy.aggregation import sample, sampling_weights
+from plainchant.privacy.mechanisms import MeanMechanism
 from plainchant.randomness import SeededRandomness, SystemRandomness
 
 FALSE_ALARM = 1e-6

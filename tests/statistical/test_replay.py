@@ -13,11 +13,11 @@ from broken import AlwaysFullWeight, ForgetsWhatIsSpent, NoClipping, shared_padd
 from scipy.stats import binom, binomtest
 from strategies import settings
 
-from plainchant.accounting import epsilon_of
-from plainchant.aggregation import Clipping, Support, sampling_weights
-from plainchant.audit import Steps, _lower, laws_of, replay
+from plainchant.auditing.replay import Steps, _lower, laws_of, replay
 from plainchant.errors import ConfigError
-from plainchant.mechanisms import IndividualMeanMechanism, MeanMechanism, MedianMechanism, PublicMechanism
+from plainchant.privacy.accounting import epsilon_of
+from plainchant.privacy.aggregation import Clipping, Support, sampling_weights
+from plainchant.privacy.mechanisms import IndividualMeanMechanism, MeanMechanism, MedianMechanism, PublicMechanism
 from plainchant.randomness import SeededRandomness, SystemRandomness
 
 ALPHA = 1e-6

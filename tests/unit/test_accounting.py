@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plainchant.accounting import (
+from plainchant.errors import ConfigError
+from plainchant.privacy.accounting import (
     LAMBDA_GRID,
     bounded_range_rho,
     check_delta,
@@ -19,7 +20,6 @@ from plainchant.accounting import (
     steps_affordable,
     ville_bound,
 )
-from plainchant.errors import ConfigError
 
 RHOS = st.floats(1e-4, 50)
 DELTAS = st.floats(1e-12, 0.1)

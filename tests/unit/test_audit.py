@@ -10,29 +10,26 @@ from scipy.stats import binomtest
 from sklearn.metrics import roc_auc_score, roc_curve
 from strategies import settings
 
-from plainchant import audit, decoding
-from plainchant.aggregation import Clipping, Support
-from plainchant.audit import (
+from plainchant.auditing import attacks as audit
+from plainchant.auditing.attacks import (
     LONG_RUN,
-    Canary,
-    CharacterModel,
     Figure,
     attacks,
-    claimed_epsilon,
     copied,
-    exposure,
-    laws_of,
     likelihood_scores,
     membership,
-    plant,
-    record_steps,
     similarity_scores,
 )
-from plainchant.data import Record
-from plainchant.decoding import BatchWork, Decoder, StopRule
+from plainchant.auditing.canaries import Canary, exposure, plant
+from plainchant.auditing.replay import claimed_epsilon, laws_of, record_steps
+from plainchant.auditing.statistics import CharacterModel
+from plainchant.data.tables import Record
 from plainchant.errors import ConfigError, DataError, PrivacyError
-from plainchant.mechanisms import IndividualMeanMechanism, MeanMechanism, MedianMechanism, SparseMeanMechanism
+from plainchant.generation import decoding
+from plainchant.generation.decoding import BatchWork, Decoder, StopRule
 from plainchant.models.table import TableModel
+from plainchant.privacy.aggregation import Clipping, Support
+from plainchant.privacy.mechanisms import IndividualMeanMechanism, MeanMechanism, MedianMechanism, SparseMeanMechanism
 from plainchant.randomness import SeededRandomness
 
 WORDS = [f"w{i}" for i in range(400)]

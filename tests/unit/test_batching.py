@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from plainchant.batching import NO_BATCH, allot_texts, draw_batches
+from plainchant.generation.batching import NO_BATCH, allot_texts, draw_batches
+from plainchant.privacy.histograms import NO_CELL, Cell, batches_of
 from plainchant.randomness import SeededRandomness, SystemRandomness
-from plainchant.rebalancing import NO_CELL, Cell, batches_of
 
 
 def cells_of(*sizes, s=10):

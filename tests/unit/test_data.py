@@ -20,15 +20,8 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from plainchant.data import (
-    Record,
-    atomic_write,
-    fingerprint,
-    read_records,
-    read_texts,
-    write_jsonl,
-    write_parquet,
-)
+from plainchant.data.files import atomic_write, write_jsonl, write_parquet
+from plainchant.data.tables import Record, fingerprint, read_records, read_texts
 from plainchant.errors import DataError, MissingDependencyError
 
 ROWS: list[dict[str, Any]] = [

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from strategies import settings
 
-from plainchant.aggregation import Support, median_box, support_indices
-from plainchant.decoding import BatchWork, Decoder, StopRule
-from plainchant.mechanisms import MeanMechanism, PublicMechanism, SparseMeanMechanism
+from plainchant.generation.decoding import BatchWork, Decoder, StopRule
 from plainchant.models.table import TableModel
+from plainchant.privacy.aggregation import Support, median_box, support_indices
+from plainchant.privacy.mechanisms import MeanMechanism, PublicMechanism, SparseMeanMechanism
 from plainchant.randomness import SeededRandomness
 
 WORDS = ("<eos>", "a", "b", "\n", "c\n", "<pad>", "S")

@@ -7,8 +7,8 @@ from collections import Counter
 
 import pytest
 
-from plainchant.data import read_records, read_texts
-from plainchant.demo import DEMO_EXAMPLES, DEMO_LABELS, PLANTED_SECRETS, demo_public_texts, demo_records
+from plainchant.cli.demo_data import DEMO_EXAMPLES, DEMO_LABELS, PLANTED_SECRETS, demo_public_texts, demo_records
+from plainchant.data.tables import read_records, read_texts
 from plainchant.errors import ConfigError
 
 RECORDS = demo_records()
@@ -16,7 +16,10 @@ PUBLIC_TEXTS = demo_public_texts()
 
 
 def test_the_demo_is_the_same_in_every_process() -> None:
-    code = "import sys; from plainchant.demo import *; sys.stdout.write(repr((demo_records(), demo_public_texts())))"
+    code = (
+        "import sys; from plainchant.cli.demo_data import *; "
+        "sys.stdout.write(repr((demo_records(), demo_public_texts())))"
+    )
     for hash_seed in ("1", "2"):
         environment = {"PYTHONHASHSEED": hash_seed, "PYTHONPATH": ":".join(sys.path)}
         out = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True, text=True)

@@ -6,8 +6,8 @@ import sys
 import numpy as np
 import pytest
 
-import plainchant.embedding
-from plainchant.embedding import Embedder, SentenceTransformerEmbedder, load_embedder
+import plainchant.data.embedding
+from plainchant.data.embedding import Embedder, SentenceTransformerEmbedder, load_embedder
 from plainchant.errors import MissingDependencyError, ModelError
 
 TEXTS = [
@@ -21,7 +21,7 @@ TEXTS = [
 
 def test_rows_without_direction_become_unit():
     vectors = np.array([[3.0, 4.0], [0.0, 0.0], [np.nan, 1.0], [np.inf, 1.0]], dtype=np.float32)
-    unit = plainchant.embedding._unit_rows(vectors)
+    unit = plainchant.data.embedding._unit_rows(vectors)
     assert unit.dtype == np.float32
     assert np.allclose(unit, [[0.6, 0.8], [1, 0], [1, 0], [1, 0]])
 

@@ -7,21 +7,9 @@ import pytest
 from scipy.integrate import quad
 
 from plainchant.errors import ConfigError, DataError
-from plainchant.evaluation import (
-    ACCURACY,
-    MACRO_F1,
-    MAUVE,
-    ON_SYNTHETIC,
-    ON_TFIDF,
-    Sample,
-    _resampled,
-    evaluate,
-    frechet,
-    mauve,
-    mauve_of_bins,
-    measure,
-    neighbourhoods,
-)
+from plainchant.evaluation.figures import ACCURACY, MACRO_F1, MAUVE, ON_SYNTHETIC, ON_TFIDF
+from plainchant.evaluation.measures import Sample, _resampled, frechet, mauve, mauve_of_bins, measure, neighbourhoods
+from plainchant.evaluation.runs import evaluate
 
 WORDS = {"red": ["rose", "brick", "ruby", "fire", "tomato"], "blue": ["sea", "sky", "sapphire", "navy", "ice"]}
 
@@ -119,8 +107,8 @@ def test_intervals_cover_as_often_as_they_say_and_narrower_ones_do_not():
 @pytest.fixture
 def quick(monkeypatch):
     """A few halves are enough where intervals are not the matter."""
-    monkeypatch.setattr("plainchant.evaluation.HALVES", 10)
-    monkeypatch.setattr("plainchant.evaluation.REAL_DRAWS", 2)
+    monkeypatch.setattr("plainchant.evaluation.measures.HALVES", 10)
+    monkeypatch.setattr("plainchant.evaluation.measures.REAL_DRAWS", 2)
 
 
 def test_good_text_scores_higher_than_mislabelled_and_strange_text(quick):

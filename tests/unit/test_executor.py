@@ -5,10 +5,10 @@ import pytest
 
 from plainchant import plan, synthesize
 from plainchant.config import PerformanceOptions, SynthesisConfig
-from plainchant.executor import PATIENCE, fastest_rows
+from plainchant.generation.prompting import Prompts
 from plainchant.models.table import TableModel
-from plainchant.prompting import Prompts
 from plainchant.randomness import SeededRandomness
+from plainchant.run.tuning import PATIENCE, fastest_rows
 
 WORDS = ("<eos>", "Text:", "\n", " a", " b", " c")
 CONFIG = SynthesisConfig(
@@ -27,7 +27,7 @@ class Timed(TableModel):
         super().__init__(WORDS, lambda _: np.array([-3.0, -9, -9, 0, 0, 0]), end_of_text={0})
         self.cost, self.now = cost, 0.0
         self.asked, self.opened = [], []
-        monkeypatch.setattr("plainchant.executor.time.perf_counter", lambda: self.now)
+        monkeypatch.setattr("plainchant.run.tuning.time.perf_counter", lambda: self.now)
 
     def open_rows(self, prefix, suffixes, *, room):
         self.opened.append([list(suffix) for suffix in suffixes])
@@ -152,7 +152,7 @@ def test_memory_bounds_what_is_measured(tmp_path, monkeypatch):
     capped = Timed(lambda rows: 0.02, monkeypatch)
     assert passes_of("short", tmp_path, capped, rows="auto", memory=22.5 * row)[0] == 8
     # without a cap, a quarter of all that the device has
-    monkeypatch.setattr("plainchant.models.transformers.device_memory", lambda device: 4 * 22.5 * row)
+    monkeypatch.setattr("plainchant.models.transformers.model.device_memory", lambda device: 4 * 22.5 * row)
     assert passes_of("long", tmp_path, Timed(lambda rows: 0.02, monkeypatch), rows="auto")[0] == 8
 
 

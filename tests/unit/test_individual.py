@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from strategies import settings, step_law
 
-from plainchant.aggregation import Clipping, clip_increases
 from plainchant.errors import PrivacyError
-from plainchant.mechanisms import PACE, IndividualMeanMechanism, MeanMechanism
+from plainchant.privacy.aggregation import Clipping, clip_increases
+from plainchant.privacy.mechanisms import PACE, IndividualMeanMechanism, MeanMechanism
 
 V, N, STEPS = 40, 16, 80
 STEP = settings(clipping=Clipping.DIFFERENCE, guidance=2.0, clip=10.0, batch_size=N, slack=1e-3)

@@ -14,13 +14,13 @@ import pyarrow.parquet
 import pytest
 
 from plainchant import plan, synthesize
-from plainchant.accounting import epsilon_of
-from plainchant.centres import Centres
 from plainchant.config import PerformanceOptions, SynthesisConfig
-from plainchant.decoding import BatchWork, Decoder, StopRule
+from plainchant.data.centres import Centres
 from plainchant.errors import ConfigError, DataError, PrivacyError
+from plainchant.generation.decoding import BatchWork, Decoder, StopRule
+from plainchant.generation.prompting import Prompts
 from plainchant.models.table import TableModel
-from plainchant.prompting import Prompts
+from plainchant.privacy.accounting import epsilon_of
 from plainchant.randomness import SeededRandomness, SystemRandomness
 
 WORDS = ("<eos>", "Text:", "\n", " a", " b", " c", "<sep>")
@@ -116,7 +116,7 @@ def script(monkeypatch):
 
     def use(*indices):
         places = iter(indices * 100)
-        monkeypatch.setattr("plainchant.mechanisms.sample", lambda scores, _: next(places) % len(scores))
+        monkeypatch.setattr("plainchant.privacy.mechanisms.sample", lambda scores, _: next(places) % len(scores))
 
     return use
 
@@ -313,7 +313,7 @@ def test_released_examples_are_a_function_of_the_release(run, tmp_path, monkeypa
         candidates=1,
     )  # fmt: skip
     # three words can only repeat each other
-    monkeypatch.setattr("plainchant.prompting.MOST_REPEATED", 1.0)
+    monkeypatch.setattr("plainchant.generation.prompting.MOST_REPEATED", 1.0)
     prefixes, real = [], Spy.prefill
     monkeypatch.setattr(Spy, "prefill", lambda self, prefix: prefixes.append(tuple(prefix)) or real(self, prefix))
     made = run(settings=config, randomness=Stub(range(1000)))
@@ -371,7 +371,7 @@ def test_a_crash_before_the_vote_loses_no_text_and_votes_later(run, config, tmp_
         raise RuntimeError
 
     with monkeypatch.context() as patch:
-        patch.setattr("plainchant.synthesis.noisy_votes", crash)
+        patch.setattr("plainchant.run.synthesis.noisy_votes", crash)
         with pytest.raises(RuntimeError):
             run(settings=config(candidates=3), randomness=Stub(range(1000)))
     with synthesize([{"text": text} for text in TEXTS], plan(config(candidates=3)), out=tmp_path / "out", resume=True,

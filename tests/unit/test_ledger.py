@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from plainchant.accounting import epsilon_of, rho_of
 from plainchant.config import SynthesisConfig
 from plainchant.errors import ConfigError, PrivacyError
 from plainchant.planning import plan
-from plainchant.store import Ledger
+from plainchant.privacy.accounting import epsilon_of, rho_of
+from plainchant.run.ledger import Ledger
 
 
 def guarantee(epsilon=2.0, **changes):

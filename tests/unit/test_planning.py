@@ -4,10 +4,10 @@ import re
 
 import pytest
 
-from plainchant.accounting import epsilon_of, rho_of
 from plainchant.config import SynthesisConfig
 from plainchant.errors import PrivacyError
 from plainchant.planning import not_private, plan
+from plainchant.privacy.accounting import epsilon_of, rho_of
 
 EX_ANTE = ["amin2024", "clustered-mean", "invisibleink"]
 

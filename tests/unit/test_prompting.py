@@ -4,8 +4,8 @@ import pytest
 
 from plainchant.config import SynthesisConfig
 from plainchant.errors import ConfigError
+from plainchant.generation.prompting import Prompts, choose_examples
 from plainchant.models.table import TableModel
-from plainchant.prompting import Prompts, choose_examples
 
 
 class Letters(TableModel):

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from plainchant.randomness import SeededRandomness
-from plainchant.rebalancing import (
+from plainchant.privacy.histograms import (
     NO_CELL,
     WHOLE_LABEL,
     batches_of,
@@ -13,6 +12,7 @@ from plainchant.rebalancing import (
     noisy_votes,
     rebalance,
 )
+from plainchant.randomness import SeededRandomness
 
 
 class Noise:

@@ -11,13 +11,15 @@ import numpy as np
 import pytest
 
 from plainchant import plan
-from plainchant.centres import Centres
 from plainchant.config import SynthesisConfig
+from plainchant.data.centres import Centres
 from plainchant.errors import ConfigError, RunError
 from plainchant.planning import not_private
-from plainchant.rebalancing import WHOLE_LABEL, Cell
-from plainchant.report import data_set_card, map_points, report_page, write_report
-from plainchant.store import RunDirectory
+from plainchant.privacy.histograms import WHOLE_LABEL, Cell
+from plainchant.reporting.page import report_page, write_report
+from plainchant.reporting.pictures import map_points
+from plainchant.run.card import data_set_card
+from plainchant.run.store import RunDirectory
 
 HOSTILE = "<script>alert(1)</script>"
 LABELS = (f"red | {HOSTILE}", "blue")

@@ -7,9 +7,9 @@ import pytest
 
 from plainchant import plan
 from plainchant.config import SynthesisConfig
-from plainchant.decoding import FinishedText
-from plainchant.rebalancing import Cell
-from plainchant.store import RunDirectory
+from plainchant.generation.decoding import FinishedText
+from plainchant.privacy.histograms import Cell
+from plainchant.run.store import RunDirectory
 
 CONFIG = SynthesisConfig(clusters="none", batch_size=24, max_tokens=8, texts=4)
 EVERY = 10  # database instructions between two ticks

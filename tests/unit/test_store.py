@@ -9,11 +9,11 @@ import pytest
 
 from plainchant import plan, synthesize
 from plainchant.config import SynthesisConfig
-from plainchant.decoding import FinishedText
 from plainchant.errors import ConfigError, DataError, RunError
+from plainchant.generation.decoding import FinishedText
 from plainchant.models.table import TableModel
-from plainchant.rebalancing import Cell
-from plainchant.store import Batch, RunDirectory
+from plainchant.privacy.histograms import Cell
+from plainchant.run.store import Batch, RunDirectory
 
 CONFIG = SynthesisConfig(
     method="clustered-mean",
@@ -102,7 +102,7 @@ def test_a_directory_that_holds_something_is_refused(directory, tmp_path):
 
 def test_a_second_process_is_refused(directory):
     code = (
-        "import pathlib, sys\nfrom plainchant.store import RunDirectory\n"
+        "import pathlib, sys\nfrom plainchant.run.store import RunDirectory\n"
         "with RunDirectory.open(pathlib.Path(sys.argv[1])).locked(): print('free')"
     )
     again = [sys.executable, "-c", code, str(directory.path)]

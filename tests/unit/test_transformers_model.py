@@ -34,12 +34,12 @@ from transformers import (
     Qwen3Config,
 )
 
-import plainchant.models.transformers as backend
-from plainchant.aggregation import Clipping, Support
+import plainchant.models.transformers.model as backend
 from plainchant.errors import ConfigError, MissingDependencyError, ModelError
-from plainchant.mechanisms import IndividualMeanMechanism, Law, TokenSettings
 from plainchant.models import LanguageModel
-from plainchant.models.transformers import TransformersModel, describe_device, load_model
+from plainchant.models.transformers.model import TransformersModel, describe_device, load_model
+from plainchant.privacy.aggregation import Clipping, Support
+from plainchant.privacy.mechanisms import IndividualMeanMechanism, Law, TokenSettings
 
 SPECIAL = ["<bos>", "<eos>", "<pad>", "<end_of_turn>", "<unused3>", "<|im_end|>"]
 WIDTH = 300  # wider than the tokenizer, as real heads are

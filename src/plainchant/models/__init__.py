@@ -7,11 +7,7 @@ a group of *rows* (the contexts of one batch) the caches of their prompts, so th
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-import numpy as np
-import numpy.typing as npt
-
-FloatArray = npt.NDArray[np.float32]
-IndexArray = npt.NDArray[np.int64]
+from plainchant.arrays import Float32Array, IntArray
 
 CACHE_STEP = 32
 """Caches are read, and made, up to a multiple of so many tokens: other rows' lengths must not show (spec 7)."""
@@ -78,8 +74,8 @@ class LanguageModel(Protocol):
         """
 
     def step(
-        self, groups: Sequence[tuple[Rows, int]], supports: Sequence[IndexArray] | None = None
-    ) -> list[FloatArray]:
+        self, groups: Sequence[tuple[Rows, int]], supports: Sequence[IntArray] | None = None
+    ) -> list[Float32Array]:
         """One forward pass: appends one token to every row of each group.
 
         Args:

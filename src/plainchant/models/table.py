@@ -7,8 +7,9 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 
+from plainchant.arrays import Float32Array, IntArray
 from plainchant.errors import ModelError
-from plainchant.models import FloatArray, IndexArray, Rows
+from plainchant.models import Rows
 
 Tokens = tuple[int, ...]
 
@@ -107,8 +108,8 @@ class TableModel:
         return TableRows(prompts, room)
 
     def step(
-        self, groups: Sequence[tuple[Rows, int]], supports: Sequence[IndexArray] | None = None
-    ) -> list[FloatArray]:
+        self, groups: Sequence[tuple[Rows, int]], supports: Sequence[IntArray] | None = None
+    ) -> list[Float32Array]:
         """Appends one token to every row of each group; for each group the logits, float32 [n, |S|] or [n, V].
 
         Raises:

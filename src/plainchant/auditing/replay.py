@@ -1,0 +1,225 @@
+"""Replay: a lower bound on the ε of one batch."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import beta
+
+from plainchant.arrays import Float32Array, Float64Array, IntArray
+from plainchant.errors import ConfigError, PrivacyError
+from plainchant.generation.decoding import BatchWork
+from plainchant.models import LanguageModel
+from plainchant.privacy.accounting import check_delta, epsilon_of
+from plainchant.privacy.aggregation import sampling_weights
+from plainchant.privacy.mechanisms import IndividualMeanMechanism, Law, SparseMeanMechanism, TokenMechanism
+from plainchant.randomness import RandomSource
+
+# Values of the log-likelihood ratio that a replay may choose its threshold from.
+THRESHOLDS = 501
+
+
+# Replay
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Logits of T steps of one batch, kept once and drawn from many times. Private.
+
+    Attributes:
+        public: logits without any record, float32 [T, V].
+        private: for each step the contexts' logits on `ids`, float32 [n, |ids|].
+        ids: for each step the sorted token ids that a support may hold, int64.
+        public_without: what the public logits are when the unit under test is missing, float32 [T, V]; None where they
+            are the same, as they must be (spec 4.1).
+    """
+
+    public: Float32Array = field(repr=False)
+    private: Sequence[Float32Array] = field(repr=False)
+    ids: Sequence[IntArray] = field(repr=False)
+    public_without: Float32Array | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What a replay has shown.
+
+    Attributes:
+        epsilon_low: ε is at least this, at the given δ, or the audit's error rate has struck.
+        epsilon_claimed: what the mechanism claims for these steps; None where it claims nothing in advance.
+        epsilon_limit: the largest lower bound that so many runs could have shown.
+        delta: of both.
+        runs: sequences drawn on each side.
+    """
+
+    epsilon_low: float
+    epsilon_claimed: float | None
+    epsilon_limit: float
+    delta: float
+    runs: int
+
+    @property
+    def refuted(self) -> bool:
+        """Whether the claim is contradicted."""
+        return self.epsilon_claimed is not None and self.epsilon_low > self.epsilon_claimed
+
+
+def record_steps(model: LanguageModel, mechanism: TokenMechanism, work: BatchWork, tokens: Sequence[int]) -> Steps:
+    """Keeps the logits of a batch along one fixed text, as the decoder computes them (spec 4.1).
+
+    Private logits are kept on the mechanism's supports only.
+
+    Args:
+        model: the language model.
+        mechanism: says the supports.
+        work: the batch; its positions do not matter.
+        tokens: the text, T − 1 tokens. The own text of the record under test is what gives it most influence.
+    """
+    vocabulary = np.arange(model.vocabulary_size)
+    allowed = np.setdiff1d(vocabulary, sorted(model.special - model.end_of_text)).astype(np.int64)
+    prefix, head, room = model.prefill(work.prefix), work.start[:-1], len(tokens) + 1
+    private_rows = model.open_rows(prefix, [[*record, *head] for record in work.records], room=room)
+    public_rows = model.open_rows(prefix, [head], room=room)
+    public, private, ids = [], [], []
+    for token in (work.start[-1], *tokens):
+        public.append(model.step([(public_rows, token)])[0][0])
+        ids.append(mechanism.support(public[-1], allowed))
+        private.append(model.step([(private_rows, token)], [ids[-1]])[0])
+    return Steps(np.array(public, dtype=np.float32), private, ids)
+
+
+def claimed_epsilon(mechanism: TokenMechanism, steps: int, delta: float) -> float | None:
+    """What a mechanism claims for so many steps of a batch; None for the median, whose ε is measured afterwards.
+
+    Raises:
+        PrivacyError: its budget is for fewer steps, or whether records have a say depends on more than logits.
+    """
+    if isinstance(mechanism, SparseMeanMechanism):
+        raise PrivacyError("public_threshold: a sparse vector's choices are not replayed; audit the mean without it")
+    if isinstance(mechanism, IndividualMeanMechanism):
+        if steps > mechanism.steps:
+            raise PrivacyError(f"steps = {steps}: the mechanism's budget is for {mechanism.steps} steps at most")
+        return epsilon_of(mechanism.budget, delta)
+    return None if mechanism.rho_per_token is None else epsilon_of(steps * mechanism.rho_per_token, delta)
+
+
+def laws_of(mechanism: TokenMechanism, steps: Steps, without: int | None = None) -> list[Law]:
+    """The law of each step's token, with all contexts or without one; charges add up as in the decoder."""
+    public = steps.public if without is None or steps.public_without is None else steps.public_without
+    rows = np.arange(len(steps.private[0]))
+    rows = rows[rows != without]
+    spent, laws = np.zeros(len(rows)), []
+    for step, (logits, ids) in enumerate(zip(steps.private, steps.ids, strict=True)):
+        support = mechanism.support(public[step], ids)
+        private = logits[rows][:, np.searchsorted(ids, support)]
+        allowance = mechanism.allowance(spent, len(steps.ids) - step)
+        laws.append(mechanism.law(private, public[step], support, allowance))
+        if (charges := laws[-1].charges) is not None:
+            spent = spent + charges
+    return laws
+
+
+def replay(
+    mechanism: TokenMechanism,
+    steps: Steps,
+    unit: int,
+    *,
+    runs: int,
+    randomness: Callable[[], RandomSource],
+    delta: float = 1e-6,
+    alpha: float = 1e-3,
+) -> Replay:
+    """A lower bound on the ε of T steps, from sequences drawn with and without one context.
+
+    A language model whose logits ignore what was sampled is a legal model, so what the mechanism claims for T steps
+    must hold for tokens drawn from these fixed logits. The attacker sees a sequence and knows both laws. Events: a
+    large log-likelihood ratio, and the sequence that is drawn most often (a source that repeats itself). The event of
+    each direction is chosen on the first half of the runs and tested on the second: ε ≥ log((p − δ)/q), p and q bounded
+    by Clopper–Pearson.
+
+    Not seen: what leaving a context out does to the others' logits (spec 7); where contexts hold several records (spec
+    3.3), what changing one does; a source that is predictable and does not repeat itself.
+
+    Args:
+        mechanism: what is audited.
+        steps: from `record_steps`.
+        unit: which context is left out.
+        runs: sequences drawn on each side, at least 2.
+        randomness: makes the source of each sequence: `SystemRandomness` as in production.
+        delta: of the claim and of the bound.
+        alpha: the probability that `epsilon_low` is too large, split over both directions and both their bounds.
+
+    Raises:
+        ConfigError: there is no such context, or runs, delta or alpha is out of its bounds.
+        PrivacyError: as for `claimed_epsilon`.
+    """
+    check_delta(delta)
+    if runs < 2:
+        raise ConfigError(f"runs = {runs}: must be at least 2, one to choose an event and one to test it")
+    if not 0 < alpha < 1:
+        raise ConfigError(f"alpha = {alpha}: must lie strictly between 0 and 1; 1e-3 is usual")
+    if not 0 <= unit < len(steps.private[0]):
+        raise ConfigError(f"unit = {unit}: the batch has no context of that number")
+    claimed = claimed_epsilon(mechanism, len(steps.ids), delta)
+    worlds = laws_of(mechanism, steps), laws_of(mechanism, steps, without=unit)
+    tokens = [_drawn(laws, runs, randomness) for laws in worlds]
+    ratios = [_log_p(worlds[0], drawn) - _log_p(worlds[1], drawn) for drawn in tokens]
+    each = alpha / 4
+    shown = max(
+        _shown((tokens[0], ratios[0]), (tokens[1], ratios[1]), delta, each),
+        _shown((tokens[1], -ratios[1]), (tokens[0], -ratios[0]), delta, each),
+    )
+    tested = runs - runs // 2
+    limit = float(_lower(np.array(tested), np.array(0), tested, delta, each))
+    return Replay(max(0.0, shown), claimed, max(0.0, limit), delta, runs)
+
+
+def _drawn(laws: Sequence[Law], runs: int, randomness: Callable[[], RandomSource]) -> IntArray:
+    """Sequences of tokens int64 [runs, T], token by token as `aggregation.sample` draws them."""
+    cumulative = [np.cumsum(sampling_weights(law.scores)) for law in laws]
+    totals = [int(sums[-1]) for sums in cumulative]
+    sources = (randomness() for _ in range(runs))
+    numbers = np.fromiter((source.below(total) for source in sources for total in totals), np.uint64)
+    columns = zip(laws, cumulative, numbers.reshape(runs, len(laws)).T, strict=True)
+    return np.stack([law.support[np.searchsorted(sums, column, side="right")] for law, sums, column in columns], axis=1)
+
+
+def _log_p(laws: Sequence[Law], tokens: IntArray) -> Float64Array:
+    """The log-probability of each sequence, −inf where a token lies outside its support, float64 [runs]."""
+    found = np.zeros(len(tokens))
+    for law, column in zip(laws, tokens.T, strict=True):
+        weights = sampling_weights(law.scores)
+        place = np.minimum(np.searchsorted(law.support, column), len(law.support) - 1)
+        found += np.where(law.support[place] == column, np.log(weights / weights.sum())[place], -np.inf)
+    return found
+
+
+_Draws: TypeAlias = tuple[IntArray, Float64Array]
+"""Sequences int64 [runs, T], and log-likelihood ratios of P to Q, nats, float64 [runs]."""
+
+
+def _shown(p: _Draws, q: _Draws, delta: float, alpha: float) -> float:
+    """A lower bound on log((P(E) − δ)/Q(E)) from draws of P and Q, where E looks best on the first halves."""
+    half = len(p[0]) // 2
+    ordered = np.sort(np.concatenate([p[1][:half], q[1][:half]]))
+    thresholds = ordered[np.linspace(0, len(ordered) - 1, THRESHOLDS).astype(np.int64)]
+    frequent, _ = Counter(map(bytes, p[0][:half])).most_common(1)[0]
+    repeated = np.frombuffer(frequent, np.int64)
+
+    def hits(draws: _Draws, part: slice) -> IntArray:
+        tokens, ratios = draws[0][part], np.sort(draws[1][part])
+        return np.append(len(ratios) - np.searchsorted(ratios, thresholds), (tokens == repeated).all(axis=1).sum())
+
+    first, second = slice(half), slice(half, None)
+    best = int(np.argmax(_lower(hits(p, first), hits(q, first), half, delta, alpha)))
+    return float(_lower(hits(p, second)[best], hits(q, second)[best], len(p[0]) - half, delta, alpha))
+
+
+def _lower(p_hits: npt.NDArray[Any], q_hits: npt.NDArray[Any], runs: int, delta: float, alpha: float) -> Float64Array:
+    """log((p_low − δ)/q_high) by Clopper–Pearson, each bound wrong with probability at most alpha."""
+    p_low = np.where(p_hits == 0, 0.0, beta.ppf(alpha, np.maximum(p_hits, 1), runs - p_hits + 1))
+    q_high = np.where(q_hits == runs, 1.0, beta.ppf(1 - alpha, q_hits + 1, np.maximum(runs - q_hits, 1)))
+    return np.asarray(np.log(np.maximum(p_low - delta, 1e-300) / q_high))

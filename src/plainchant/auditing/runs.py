@@ -1,0 +1,139 @@
+"""An audit of a run on disk."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from plainchant.auditing.attacks import LONG_RUN, attacks, copied
+from plainchant.auditing.canaries import CANARIES, Canary, exposure, plant_again
+from plainchant.auditing.replay import Replay, Steps, record_steps, replay
+from plainchant.data.embedding import Embedder
+from plainchant.data.tables import Record, fingerprint
+from plainchant.errors import DataError
+from plainchant.evaluation.figures import Figure, Figures
+from plainchant.evaluation.runs import directory_of
+from plainchant.generation.decoding import BatchWork
+from plainchant.generation.prompting import Prompts
+from plainchant.models import LanguageModel
+from plainchant.planning import Plan, plan
+from plainchant.randomness import SystemRandomness
+from plainchant.run.store import RunDirectory, read_table
+
+# Runs and steps of a replay on a run's own batch, and where the canaries of a run are noted.
+RUNS, STEPS = 100_000, 24
+# Records on each side of membership inference, at most.
+MEMBERS = 2_000
+EXPLANATIONS: Mapping[str, str] = {
+    "copied": f"texts with {LONG_RUN} words or more in a row from private text, more than chance explains",
+    "private_mean_run": "longest run of words in common with private text, mean over texts",
+    "private_longest_run": "the longest of them",
+    "private_sample_mean_run": "the same with as much private text as there is held-out text",
+    "held_out_mean_run": "the same with held-out text, which nobody can have copied",
+    "similarity_auc": "0.5: records of the data cannot be told from others by likeness to the release",
+    "similarity_tpr": "records found at one false alarm in a hundred; 0.01 by chance",
+    "likelihood_auc": "0.5: nor by how likely the release makes them",
+    "likelihood_tpr": "records found at one false alarm in a hundred; 0.01 by chance",
+    "extracted_numbers": "canaries whose number came out",
+    "extracted_names": "canaries whose name came out",
+    "exposure": "bits by which a canary is likelier than a random one",
+    "exposure_by_chance": "what exposure is where the canaries had no influence",
+    "epsilon_low": "ε of one batch's texts is at least this, as shown by drawing them again with and without a record",
+    "epsilon_claimed": "what the mechanism claims for these tokens",
+    "epsilon_limit": "the most that so many runs can show",
+}
+
+
+# A run on disk
+
+
+class Audit(Figures):
+    """The groups "copied", "membership", "canaries" and "replay", as far as there is what they need."""
+
+
+def audit(
+    run: Any,
+    real: Any,
+    *,
+    held_out: Any = None,
+    embedder: Embedder | None = None,
+    load_model: Callable[[], LanguageModel] | None = None,
+    progress: Callable[[float], None] | None = None,
+) -> Audit:
+    """Attacks a finished run with what its owner has. Reads private data; the figures are private.
+
+    Args:
+        run: a `Run`, a `RunDirectory` or a path.
+        real: the table that the run was made from (see `data.read_records`), without canaries.
+        held_out: a table of like texts that were not in it; needed for membership.
+        embedder: needed with `held_out`.
+        load_model: yields the run's language model, and is asked only where there is something to replay.
+        progress: hears the share of the work done.
+
+    Raises:
+        ConfigError, DataError: there is no such run, no release or no such table, or it is not the run's.
+    """
+    directory = directory_of(run)
+    decided = plan(directory.config)
+    config, tell = decided.config, progress or (lambda _: None)
+
+    records, noted = read_table(real, config), directory.read_private(CANARIES)
+    planted, canaries = records, list[Canary]()
+    if noted is not None:
+        planted, canaries = plant_again(records, config.label_set, noted)
+    known = directory.get("data")
+    if known is not None and decided.mechanism.needs_private and known != fingerprint(planted):
+        raise DataError("real: is not the table that the run was made from; membership and copies would mean nothing")
+    texts = [row["text"] for row in directory.released() if row["text"].strip()]
+    private = [record.text for record in records if record.text.strip()]
+    others = [] if held_out is None else [record.text for record in read_table(held_out, config) if record.text.strip()]
+    tell(0.1)
+    groups = {"copied": copied(texts, private, others)}
+    tell(0.3)
+    if others and embedder is not None:
+        size = min(len(private), len(others), MEMBERS)
+        generator = np.random.default_rng(0)
+        members, non_members = (
+            [own[row] for row in generator.permutation(len(own))[:size]] for own in (private, others)
+        )
+        groups["membership"] = attacks(texts, members, non_members, embedder)
+    tell(0.6)
+    if canaries:
+        groups["canaries"] = exposure(canaries, texts)
+    replayable = decided.guarantee.kind == "ex-ante" and decided.mechanism.needs_private
+    if load_model is not None and replayable and config.parts.public_threshold == 0 and config.records_per_context == 1:
+        found = replay_of(directory, decided, planted, load_model())
+        names = ("epsilon_low", "epsilon_claimed", "epsilon_limit")
+        groups["replay"] = {name: Figure(value) for name in names if (value := getattr(found, name)) is not None}
+    tell(1.0)
+    return Audit(groups)
+
+
+def replay_of(
+    directory: RunDirectory, decided: Plan, table: Sequence[Record], model: LanguageModel, *, runs: int = RUNS
+) -> Replay:
+    """A replay of the largest batch of a run, without the record that moves it most, along that record's own text."""
+    config, prompts = decided.config, Prompts(decided.config, model)
+    members = directory.members()
+    number = max(members, key=lambda batch: len(members[batch]))
+    cell = next(batch.cell for batch in directory.batches() if batch.batch == number)
+    label = config.label_set[directory.cells()[cell].label]
+    texts = [[table[record].text for record in records] for records, _ in members[number]]
+    records = [prompts.records(own, label) for own in texts]
+    work = BatchWork(number, tuple(prompts.prefix(label)), tuple(prompts.start(label)), records, (0,))
+    mechanism, length = decided.mechanism, min(STEPS, config.max_tokens)
+
+    def along(unit: int) -> Steps:
+        forced = [token for text in texts[unit] for token in model.encode(text, trusted=False)]
+        return record_steps(model, mechanism, work, forced[: length - 1])
+
+    def moved(steps: Steps, unit: int) -> float:
+        rows = (
+            logits[unit] - public[ids]
+            for logits, public, ids in zip(steps.private, steps.public, steps.ids, strict=True)
+        )
+        return float(sum(np.ptp(row) for row in rows))
+
+    first = along(0)
+    most = max(range(len(records)), key=lambda unit: moved(first, unit))
+    return replay(mechanism, along(most), most, runs=runs, randomness=SystemRandomness)

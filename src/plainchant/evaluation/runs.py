@@ -1,0 +1,214 @@
+"""Evaluation of runs on disk."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from plainchant.config import SynthesisConfig
+from plainchant.data.centres import Centres
+from plainchant.data.embedding import Embedder, load_embedder
+from plainchant.data.tables import Record, fingerprint
+from plainchant.errors import ConfigError, DataError
+from plainchant.evaluation.figures import Evaluation
+from plainchant.evaluation.measures import Sample, measure
+from plainchant.privacy.histograms import WHOLE_LABEL
+from plainchant.run.store import RunDirectory, read_table
+
+# Real texts that are looked at, at most.
+REAL_LIMIT = 5_000
+
+
+# runs on disk
+
+
+def centres_of(directory: RunDirectory, config: SynthesisConfig) -> Centres | None:
+    """The public centres of a run; None where it has none."""
+    if isinstance(config.centres, str):
+        return Centres.load(Path(config.centres))
+    return Centres.load(directory.centres) if directory.centres.exists() else None
+
+
+def real_sample(
+    directories: Sequence[RunDirectory],
+    source: Any,
+    embedder: Embedder,
+    *,
+    limit: int = REAL_LIMIT,
+    progress: Callable[[float], None] | None = None,
+) -> Sample:
+    """Real texts with labels and embeddings; those that a run has kept are used again.
+
+    Args:
+        directories: runs with the same columns and label set.
+        source: the real table (see `data.read_records`).
+        embedder: embeds what is not kept.
+        limit: so many texts at most, drawn at random.
+        progress: hears the share of texts embedded.
+
+    Raises:
+        DataError: the table cannot be read, or the runs' columns or label sets differ.
+    """
+    configs = [directory.config for directory in directories]
+    config = configs[0]
+    if any(_columns(own) != _columns(config) for own in configs):
+        raise DataError("the runs differ in their columns or labels: only runs on the same table can be compared")
+    records = read_table(source, config)
+    usable = [number for number, record in enumerate(records) if _usable(record, config)]
+    chosen = np.random.default_rng(0).permutation(np.array(usable, dtype=np.int64))[:limit]
+    data = fingerprint(records)
+    same = (
+        directory.embeddings()
+        for directory, own in zip(directories, configs, strict=True)
+        if own.embedder == embedder.name and directory.get("data") == data
+    )
+    kept = next((vectors for vectors in same if vectors is not None), None)
+    texts = [records[number].text for number in chosen]
+    vectors = embedder.encode(texts, progress=progress) if kept is None else kept[chosen]
+    return Sample(texts, [records[number].label for number in chosen], vectors)
+
+
+def released_sample(rows: Sequence[Mapping[str, Any]], embedder: Embedder) -> Sample:
+    """Rows of a release (`RunDirectory.released`) with their embeddings."""
+    texts = [row["text"] for row in rows]
+    return Sample(texts, [row.get("label") for row in rows], embedder.encode(texts))
+
+
+def _columns(config: SynthesisConfig) -> tuple[Any, ...]:
+    return config.text_column, config.label_column, config.unit_column, config.labels
+
+
+def _usable(record: Record, config: SynthesisConfig) -> bool:
+    return bool(record.text.strip()) and (not config.labels or record.label in config.labels)
+
+
+def evaluate(
+    run: Any,
+    real: Any,
+    *,
+    embedder: Embedder | None = None,
+    size: int | None = None,
+    limit: int = REAL_LIMIT,
+    progress: Callable[[float], None] | None = None,
+) -> Evaluation:
+    """Compares a run's release with real text. Reads private data; the figures are private.
+
+    Args:
+        run: a `Run`, a `RunDirectory` or a path.
+        real: the real table (see `data.read_records`), or a `Sample`.
+        embedder: a loaded one, in place of the run's.
+        size: texts on each side of a comparison, at most.
+        limit: so many real texts are looked at, at most.
+        progress: hears the share of real texts embedded.
+
+    Raises:
+        ConfigError, DataError: there is no such run, no release, no such table, or too few texts.
+    """
+    directory = directory_of(run)
+    config = directory.config
+    embedder = embedder or load_embedder(config.embedder)
+    if not isinstance(real, Sample):
+        real = real_sample([directory], real, embedder, limit=limit, progress=progress)
+    rows = [row for row in directory.released() if row["text"].strip()]
+    synthetic = released_sample(rows, embedder)
+    cells, centres = directory.cells(), centres_of(directory, config)
+    nearest = own = None
+    if centres is not None and any(cell.centre != WHOLE_LABEL for cell in cells):
+        own = np.array([cells[row["cell"]].centre for row in rows], dtype=np.int64)
+        among = np.unique([cell.centre for cell in cells if cell.centre != WHOLE_LABEL])
+        nearest = centres.nearest(synthetic.vectors, among)
+    return measure(synthetic, real, names=config.labels, nearest=nearest, own=own, size=size)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One run of a comparison.
+
+    Attributes:
+        name: the name of its directory.
+        method: its preset.
+        ex_ante: ε that was known before the run; None where there is none.
+        ex_post: ε measured after the run, for its data and output; private, and no promise; None where not measured.
+        delta: δ of both.
+        tokens: released tokens.
+        evaluation: its figures, at the same number of texts as the others.
+    """
+
+    name: str
+    method: str
+    ex_ante: float | None
+    ex_post: float | None
+    delta: float
+    tokens: int
+    evaluation: Evaluation
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for comparison.json."""
+        return dataclasses.asdict(self)
+
+
+def compare(
+    runs: Sequence[Any],
+    real: Any,
+    *,
+    embedder: Embedder | None = None,
+    limit: int = REAL_LIMIT,
+    progress: Callable[[float], None] | None = None,
+) -> list[Compared]:
+    """Several runs against the same real texts, each with as many texts as the smallest of them. Private.
+
+    Args:
+        runs: as for `evaluate`, at least one, on the same table.
+        real: the real table (see `data.read_records`).
+        embedder: a loaded one, in place of the runs'.
+        limit: so many real texts are looked at, at most.
+        progress: hears the share of the work done.
+
+    Raises:
+        ConfigError, DataError: as `evaluate`; or the runs were made with different columns, labels or embedders.
+    """
+    directories = [directory_of(run) for run in runs]
+    names = {directory.config.embedder for directory in directories}
+    if len(names) > 1:
+        raise ConfigError(f"embedder: {', '.join(sorted(names))}; compare runs that were made with the same one")
+    embedder = embedder or load_embedder(names.pop())
+    size = min(sum(bool(row["text"].strip()) for row in directory.released()) for directory in directories)
+    steps, found = len(directories) + 1, []
+
+    def embedding(share: float) -> None:
+        if progress is not None:
+            progress(share / steps)
+
+    sample = real_sample(directories, real, embedder, limit=limit, progress=embedding)
+    for done, directory in enumerate(directories, start=2):
+        own = evaluate(directory, sample, embedder=embedder, size=size)
+        guarantee, costs = directory.plan["guarantee"], directory.read_private("costs.json")
+        found.append(
+            Compared(
+                name=directory.path.name,
+                method=guarantee["method"],
+                ex_ante=guarantee["epsilon"] if guarantee["kind"] == "ex-ante" else None,
+                ex_post=costs["ex_post"]["epsilon"] if costs and guarantee["kind"] != "none" else None,
+                delta=directory.config.delta,
+                tokens=sum(text.tokens for text in directory.texts()),
+                evaluation=own,
+            )
+        )
+        if progress is not None:
+            progress(done / steps)
+    return found
+
+
+def directory_of(run: Any) -> RunDirectory:
+    """The directory of a run, however it is named."""
+    if isinstance(run, RunDirectory):
+        return run
+    own = getattr(run, "directory", None)
+    if isinstance(own, RunDirectory):
+        return own
+    if not isinstance(run, (str, Path)):
+        raise ConfigError(f"run: {type(run).__name__} is no run, RunDirectory or path")
+    return RunDirectory.open(Path(run))

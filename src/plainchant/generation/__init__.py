@@ -1,0 +1,1 @@
+"""From contexts to tokens: prompts, batches, the decoding loop, and where it runs."""

@@ -1,0 +1,233 @@
+"""The token loop: many batches side by side, one token of each at every step (spec 4). Knows token ids only."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from plainchant.arrays import Float64Array, IntArray
+from plainchant.models import LanguageModel, Rows
+from plainchant.privacy.mechanisms import Gate, PublicMechanism, TokenMechanism, draw
+from plainchant.randomness import RandomSource
+
+# Prefixes whose caches are kept: batches come cell by cell, so an old one is not asked for again.
+KEPT_PREFIXES = 8
+
+
+@dataclass(frozen=True)
+class StopRule:
+    """When a text ends: end-of-text, a stop string in the released text, the maximum length; nothing else (spec 4.6).
+
+    Attributes:
+        text: the stop string, or None.
+        max_tokens: the most tokens of a text, its end token included.
+        min_tokens: so many tokens are released before a text may end.
+    """
+
+    text: str | None
+    max_tokens: int
+    min_tokens: int
+
+
+@dataclass(frozen=True)
+class BatchWork:
+    """One batch and what it is to write.
+
+    Attributes:
+        batch: its number.
+        prefix: public tokens before a record.
+        start: public tokens after it; not empty.
+        records: each context's own tokens. Secret, as is their number.
+        positions: the places to fill, public.
+        later: the most tokens that the batch has still to write after these places, public.
+        spent: what each context has paid so far (spec 5.2), float64 [n]; None before its first text. Secret.
+    """
+
+    batch: int
+    prefix: tuple[int, ...]
+    start: tuple[int, ...]
+    records: Sequence[Sequence[int]] = field(repr=False)
+    positions: Sequence[int]
+    later: int = 0
+    spent: Float64Array | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class FinishedText:
+    """A released text with its cost.
+
+    Attributes:
+        batch, position: its place.
+        text: the text, without stop string.
+        tokens: how many tokens were released for it, its end included.
+        finish: "end", "stop" or "length".
+        loss: Σ ε_t over its tokens, nats. Private.
+        rho: Σ ρ_t over its tokens. Private where it is measured ex post.
+        spent: what each context of the batch has paid in all, this text included; empty where nobody has paid, as
+            where costs are not individual. Private.
+    """
+
+    batch: int
+    position: int
+    text: str
+    tokens: int
+    finish: str
+    loss: float
+    rho: float
+    spent: tuple[float, ...] = field(default=(), repr=False)
+
+
+class _Session:
+    """A batch at work: its rows in the model and the text that it is writing."""
+
+    def __init__(self, work: BatchWork, private: Rows | None, public: Rows | None, gate: Gate | None):
+        self.work = work
+        self.private = private
+        self.public = public
+        self.positions = list(work.positions)
+        self.spent = np.zeros(len(work.records)) if work.spent is None else np.array(work.spent, dtype=np.float64)
+        self.begin(gate)
+
+    def begin(self, gate: Gate | None) -> None:
+        self.gate = gate
+        self.tokens: list[int] = []
+        self.loss = 0.0
+        self.rho = 0.0
+        for rows in (self.private, self.public):
+            if rows is not None:
+                rows.rewind()
+
+    def give_back(self) -> None:
+        """Lets go of the caches; the batch is done."""
+        self.private = self.public = None
+
+    @property
+    def last(self) -> int:
+        """The token that every row reads next: the prompt's last one at first."""
+        return self.tokens[-1] if self.tokens else self.work.start[-1]
+
+
+class Decoder:
+    """Writes texts for batches with one mechanism on one model.
+
+    Args:
+        model: the language model.
+        mechanism: draws and accounts each token.
+        stop: when a text ends.
+        rows: about how many private rows a forward pass holds. Counted by the public batch size, since the true number
+            of contexts is secret and must not decide which batches share a pass.
+        randomness: where tokens come from.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        mechanism: TokenMechanism,
+        stop: StopRule,
+        *,
+        rows: int,
+        randomness: RandomSource,
+    ):
+        self._model = model
+        self._mechanism = mechanism
+        self._public = PublicMechanism(mechanism.settings)
+        self._stop = stop
+        self._width = max(1, rows // mechanism.settings.batch_size)
+        self._randomness = randomness
+        self._prefixes: dict[tuple[int, ...], Any] = {}
+        self._allowed, self._allowed_early = self._releasable()
+        self.steps = 0
+
+    def _releasable(self) -> tuple[IntArray, IntArray]:
+        """The ids that a support may hold, and those among them that cannot end a text."""
+        ids = np.arange(self._model.vocabulary_size, dtype=np.int64)
+        end = np.isin(ids, list(self._model.end_of_text))
+        allowed = end | ~np.isin(ids, list(self._model.special))
+        ends = end.copy()
+        if self._stop.text is not None and self._stop.min_tokens:
+            ends |= [self._stop.text in self._model.decode([token]) for token in ids.tolist()]
+        return ids[allowed], ids[allowed & ~ends]
+
+    def run(self, works: Iterable[BatchWork]) -> Iterator[FinishedText]:
+        """Decodes batches side by side and yields texts as they end; a batch is opened when a place gets free."""
+        waiting = iter(works)
+        active: list[_Session] = []
+        while True:
+            while len(active) < self._width and (work := next(waiting, None)) is not None:
+                if work.positions:
+                    active.append(self._open(work))
+            if not active:
+                return
+            for session, text in self._step(active):
+                yield text
+                if session.positions:
+                    session.begin(self._mechanism.gate(self._randomness))
+                else:
+                    # before another batch opens
+                    session.give_back()
+            active = [session for session in active if session.positions]
+
+    def _open(self, work: BatchWork) -> _Session:
+        if work.prefix not in self._prefixes:
+            while len(self._prefixes) >= KEPT_PREFIXES:
+                del self._prefixes[next(iter(self._prefixes))]
+            self._prefixes[work.prefix] = self._model.prefill(work.prefix)
+        prefix = self._prefixes[work.prefix]
+        room, head = self._stop.max_tokens, work.start[:-1]
+        private = public = None
+        if self._mechanism.needs_private:
+            private = self._model.open_rows(prefix, [[*record, *head] for record in work.records], room=room)
+        if self._mechanism.needs_public:
+            public = self._model.open_rows(prefix, [head], room=room)
+        return _Session(work, private, public, self._mechanism.gate(self._randomness))
+
+    def _step(self, active: Sequence[_Session]) -> list[tuple[_Session, FinishedText]]:
+        # spec 4.1: the public rows in a pass of their own, before the private ones
+        public_logits = self._model.step([(s.public, s.last) for s in active if s.public is not None])
+        publics = [logits[0] for logits in public_logits] or [None] * len(active)
+        early = [len(s.tokens) < self._stop.min_tokens for s in active]
+        supports = [
+            self._mechanism.support(public, self._allowed_early if soon else self._allowed)
+            for public, soon in zip(publics, early, strict=True)
+        ]
+        private = [(s.private, s.last) for s in active if s.private is not None]
+        private_logits = self._model.step(private, supports) if private else []
+        self.steps += len(active)
+        finished = []
+        for place, session in enumerate(active):
+            steps_left = len(session.positions) * self._stop.max_tokens - len(session.tokens) + session.work.later
+            support = supports[place]
+            rows = private_logits[place] if private_logits else np.empty((0, len(support)), dtype=np.float32)
+            allowance = self._mechanism.allowance(session.spent, steps_left)
+            public = publics[place]
+            have_say = session.gate is None or (public is not None and session.gate.opens(rows, public[support]))
+            mechanism = self._mechanism if have_say else self._public
+            result = draw(mechanism, mechanism.law(rows, public, support, allowance), self._randomness)
+            session.tokens.append(result.token)
+            if result.charges is not None:
+                session.spent += result.charges
+            session.loss += result.loss
+            session.rho += result.rho
+            if (text := self._ended(session)) is not None:
+                session.positions.pop(0)
+                finished.append((session, text))
+        return finished
+
+    def _ended(self, session: _Session) -> FinishedText | None:
+        tokens, stop = session.tokens, self._stop.text
+        text = self._model.decode(tokens)
+        if tokens[-1] in self._model.end_of_text:
+            finish = "end"
+        elif stop is not None and len(tokens) > self._stop.min_tokens and stop in text:
+            finish, text = "stop", text[: text.index(stop)]
+        elif len(tokens) >= self._stop.max_tokens:
+            finish = "length"
+        else:
+            return None
+        spent = tuple(session.spent.tolist()) if session.spent.any() else ()
+        place, text = session.positions[0], text.strip()
+        loss, rho = session.loss, session.rho
+        if session.gate is not None:
+            loss, rho = loss + session.gate.loss, rho + session.gate.rho
+        return FinishedText(session.work.batch, place, text, len(tokens), finish, loss, rho, spent)

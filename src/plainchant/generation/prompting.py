@@ -1,0 +1,166 @@
+"""Contexts: the public part of a prompt, a record's own part, and where the model begins to write.
+
+A prompt is `prefix + record + start`. Prefix and start are public and the same for all contexts of a label; the public
+row is `prefix + start`. The public part comes first, so that its cache is shared.
+"""
+
+import re
+from collections.abc import Sequence
+
+from plainchant.config import Example, PromptForm, SynthesisConfig
+from plainchant.errors import ConfigError
+from plainchant.models import LanguageModel
+
+_DEFAULTS = {
+    "header": ("Different texts of one kind:\n\n", "Different texts of one kind, each with its label:\n\n"),
+    "example": ("Text: {text}\n\n", "Label: {label}\nText: {text}\n\n"),
+    "chat": (
+        "Here is a text:\n\n{text}\n\nWrite one new text of the same kind and length. Answer with the text only.",
+        "Here is a text with the label {label}:\n\n{text}\n\n"
+        "Write one new text of the same kind and length with the label {label}. Answer with the text only.",
+    ),
+}
+# Released texts that an expanded one is written from.
+EXPANDED_FROM = 2
+# A released text of fewer words, or with more of its characters not letters or spaces, is no example (spec 8).
+FEWEST_WORDS, MOST_SIGNS = 4, 0.2
+# Words that come again, as a share of all, from which on a text counts as a loop.
+MOST_REPEATED = 0.5
+
+
+def choose_examples(texts: Sequence[str], count: int) -> list[str]:
+    """Which of a cell's released texts serve as examples: not degenerate, and as different as can be (spec 8).
+
+    A function of released text alone, and of its order: a resumed run chooses the same.
+    """
+    words = {text: frozenset(text.lower().split()) for text in texts if not _is_degenerate(text)}
+    # of each that is left, how near it is to the nearest chosen one
+    left = dict.fromkeys(words, 0.0)
+    chosen: list[str] = []
+    while left and len(chosen) < count:
+        # ties go to the earlier text
+        chosen.append(min(left, key=left.__getitem__))
+        del left[chosen[-1]]
+        left = {text: max(near, _overlap(words[text], words[chosen[-1]])) for text, near in left.items()}
+    return chosen
+
+
+def _is_degenerate(text: str) -> bool:
+    words = text.lower().split()
+    if len(words) < FEWEST_WORDS or len(set(words)) < (1 - MOST_REPEATED) * len(words):
+        return True
+    signs = sum(not (character.isalnum() or character.isspace()) for character in text)
+    return signs > MOST_SIGNS * len(text)
+
+
+def _overlap(one: frozenset[str], other: frozenset[str]) -> float:
+    """Jaccard similarity."""
+    return len(one & other) / len(one | other)
+
+
+class Prompts:
+    """Token ids of every part of a prompt, for one configuration and one model.
+
+    Attributes:
+        stop: a string in the released text that ends it (spec 4.6); None where only end-of-text does.
+        longest: the most tokens of a context, its text included: public.
+    """
+
+    def __init__(self, config: SynthesisConfig, model: LanguageModel):
+        prompt = config.prompt
+        self._model = model
+        self._config = config
+
+        def template(name: str) -> str:
+            own = getattr(prompt, name)
+            return str(own if own is not None else _DEFAULTS[name][bool(config.labels)])
+
+        self._header = template("header")
+        self._example = template("example")
+        self._chat = template("chat")
+        self._is_chat = prompt.form is PromptForm.CHAT
+        after = self._example.partition("{text}")[2]
+        # a text is one line where the template ends it with a line break
+        self.stop = None if self._is_chat or not after else ("\n" if after.startswith("\n") else after)
+        self.longest = self._check_lengths()
+
+    def prefix(self, label: str | None, released: Sequence[str] = ()) -> list[int]:
+        """The public part before the record: header and public examples, those of the label where there are any.
+
+        Args:
+            label: the label, or None.
+            released: texts that are already released, shown like examples of this label (spec 8).
+        """
+        head = self._chat_parts(label, released)[0] if self._is_chat else self._header + self._shown(label, released)
+        return [*self._model.start_tokens, *self._model.encode(head, trusted=True)]
+
+    def record(self, text: str, label: str | None) -> list[int]:
+        """A record's own part, cut after `max_record_tokens`: a function of this record alone. Secret."""
+        if self.stop is not None:
+            # a record must not look like several entries: what would end a text becomes a space
+            text = re.sub(rf"\s*{re.escape(self.stop)}\s*" if self.stop != "\n" else r"\s*[\r\n]\s*", " ", text)
+        text = text.strip()
+        if self._is_chat:
+            return self._model.encode(text, trusted=False)[: self._config.max_record_tokens]
+        before, space, after = self._frame(label)
+        body = self._model.encode(space + text, trusted=False)[: self._config.max_record_tokens]
+        return [*self._model.encode(before, trusted=True), *body, *self._model.encode(after, trusted=True)]
+
+    def records(self, texts: Sequence[str], label: str | None) -> list[int]:
+        """The own part of a context with several records (spec 3.3), cut at a public length. Secret.
+
+        More units than expected may fall into a context; what is cut then is a matter of this context alone.
+        """
+        tokens = [token for text in texts for token in self.record(text, label)]
+        return tokens[: self._room(label)]
+
+    def _room(self, label: str | None) -> int:
+        """The most tokens that the records of a context take, public: those of as many as are expected."""
+        return self._config.records_per_context * (self._config.max_record_tokens + len(self.record("", label)))
+
+    def start(self, label: str | None) -> list[int]:
+        """What every context, the public one too, ends with: the beginning of a new entry."""
+        text = self._chat_parts(label)[1] if self._is_chat else self._frame(label)[0]
+        return self._model.encode(text, trusted=True)
+
+    def _shown(self, label: str | None, released: Sequence[str] = ()) -> str:
+        examples: Sequence[Example] = self._config.prompt.examples
+        own = [example for example in examples if example.label == label] or examples
+        shown = [*own, *(Example(text=text, label=label) for text in released)]
+        return "".join(
+            self._example.replace("{label}", example.label or "").replace("{text}", example.text) for example in shown
+        )
+
+    def _frame(self, label: str | None) -> tuple[str, str, str]:
+        """What stands before and after a text; the space before it belongs to the text, as tokenisers see it."""
+        before, _, after = self._example.replace("{label}", label or "").partition("{text}")
+        stripped = before.rstrip(" ")
+        return stripped, before[len(stripped) :], after
+
+    def _chat_parts(self, label: str | None, released: Sequence[str] = ()) -> tuple[str, str]:
+        mark = "\x00record\x00"
+        message = self._shown(label, released) + self._chat.replace("{label}", label or "").replace("{text}", mark)
+        before, _, after = self._model.chat(message).partition(mark)
+        return before, after
+
+    def _check_lengths(self) -> int:
+        """The most tokens of a context; raises ConfigError where the model has no room for them."""
+        config, longest = self._config, 0
+        for label in config.label_set:
+            fixed = len(self.prefix(label)) + len(self.record("", label)) + len(self.start(label))
+            if not self.start(label):
+                raise ConfigError("prompt.example: something must stand before {text}, for the model to continue")
+            # a released text has at most max_tokens, and decoding and encoding it again may split a few differently
+            entry = 2 * config.max_tokens + len(self.record("", label)) + len(self.start(label))
+            shown = max(config.parts.released_examples, EXPANDED_FROM * bool(config.further))
+            # the empty record is in `fixed` already
+            own = self._room(label) - len(self.record("", label))
+            needed = fixed + own + config.max_tokens + shown * entry
+            longest = max(longest, needed)
+            if needed > self._model.context_length:
+                raise ConfigError(
+                    f"max_record_tokens = {config.max_record_tokens} and max_tokens = {config.max_tokens} with a "
+                    f"prompt of {fixed} tokens need {needed}, more than the model's {self._model.context_length}; "
+                    "lower one"
+                )
+        return longest

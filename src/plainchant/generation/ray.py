@@ -1,0 +1,209 @@
+"""Batches and embeddings over a Ray cluster (extra `ray`): a worker holds one model, the driver alone commits.
+
+* A text counts when the driver commits it, before it asks for more; Ray itself never runs anything twice.
+* What a lost worker had not handed over is written again by another, from the sums that its batch's committed texts
+  have left; no place is handed over twice.
+* Private tokens travel to the workers: the cluster's network, memory and spill directories are as private as the data.
+"""
+
+import dataclasses
+import functools
+import itertools
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from plainchant.arrays import Float32Array
+from plainchant.config import PerformanceOptions
+from plainchant.data.embedding import Embedder, load_embedder
+from plainchant.errors import MissingDependencyError, PlainchantError, RunError
+from plainchant.generation.decoding import BatchWork, Decoder, FinishedText
+
+# So many workers may be lost without a text in between before a run gives up.
+MOST_LOST = 5
+# Texts that a worker embeds at a time.
+CHUNK = 128
+
+
+class _Worker:
+    """Lives in a process of its own and holds one decoder or embedder."""
+
+    def __init__(self, make: Callable[[], Any]):
+        self._held = make()
+
+    def write(self, works: Sequence[BatchWork]) -> Iterator[FinishedText]:
+        """Yields the texts of some batches as they end."""
+        with _Discreet():
+            yield from self._held.run(works)
+
+    def encode(self, texts: Sequence[str], alone: bool) -> Float32Array:
+        """Embeds some texts."""
+        with _Discreet():
+            return np.asarray(self._held.encode(texts, alone=alone))
+
+
+class _Discreet:
+    """Lets no message of a foreign exception out of a worker: it may quote a record."""
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        if error is not None and not isinstance(error, PlainchantError | GeneratorExit):
+            raise RunError(f"a worker failed with {type(error).__name__}; its message is not shown") from None
+
+
+def _ray(performance: PerformanceOptions) -> Any:
+    """Ray, connected.
+
+    Raises:
+        MissingDependencyError: it is not installed.
+        RunError: the cluster cannot be reached.
+    """
+    # a tool for private data reports nothing about its use
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray
+    except ImportError:
+        raise MissingDependencyError("executor = ray needs: pip install 'plainchant[ray]'") from None
+    if not ray.is_initialized():
+        try:
+            ray.init(
+                address=performance.ray_address,
+                log_to_driver=False,
+                include_dashboard=False,
+                logging_level=logging.ERROR,
+            )
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise RunError(
+                f"ray_address = {performance.ray_address!r}: no cluster answers there ({type(error).__name__}); start "
+                "one with ray start --head, or leave it out for workers on this machine"
+            ) from None
+    return ray
+
+
+class _Pool:
+    """Workers of one kind."""
+
+    def __init__(self, performance: PerformanceOptions, make: Callable[[], Any]):
+        self.ray = _ray(performance)
+        options = {
+            "num_cpus": performance.threads or 1,
+            "num_gpus": int(performance.device.startswith("cuda")),
+            # a task that Ray ran again by itself would draw a place twice
+            "max_restarts": 0,
+            "max_task_retries": 0,
+        }
+        self._start = functools.partial(self.ray.remote(**options)(_Worker).remote, make)
+        self.workers = [self._start() for _ in range(performance.workers)]
+
+    def replace(self, lost: Any) -> Any:
+        """A new worker in the place of a lost one."""
+        self.workers.remove(lost)
+        self.workers.append(self._start())
+        return self.workers[-1]
+
+    def close(self) -> None:
+        """Ends all workers."""
+        for worker in self.workers:
+            self.ray.kill(worker)
+        self.workers = []
+
+
+class RayExecutor:
+    """Decodes batches on the workers of a cluster.
+
+    Args:
+        performance: workers, address, and what each worker computes on.
+        make: makes a worker's decoder; called there.
+        together: batches that a worker is given at a time.
+    """
+
+    def __init__(self, performance: PerformanceOptions, make: Callable[[], Decoder], *, together: int):
+        self._pool = _Pool(performance, make)
+        self._together = together
+
+    def run(self, works: Iterable[BatchWork]) -> Iterator[FinishedText]:
+        """Yields texts as they end, in whatever order workers finish them.
+
+        Raises:
+            RunError: workers are lost again and again, or one failed.
+        """
+        from ray.exceptions import RayActorError, RayTaskError
+
+        ray, waiting, lost = self._pool.ray, iter(works), 0
+        idle = list(self._pool.workers)
+        running: dict[Any, tuple[Any, dict[int, BatchWork]]] = {}
+        while True:
+            while idle and (own := list(itertools.islice(waiting, self._together))):
+                worker = idle.pop()
+                running[worker.write.remote(own)] = worker, {work.batch: work for work in own}
+            if not running:
+                return
+            stream = ray.wait(list(running), num_returns=1)[0][0]
+            worker, left = running[stream]
+            try:
+                text: FinishedText = ray.get(next(stream))
+            except StopIteration:
+                del running[stream]
+                idle.append(worker)
+            except RayActorError:
+                lost += 1
+                if lost >= MOST_LOST:
+                    raise RunError(
+                        f"{lost} workers were lost without a finished text; look at the cluster's memory, then go on "
+                        "with --resume"
+                    ) from None
+                del running[stream]
+                idle.append(self._pool.replace(worker))
+                waiting = itertools.chain([work for work in left.values() if work.positions], waiting)
+            except RayTaskError as error:
+                cause = error.cause
+                raise (cause if isinstance(cause, PlainchantError) else RunError("a worker failed")) from None
+            else:
+                lost = 0
+                left[text.batch] = _without(left[text.batch], text)
+                yield text
+
+    def close(self) -> None:
+        """Ends all workers."""
+        self._pool.close()
+
+
+def _without(work: BatchWork, text: FinishedText) -> BatchWork:
+    """What is left of a batch once a text is there, and what its contexts have paid by then."""
+    positions = [position for position in work.positions if position != text.position]
+    spent = np.array(text.spent) if text.spent else work.spent
+    return dataclasses.replace(work, positions=positions, spent=spent)
+
+
+class RayEmbedder:
+    """An `Embedder` on the workers of a cluster; they end with each call."""
+
+    def __init__(self, performance: PerformanceOptions, name: str, make: Callable[[], Embedder] | None = None):
+        self.name = name
+        self._performance = performance
+        self._make = make or functools.partial(load_embedder, name, device=performance.device)
+
+    def encode(
+        self, texts: Sequence[str], *, alone: bool = False, progress: Callable[[float], None] | None = None
+    ) -> Float32Array:
+        """Embed texts; see `Embedder.encode`."""
+        from ray.exceptions import RayActorError, RayTaskError
+        from ray.util import ActorPool
+
+        pool = _Pool(self._performance, self._make)
+        chunks = [list(texts[start : start + CHUNK]) for start in range(0, len(texts), CHUNK)] or [[]]
+        found = []
+        try:
+            for vectors in ActorPool(pool.workers).map(lambda worker, own: worker.encode.remote(own, alone), chunks):
+                found.append(vectors)
+                if progress is not None:
+                    progress(len(found) / len(chunks))
+        except (RayActorError, RayTaskError) as error:
+            raise RunError(f"embedding failed on a worker ({type(error).__name__}); go on with --resume") from None
+        finally:
+            pool.close()
+        return np.concatenate(found)

@@ -1,0 +1,1 @@
+"""The backend for models that transformers loads."""

@@ -1,0 +1,273 @@
+"""From the logits of a batch to one vector of scores: supports, clipping, aggregates (spec 4.2 to 4.5).
+
+Everything here is a pure function of arrays. Private logits are float32 [n, V], public logits float32 [V]; scores that
+are sampled from are float64 [|S|].
+"""
+
+import enum
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from plainchant.arrays import Float32Array, Float64Array, IntArray
+from plainchant.errors import ModelError
+from plainchant.randomness import RandomSource
+
+# A sampling weight is an integer of at least this size: rounding moves its logarithm by at most 2**-13 = 1.2e-4 nats.
+WEIGHT_FLOOR = 2**12
+# Columns of a batch whose median is taken at once: so many of 16 contexts fit a core's cache.
+_COLUMNS = 2**13
+
+
+class Support(enum.StrEnum):
+    """Which tokens may be sampled; always a function of the public logits alone (spec 4.2)."""
+
+    FULL = "full"
+    TOP_K = "top_k"
+    TOP_K_PLUS = "top_k_plus"
+
+
+class Clipping(enum.StrEnum):
+    """How one context's influence is bounded (spec 4.3)."""
+
+    LOGITS = "logits"
+    DIFFERENCE = "difference"
+    INCREASE = "increase"
+
+
+class Aggregate(enum.StrEnum):
+    """How the contexts of a batch become one (spec 4.4)."""
+
+    MEAN = "mean"
+    MEDIAN = "median"
+
+
+def support_indices(
+    support: Support, public: Float32Array | None, allowed: IntArray, *, k: int, margin: float
+) -> IntArray:
+    """The tokens that may be sampled at this step (spec 4.2).
+
+    Args:
+        support: the rule.
+        public: public logits, float32 [V]; not looked at where the support is full.
+        allowed: the ids that any support may hold, sorted, int64 [<= V].
+        k: how many tokens `top_k` and `top_k_plus` start from.
+        margin: 2C/s, by which `top_k_plus` reaches below the k-th largest logit ([InvInk]).
+
+    Returns:
+        Sorted token ids, int64 [|S|].
+
+    Raises:
+        ModelError: the public logits are not finite.
+    """
+    if support is Support.FULL:
+        return allowed
+    if public is None:
+        raise ModelError(f"support = {support}: needs the public logits")
+    scores = public[allowed]
+    if not np.isfinite(scores).all():
+        raise ModelError("the model's public logits are not finite; another dtype (float32) may help")
+    if k >= len(allowed):
+        return allowed
+    least = _largest(scores, k)
+    if support is Support.TOP_K_PLUS:
+        return np.asarray(allowed[scores >= least - margin])
+    # ties are broken by token id and never by chance
+    chosen = scores > least
+    chosen[np.flatnonzero(scores == least)[: k - np.count_nonzero(chosen)]] = True
+    return np.asarray(allowed[chosen])
+
+
+def _largest(scores: Float32Array, k: int) -> np.float32:
+    """The k-th largest score, 1 <= k <= len(scores)."""
+    depth = len(scores) // (8 * k)
+    if depth > 1:
+        # k columns hold a score of at least this, and so the k-th largest is no smaller
+        bound = np.partition(scores[: len(scores) // depth * depth].reshape(depth, -1).max(axis=0), -k)[-k]
+        scores = scores[scores >= bound]
+    return np.float32(np.partition(scores, -k)[-k])
+
+
+def clip_logits(logits: Float32Array, clip: float) -> Float32Array:
+    """z_i = max(−c, φ_i − max φ_i + c), in [−c, c] ([Amin24]; spec 4.3).
+
+    A row that is not finite contributes zero everywhere: a function of that row alone, inside the bounds.
+
+    Args:
+        logits: float32 [n, |S|].
+        clip: c > 0, nats.
+    """
+    if not len(logits):
+        return logits.astype(np.float32)
+    top = logits.max(axis=1, keepdims=True)
+    with np.errstate(invalid="ignore", over="ignore"):
+        clipped = logits + (np.float32(clip) - top)
+    # rounding in float32 must not leave the bounds that the cost is derived from
+    np.clip(clipped, np.float32(-clip), np.float32(clip), out=clipped)
+    # a NaN anywhere shows in the row's maximum; only −inf is harmless
+    clipped[~np.isfinite(top[:, 0])] = 0
+    return np.asarray(clipped, dtype=np.float32)
+
+
+def clip_differences(logits: Float32Array, public: Float32Array, clip: float) -> Float32Array:
+    """Δ_i = φ_i − φ_0, centred by its mid-range, clipped to [−C, C] ([InvInk]; spec 4.3).
+
+    Args:
+        logits: float32 [n, |S|].
+        public: float32 [|S|].
+        clip: C > 0, nats.
+    """
+
+    def mid_range(difference: Float32Array) -> Float32Array:
+        low, high = difference.min(axis=1, keepdims=True), difference.max(axis=1, keepdims=True)
+        return np.asarray((low + high) / 2)
+
+    return _clip_by_public(logits, public, mid_range, -clip, clip)
+
+
+def clip_increases(logits: Float32Array, public: Float32Array, clip: float) -> Float32Array:
+    """Δ_i = φ_i − φ_0 over its own mean under weights ∝ √p_0, clipped to [0, C]: tokens are raised, none lowered.
+
+    What a context lowers is mostly what the public model holds unlikely anyway; leaving that out halves its range and
+    hardly changes the law. The mean is the context's own, so the row is a function of its record alone.
+
+    Args:
+        logits: float32 [n, |S|].
+        public: float32 [|S|].
+        clip: C > 0, nats.
+    """
+    weights = np.exp((public - public.max()) / 2)
+    weights /= weights.sum()
+
+    def mean(difference: Float32Array) -> Float32Array:
+        # not a matrix product: its kernel could round a row by how many others there are
+        return np.asarray((difference * weights).sum(axis=1, keepdims=True))
+
+    return _clip_by_public(logits, public, mean, 0.0, clip)
+
+
+def _clip_by_public(
+    logits: Float32Array,
+    public: Float32Array,
+    centre: Callable[[Float32Array], Float32Array],
+    low: float,
+    high: float,
+) -> Float32Array:
+    """Δ_i less its own centre, float32 [n, 1], clipped; a row that is not finite contributes zero everywhere."""
+    if not len(logits):
+        return logits.astype(np.float32)
+    with np.errstate(invalid="ignore", over="ignore"):
+        difference = logits - public
+        sound = np.isfinite(difference).all(axis=1)
+        difference -= centre(difference)
+    np.clip(difference, np.float32(low), np.float32(high), out=difference)
+    difference[~sound] = 0
+    return np.asarray(difference, dtype=np.float32)
+
+
+CLIPS_BY_PUBLIC: Mapping[Clipping, Callable[[Float32Array, Float32Array, float], Float32Array]] = {
+    Clipping.DIFFERENCE: clip_differences,
+    Clipping.INCREASE: clip_increases,
+}
+"""How logits are clipped where the public ones count."""
+
+
+class Box(NamedTuple):
+    """A median and the box that holds the medians of all neighbours (spec 5.3); each float32 [|S|]."""
+
+    median: Float32Array
+    low: Float32Array
+    high: Float32Array
+
+
+def median_box(clipped: Float32Array, clip: float, empty: Float32Array) -> Box:
+    """The coordinate-wise median of a batch, and how far adding or removing one context can move it (spec 5.3).
+
+    Args:
+        clipped: float32 [n, |S|], every value in [−clip, clip].
+        clip: the clip norm, nats.
+        empty: what an empty batch yields, inside [−clip, clip], float32 [|S|].
+
+    Returns:
+        The box is exact for n ≥ 3: every neighbour lies in it, and in each coordinate some neighbour attains each end.
+        For n < 3 it is the clip range.
+    """
+    n = len(clipped)
+    if n < 3:
+        median = np.asarray(np.mean(clipped, axis=0, dtype=np.float32)) if n else empty
+        bound = np.full_like(median, clip)
+        return Box(median, -bound, bound)
+    if n % 2:
+        below, middle, above = _middle(clipped, 3)
+        return Box(middle, (below + middle) / 2, (middle + above) / 2)
+    below, above = _middle(clipped, 2)
+    return Box((below + above) / 2, below, above)
+
+
+def _middle(rows: Float32Array, count: int) -> Float32Array:
+    """The `count` middle values of every column, ascending, float32 [count, |S|]; n - count is even."""
+    first = (len(rows) - count) // 2
+    found = np.empty((count, rows.shape[1]), dtype=np.float32)
+    # whole rows are compared with one another, which is several times faster than to sort column by column
+    for start in range(0, rows.shape[1], _COLUMNS):
+        here = slice(start, start + _COLUMNS)
+        own = list(rows[:, here].copy())
+        spare = np.empty_like(own[0])
+        for low, high in _selection_network(len(rows), first, first + count):
+            np.minimum(own[low], own[high], out=spare)
+            np.maximum(own[low], own[high], out=own[high])
+            own[low], spare = spare, own[low]
+        found[:, here] = own[first : first + count]
+    return found
+
+
+@functools.cache
+def _selection_network(size: int, first: int, last: int) -> Sequence[tuple[int, int]]:
+    """Pairs to bring in order, so that places `first` to `last` - 1 of `size` are as in sorted order.
+
+    Batcher's merge exchange (Knuth, The Art of Computer Programming 3, 5.2.2 M) without what those places do not need.
+    """
+    top = 1 << max(0, (size - 1).bit_length() - 1)
+    pairs = []
+    part = top
+    while part:
+        stride, phase, distance = top, 0, part
+        while True:
+            pairs += [(low, low + distance) for low in range(size - distance) if low & part == phase]
+            if stride == part:
+                break
+            distance, stride, phase = stride - part, stride // 2, part
+        part //= 2
+    wanted, kept = set(range(first, last)), []
+    for pair in reversed(pairs):
+        if wanted.intersection(pair):
+            wanted.update(pair)
+            kept.append(pair)
+    return kept[::-1]
+
+
+def log_softmax(scores: Float64Array) -> Float64Array:
+    """The log softmax over the last axis, float64 in and out."""
+    shifted = scores - scores.max()
+    return np.asarray(shifted - np.log(np.exp(shifted).sum()))
+
+
+def sampling_weights(scores: Float64Array) -> npt.NDArray[np.uint64]:
+    """Integer weights in proportion to exp(scores): the exact law that `sample` draws from.
+
+    Integers, so that their cumulative sum is exact and rare tokens keep their probability to 1.2e-4 relative. Weights
+    under the floor are raised to it, which brings the laws of two neighbours only closer together.
+    """
+    bits = 62 - len(scores).bit_length()
+    weights = np.rint(np.exp(scores - scores.max()) * 2.0**bits).astype(np.uint64)
+    return np.asarray(np.maximum(weights, np.uint64(WEIGHT_FLOOR)))
+
+
+def sample(scores: Float64Array, randomness: RandomSource) -> int:
+    """Draws an index x with probability proportional to exp(scores[x]), by inverse CDF in exact integers (spec 4.5)."""
+    cumulative = np.cumsum(sampling_weights(scores))
+    draw = np.uint64(randomness.below(int(cumulative[-1])))
+    return int(np.searchsorted(cumulative, draw, side="right"))

@@ -1,0 +1,147 @@
+"""Noisy histograms: which cells to keep and how large they are (spec 2.3 to 2.5), which texts to keep (spec 8)."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from plainchant.arrays import BoolArray, IntArray
+from plainchant.randomness import RandomSource
+
+# Where a label has no cell above the floor, all of the label is one cell.
+WHOLE_LABEL = -1
+# Cell of a unit that takes no part: its label is not in the public label set.
+NO_CELL = -1
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A kept cell: everything here is released under ρ_select and ρ_size.
+
+    Attributes:
+        label: index into the public label set.
+        centre: index of its public centre, or WHOLE_LABEL.
+        noisy_size: noisy count of its units, may be negative.
+        batches: m_c.
+    """
+
+    label: int
+    centre: int
+    noisy_size: int
+    batches: int
+
+
+@dataclass(frozen=True)
+class Rebalanced:
+    """The outcome: public cells, and, secret, every unit's cell (index into `cells` or NO_CELL), int64 [n]."""
+
+    cells: tuple[Cell, ...]
+    cell_of_unit: IntArray
+
+
+def noise_sigma(rho: float) -> float:
+    """σ of discrete Gaussian noise on a histogram of ℓ2-sensitivity 1 that is rho-zCDP (spec 2.3; [CKS20])."""
+    return math.sqrt(1 / (2 * rho))
+
+
+def batches_of(noisy_size: int, batch_size: int) -> int:
+    """m_c = ⌊ñ_c / s⌋, at least 1 if ñ_c ≥ s/2, else 0 (spec 2.5)."""
+    return max(noisy_size // batch_size, int(2 * noisy_size >= batch_size))
+
+
+def rebalance(
+    label_of_unit: IntArray,
+    nearest: Callable[[BoolArray, IntArray | None], IntArray] | None,
+    *,
+    labels: int,
+    centres: int,
+    batch_size: int,
+    kept: int | None,
+    min_cell: int | None,
+    rho_select: float,
+    rho_size: float,
+    randomness: RandomSource,
+) -> Rebalanced:
+    """Selects cells and counts them, under (rho_select + rho_size)-zCDP for adding or removing one unit.
+
+    * Each unit's cell is a function of that unit alone, before and after reassignment.
+    * Noise is added to every cell of the public grid, to empty ones too.
+
+    Args:
+        label_of_unit: index into the label set, NO_CELL where the label is unknown, int64 [n].
+        nearest: (units, bool [n]; allowed centres, int64 [m], or None for all) → the nearest allowed centre of each
+            such unit, int64; None where batches are not clustered.
+        labels: size of the public label set.
+        centres: number of public centres.
+        batch_size: s.
+        kept: k', or None for every cell above the floor.
+        min_cell: the floor, or None for s + 2σ.
+        rho_select: zCDP of the first histogram.
+        rho_size: zCDP of the second.
+        randomness: source of the noise.
+    """
+    taking_part = label_of_unit != NO_CELL
+    cells: list[tuple[int, int]] = []
+    cell_of_unit = np.full(len(label_of_unit), NO_CELL, dtype=np.int64)
+    if nearest is None:
+        cells = [(label, WHOLE_LABEL) for label in range(labels)]
+        cell_of_unit[taking_part] = label_of_unit[taking_part]
+    else:
+        sigma = noise_sigma(rho_select)
+        grid = label_of_unit[taking_part] * centres + nearest(taking_part, None)
+        counts = np.bincount(grid, minlength=labels * centres)
+        noisy = randomness.add_discrete_gaussian(counts.tolist(), sigma)
+        floor = batch_size + 2 * sigma if min_cell is None else min_cell
+        largest = np.argsort(-noisy, kind="stable")[:kept]
+        chosen = np.sort(largest[noisy[largest] >= floor])
+        for label in range(labels):
+            own = chosen[chosen // centres == label] % centres
+            mask = label_of_unit == label
+            first = len(cells)
+            if len(own):
+                cells += [(label, int(centre)) for centre in own]
+                cell_of_unit[mask] = first + np.searchsorted(own, nearest(mask, own))
+            else:
+                cells.append((label, WHOLE_LABEL))
+                cell_of_unit[mask] = first
+    counts = np.bincount(cell_of_unit[taking_part], minlength=len(cells))
+    sizes = randomness.add_discrete_gaussian(counts.tolist(), noise_sigma(rho_size))
+    return Rebalanced(
+        tuple(
+            Cell(label, centre, int(size), batches_of(int(size), batch_size))
+            for (label, centre), size in zip(cells, sizes, strict=True)
+        ),
+        cell_of_unit,
+    )
+
+
+def noisy_votes(choice: IntArray, candidates: int, rho: float, randomness: RandomSource) -> IntArray:
+    """How many units chose each candidate, with noise: rho-zCDP, since a unit adds one to one count (spec 8).
+
+    Args:
+        choice: each unit's candidate, a function of that unit and of released text alone, int64 [n].
+        candidates: how many there are; those that nobody chose get noise too.
+        rho: zCDP.
+        randomness: source of the noise.
+    """
+    counts = np.bincount(choice, minlength=candidates)
+    return randomness.add_discrete_gaussian(counts.tolist(), noise_sigma(rho))
+
+
+def kept_by_votes(votes: IntArray, count: int, randomness: RandomSource) -> IntArray:
+    """Draws candidates without replacement in proportion to their noisy votes; where none has any left, evenly.
+
+    Returns:
+        `count` of the candidates in order, or all where there are fewer; int64.
+    """
+    weights = np.maximum(votes, 0)
+    kept: list[int] = []
+    while len(kept) < min(count, len(votes)):
+        if not weights.any():
+            weights = np.ones_like(weights)
+            weights[kept] = 0
+        cumulative = np.cumsum(weights)
+        kept.append(int(np.searchsorted(cumulative, randomness.below(int(cumulative[-1])), side="right")))
+        weights[kept[-1]] = 0
+    return np.array(sorted(kept), dtype=np.int64)

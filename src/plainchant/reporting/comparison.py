@@ -1,0 +1,112 @@
+"""Several runs side by side."""
+
+import io
+import json
+import math
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from plainchant.data.files import atomic_write
+from plainchant.errors import ConfigError
+from plainchant.evaluation.figures import ACCURACY, MACRO_F1, MAUVE, NOTE, ON_SYNTHETIC, ON_TFIDF
+from plainchant.evaluation.runs import Compared
+from plainchant.run.card import markdown_cell, short_figure
+
+# Several runs side by side.
+
+_COMPARED = {
+    "MAUVE": MAUVE,
+    "accuracy": f"{ACCURACY}, {ON_SYNTHETIC}",
+    "macro-F1": f"{MACRO_F1}, {ON_SYNTHETIC}",
+    "accuracy by words": f"{ACCURACY}, {ON_TFIDF}",
+    "label agreement": "label agreement",
+    "cell agreement": "cell agreement",
+}
+
+
+def comparison_table(found: Sequence[Compared]) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows of a comparison; what was promised and what was measured never share a column."""
+    shown = {title: name for title, name in _COMPARED.items() if any(run.evaluation.figure(name) for run in found)}
+    columns = ["run", "method", "ε promised", "ε measured after", "tokens", *shown]
+    rows = []
+    for run in found:
+        figures = [run.evaluation.figure(name) for name in shown.values()]
+        cells = ["–" if figure is None else str(figure) for figure in figures]
+        rows.append(
+            [run.name, run.method, short_figure(run.ex_ante), short_figure(run.ex_post), str(run.tokens), *cells]
+        )
+    return columns, rows
+
+
+def write_comparison(out: Path, found: Sequence[Compared]) -> list[Path]:
+    """Writes comparison.json, comparison.md, comparison.svg and comparison.png, for their owner alone.
+
+    Raises:
+        ConfigError: the directory cannot be written.
+    """
+    columns, rows = comparison_table(found)
+    lines = [columns, ["---"] * len(columns), *rows]
+    table = "\n".join("| " + " | ".join(markdown_cell(cell) for cell in line) + " |" for line in lines)
+    delta, compared = found[0].delta, found[0].evaluation.compared
+    caption = (
+        f"{compared} texts of each run; values with 95 % intervals; ε at δ = {delta:g}. An ε that was promised holds "
+        "for every data set; one that was measured after a run holds for its data and output, and is itself private."
+    )
+    document = {"note": NOTE, "runs": [run.as_dict() for run in found]}
+    contents = {
+        "comparison.json": json.dumps(document, indent=2, ensure_ascii=False).encode(),
+        "comparison.md": f"{table}\n\n{caption}\n\n{NOTE}\n".encode(),
+        **{f"comparison.{kind}": _comparison_plot(found, kind) for kind in ("svg", "png")},
+    }
+    try:
+        out.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for name, content in contents.items():
+            with atomic_write(out / name) as file:
+                file.write(content)
+    except OSError as error:
+        raise ConfigError(f"out = {out}: cannot be written ({error.strerror}); choose another directory") from None
+    return [out / name for name in contents]
+
+
+def _comparison_plot(found: Sequence[Compared], kind: str) -> bytes:
+    """Usefulness over ε: promised on the left, measured after the run on the right; without private data, a line."""
+    from matplotlib.figure import Figure
+
+    measures = [name for name in ("MAUVE", "accuracy") if any(run.evaluation.figure(_COMPARED[name]) for run in found)]
+    figure = Figure((8.5, 3.2 * len(measures)), layout="constrained")
+    grid = figure.subplots(len(measures), 2, squeeze=False, sharey="row", sharex="col")
+    colours = {run.name: f"C{number}" for number, run in enumerate(found)}
+    for row, name in zip(grid, measures, strict=True):
+        for axes, promised in zip(row, (True, False), strict=True):
+            taken: Counter[float] = Counter()
+            most = max((run.ex_ante if promised else run.ex_post) or 0.0 for run in found)
+            for run in found:
+                value, epsilon = run.evaluation.figure(_COMPARED[name]), run.ex_ante if promised else run.ex_post
+                if value is None:
+                    continue
+                low, high = (value.value if end is None else end for end in (value.low, value.high))
+                if run.ex_ante == 0:
+                    axes.axhline(value.value, color=colours[run.name], linestyle="--", label=f"{run.name} (ε = 0)")
+                    axes.axhspan(low, high, color=colours[run.name], alpha=0.08, linewidth=0)
+                elif epsilon is not None and math.isfinite(epsilon):
+                    reach = [[value.value - low], [high - value.value]]
+                    # runs of the same ε stand side by side
+                    place = epsilon + 0.04 * most * taken[round(epsilon, 3)]
+                    taken[round(epsilon, 3)] += 1
+                    axes.errorbar(place, value.value, reach, fmt="o", capsize=3, color=colours[run.name],
+                                  label=run.name)  # fmt: skip
+            axes.set_ylabel(name if promised else "")
+            axes.grid(alpha=0.25)
+            axes.spines[["top", "right"]].set_visible(False)
+    grid[0][0].set_title("ε promised before the run")
+    grid[0][1].set_title("ε measured after the run (private)")
+    for axes in grid[-1]:
+        axes.set_xlabel("ε")
+        axes.set_xlim(0, 1.2 * axes.dataLim.x1)
+    entries = dict(zip(*reversed(grid[0][1].get_legend_handles_labels()), strict=True))
+    entries |= dict(zip(*reversed(grid[0][0].get_legend_handles_labels()), strict=True))
+    figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=3, frameon=False)
+    file = io.BytesIO()
+    figure.savefig(file, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else None)
+    return file.getvalue()

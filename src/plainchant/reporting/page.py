@@ -1,0 +1,227 @@
+"""One self-contained page about a run, the guarantee first."""
+
+import base64
+import hashlib
+import importlib.metadata
+import importlib.resources
+import math
+import platform
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import markupsafe
+import numpy as np
+import tomli_w
+
+from plainchant.arrays import Float32Array
+from plainchant.config import Accounting, SynthesisConfig
+from plainchant.data.centres import Centres
+from plainchant.planning import Guarantee, Plan
+from plainchant.privacy.histograms import Cell, noise_sigma
+from plainchant.reporting.pictures import MOST_DRAWN, MapPoints, histogram, map_picture, map_points, places, sign
+from plainchant.run.card import (
+    KIND,
+    NOT_COVERED,
+    PROMISE,
+    accountant_of,
+    centre_name,
+    full_figure,
+    last_part,
+    made_up,
+    public_inputs,
+    settings_json,
+    shared_name,
+    short_figure,
+)
+from plainchant.run.store import RunDirectory
+
+# Samples of a label: at once, and in all.
+_SHOWN, _SAMPLED = 4, 24
+# Light or dark by choice; without it the page follows the system.
+_SCRIPT = """
+const button = document.querySelector("header button");
+let dark = matchMedia("(prefers-color-scheme: dark)").matches;
+const show = () => { button.textContent = dark ? "Light colours" : "Dark colours"; };
+button.addEventListener("click", () => {
+  dark = !dark;
+  document.documentElement.style.colorScheme = dark ? "dark" : "light";
+  show();
+});
+show();
+button.hidden = false;
+"""
+
+
+def report_page(
+    *,
+    plan: Plan,
+    guarantee: Guarantee,
+    cells: Sequence[Cell],
+    rows: Sequence[Mapping[str, Any]],
+    map_points: MapPoints | None,
+    private: Mapping[str, Any] | None = None,
+) -> str:
+    """One HTML page that needs nothing else: no network, no fonts, no scripts but its own few lines.
+
+    * Without `private` it is a function of the release and the public alone, and may be shared with it.
+    * Its content security policy lets it load nothing and run only its own script, whatever a text holds.
+
+    Args:
+        plan: the run's plan.
+        guarantee: the release's guarantee.
+        cells: the kept cells, released under the plan's ρ_rebalance.
+        rows: the released rows: text, and where there are any label, cell, source.
+        map_points: what the map shows, or None for no map.
+        private: figures that depend on the private data, "costs", "evaluation" and "audit"; they make the page
+            its private twin, which says so.
+    """
+    config = plan.config
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"figure": full_figure, "short": short_figure, "centre": centre_name, "interval": _interval}
+    template = (
+        importlib.resources.files("plainchant.reporting")
+        .joinpath("templates/report.html.jinja")
+        .read_text(encoding="utf-8")
+    )
+    signs = {label: sign(number) for number, label in enumerate(config.label_set)}
+    lengths = [len(row["text"]) for row in rows]
+    return environment.from_string(template).render(
+        config=config,
+        plan=plan,
+        guarantee=guarantee,
+        kind=KIND[guarantee.kind],
+        promise=markupsafe.Markup(PROMISE[guarantee.kind]).replace("e^ε", markupsafe.Markup("e<sup>ε</sup>")),
+        accountant=accountant_of(plan, guarantee),
+        public=public_inputs(config),
+        not_covered=NOT_COVERED,
+        made_up=made_up(config, len(rows)),
+        budget=_budget(plan, guarantee),
+        cells=cells,
+        sigma=noise_sigma(plan.rho_size) if plan.rho_size else None,
+        texts_of_cell=Counter(row.get("cell") for row in rows),
+        signs=signs,
+        points=map_points,
+        map_svg=None if map_points is None else map_picture(map_points, config),
+        places=[] if map_points is None else places(map_points),
+        samples=_samples(config, rows),
+        lengths=lengths,
+        quartiles=np.percentile(lengths, [0, 25, 50, 75, 100]).tolist() if lengths else [],
+        lengths_svg=histogram(lengths) if lengths else None,
+        configuration=_shared_configuration(config),
+        settings=settings_json(plan),
+        versions=_versions(),
+        private=private,
+        script=markupsafe.Markup(_SCRIPT),
+        script_hash=base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode(),
+    )
+
+
+def write_report(
+    directory: RunDirectory,
+    plan: Plan,
+    guarantee: Guarantee,
+    embed: Callable[[Sequence[str]], Float32Array] | None,
+    centres: Centres | None,
+) -> list[Path]:
+    """Writes release/report.html, and private/report.html where there are private figures.
+
+    Args:
+        directory: a finished run.
+        plan: its plan.
+        guarantee: its release's guarantee.
+        embed: the run's embedder; None for no map.
+        centres: the run's public centres; None for no map.
+
+    Returns:
+        The pages written.
+
+    Raises:
+        ConfigError: the run has no release yet.
+    """
+    rows, cells, points = directory.released(), directory.cells(), None
+    # fewer than three points lie on a line
+    if embed is not None and centres is not None and len(centres.vectors) > 2:
+        drawn = rows[:: math.ceil(len(rows) / MOST_DRAWN) or 1]
+        embeddings = embed([row["text"] for row in drawn])
+        points = map_points(centres.vectors, cells, embeddings, [row.get("label") for row in drawn])
+
+    def page(private: Mapping[str, Any] | None) -> Path:
+        html = report_page(plan=plan, guarantee=guarantee, cells=cells, rows=rows, map_points=points, private=private)
+        return directory.write_page(html, private=private is not None)
+
+    # what a run without private data, or without a limit, has cost needs no measurement
+    measured = plan.config.parts.accounting not in (Accounting.PUBLIC, Accounting.INFINITE)
+    names = [*["costs"] * measured, "evaluation", "audit"]
+    found = {name: directory.read_private(f"{name}.json") for name in names}
+    figures = {name: content for name, content in found.items() if content is not None}
+    return [page(None), *([page(figures)] if figures else [])]
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A part of the budget: what it is called, its ρ or None where that is private, its share, what it pays for."""
+
+    name: str
+    symbol: str
+    rho: float | None
+    share: float | None
+    pays_for: str
+
+
+def _budget(plan: Plan, guarantee: Guarantee) -> list[_Part]:
+    """Where the budget goes; empty where there is none."""
+    if guarantee.kind == "none" or guarantee.rho == 0:
+        return []
+    accounting, total = plan.config.parts.accounting, guarantee.rho
+    if accounting is Accounting.WORST_CASE:
+        tokens = f"at most {plan.tokens_per_batch} tokens of a batch"
+    elif accounting is Accounting.INDIVIDUAL:
+        tokens = "what a unit may move the tokens of its batch; who has paid all of it has no more say"
+    else:
+        tokens = "measured after the run, and not released"
+    parts = [
+        ("choice of cells", "select", plan.rho_select, "a noisy count for each label and public centre"),
+        ("sizes of cells", "size", plan.rho_size, "a noisy count for each kept cell"),
+        ("vote", "vote", plan.rho_vote, "for each text, a noisy count of the units to which it is nearest"),
+        ("tokens", "batch", None if total is None else total - plan.rho_counts, tokens),
+    ]
+    return [
+        _Part(name, symbol, rho, None if total is None or rho is None else rho / total, pays_for)
+        for name, symbol, rho, pays_for in parts
+        if rho is None or rho > 0
+    ]
+
+
+def _samples(config: SynthesisConfig, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The first texts of each label."""
+    samples = []
+    for label in config.label_set:
+        own = [row for row in rows if row.get("label") == label]
+        samples.append({"label": label, "texts": len(own), "first": own[:_SHOWN], "more": own[_SHOWN:_SAMPLED]})
+    return samples
+
+
+def _shared_configuration(config: SynthesisConfig) -> str:
+    """The configuration as TOML, without where its files lie."""
+    values = config.model_dump(mode="json", exclude_none=True)
+    values |= {name: shared_name(values[name]) for name in ("model", "embedder")}
+    files = [name for name in ("public", "centres") if isinstance(values.get(name), str)]
+    return tomli_w.dumps(values | {name: last_part(values[name]) for name in files})
+
+
+def _versions() -> dict[str, str]:
+    packages = ("plainchant", "torch", "transformers", "numpy")
+    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in packages}
+
+
+def _interval(figure: Mapping[str, Any]) -> dict[str, float] | None:
+    """Where a share and its interval lie between 0 and 1, in per cent; None for figures of another kind."""
+    value = figure["value"]
+    low, high = (value if figure.get(end) is None else figure[end] for end in ("low", "high"))
+    return {"low": 100 * low, "value": 100 * value, "width": 100 * (high - low)} if 0 <= low <= high <= 1 else None

@@ -1,0 +1,196 @@
+"""The data set card: what a stranger must know of a release, the guarantee first."""
+
+import json
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from plainchant.config import Accounting, Clusters, SynthesisConfig
+from plainchant.planning import Guarantee, Plan
+from plainchant.privacy.histograms import WHOLE_LABEL, Cell
+
+EX_POST_NOTE = (
+    "Measured after the run, for this data and this output: except with probability δ, seeing the release moved "
+    "nobody's odds about any one unit by more than a factor of e^ε. Nothing was promised beforehand, another run "
+    "may cost more, and the figure itself depends on the private data: keep it in private/."
+)
+PROMISE = {
+    "ex-ante": (
+        "Whoever sees this data learns hardly more about any one unit than if that unit had not been in the private "
+        "data at all: the odds of any conclusion change by a factor of at most e^ε, except with probability δ. The "
+        "figures were fixed before the run and hold whatever the data was."
+    ),
+    "ex-post": (
+        "Every token was drawn from a distribution that no single unit can move far, and how far it could was "
+        "measured. The measured figure depends on the private data and is not released; no figure was promised in "
+        "advance."
+    ),
+    "none": "There is no guarantee. This data may repeat private records word for word.",
+}
+KIND = {"ex-ante": "ex ante: fixed before the run", "ex-post": "ex post: measured after the run", "none": "none"}
+_CKS = "converted to (ε, δ) by Canonne, Kamath and Steinke (2020)"
+_ACCOUNTANT = {
+    Accounting.WORST_CASE: f"zCDP at its worst case, {_CKS}",
+    Accounting.INDIVIDUAL: f"zCDP, a Rényi filter for every unit, {_CKS}",
+    Accounting.EX_POST: "privacy loss measured token by token; noisy counts in zCDP",
+    Accounting.PUBLIC: "none needed",
+    Accounting.INFINITE: "none",
+}
+NOT_COVERED = (
+    "what the language model had learnt before, from its own training data",
+    "facts that many units share",
+    "anything else that was released from the same data: guarantees of several releases add up",
+)
+
+
+# The card.
+
+
+def data_set_card(plan: Plan, guarantee: Guarantee, cells: Sequence[Cell], texts: int) -> str:
+    """The card of a release, Markdown with the front matter that Hugging Face reads. Holds released facts only.
+
+    Args:
+        plan: the run's plan.
+        guarantee: the release's guarantee.
+        cells: the kept cells, released under the plan's ρ_rebalance.
+        texts: how many texts the release has.
+    """
+    from huggingface_hub import DatasetCardData
+
+    config = plan.config
+    labelled = bool(config.labels)
+    # neither language nor licence: nobody has told what they are
+    front_matter = DatasetCardData(
+        pretty_name="Synthetic texts by plainchant",
+        tags=["synthetic", "differential-privacy"],
+        task_categories=["text-generation", *["text-classification"] * labelled],
+        annotations_creators=["machine-generated" if labelled else "no-annotation"],
+        language_creators=["machine-generated"],
+        source_datasets=["original"],
+        size_categories=[_size_category(texts)],
+        configs=[{"config_name": "default", "data_files": "synthetic.parquet"}],
+    )
+    rows = "\n".join(
+        f"| {markdown_cell(config.label_set[cell.label])} | {centre_name(cell)} | {cell.noisy_size} | {cell.batches} |"
+        for cell in cells
+    )
+    counts = (
+        "\n## Cells\n\nNoisy counts of units"
+        + ("." if guarantee.kind == "none" else ", paid for by the guarantee.")
+        + "\n\n"
+        f"| label | public centre | noisy size | batches |\n|---|---|---|---|\n{rows}\n"
+        if plan.rho_rebalance
+        else ""
+    )
+    figures = " | ".join(
+        markdown_cell(value)
+        for value in (
+            guarantee.kind, full_figure(guarantee.epsilon), full_figure(guarantee.delta), full_figure(guarantee.rho),
+            guarantee.unit, "add or remove one unit", guarantee.method, guarantee.version,
+        )
+    )  # fmt: skip
+    return f"""---
+{front_matter.to_yaml()}
+---
+
+# Synthetic texts
+
+**{guarantee.statement}**
+
+| kind | ε | δ | ρ (zCDP) | unit | neighbouring relation | method | plainchant |
+|---|---|---|---|---|---|---|---|
+| {figures} |
+
+{PROMISE[guarantee.kind]}
+
+- **Kind:** {KIND[guarantee.kind]}. **Accountant:** {accountant_of(plan, guarantee)}.
+- **Public by assumption:** {"; ".join(markdown_cell(item) for item in public_inputs(config))}.
+- **Not covered:** {"; ".join(NOT_COVERED)}.
+- **Not true to fact:** {made_up(config, texts)}
+{counts}
+## Settings
+
+```json
+{settings_json(plan)}
+```
+"""
+
+
+def _size_category(texts: int) -> str:
+    for bound, name in ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M")):
+        if texts < bound:
+            return name
+    return "1M<n<10M"
+
+
+def markdown_cell(text: Any) -> str:
+    """Text that may stand in a table's cell: a label can hold anything."""
+    plain = "–" if text is None else " ".join(str(text).split())
+    return re.sub(r"[\\`*_\[\]<>|&]", lambda match: f"&#{ord(match[0])};", plain)
+
+
+# What card and page both say.
+
+
+def full_figure(value: float | None) -> str:
+    """A figure with all its digits."""
+    return "–" if value is None else "∞" if math.isinf(value) else f"{value:.6g}"
+
+
+def short_figure(value: float | None) -> str:
+    """A figure as people read it."""
+    return "–" if value is None else "∞" if math.isinf(value) else f"{value:.4g}"
+
+
+def centre_name(cell: Cell) -> str:
+    """Where a cell lies."""
+    return "whole label" if cell.centre == WHOLE_LABEL else str(cell.centre)
+
+
+def shared_name(path: str) -> str:
+    """The last part of a path: a release does not tell where things lie on its author's machine."""
+    return last_part(path) if path.startswith(("/", ".", "~")) or "\\" in path else path
+
+
+def last_part(path: str) -> str:
+    """The last part of a path."""
+    return re.split(r"[/\\]", path.rstrip("/\\"))[-1]
+
+
+def accountant_of(plan: Plan, guarantee: Guarantee) -> str:
+    """How the cost was counted, in a sentence."""
+    return "none" if guarantee.kind == "none" else _ACCOUNTANT[plan.config.parts.accounting]
+
+
+def public_inputs(config: SynthesisConfig) -> list[str]:
+    """What the guarantee takes as public."""
+    items = ["the configuration and its prompts", f"the language model ({shared_name(config.model)})"]
+    if config.labels:
+        items.insert(1, "the label set")
+    clustered = config.parts.clusters is Clusters.PUBLIC_CENTRES and config.parts.accounting is not Accounting.PUBLIC
+    if clustered or config.votes:
+        items.append(f"the embedding model ({shared_name(config.embedder)})")
+    if clustered:
+        if isinstance(config.centres, str):
+            source = "taken from a file that the author calls public"
+        else:
+            source = "of a corpus that the author calls public" if config.public else "of texts sampled from the model"
+        items.append(f"the centres of the clusters, {source}")
+    return items
+
+
+def made_up(config: SynthesisConfig, texts: int) -> str:
+    """That the texts are made up, and how many were written how."""
+    said = f"the texts are made up. {texts} texts of at most {config.max_tokens} tokens"
+    if config.votes:
+        said += ", kept by a noisy vote of the records"
+    if config.further:
+        count = "some" if config.votes else config.further
+        said += f", {count} of them written by the language model from the others (source = expanded)"
+    return said + "."
+
+
+def settings_json(plan: Plan) -> str:
+    """The plan as JSON."""
+    return json.dumps({name: value for name, value in plan.as_dict().items() if name != "guarantee"}, indent=2)

@@ -1,0 +1,339 @@
+"""The run directory: every path of a run, its database, its lock, what may be shared and what may not."""
+
+import contextlib
+import dataclasses
+import errno
+import json
+import secrets
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Self
+
+import filelock
+import numpy as np
+import tomli_w
+
+from plainchant.arrays import Float32Array, IntArray
+from plainchant.config import SynthesisConfig, parse_config
+from plainchant.data.files import atomic_write, write_json, write_jsonl, write_parquet, write_text
+from plainchant.data.tables import Record, read_records
+from plainchant.errors import ConfigError, RunError
+from plainchant.generation.batching import NO_BATCH
+from plainchant.generation.decoding import FinishedText
+from plainchant.planning import Guarantee, Plan
+from plainchant.privacy.histograms import Cell
+
+SCHEMA = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE cells (cell INTEGER PRIMARY KEY, label INTEGER, centre INTEGER, noisy_size INTEGER, batches INTEGER);
+CREATE TABLE batches (batch INTEGER PRIMARY KEY, cell INTEGER NOT NULL, texts INTEGER NOT NULL);
+CREATE TABLE units (
+    record INTEGER PRIMARY KEY, batch INTEGER NOT NULL, context INTEGER NOT NULL, spent REAL NOT NULL DEFAULT 0
+);
+-- a text is committed in the time that its own batch takes, however many others there are
+CREATE INDEX contexts ON units (batch, context);
+CREATE TABLE texts (
+    batch INTEGER NOT NULL, position INTEGER NOT NULL, text TEXT NOT NULL, tokens INTEGER NOT NULL,
+    finish TEXT NOT NULL, loss REAL NOT NULL, rho REAL NOT NULL, PRIMARY KEY (batch, position)
+);
+"""
+
+
+def read_table(source: Any, config: SynthesisConfig) -> list[Record]:
+    """The private table by the columns that a configuration names (see `data.read_records`)."""
+    return read_records(
+        source, text_column=config.text_column, label_column=config.label_column, unit_column=config.unit_column
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """A batch's place: its cell and how many texts it writes. Public."""
+
+    batch: int
+    cell: int
+    texts: int
+
+
+class RunDirectory:
+    """A run on disk.
+
+    * A text and its cost are committed in one transaction; a crash loses at most the texts in work.
+    * One place (batch, position) is filled once: the database refuses a second draw.
+    * One process at a time.
+    * Private texts are never written: the database knows records by number only.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.release = path / "release"
+        self.private = path / "private"
+        self.centres = path / "centres.npz"
+        self._embeddings = self.private / "embeddings.npy"
+        self._database = self.private / "run.sqlite"
+        self._lock = filelock.FileLock(self.private / "lock")
+
+    @classmethod
+    def create(cls, path: Path, plan: Plan, guarantee: Guarantee) -> Self:
+        """A new run in an empty or missing directory.
+
+        Raises:
+            ConfigError: the directory already holds something.
+        """
+        directory = cls(path)
+        in_use = f"out = {path}: is not empty; choose another directory"
+        if directory._database.exists():
+            raise ConfigError(f"out = {path}: holds a run; continue it with --resume, or choose another directory")
+        if path.is_dir() and any(path.iterdir()):
+            raise ConfigError(in_use)
+        # made whole beside its place, so that a crash leaves no half of a directory there
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            scratch = cls(Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent)))
+            try:
+                scratch._fill(plan, guarantee)
+                scratch.path.rename(path)
+            finally:
+                shutil.rmtree(scratch.path, ignore_errors=True)
+        except OSError as error:
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                raise ConfigError(in_use) from None
+            raise ConfigError(f"out = {path}: cannot be made ({error.strerror}); choose another directory") from None
+        return directory
+
+    def _fill(self, plan: Plan, guarantee: Guarantee) -> None:
+        self.path.chmod(0o755)
+        self.private.mkdir(mode=0o700)
+        write_text(self.path / "config.toml", tomli_w.dumps(plan.config.model_dump(mode="json", exclude_none=True)))
+        write_json(self.path / "plan.json", plan.as_dict() | {"guarantee": dataclasses.asdict(guarantee)})
+        with self._connect() as database:
+            database.executescript(SCHEMA)
+        self._database.chmod(0o600)
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """An existing run.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        directory = cls(path)
+        if not directory._database.exists():
+            raise ConfigError(f"{path}: is not a run directory; start one with plainchant run ... --out {path}")
+        return directory
+
+    @property
+    def config(self) -> SynthesisConfig:
+        """The configuration that the run was started with."""
+        try:
+            return parse_config((self.path / "config.toml").read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError):
+            raise RunError(f"{self.path / 'config.toml'}: cannot be read; without it the run cannot go on") from None
+
+    @property
+    def plan(self) -> dict[str, Any]:
+        """The plan that the run was started with, as plain values."""
+        try:
+            content: dict[str, Any] = json.loads((self.path / "plan.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            raise RunError(f"{self.path / 'plan.json'}: cannot be read; without it the run cannot go on") from None
+        return content
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Holds the directory for this process; the lock goes with the process, even when it is killed."""
+        try:
+            self._lock.acquire(timeout=0)
+        except filelock.Timeout:
+            raise RunError(f"{self.path}: another process is working in this directory; wait for it to end") from None
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    @contextlib.contextmanager
+    def _connect(self) -> Iterator[sqlite3.Connection]:
+        try:
+            with contextlib.closing(sqlite3.connect(self._database)) as database, database:
+                database.execute("PRAGMA synchronous = FULL")
+                yield database
+        except sqlite3.DatabaseError as error:
+            if isinstance(error, sqlite3.IntegrityError):
+                raise RunError(
+                    f"{self.path}: a place that is already filled was written again; nothing was stored"
+                ) from None
+            raise RunError(f"{self._database}: the run's database cannot be used ({type(error).__name__})") from None
+
+    # what is known of the run as a whole
+
+    def get(self, key: str) -> Any:
+        """A value noted before, or None."""
+        with self._connect() as database:
+            row = database.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return None if row is None else json.loads(row[0])
+
+    @property
+    def name(self) -> str:
+        """A name of this run that no other has; drawn once."""
+        if self.get("name") is None:
+            self.put(name=secrets.token_hex(8))
+        return str(self.get("name"))
+
+    def put(self, **values: Any) -> None:
+        """Notes values under their names, all at once and once for all."""
+        with self._connect() as database:
+            database.executemany(
+                "INSERT INTO meta VALUES (?, ?)", [(name, json.dumps(value)) for name, value in values.items()]
+            )
+
+    def save_embeddings(self, embeddings: Float32Array) -> None:
+        """Keeps the embeddings of the private records, so that a resumed run does not compute them again."""
+        with atomic_write(self._embeddings) as file:
+            np.save(file, embeddings)
+        self._embeddings.chmod(0o600)
+
+    def embeddings(self) -> Float32Array | None:
+        """The kept embeddings, float32 [n, d], or None."""
+        return np.load(self._embeddings) if self._embeddings.exists() else None
+
+    # cells, batches and units: written once, together
+
+    def save_batches(
+        self,
+        cells: tuple[Cell, ...],
+        allotted: list[list[int]],
+        record_of_unit: IntArray,
+        batch_of_unit: IntArray,
+        context_of_unit: IntArray | None = None,
+    ) -> None:
+        """Commits the noisy cells and the secret draws in one transaction: noise is never drawn twice."""
+        # where every unit has a context to itself, that goes by the name of its record
+        contexts = record_of_unit if context_of_unit is None else context_of_unit
+        texts = [(cell, count) for cell, counts in enumerate(allotted) for count in counts]
+        placed = batch_of_unit != NO_BATCH
+        with self._connect() as database:
+            database.executemany(
+                "INSERT INTO cells VALUES (?, ?, ?, ?, ?)",
+                [(number, cell.label, cell.centre, cell.noisy_size, cell.batches) for number, cell in enumerate(cells)],
+            )
+            database.executemany(
+                "INSERT INTO batches VALUES (?, ?, ?)", [(number, *entry) for number, entry in enumerate(texts)]
+            )
+            database.executemany(
+                "INSERT INTO units (record, batch, context) VALUES (?, ?, ?)",
+                zip(*(column[placed].tolist() for column in (record_of_unit, batch_of_unit, contexts)), strict=True),
+            )
+            database.execute("INSERT INTO meta VALUES ('batched', 'true')")
+
+    def cells(self) -> list[Cell]:
+        """The kept cells. Released under the plan's ρ_rebalance."""
+        with self._connect() as database:
+            return [Cell(*row[1:]) for row in database.execute("SELECT * FROM cells ORDER BY cell")]
+
+    def batches(self) -> list[Batch]:
+        """All batches in order. Public."""
+        with self._connect() as database:
+            return [Batch(*row) for row in database.execute("SELECT * FROM batches ORDER BY batch")]
+
+    def members(self) -> dict[int, list[tuple[list[int], float]]]:
+        """For each batch its contexts in order: their records, and what each has paid so far (spec 5.2). Secret."""
+        members: dict[int, dict[int, tuple[list[int], float]]] = {}
+        with self._connect() as database:
+            for record, batch, context, spent in database.execute(
+                "SELECT record, batch, context, spent FROM units ORDER BY context, record"
+            ):
+                members.setdefault(batch, {}).setdefault(context, ([], spent))[0].append(record)
+        return {batch: list(contexts.values()) for batch, contexts in members.items()}
+
+    # the vote: drawn once
+
+    def save_votes(self, votes: IntArray, kept: IntArray) -> None:
+        """Commits the noisy votes of all texts in the release's order, and which of them are kept."""
+        self.put(votes=votes.tolist(), kept=kept.tolist())
+
+    # texts
+
+    def commit(self, text: FinishedText) -> None:
+        """Stores a text and its cost in one transaction; a place that is filled already refuses it."""
+        *columns, spent = dataclasses.astuple(text)
+        with self._connect() as database:
+            database.execute("INSERT INTO texts VALUES (?, ?, ?, ?, ?, ?, ?)", columns)
+            if spent:
+                contexts = database.execute(
+                    "SELECT DISTINCT context FROM units WHERE batch = ? ORDER BY context", (text.batch,)
+                ).fetchall()
+                database.executemany(
+                    "UPDATE units SET spent = ? WHERE batch = ? AND context = ?",
+                    [(paid, text.batch, context) for paid, (context,) in zip(spent, contexts, strict=True)],
+                )
+
+    def texts(self) -> list[FinishedText]:
+        """The committed texts, by place."""
+        with self._connect() as database:
+            rows = database.execute("SELECT * FROM texts ORDER BY batch, position").fetchall()
+        return [FinishedText(*row) for row in rows]
+
+    def batch_costs(self) -> list[tuple[int, int, float, float]]:
+        """For each batch that has texts: its number, Σ tokens, Σ ε_t and Σ ρ_t. Private."""
+        with self._connect() as database:
+            return database.execute(
+                "SELECT batch, SUM(tokens), SUM(loss), SUM(rho) FROM texts GROUP BY batch ORDER BY batch"
+            ).fetchall()
+
+    def write_private(self, name: str, content: dict[str, Any]) -> Path:
+        """A JSON file in private/."""
+        path = self.private / name
+        write_json(path, content)
+        path.chmod(0o600)
+        return path
+
+    def read_private(self, name: str) -> dict[str, Any] | None:
+        """What `write_private` wrote under this name, or None.
+
+        Raises:
+            RunError: the file cannot be read.
+        """
+        path = self.private / name
+        try:
+            content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError):
+            raise RunError(f"{path}: cannot be read; write it again with the command that made it") from None
+        return content
+
+    def write_page(self, html: str, *, private: bool) -> Path:
+        """The report: in private/ where it shows private figures, else in release/."""
+        folder = self.private if private else self.release
+        folder.mkdir(exist_ok=True)
+        path = folder / "report.html"
+        write_text(path, html)
+        path.chmod(0o600 if private else 0o644)
+        return path
+
+    def write_release(self, rows: list[dict[str, Any]], guarantee: dict[str, Any], card: str) -> None:
+        """Everything that may be shared."""
+        self.release.mkdir(exist_ok=True)
+        write_jsonl(self.release / "synthetic.jsonl", rows)
+        write_parquet(self.release / "synthetic.parquet", rows)
+        write_json(self.release / "guarantee.json", guarantee)
+        write_text(self.release / "README.md", card)
+        for path in self.release.iterdir():
+            path.chmod(0o644)
+
+    def released(self) -> list[dict[str, Any]]:
+        """The rows of the release.
+
+        Raises:
+            ConfigError: the run is not finished.
+        """
+        try:
+            lines = (self.release / "synthetic.jsonl").read_text(encoding="utf-8").split("\n")
+        except OSError:
+            raise ConfigError(
+                f"{self.path}: has no release yet; finish it with plainchant run --data FILE --out {self.path} --resume"
+            ) from None
+        return [json.loads(line) for line in lines if line]

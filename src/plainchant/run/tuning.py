@@ -1,0 +1,156 @@
+"""Measured on public text and this machine: how wide a forward pass is, how long a run takes."""
+
+import dataclasses
+import itertools
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from plainchant.arrays import IntArray
+from plainchant.config import USUAL_ROWS, PerformanceOptions
+from plainchant.errors import ConfigError
+from plainchant.generation.decoding import KEPT_PREFIXES, BatchWork, Decoder, StopRule
+from plainchant.generation.executor import memory_on
+from plainchant.generation.prompting import Prompts
+from plainchant.models import CACHE_STEP, LanguageModel
+from plainchant.planning import Plan
+from plainchant.privacy.aggregation import Support
+from plainchant.privacy.mechanisms import IndividualMeanMechanism
+from plainchant.randomness import SystemRandomness
+from plainchant.run.progress import Progress
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a short trial on public text found, on this machine.
+
+    Attributes:
+        expected_range: root mean square range of a context's clipped row, nats: what `config.expected_range` should be.
+        tokens_per_text: mean tokens of the trial's texts.
+        seconds: about how long writing the wished texts takes; embedding the records and loading come on top.
+    """
+
+    expected_range: float
+    tokens_per_text: float
+    seconds: float
+
+
+def measure(plan: Plan, model: LanguageModel, texts: Sequence[str], *, rows: int) -> Measured:
+    """Writes a few texts from public ones in the place of records, in batches of the plan's size (spec 6.2).
+
+    Args:
+        plan: what is to be measured.
+        model: the language model.
+        texts: public texts, at least one; those of the kind of the private data say most.
+        rows: as for the run.
+    """
+    config = plan.config
+    prompts = Prompts(config, model)
+    stop = StopRule(prompts.stop, config.max_tokens, config.min_tokens)
+    # a budget that nothing in the trial can use up, and payments for ranges alone
+    settings = dataclasses.replace(plan.settings, slack=0.0)
+    mechanism = IndividualMeanMechanism(settings, 1e9, config.max_tokens)
+    decoder = Decoder(model, mechanism, stop, rows=rows, randomness=SystemRandomness())
+    turns = itertools.cycle(texts)
+
+    def work(number: int) -> BatchWork:
+        label = config.label_set[number % len(config.label_set)]
+        together = plan.settings.records_per_context
+        records = [
+            prompts.records(list(itertools.islice(turns, together)), label) for _ in range(plan.settings.batch_size)
+        ]
+        return BatchWork(number, tuple(prompts.prefix(label)), tuple(prompts.start(label)), records, (0,))
+
+    together = max(1, rows // plan.settings.batch_size)
+    began = time.perf_counter()
+    written = list(decoder.run([work(number) for number in range(together)]))
+    seconds = (time.perf_counter() - began) * config.texts / len(written)
+    tokens = sum(text.tokens for text in written)
+    # spec 5.2 turned round: a record of range r pays (g·r/(sτ))²/8 a token
+    paid = sum(sum(text.spent) for text in written) / (tokens * settings.batch_size)
+    expected_range = math.sqrt(8 * paid) * settings.batch_size * settings.temperature / settings.guidance
+    return Measured(expected_range, tokens / len(written), seconds)
+
+
+# A pass is doubled while rows a second still grow so many times, and for so many seconds.
+GROWTH, PATIENCE = 1.1, 2.0
+# Steps of each width; the fastest counts, since a busy machine makes steps slower and never faster.
+TRIALS = 2
+
+
+def fastest_rows(
+    model: LanguageModel, prompt: Sequence[int], support: IntArray | None, *, batch_size: int, most: float
+) -> int:
+    """How many rows a forward pass should hold here: from 64 on, doubled while rows a second grow by a tenth.
+
+    Public: a function of the model, the machine and made-up rows; no record is looked at (spec 4.1, 7).
+
+    Args:
+        model: the language model.
+        prompt: public tokens that every row stands for, at least one.
+        support: ids whose logits a step wants, int64 [|S|]; None for all.
+        batch_size: s.
+        most: rows that memory allows; one batch is always measured.
+
+    Returns:
+        A multiple of the batch size.
+    """
+    prefix, token = model.prefill(prompt[:-1]), prompt[-1]
+    began = time.perf_counter()
+    best = batches = max(1, int(min(USUAL_ROWS, most)) // batch_size)
+    fastest = 0.0
+    while True:
+        # a step of the decoder: the public rows in a pass of their own, then the private ones
+        groups = [
+            [(model.open_rows(prefix, [[]] * rows, room=TRIALS), token) for _ in range(batches)]
+            for rows in (1, batch_size)
+        ]
+        seconds = []
+        for _ in range(TRIALS):
+            start = time.perf_counter()
+            model.step(groups[0])
+            model.step(groups[1], None if support is None else [support] * batches)
+            seconds.append(time.perf_counter() - start)
+        speed = batches * batch_size / min(seconds)
+        if speed < fastest * GROWTH ** math.log2(batches / best):
+            return best * batch_size
+        best, fastest, batches = batches, speed, int(min(2 * batches, most // batch_size))
+        # the next width takes about as long as all before
+        if batches <= best or time.perf_counter() - began > PATIENCE:
+            return best * batch_size
+
+
+# Of the device's memory, for caches, where the options say neither rows nor memory.
+MEMORY_SHARE = 0.25
+
+
+def with_width(
+    performance: PerformanceOptions, model: LanguageModel, prompts: Prompts, plan: Plan, progress: Progress
+) -> PerformanceOptions:
+    """How many rows a pass holds: what was asked for or is fastest, and no more than memory allows for their caches.
+
+    By public lengths, since the true ones are secret.
+    """
+    row = (prompts.longest + CACHE_STEP) * model.bytes_per_token / 2**30
+    size, memory, rows = plan.settings.batch_size, performance.memory, performance.rows
+    # a batch's own contexts, of which there may be more than s, and its public one; beside them the prefixes
+    batch, prefixes = (size + math.sqrt(size) + 1) * row, KEPT_PREFIXES * row
+    if memory is not None and memory < batch + prefixes:
+        raise ConfigError(
+            f"memory = {memory:g}: a batch of {size} contexts of up to {prompts.longest} tokens takes about "
+            f"{batch + prefixes:.2g} GiB; allow that, or lower max_record_tokens, max_tokens or batch_size"
+        )
+    if memory is None and rows == "auto":
+        memory = memory_on(performance) * MEMORY_SHARE
+    most = math.inf if memory is None else max(1, int((memory - prefixes) / batch)) * size
+    if rows == "auto":
+        # about the middle between the shortest context and the longest
+        prompt = [*prompts.prefix(plan.config.label_set[0]), *prompts.start(plan.config.label_set[0])]
+        prompt = [*prompt, *prompt[-1:] * (prompts.longest // 2 - len(prompt))]
+        full, k = plan.settings.support is Support.FULL, min(plan.settings.k, model.vocabulary_size)
+        rows = fastest_rows(model, prompt, None if full else np.arange(k), batch_size=size, most=most)
+        progress.stage(f"measuring speed: {rows} rows a forward pass", 1.0)
+    return performance.model_copy(update={"rows": int(min(rows, most))})
