@@ -20,7 +20,7 @@ from plainchant.config import SynthesisConfig
 from plainchant.generation.decoding import BatchWork
 from plainchant.generation.prompting import Prompts
 from plainchant.models.transformers.model import load_model
-from plainchant.planning import plan
+from plainchant.planning import make_plan
 from plainchant.privacy.mechanisms import IndividualMeanMechanism, MeanMechanism
 from plainchant.randomness import SeededRandomness, SystemRandomness
 
@@ -64,9 +64,11 @@ def main():
     own = model.encode(" " + secret["text"], trusted=False)[: STEPS - 1]
 
     # the individual budget is planned for texts that are too dear at this size: it then bites, as it should
-    individual = plan(SynthesisConfig(**shared, batch_size=SIZE, expected_range=0.3)).mechanism
-    clipped = plan(SynthesisConfig(**shared, batch_size=SIZE, method="invisibleink")).mechanism
-    logits = plan(SynthesisConfig(**(shared | {"epsilon": 50.0}), batch_size=SIZE, method="clustered-mean")).mechanism
+    individual = make_plan(SynthesisConfig(**shared, batch_size=SIZE, expected_range=0.3)).mechanism
+    clipped = make_plan(SynthesisConfig(**shared, batch_size=SIZE, method="invisibleink")).mechanism
+    logits = make_plan(
+        SynthesisConfig(**(shared | {"epsilon": 50.0}), batch_size=SIZE, method="clustered-mean")
+    ).mechanism
     top = MeanMechanism(dataclasses.replace(clipped.settings, support=individual.settings.support))
     # kept on more tokens than it needs, so that a support that moves can be seen
     wide = MeanMechanism(dataclasses.replace(top.settings, k=400))

@@ -1,4 +1,4 @@
-"""Mean pairwise cosine inside batches: uniform, by label, and around public centres (spec 2 and 3).
+"""Mean pairwise cosine inside batches: uniform, by label, and around public centres (guarantee 2 and 3).
 
     python bench/batch_agreement.py --data FILE --centres centres.npz --labels a,b --embeddings private/embeddings.npy
 

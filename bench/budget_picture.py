@@ -16,7 +16,7 @@ from plainchant.config import SynthesisConfig
 from plainchant.generation.decoding import BatchWork, Decoder, StopRule
 from plainchant.generation.prompting import Prompts
 from plainchant.models.transformers.model import load_model
-from plainchant.planning import plan
+from plainchant.planning import make_plan
 from plainchant.privacy.mechanisms import IndividualMeanMechanism
 from plainchant.randomness import SystemRandomness
 
@@ -24,10 +24,10 @@ from plainchant.randomness import SystemRandomness
 class Watching(IndividualMeanMechanism):
     """Notes what every context pays."""
 
-    def law(self, private, public, support, allowance=None):
-        law = super().law(private, public, support, allowance)
-        self.paid.append(law.charges)
-        return law
+    def distribution(self, private, public, support, allowance=None):
+        distribution = super().distribution(private, public, support, allowance)
+        self.paid.append(distribution.charges)
+        return distribution
 
 
 def main():
@@ -43,7 +43,7 @@ def main():
         batch_size=18,
         prompt=DEMO_PROMPT,
     )
-    decided = plan(config)
+    decided = make_plan(config)
     model = load_model(config.model, threads=options.threads)
     prompts = Prompts(config, model)
     messages = [record["text"] for record in demo_records() if record["label"] == options.label]

@@ -23,7 +23,7 @@ from plainchant.data.tables import read_records
 from plainchant.generation.decoding import BatchWork, Decoder, StopRule
 from plainchant.generation.prompting import Prompts, choose_examples
 from plainchant.models.transformers.model import load_model
-from plainchant.planning import plan
+from plainchant.planning import make_plan
 from plainchant.privacy.accounting import bounded_range_rho, rho_of
 from plainchant.privacy.aggregation import CLIPS_BY_PUBLIC
 from plainchant.privacy.mechanisms import IndividualMeanMechanism
@@ -38,15 +38,15 @@ class Watching(IndividualMeanMechanism):
 
     grid = np.geomspace(0.25, 10, 24)
 
-    def law(self, private, public, support, allowance=None):
-        law = super().law(private, public, support, allowance)
-        self.paid.append(law.charges)
+    def distribution(self, private, public, support, allowance=None):
+        distribution = super().distribution(private, public, support, allowance)
+        self.paid.append(distribution.charges)
         wide = CLIPS_BY_PUBLIC[self.settings.clipping](private, public[support], 1e6)
         self.cut.append([float(np.maximum(np.abs(wide) - clip, 0).mean()) for clip in self.grid])
         unit = self.settings.guidance / self.settings.batch_size / self.settings.temperature
         reaches = [unit * np.ptp(np.clip(wide, -clip, clip), axis=1) for clip in self.grid]
         self.at.append(bounded_range_rho(np.array(reaches, dtype=np.float64)))
-        return law
+        return distribution
 
 
 def watching(settings, steps):
@@ -99,7 +99,7 @@ def main():
     examples = dict.fromkeys(chosen, ())
     for shown in (False, True):
         for size in (int(size) for size in options.sizes.split(",")):
-            settings = dataclasses.replace(plan(config).settings, batch_size=size)
+            settings = dataclasses.replace(make_plan(config).settings, batch_size=size)
             steps = options.texts * config.max_tokens
             mechanism = watching(settings, steps)
             works = []

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from plainchant.cli.demo_data import DEMO_LABELS, DEMO_PROMPT, PLANTED_SECRETS, demo_records
 from plainchant.config import PerformanceOptions, SynthesisConfig
-from plainchant.planning import plan
+from plainchant.planning import make_plan
 from plainchant.run.synthesis import synthesize
 
 
@@ -38,7 +38,12 @@ def main():
     )
     performance = PerformanceOptions(threads=options.threads, dtype=options.dtype, rows=16)
     with synthesize(
-        records, plan(config), out=options.out, resume=options.resume, performance=performance, allow_not_private=True
+        records,
+        make_plan(config),
+        out=options.out,
+        resume=options.resume,
+        performance=performance,
+        allow_not_private=True,
     ) as run:
         texts = [text.text for text in run]
     found = [secret for secret in PLANTED_SECRETS if any(secret in text for text in texts)]

@@ -42,7 +42,7 @@ from plainchant.data.tables import read_records, read_texts
 from plainchant.generation.decoding import BatchWork, Decoder, StopRule
 from plainchant.generation.prompting import Prompts, choose_examples
 from plainchant.models.transformers.model import EMBEDDED_MODEL, _Segment, load_model
-from plainchant.planning import plan
+from plainchant.planning import make_plan
 from plainchant.privacy.mechanisms import IndividualMeanMechanism
 from plainchant.randomness import SystemRandomness
 from plainchant.run.synthesis import synthesize
@@ -143,22 +143,22 @@ def made_up(model, batches, size, prompt=PROMPT):
 
 def mechanism_of(method, size):
     # a budget that nothing here uses up
-    return plan(SynthesisConfig(method=method, batch_size=size, texts=1, epsilon=1000.0, top_k=100)).mechanism
+    return make_plan(SynthesisConfig(method=method, batch_size=size, texts=1, epsilon=1000.0, top_k=100)).mechanism
 
 
 def decode(model, mechanism, works, steps, around=contextlib.nullcontext):
     """Decodes some steps of all batches side by side; seconds by where they went, all a step's mean but `step`."""
-    timed, law = Timed(model), Timed(mechanism)
+    timed, distribution = Timed(model), Timed(mechanism)
     model._forward = timed.clock("forward", model._forward)
     model._fill = timed.clock("fill", model._fill)
     stop = StopRule(None, WARM + steps + 1, WARM + steps)
-    decoder = Decoder(timed, law, stop, rows=ROWS, randomness=SystemRandomness())
+    decoder = Decoder(timed, distribution, stop, rows=ROWS, randomness=SystemRandomness())
     sessions = [decoder._open(work) for work in works]
     for _ in range(WARM):
         decoder._step(sessions)
     opened = timed.seconds["fill"]
     timed.seconds.clear()
-    law.seconds.clear()
+    distribution.seconds.clear()
     each = []
     with around():
         for _ in range(steps):
@@ -168,7 +168,7 @@ def decode(model, mechanism, works, steps, around=contextlib.nullcontext):
     del model._forward, model._fill  # the methods of its class again
     passes = timed.seconds["step"] + timed.seconds["private step"]
     found = {"forward": timed.seconds["forward"], "hand over": passes - timed.seconds["forward"]}
-    found |= {name: law.seconds[name] for name in ("support", "law", "cost")}
+    found |= {name: distribution.seconds[name] for name in ("support", "distribution", "cost")}
     found["rest"] = sum(each) - sum(found.values())
     found |= {"private pass": timed.seconds["private step"], "public pass": timed.seconds["step"]}
     caches = [rows._cache for session in sessions for rows in (session.private, session.public)]
@@ -266,7 +266,7 @@ def peer(options):
     )
     stop = StopRule(None, config.max_tokens, config.min_tokens)
     for dtype in DTYPES:
-        model, mechanism = Timed(load(SMOLLM2, dtype)), plan(config).mechanism
+        model, mechanism = Timed(load(SMOLLM2, dtype)), make_plan(config).mechanism
         prompts = Prompts(config, model)
         prefix, start = tuple(prompts.prefix(None)), tuple(prompts.start(None))
         # as rows = "auto" does, with prompts of about the length that comes
@@ -374,9 +374,9 @@ def peak(options):
         works = made_up(model, ROWS // BATCH, BATCH)
         found = decode(model, mechanism, works, options.steps)
         groups = profile(model, mechanism, works, options.steps)
-        groups[OWN] = sum(found[part] for part in ("support", "law", "cost", "rest"))
+        groups[OWN] = sum(found[part] for part in ("support", "distribution", "cost", "rest"))
         # the profiler slows what lies between operators, so that is taken from the unprofiled steps
-        mean = sum(found[part] for part in ("forward", "hand over", "support", "law", "cost", "rest"))
+        mean = sum(found[part] for part in ("forward", "hand over", "support", "distribution", "cost", "rest"))
         groups["between operators (Python)"] = mean - sum(groups.values())
         context = PROMPT + WARM + options.steps // 2
         public = flops(model, ROWS // BATCH, context, model.vocabulary_size)
@@ -474,7 +474,7 @@ def memory(options):
         with tempfile.TemporaryDirectory() as folder:
             performance = PerformanceOptions(memory=cap, rows=ROWS)
             with synthesize(
-                records, plan(config), out=Path(folder) / "run", performance=performance, model=watched
+                records, make_plan(config), out=Path(folder) / "run", performance=performance, model=watched
             ) as run:
                 count = sum(1 for _ in run)
         lines.append(
@@ -489,20 +489,20 @@ def memory(options):
 class Watching(IndividualMeanMechanism):
     """Notes how likely a token drafted by the public model would be taken: Σ min(p, q)."""
 
-    def law(self, private, public, support, allowance=None):
-        law = super().law(private, public, support, allowance)
+    def distribution(self, private, public, support, allowance=None):
+        distribution = super().distribution(private, public, support, allowance)
         p, q = (
             np.exp(scores - np.logaddexp.reduce(scores))
-            for scores in (public[support].astype(np.float64) / self.settings.temperature, law.scores)
+            for scores in (public[support].astype(np.float64) / self.settings.temperature, distribution.scores)
         )
         self.taken.append(float(np.minimum(p, q).sum()))
-        return law
+        return distribution
 
 
 def acceptance(model, options):
     """Σ min(p, q) at every step of texts from batches of like records, without and with released examples."""
     config = parse_config((HERE.parent / "examples" / "ag_news.toml").read_text(), {"batch_size": BATCH})
-    decided, prompts = plan(config), Prompts(config, model)
+    decided, prompts = make_plan(config), Prompts(config, model)
     stop = StopRule(prompts.stop, config.max_tokens, config.min_tokens)
     by_label = {label: [] for label in config.labels}
     for record in read_records(news(options), label_column=config.label_column):
@@ -734,7 +734,7 @@ def page_private(found):
     rows, targets, missing = [], [], []
     head = ("method", "dtype", "forward", "hand over", "support", "aggregate", "cost", "rest", "outside the model")
     for line in found:
-        parts = [line[part] for part in ("forward", "hand over", "support", "law", "cost", "rest")]
+        parts = [line[part] for part in ("forward", "hand over", "support", "distribution", "cost", "rest")]
         outside = 1 - parts[0] / sum(parts)
         rows.append((line["name"], line["dtype"], *map(ms, parts), percent(outside)))
         most = TARGETS[line["name"]]
@@ -826,7 +826,8 @@ def page_drafting(found):
                      f"{line['tokens a pass']:.2f}", f"{gain:.2f} ×"))  # fmt: skip
     without, shown = found["acceptance"]
     text = f"""Should the public model draft some tokens ahead, for one private pass to judge them all? Rejection
-sampling would keep the law exact, and a draft be taken with probability Σ min(p, q), p the public law and q the
+sampling would keep the distribution exact, and a draft be taken with probability Σ min(p, q), p the public
+distribution and q the
 mechanism's on the same support. On {found["tokens"]} tokens from AG News by the default method (batches of {BATCH},
 top-100, guidance 2) that is {without:.2f} on average, {shown:.2f} with released examples in the prompt. A pass judges
 k drafts at k + 1 positions and yields 1 + Σ of the products of what is taken, here from the recorded texts; the

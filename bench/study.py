@@ -98,7 +98,7 @@ def run_cell(name, number, cell, options, loaded):
     from plainchant.cli.options import load_config
     from plainchant.config import Clusters, PromptConfig
     from plainchant.evaluation.runs import evaluate
-    from plainchant.planning import plan
+    from plainchant.planning import make_plan
 
     out = options.work / "runs" / stem(name, number)
     table = Path(cell["folder"]) / cell["file"]
@@ -115,7 +115,7 @@ def run_cell(name, number, cell, options, loaded):
     try:
         run = pc.synthesize(
             None if config.method == "public" else table,
-            plan(config),
+            make_plan(config),
             out=out,
             resume=out.exists(),
             performance=performance,
@@ -334,9 +334,9 @@ def measured(name):
 def planned(**wish):
     """The batch size that a plan for AG News takes."""
     from plainchant.cli.options import load_config
-    from plainchant.planning import plan
+    from plainchant.planning import make_plan
 
-    return plan(load_config(HERE.parent / "examples" / "ag_news.toml", wish)).settings.batch_size
+    return make_plan(load_config(HERE.parent / "examples" / "ag_news.toml", wish)).settings.batch_size
 
 
 def matching(rows, **wanted):
@@ -445,10 +445,10 @@ def standing(found, names, path):
 
 
 def advice():
-    """Markdown: the batch size that the default method plans, by records, ε and texts wished."""
+    """Markdown: the batch size that the default method plans, by records, ε and texts requested."""
     from plainchant.config import SynthesisConfig
     from plainchant.errors import PrivacyError
-    from plainchant.planning import plan
+    from plainchant.planning import make_plan
 
     wishes = (100, 500, 2000)
     lines = [
@@ -460,7 +460,7 @@ def advice():
             cells = []
             for texts in wishes:
                 try:
-                    decided = plan(SynthesisConfig(epsilon=epsilon, texts=texts, expected_units=records))
+                    decided = make_plan(SynthesisConfig(epsilon=epsilon, texts=texts, expected_units=records))
                     size = decided.settings.batch_size
                     cells.append(str(size) if size <= LARGEST_SHOWN else "–")
                 except PrivacyError:

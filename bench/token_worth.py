@@ -26,7 +26,7 @@ from plainchant.data.embedding import load_embedder
 from plainchant.data.tables import read_records, read_texts
 from plainchant.generation.prompting import Prompts
 from plainchant.models.transformers.model import load_model
-from plainchant.planning import plan
+from plainchant.planning import make_plan
 from plainchant.privacy.accounting import bounded_range_rho
 from plainchant.privacy.aggregation import Clipping, Support, log_softmax
 from plainchant.privacy.histograms import rebalance
@@ -132,7 +132,7 @@ def cells_by_centres(options, reader):
     path = options.work / "cells.npz"
     if not path.exists():
         config = reader.config
-        decided = plan(config)
+        decided = make_plan(config)
         labels = np.array([config.labels.index(record.label) for record in reader.records], dtype=np.int64)
         found = {"none": labels}
         for name, file, counts in options.corpus:
@@ -230,9 +230,13 @@ class Variant:
 
 
 def judged(mechanism, rows, public, support):
-    """A batch's law on the support, its log-probabilities, and what a context pays on average."""
-    law = mechanism.law(rows, public, support, np.full(len(rows), UNLIMITED))
-    return law, log_softmax(law.scores), float(law.charges.mean()) if law.charges is not None else np.nan
+    """A batch's distribution on the support, its log-probabilities, and what a context pays on average."""
+    distribution = mechanism.distribution(rows, public, support, np.full(len(rows), UNLIMITED))
+    return (
+        distribution,
+        log_softmax(distribution.scores),
+        float(distribution.charges.mean()) if distribution.charges is not None else np.nan,
+    )
 
 
 def of_text(path, variant, generator):
@@ -251,10 +255,10 @@ def of_text(path, variant, generator):
         base = log_softmax(public[support].astype(np.float64) / variant.temperature)[here]
         batches = np.split(private[:, support], len(private) // s)
         for rows in batches:
-            law, p, paid = judged(mechanism, rows, public, support)
+            distribution, p, paid = judged(mechanism, rows, public, support)
             sums += np.array([p[here] - base, 0, 0, paid, 1.0]) / len(batches)
-        # what a drawn token costs after the fact (spec 5.3), for one of the batches
-        sums[1:3] += mechanism.cost(law, int(generator.choice(len(support), p=np.exp(p))))
+        # what a drawn token costs after the fact (guarantee 5.3), for one of the batches
+        sums[1:3] += mechanism.cost(distribution, int(generator.choice(len(support), p=np.exp(p))))
     return sums
 
 

@@ -11,8 +11,8 @@ from plainchant.privacy.mechanisms import IndividualMeanMechanism, MeanMechanism
 class NoClipping(MeanMechanism):
     """Claims what clipping would allow, and does not clip."""
 
-    def law(self, private, public, support, allowance=None):
-        return MeanMechanism(dataclasses.replace(self.settings, clip=1e3)).law(private, public, support)
+    def distribution(self, private, public, support, allowance=None):
+        return MeanMechanism(dataclasses.replace(self.settings, clip=1e3)).distribution(private, public, support)
 
 
 class ForgetsWhatIsSpent(IndividualMeanMechanism):
@@ -30,6 +30,6 @@ class AlwaysFullWeight(IndividualMeanMechanism):
 
 
 def shared_padding(steps: Steps, seed: int = 3) -> Steps:
-    """Public logits that one padded batch with the private rows moves, by 0.3 as seen in bfloat16 (spec 4.1 and 9)."""
+    """Public logits that a padded batch with the private rows moves by 0.3, as in bfloat16 (guarantee 4.1 and 9)."""
     moved = np.random.default_rng(seed).uniform(-0.3, 0.3, steps.public.shape).astype(np.float32)
     return dataclasses.replace(steps, public_without=steps.public + moved)

@@ -1,4 +1,4 @@
-"""Shared pieces of the tests: small settings, exact laws, grids of neighbours."""
+"""Shared pieces of the tests: small settings, exact distributions, grids of neighbours."""
 
 import itertools
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ import numpy as np
 
 from plainchant.arrays import Float32Array, Float64Array
 from plainchant.privacy.aggregation import Clipping, Support, sampling_weights
-from plainchant.privacy.mechanisms import Law, TokenMechanism, TokenSettings
+from plainchant.privacy.mechanisms import TokenDistribution, TokenMechanism, TokenSettings
 
 Array = Float64Array
 
@@ -28,25 +28,25 @@ def settings(**changes: Any) -> TokenSettings:
     return TokenSettings(**(values | changes))
 
 
-def probabilities(law: Law, vocabulary: int) -> Array:
-    """The exact law of the released token over all ids: the integer weights that the sampler uses, float64 [V]."""
-    weights = sampling_weights(law.scores)
+def probabilities(distribution: TokenDistribution, vocabulary: int) -> Array:
+    """The exact distribution of the released token over all ids, by the sampler's integer weights, float64 [V]."""
+    weights = sampling_weights(distribution.scores)
     out = np.zeros(vocabulary)
-    out[law.support] = weights.astype(np.float64) / float(weights.sum())
+    out[distribution.support] = weights.astype(np.float64) / float(weights.sum())
     return out
 
 
-def law_of(mechanism: TokenMechanism, rows: Any, public: Any) -> Law:
-    """The law for rows given as any nested sequence, with every id allowed."""
+def distribution_of(mechanism: TokenMechanism, rows: Any, public: Any) -> TokenDistribution:
+    """The distribution for rows given as any nested sequence, with every id allowed."""
     public = np.asarray(public, dtype=np.float32)
     private = np.asarray(rows, dtype=np.float32).reshape(-1, len(public))
-    return step_law(mechanism, private, public)
+    return step_distribution(mechanism, private, public)
 
 
-def step_law(mechanism: TokenMechanism, private: Any, public: Any, allowance: Any = None) -> Law:
-    """The law for logits float32 [n, V] and [V], with every id allowed."""
+def step_distribution(mechanism: TokenMechanism, private: Any, public: Any, allowance: Any = None) -> TokenDistribution:
+    """The distribution for logits float32 [n, V] and [V], with every id allowed."""
     support = mechanism.support(public, np.arange(len(public)))
-    return mechanism.law(private[:, support], public, support, allowance)
+    return mechanism.distribution(private[:, support], public, support, allowance)
 
 
 def removals(rows: Float32Array) -> Iterator[Float32Array]:

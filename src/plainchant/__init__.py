@@ -2,7 +2,7 @@
 
 import plainchant as pc
 
-config = pc.SynthesisConfig(method="clustered-mean", epsilon=8, delta=1e-6, public="corpus.jsonl")
+config = pc.SynthesisConfig(method="clustered-mean", epsilon=8, delta=1e-6, public_corpus="corpus.jsonl")
 plan = pc.plan(config)
 run = pc.synthesize("private.jsonl", plan, out="runs/first")
 for text in run:
@@ -18,7 +18,7 @@ _HOMES = {
     "PerformanceOptions": "config",
     "Plan": "planning",
     "Guarantee": "planning",
-    "plan": "planning",
+    "plan": "planning:make_plan",
     "Run": "run.synthesis",
     "SyntheticText": "run.synthesis",
     "synthesize": "run.synthesis",
@@ -43,7 +43,8 @@ def __getattr__(name: str) -> Any:
     # lazy, so that importing plainchant brings neither torch nor anything slow
     if name not in _HOMES:
         raise AttributeError(f"module 'plainchant' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"plainchant.{_HOMES[name]}"), name)
+    module, _, other = _HOMES[name].partition(":")
+    return getattr(importlib.import_module(f"plainchant.{module}"), other or name)
 
 
 def __dir__() -> list[str]:

@@ -32,14 +32,14 @@ class Method(enum.StrEnum):
 
 
 class Clusters(enum.StrEnum):
-    """How batches are formed (spec 2)."""
+    """How batches are formed (guarantee 2)."""
 
     PUBLIC_CENTRES = "public-centres"
     NONE = "none"
 
 
 class Accounting(enum.StrEnum):
-    """How the cost is counted (spec 5)."""
+    """How the cost is counted (guarantee 5)."""
 
     WORST_CASE = "worst-case"
     INDIVIDUAL = "individual"
@@ -60,7 +60,7 @@ class _Frozen(BaseModel):
 
 
 class Example(_Frozen):
-    """A hand-written, made-up example: what the data's form is, and nothing from the data (spec 8)."""
+    """A hand-written, made-up example: what the data's form is, and nothing from the data (guarantee 8)."""
 
     text: str
     label: str | None = None
@@ -93,7 +93,7 @@ class Parts(_Frozen):
     guidance: float
     batch_size: int | Literal["auto"]
     released_examples: int
-    public_threshold: float
+    sparse_threshold: float
     top_k: int
     candidates: int
 
@@ -108,17 +108,17 @@ _AMIN = {
     "guidance": 1.0,
     "batch_size": "auto",
     "released_examples": 0,
-    "public_threshold": 0.5,
+    "sparse_threshold": 0.5,
     "top_k": 100,
     "candidates": 1,
 }
-_CLUSTERED_MEAN = _AMIN | {"clusters": Clusters.PUBLIC_CENTRES, "public_threshold": 0.0}
+_CLUSTERED_MEAN = _AMIN | {"clusters": Clusters.PUBLIC_CENTRES, "sparse_threshold": 0.0}
 _INVISIBLEINK = _AMIN | {
     "support": Support.TOP_K_PLUS,
     "clipping": Clipping.DIFFERENCE,
     "clip": "auto",
     "batch_size": 16,
-    "public_threshold": 0.0,
+    "sparse_threshold": 0.0,
 }
 PRESETS: Mapping[Method, Parts] = {
     Method.AMIN2024: Parts.model_validate(_AMIN),
@@ -159,7 +159,7 @@ PRESETS: Mapping[Method, Parts] = {
 
 
 class SynthesisConfig(_Frozen):
-    """One run, as its user wants it. Public: nothing here may be taken from the private data (spec 1)."""
+    """One run, as its user wants it. Public: nothing here may be taken from the private data (guarantee 1)."""
 
     method: Method = Method.PLAINCHANT
     """Preset that fills every part left unset: plainchant, amin2024, clustered-mean, clustered-median, invisibleink, \
@@ -169,7 +169,7 @@ public or non-private."""
     delta: float = 1e-6
     """δ of the guarantee; well below one over the number of units."""
     texts: int = Field(100, ge=1)
-    """How many synthetic texts are wished."""
+    """How many synthetic texts are requested."""
     max_tokens: int = Field(64, ge=1)
     """The most tokens of a text."""
     candidates: int | None = Field(None, ge=1, le=16)
@@ -195,7 +195,7 @@ those; then the records vote, with noise, for the texts to keep. 1: no vote."""
     """Causal language model: a path or name that transformers loads, or gemma-3-270m from the demo extra."""
     embedder: str = "all-MiniLM-L6-v2"
     """Sentence embedder: a path or name that sentence-transformers loads, or all-MiniLM-L6-v2 from the demo extra."""
-    public: str | None = None
+    public_corpus: str | None = None
     """File of public texts around whose centres the data is clustered; unset: texts sampled from the public model."""
     public_text_column: str = "text"
     """Its text column."""
@@ -222,21 +222,21 @@ those; then the records vote, with noise, for the texts to keep. 1: no vote."""
     accounting: Accounting | None = None
     """How the cost is counted: worst-case or individual (both known in advance), or ex-post."""
     clip: float | Literal["auto"] | None = None
-    """Clip norm in nats, or auto: what the budget allows for the texts wished (means of differences or increases)."""
+    """Clip norm in nats, or auto: what the budget allows for the requested texts (differences, increases)."""
     guidance: float | None = Field(None, gt=0, allow_inf_nan=False)
     """How far to go away from the public model (where differences or increases are clipped); 1 is all the way to the \
 mean."""
-    public_threshold: float | None = Field(None, ge=0, le=2)
+    sparse_threshold: float | None = Field(None, ge=0, le=2)
     """Sparse vector: where the batch's prediction is nearer to the public one than this (L1 distance, with noise), \
 the token is the public model's and free; worst-case means only, 0 for none."""
-    public_noise: float = Field(0.2, gt=0, allow_inf_nan=False)
+    sparse_noise: float = Field(0.2, gt=0, allow_inf_nan=False)
     """Scale of the noise of that comparison."""
     private_tokens: int | None = Field(None, ge=1)
-    """The most tokens of a text in which records have a say, with public_threshold; unset: half of max_tokens."""
+    """The most tokens of a text in which records have a say, with sparse_threshold; unset: half of max_tokens."""
     temperature: float = Field(1.0, gt=0, allow_inf_nan=False)
     """Temperature of sampling."""
     batch_size: int | Literal["auto"] | None = None
-    """Contexts a batch, on average; auto: the smallest that pays for the texts wished."""
+    """Contexts a batch, on average; auto: the smallest that pays for the texts requested."""
     expected_range: float = Field(3.0, gt=0, allow_inf_nan=False)
     """How far one record moves the model's logits, a root mean square in nats; decides how many texts an individual \
 budget is planned for, never the guarantee."""
@@ -321,13 +321,13 @@ budget is planned for, never the guarantee."""
                 f"records_per_context = {self.records_per_context}: the median's box covers a context that comes or "
                 "goes, not one that changes; set aggregate = mean, or records_per_context = 1"
             )
-        if parts.public_threshold and parts.accounting is not Accounting.WORST_CASE:
+        if parts.sparse_threshold and parts.accounting is not Accounting.WORST_CASE:
             raise ConfigError(
-                f"public_threshold = {parts.public_threshold}: belongs to accounting = worst-case; elsewhere a token "
+                f"sparse_threshold = {parts.sparse_threshold}: belongs to accounting = worst-case; elsewhere a token "
                 "that the public model predicts costs next to nothing anyway"
             )
-        if parts.public_threshold and parts.clip == "auto":
-            raise ConfigError("clip = auto: cannot be derived with public_threshold; give a number of nats")
+        if parts.sparse_threshold and parts.clip == "auto":
+            raise ConfigError("clip = auto: cannot be derived with sparse_threshold; give a number of nats")
         if self.private_tokens is not None and self.private_tokens > self.max_tokens:
             raise ConfigError(f"private_tokens = {self.private_tokens}: is more than max_tokens = {self.max_tokens}")
         worst_case = parts.accounting is Accounting.WORST_CASE and parts.clipping is not Clipping.LOGITS

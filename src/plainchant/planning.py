@@ -1,4 +1,4 @@
-"""From a configuration to a plan that carries mechanism, numbers and guarantee; reads no private data (spec 6)."""
+"""From a configuration to a plan that carries mechanism, numbers and guarantee; reads no private data (guarantee 6)."""
 
 import bisect
 import dataclasses
@@ -35,7 +35,7 @@ EX_POST_BATCH, EX_POST_SMALLEST, EX_POST_LARGEST = 32, 8, 64
 
 @dataclass(frozen=True)
 class Guarantee:
-    """What a release promises (spec 6.1).
+    """What a release promises (guarantee 6.1).
 
     Attributes:
         kind: "ex-ante" (known before the run), "ex-post" (measured after it, itself private) or "none".
@@ -94,7 +94,7 @@ class Plan:
         if self.rho_expected is not None and self.rho_batch is not None and self.texts_per_batch is not None:
             steps = self.texts_per_batch * self.config.max_tokens
             return IndividualMeanMechanism(self.settings, self.rho_batch, steps)
-        if self.config.parts.public_threshold > 0:
+        if self.config.parts.sparse_threshold > 0:
             return _sparse(self.config, self.settings)
         return private_mechanism(self.config.parts.aggregate, self.settings)
 
@@ -110,7 +110,7 @@ class Plan:
 
     @property
     def batches_needed(self) -> int | None:
-        """How many batches write the wished texts; None where one batch may write any number."""
+        """How many batches write the requested texts; None where one batch may write any number."""
         return None if self.texts_per_batch is None else math.ceil(self.config.texts / self.texts_per_batch)
 
     @property
@@ -210,8 +210,8 @@ def _version() -> str:
     return importlib.metadata.version("plainchant")
 
 
-def plan(config: SynthesisConfig) -> Plan:
-    """Decides batch size, clip, tokens and texts from (ε, δ) and a configuration (spec 6.2).
+def make_plan(config: SynthesisConfig) -> Plan:
+    """Decides batch size, clip, tokens and texts from (ε, δ) and a configuration (guarantee 6.2).
 
     Raises:
         PrivacyError: the budget does not pay for what is asked; says what it would pay for.
@@ -238,8 +238,8 @@ def plan(config: SynthesisConfig) -> Plan:
     if isinstance(parts.batch_size, int):
         batch_size = parts.batch_size
     else:
-        wished = EX_POST_BATCH if config.expected_units is None else config.expected_units // config.texts
-        batch_size = min(max(wished, EX_POST_SMALLEST), EX_POST_LARGEST)
+        requested = EX_POST_BATCH if config.expected_units is None else config.expected_units // config.texts
+        batch_size = min(max(requested, EX_POST_SMALLEST), EX_POST_LARGEST)
     if parts.clip == "auto":
         raise PrivacyError("clip = auto: is derived from a budget for tokens, and this method has none; give a number")
     settings = _settings(config, parts.clip, batch_size)
@@ -247,7 +247,7 @@ def plan(config: SynthesisConfig) -> Plan:
 
 
 def _rho_expected(config: SynthesisConfig, settings: TokenSettings) -> float:
-    """What a token costs a record of the expected range (spec 5.2)."""
+    """What a token costs a record of the expected range (guarantee 5.2)."""
     moved = settings.guidance * config.expected_range / settings.batch_size
     return bounded_range_rho((moved + 2 * settings.slack) / settings.temperature)
 
@@ -256,21 +256,21 @@ def _tokens(config: SynthesisConfig, settings: TokenSettings, rho_batch: float) 
     """Tokens that a batch pays for: for certain in the worst case, as expected where costs are individual."""
     if config.parts.accounting is Accounting.INDIVIDUAL:
         return steps_affordable(rho_batch / settings.contexts_moved**2, _rho_expected(config, settings))
-    if config.parts.public_threshold > 0:
+    if config.parts.sparse_threshold > 0:
         return steps_affordable(rho_batch, _sparse(config, settings).rho_per_text) * config.max_tokens
     return steps_affordable(rho_batch, MeanMechanism(settings).worst_case)
 
 
 def _worst_case(config: SynthesisConfig, settings: TokenSettings, tokens: int) -> float:
     """The most that so many tokens of a batch can cost; with a sparse vector, that so many whole texts can."""
-    if config.parts.public_threshold > 0:
+    if config.parts.sparse_threshold > 0:
         return tokens // config.max_tokens * _sparse(config, settings).rho_per_text
     return tokens * MeanMechanism(settings).worst_case
 
 
 def _sparse(config: SynthesisConfig, settings: TokenSettings) -> SparseMeanMechanism:
     private = config.private_tokens or math.ceil(config.max_tokens / 2)
-    return SparseMeanMechanism(settings, config.parts.public_threshold, config.public_noise, private)
+    return SparseMeanMechanism(settings, config.parts.sparse_threshold, config.sparse_noise, private)
 
 
 def smallest_batch(settings: TokenSettings, rho: float, tokens: int) -> int | None:
@@ -320,19 +320,19 @@ def _worst_case_settings(config: SynthesisConfig, rho_batch: float) -> TokenSett
 def _first_sufficient(
     config: SynthesisConfig, settings: TokenSettings, rho_batch: float, smallest: int
 ) -> TokenSettings:
-    """The smallest batch that pays for one text, or, where the number of units is known, for the wish (spec 6.2)."""
+    """The smallest batch that pays for one text, or, where the number of units is known, for all (guarantee 6.2)."""
     largest = config.expected_units or LARGEST_BATCH
-    wished = 1 if config.expected_units is None else config.texts
+    requested = 1 if config.expected_units is None else config.texts
     first = _smallest(lambda size: _tokens(config, _sized(settings, size), rho_batch) >= config.max_tokens) or largest
     for batch_size in range(max(first, smallest), largest + 1):
-        if _texts(config, _sized(settings, batch_size), rho_batch) >= wished:
+        if _texts(config, _sized(settings, batch_size), rho_batch) >= requested:
             return _sized(settings, batch_size)
     # infeasible: the largest batch there can be releases the most, and the check says how much
     return _sized(settings, largest)
 
 
 def _individual_settings(config: SynthesisConfig, rho_batch: float) -> TokenSettings:
-    """The smallest batch that is expected to pay for the wish (spec 6.2), within reason."""
+    """The smallest batch that is expected to pay for the wish (guarantee 6.2), within reason."""
     parts = config.parts
     if parts.clip == "auto":
         raise PrivacyError("clip = auto: individual accounting needs none; give a number of nats, such as 10")
@@ -379,7 +379,7 @@ def _check_feasible(
             f"{tokens} token{'' if tokens == 1 else 's'}, less than one text of max_tokens = {config.max_tokens}; "
             + (f"the smallest batch size that pays for one is {smallest}" if smallest else "no batch size pays for one")
             + (f", or set max_tokens to {tokens} or less" if tokens else "")
-            + (", or ask for fewer private_tokens" if config.parts.public_threshold > 0 else "")
+            + (", or ask for fewer private_tokens" if config.parts.sparse_threshold > 0 else "")
         )
     if config.expected_units is not None:
         possible = _texts(config, settings, rho_batch)

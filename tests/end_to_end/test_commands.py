@@ -132,7 +132,7 @@ def test_the_default_method_runs_and_its_plan_is_measured(command, model, table,
     out = tmp_path / "run"
     options = ["--clusters", "none", "--batch-size", 10, "--expected-range", "0.3", "--texts", 14, "--max-tokens", 12]
     options += ["--max-record-tokens", 40, "--model", model]
-    command("plan", *options, "--public", table, "--measure", "--format", "json")
+    command("plan", *options, "--public-corpus", table, "--measure", "--format", "json")
     command("run", *options, "--data", table, "--out", out)
     guarantee = json.loads((out / "release" / "guarantee.json").read_text())
     assert guarantee["kind"] == "ex-ante" and guarantee["epsilon"] <= 8 and guarantee["method"] == "plainchant"

@@ -34,7 +34,7 @@ def test_demo_records_make_texts_without_the_planted_secrets(tmp_path, settings,
     public = tmp_path / "public.txt"
     public.write_text("\n".join(demo_public_texts(100)))
     config = SynthesisConfig(
-        label_column="label", labels=DEMO_LABELS, public=str(public), centres=4, texts=4, max_tokens=10,
+        label_column="label", labels=DEMO_LABELS, public_corpus=str(public), centres=4, texts=4, max_tokens=10,
         prompt={"examples": DEMO_EXAMPLES}, **settings,
     )  # fmt: skip
     with synthesize(

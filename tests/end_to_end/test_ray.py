@@ -15,7 +15,7 @@ from plainchant.errors import ConfigError, PrivacyError, RunError
 from plainchant.generation.decoding import BatchWork, Decoder, StopRule
 from plainchant.generation.ray import RayEmbedder, RayExecutor
 from plainchant.models.table import TableModel
-from plainchant.planning import plan
+from plainchant.planning import make_plan
 from plainchant.privacy.aggregation import Clipping
 from plainchant.privacy.mechanisms import IndividualMeanMechanism, MeanMechanism
 from plainchant.randomness import SeededRandomness, SystemRandomness
@@ -137,7 +137,7 @@ def test_a_run_on_two_workers_finishes_like_one_in_this_process_though_one_is_ki
 
     monkeypatch.setattr("plainchant.run.synthesis.RayExecutor", Noted)
     options = PerformanceOptions(executor="ray", workers=2, threads=1)
-    decided, count = plan(config), 0
+    decided, count = make_plan(config), 0
     with synthesize(rows(200), decided, out=tmp_path / "run", performance=options) as run:
         for _ in run:
             count += 1

@@ -1,4 +1,4 @@
-"""One row in, one record out, and no row moves another, whatever the rows hold (spec 3.1, 9)."""
+"""One row in, one record out, and no row moves another, whatever the rows hold (guarantee 3.1, 9)."""
 
 import csv
 import io

@@ -1,11 +1,11 @@
-"""Every output of a whole run enumerated, for a data set and all of its neighbours (spec 10, exact)."""
+"""Every output of a whole run enumerated, for a data set and all of its neighbours (guarantee 10, exact)."""
 
 import dataclasses
 import itertools
 
 import numpy as np
 import pytest
-from strategies import probabilities, renyi, settings, step_law
+from strategies import probabilities, renyi, settings, step_distribution
 
 from plainchant.models.table import TableModel
 from plainchant.privacy.accounting import ex_post, ville_bound
@@ -52,9 +52,15 @@ def walk(mechanism, data):
     steps = {}
     for prefix in (p for length in range(T) for p in itertools.product(range(V), repeat=length)):
         private, public = logits_after(data, prefix)
-        law = step_law(mechanism, private, public)
-        costs = dict(zip(law.support.tolist(), (mechanism.cost(law, i) for i in range(len(law.support))), strict=True))
-        steps[prefix] = probabilities(law, V), costs
+        distribution = step_distribution(mechanism, private, public)
+        costs = dict(
+            zip(
+                distribution.support.tolist(),
+                (mechanism.cost(distribution, i) for i in range(len(distribution.support))),
+                strict=True,
+            )
+        )
+        steps[prefix] = probabilities(distribution, V), costs
     p = np.array([np.prod([steps[y[:t]][0][y[t]] for t in range(T)]) for y in OUTPUTS])
     loss, rho = np.array([np.sum([steps[y[:t]][1][y[t]] for t in range(T)], axis=0) for y in OUTPUTS]).T
     return p, loss, rho
@@ -105,16 +111,19 @@ def test_median_every_output_stays_within_its_loss_and_villes_bound(changes):
 
 
 class DividesByN(MeanMechanism):
-    def law(self, private, public, support, allowance=None):
+    def distribution(self, private, public, support, allowance=None):
         true_size = dataclasses.replace(self.settings, batch_size=max(1, len(private)))
-        return MeanMechanism(true_size).law(private, public, support)
+        return MeanMechanism(true_size).distribution(private, public, support)
 
 
 class NarrowBox(MedianMechanism):
-    def law(self, private, public, support, allowance=None):
-        law = super().law(private, public, support)
-        low, high = law.scores - (law.scores - law.low) / 2, law.scores + (law.high - law.scores) / 2
-        return dataclasses.replace(law, low=low, high=high)
+    def distribution(self, private, public, support, allowance=None):
+        distribution = super().distribution(private, public, support)
+        low, high = (
+            distribution.scores - (distribution.scores - distribution.low) / 2,
+            distribution.scores + (distribution.high - distribution.scores) / 2,
+        )
+        return dataclasses.replace(distribution, low=low, high=high)
 
 
 def test_power_a_mean_divided_by_the_true_size_is_caught():
@@ -126,7 +135,7 @@ def test_power_a_box_that_is_too_small_is_caught():
     assert median_violations(NarrowBox(settings())) > 0
 
 
-# every context pays by itself (spec 5.2): the budget is a fraction of what the worst case of T tokens would cost
+# every context pays by itself (guarantee 5.2): the budget is a fraction of what the worst case of T tokens would cost
 
 BUDGETS = (0.02, 0.08, 0.25)
 INDIVIDUAL = [
@@ -147,12 +156,12 @@ def individual_walk(mechanism, data, forgets_after=None):
     for prefix in (p for length in range(T) for p in itertools.product(range(V), repeat=length)):
         private, public = logits_after(data, prefix)
         paid = spent[prefix] * (0 if len(prefix) == forgets_after else 1)
-        law = step_law(mechanism, private, public, mechanism.allowance(paid, T - len(prefix)))
-        steps[prefix] = probabilities(law, V)
+        distribution = step_distribution(mechanism, private, public, mechanism.allowance(paid, T - len(prefix)))
+        steps[prefix] = probabilities(distribution, V)
         for token in range(V):
             # a step may cost more for one token than for another only through what follows
-            spent[(*prefix, token)] = paid + law.charges
-            full[(*prefix, token)] = full.get(prefix, 0) + law.charges
+            spent[(*prefix, token)] = paid + distribution.charges
+            full[(*prefix, token)] = full.get(prefix, 0) + distribution.charges
     p = np.array([np.prod([steps[y[:t]][y[t]] for t in range(T)]) for y in OUTPUTS])
     return p, np.array([full[y] for y in OUTPUTS])
 
@@ -189,15 +198,15 @@ def test_individual_the_filter_bites_in_the_middle_of_a_text_and_never_overspend
 class AsOthersDecide(IndividualMeanMechanism):
     """Broken: everybody takes part as far as the one who can afford least."""
 
-    def law(self, private, public, support, allowance=None):
-        law = super().law(private, public, support, allowance)
+    def distribution(self, private, public, support, allowance=None):
+        distribution = super().distribution(private, public, support, allowance)
         if not len(private):
-            return law
-        free = super().law(private, public, support, np.full(len(private), 1e9))
-        weight = np.sqrt(np.min(law.charges / np.maximum(free.charges, 1e-12)))
-        empty = super().law(private[:0], public, support, np.zeros(0))
+            return distribution
+        free = super().distribution(private, public, support, np.full(len(private), 1e9))
+        weight = np.sqrt(np.min(distribution.charges / np.maximum(free.charges, 1e-12)))
+        empty = super().distribution(private[:0], public, support, np.zeros(0))
         return dataclasses.replace(
-            free, scores=empty.scores + weight * (free.scores - empty.scores), charges=law.charges
+            free, scores=empty.scores + weight * (free.scores - empty.scores), charges=distribution.charges
         )
 
 
@@ -226,7 +235,7 @@ def test_power_a_committed_sum_that_is_forgotten_on_resume_is_caught():
     assert individual_violations(individual(0.02, Hasty), forgets_after=2) > 0
 
 
-# several units in a context (spec 3.3): a neighbour has another context in the place of one, or one more or less
+# several units in a context (guarantee 3.3): a neighbour has another context in the place of one, or one more or less
 
 
 def shared_violations(walk_of, budget):

@@ -1,11 +1,11 @@
-"""No neighbour of a batch moves a token further than the mechanism says (spec 10, exact)."""
+"""No neighbour of a batch moves a token further than the mechanism says (guarantee 10, exact)."""
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from strategies import additions, law_of, probabilities, removals, renyi, settings
+from strategies import additions, distribution_of, probabilities, removals, renyi, settings
 
 from plainchant.privacy.aggregation import (
     Aggregate,
@@ -46,12 +46,12 @@ VARIANTS = [
 @given(rows=BATCHES, public=PUBLIC)
 def test_every_neighbour_stays_within_loss_and_rho(aggregate, changes, rows, public):
     mechanism = private_mechanism(aggregate, settings(**changes))
-    law = law_of(mechanism, rows, public)
-    p = probabilities(law, VOCABULARY)
-    costs = [mechanism.cost(law, index) for index in range(len(law.support))]
+    distribution = distribution_of(mechanism, rows, public)
+    p = probabilities(distribution, VOCABULARY)
+    costs = [mechanism.cost(distribution, index) for index in range(len(distribution.support))]
     for neighbour in [*removals(rows), *additions(rows, GRID)]:
-        q = probabilities(law_of(mechanism, neighbour, public), VOCABULARY)
-        for token, (loss, rho) in zip(law.support, costs, strict=True):
+        q = probabilities(distribution_of(mechanism, neighbour, public), VOCABULARY)
+        for token, (loss, rho) in zip(distribution.support, costs, strict=True):
             assert abs(np.log(p[token]) - np.log(q[token])) <= loss + ROUNDING
             for order in ORDERS:
                 assert renyi(p, q, order) <= order * rho + ROUNDING
@@ -62,9 +62,9 @@ def test_every_neighbour_stays_within_loss_and_rho(aggregate, changes, rows, pub
 @given(rows=BATCHES, public=PUBLIC)
 def test_worst_case_covers_what_is_measured(clipping, rows, public):
     mechanism = MeanMechanism(settings(clipping=clipping))
-    law = law_of(mechanism, rows, public)
+    distribution = distribution_of(mechanism, rows, public)
     for index in range(VOCABULARY):
-        loss, rho = mechanism.cost(law, index)
+        loss, rho = mechanism.cost(distribution, index)
         assert rho == mechanism.rho_per_token
         # the realised loss never passes the range of the worst case: sqrt(8ρ)
         assert loss <= np.sqrt(8 * mechanism.rho_per_token) + ROUNDING
@@ -84,11 +84,11 @@ def test_median_box_is_attained(rows):
 @given(rows=st.integers(3, 6).flatmap(lambda n: arrays(np.float32, (n, VOCABULARY), elements=LOGITS)), public=PUBLIC)
 def test_box_of_the_law_holds_every_neighbour(rows, public):
     mechanism = MedianMechanism(settings(clip=2.0))
-    law = law_of(mechanism, rows, public)
+    distribution = distribution_of(mechanism, rows, public)
     for neighbour in [*removals(rows), *additions(rows, GRID)]:
-        scores = law_of(mechanism, neighbour, public).scores
-        assert np.all(scores >= law.low - 1e-5)
-        assert np.all(scores <= law.high + 1e-5)
+        scores = distribution_of(mechanism, neighbour, public).scores
+        assert np.all(scores >= distribution.low - 1e-5)
+        assert np.all(scores <= distribution.high + 1e-5)
 
 
 @given(rows=BATCHES, public=PUBLIC, clip=st.floats(0.1, 5))
@@ -116,7 +116,9 @@ def test_the_bound_has_power():
 
     def divergence(mechanism):
         return renyi(
-            probabilities(law_of(mechanism, rows, public), 3), probabilities(law_of(mechanism, neighbour, public), 3), 2
+            probabilities(distribution_of(mechanism, rows, public), 3),
+            probabilities(distribution_of(mechanism, neighbour, public), 3),
+            2,
         )
 
     assert divergence(real) <= 2 * real.rho_per_token

@@ -1,4 +1,4 @@
-"""The sparse vector: its sensitivity, and every output of a text with its exact probability (spec 5.4 and 10)."""
+"""The sparse vector: its sensitivity, and every output of a text with its exact probability (guarantee 5.4 and 10)."""
 
 import dataclasses
 import itertools
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import laplace
-from strategies import additions, probabilities, removals, renyi, settings, step_law
+from strategies import additions, probabilities, removals, renyi, settings, step_distribution
 
 from plainchant.errors import ConfigError
 from plainchant.privacy.aggregation import Support
@@ -37,10 +37,10 @@ def probability_of_text(mechanism, data):
         private, base = logits_after(data, prefix)
         steps[prefix] = (
             distance(mechanism.settings, private, base),
-            probabilities(step_law(public, private, base), V),
-            probabilities(step_law(mechanism, private, base), V),
+            probabilities(step_distribution(public, private, base), V),
+            probabilities(step_distribution(mechanism, private, base), V),
         )
-    # midpoints of equally likely pieces of the threshold's law
+    # midpoints of equally likely pieces of the threshold's distribution
     noisy = mechanism.threshold + laplace.ppf((np.arange(4000) + 0.5) / 4000, scale=mechanism.noise)
 
     def rest(y, t, left):

@@ -1,4 +1,4 @@
-"""The fast path draws tokens from the law that a plain path computes (spec 4, 5.2).
+"""The fast path draws tokens from the distribution that a plain path computes (guarantee 4, 5.2).
 
 The fast path is what a run uses: the decoder, rows of several batches in one pass, shared prefixes, heads on the
 support only, rows that are rewound between texts. The plain path is written here by the formulas: one whole prompt at a
@@ -26,9 +26,9 @@ from plainchant.models.transformers.model import _embedded_directory, load_model
 from plainchant.privacy.aggregation import Clipping, Support, sample
 from plainchant.privacy.mechanisms import (
     IndividualMeanMechanism,
-    Law,
     MeanMechanism,
     MedianMechanism,
+    TokenDistribution,
     TokenMechanism,
     TokenSettings,
     draw,
@@ -57,10 +57,10 @@ class Plain:
         least = public[order[self.step.k - 1]] - 2 * self.step.clip / self.step.batch_size
         return order[public[order] >= least].tolist()
 
-    def law(
+    def distribution(
         self, private: list[np.ndarray], public: np.ndarray, allowed: np.ndarray, spent: np.ndarray, steps_left: int
     ) -> tuple[dict[int, float], np.ndarray]:
-        """p(x) by token, and what each context has paid after this step (spec 4.3 to 4.5, 5.2)."""
+        """p(x) by token, and what each context has paid after this step (guarantee 4.3 to 4.5, 5.2)."""
         s, kept = self.step, self.support(public, allowed)
         rows = np.array([logits[kept] - public[kept] for logits in private]).reshape(len(private), len(kept))
         if len(rows):
@@ -85,14 +85,14 @@ class Plain:
 
 
 def p_value(found: list[tuple[dict[Any, int], dict[Any, float]]]) -> float:
-    """Chi-square over several laws at once; cells of fewer than five expected are put together."""
+    """Chi-square over several distributions at once; cells of fewer than five expected are put together."""
     observed, expected = [], []
-    for counts, law in found:
+    for counts, distribution in found:
         total = sum(counts.values())
-        rare = [cell for cell in law if law[cell] * total < 5]
-        cells = [(counts.get(cell, 0), law[cell] * total) for cell in law if cell not in rare]
-        # a cell that the law does not know counts as rare, where it is seen
-        cells.append((total - sum(n for n, _ in cells), sum(law[cell] for cell in rare) * total))
+        rare = [cell for cell in distribution if distribution[cell] * total < 5]
+        cells = [(counts.get(cell, 0), distribution[cell] * total) for cell in distribution if cell not in rare]
+        # a cell that the distribution does not know counts as rare, where it is seen
+        cells.append((total - sum(n for n, _ in cells), sum(distribution[cell] for cell in rare) * total))
         if cells[-1][1] < 5:
             least = min(range(len(cells) - 1), key=lambda place: cells[place][1])
             (n, e), (m, f) = cells.pop(), cells[least]
@@ -164,19 +164,19 @@ def laws_of_texts(plain: Plain, work: BatchWork) -> dict[tuple[int, ...], float]
     def step(tokens: tuple[int, ...], spent: np.ndarray) -> tuple[dict[int, float], np.ndarray]:
         private = [logits_of((*work.prefix, *record, *work.start, *tokens)) for record in work.records]
         public = logits_of((*work.prefix, *work.start, *tokens))
-        return plain.law(private, public, np.arange(len(WORDS)), spent, T - len(tokens))
+        return plain.distribution(private, public, np.arange(len(WORDS)), spent, T - len(tokens))
 
     first, spent = step((), np.zeros(len(work.records)))
-    law = {(0,): first.pop(0)} if 0 in first else {}
+    distribution = {(0,): first.pop(0)} if 0 in first else {}
     for token, p in first.items():
-        law |= {(token, then): p * q for then, q in step((token,), spent)[0].items()}
-    return law
+        distribution |= {(token, then): p * q for then, q in step((token,), spent)[0].items()}
+    return distribution
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_fast_path_draws_whole_texts_from_the_plain_paths_law(kind: str) -> None:
     mechanism, plain = pair(kind, replace(STEP, k=6))
-    # who has little left has less at the next text, whose law is another one
+    # who has little left has less at the next text, whose distribution is another one
     counts = texts_of(mechanism, texts_a_batch=1 if kind == "individual with little left" else 5)
 
     def fit(formulas: Plain, works: Sequence[BatchWork] = WORKS) -> float:
@@ -186,7 +186,7 @@ def test_the_fast_path_draws_whole_texts_from_the_plain_paths_law(kind: str) -> 
     assert found[0] > FALSE_ALARM > max(found[1:]), found
 
 
-# the embedded model: the law of each step is computed by the fast path once, and drawn from many times
+# the embedded model: the distribution of each step is computed by the fast path once, and drawn from many times
 
 DRAWS = 8_000
 HEADS = ("Notes to the council, one after another:\n\n", "What readers wrote to the library:\n\n")
@@ -198,16 +198,18 @@ NOTES = [
 
 
 class Drawn:
-    """In the place of `decoding.draw`: draws from each law many times, then goes on with one more token."""
+    """In the place of `decoding.draw`: draws from each distribution many times, then goes on with one more token."""
 
     def __init__(self) -> None:
         self.steps: list[tuple[dict[int, int], int]] = []
         self._chance = SystemRandomness()
 
-    def __call__(self, mechanism: TokenMechanism, law: Law, randomness: Any) -> Any:
-        places = np.bincount([sample(law.scores, self._chance) for _ in range(DRAWS)], minlength=len(law.support))
-        result = draw(mechanism, law, randomness)
-        self.steps.append((dict(zip(law.support.tolist(), places.tolist(), strict=True)), result.token))
+    def __call__(self, mechanism: TokenMechanism, distribution: TokenDistribution, randomness: Any) -> Any:
+        places = np.bincount(
+            [sample(distribution.scores, self._chance) for _ in range(DRAWS)], minlength=len(distribution.support)
+        )
+        result = draw(mechanism, distribution, randomness)
+        self.steps.append((dict(zip(distribution.support.tolist(), places.tolist(), strict=True)), result.token))
         return result
 
 
@@ -261,7 +263,7 @@ def test_the_fast_path_of_the_embedded_model_draws_from_the_plain_paths_law(
     words = set(range(gemma.vocabulary_size)) - gemma.special
     allowed = [np.array(sorted(ids)) for ids in (words, words | gemma.end_of_text)]
 
-    def laws(formulas: Plain) -> list[dict[int, float]]:
+    def distributions(formulas: Plain) -> list[dict[int, float]]:
         found, spent, before = [], [np.zeros(len(work.records)) for work in works], {}
         for number, (_, token) in enumerate(drawn.steps):
             batch, place = number % len(works), number // len(works) % T
@@ -269,15 +271,18 @@ def test_the_fast_path_of_the_embedded_model_draws_from_the_plain_paths_law(
             tokens = (*work.start, *before[batch]) if place else work.start
             private = [plain_logits((*work.prefix, *record, *tokens)) for record in work.records]
             public = plain_logits((*work.prefix, *tokens))
-            law, spent[batch] = formulas.law(private, public, allowed[place], spent[batch], T - place)
-            found.append(law)
+            distribution, spent[batch] = formulas.distribution(private, public, allowed[place], spent[batch], T - place)
+            found.append(distribution)
             before[batch] = (token,)
         return found
 
     def fit(formulas: Plain) -> float:
-        found = [(counts, law) for (counts, _), law in zip(drawn.steps, laws(formulas), strict=True)]
+        found = [
+            (counts, distribution)
+            for (counts, _), distribution in zip(drawn.steps, distributions(formulas), strict=True)
+        ]
         # the support is the same, but for a near tie at its edge
-        assert sum(len(counts.keys() ^ law.keys()) for counts, law in found) <= 2
+        assert sum(len(counts.keys() ^ distribution.keys()) for counts, distribution in found) <= 2
         return p_value(found)
 
     found = [fit(formulas) for formulas in (plain, *wrong(plain))]

@@ -1,4 +1,4 @@
-"""Random data, sizes and crashes: nobody ever pays more than the plan's budget (spec 5.2)."""
+"""Random data, sizes and crashes: nobody ever pays more than the plan's budget (guarantee 5.2)."""
 
 import random
 import sqlite3
@@ -42,9 +42,9 @@ def paid(out):
 @pytest.fixture
 def watched(monkeypatch):
     """Compares each charge with how far the context could really move the scores; sums what is committed."""
-    real = IndividualMeanMechanism.law
+    real = IndividualMeanMechanism.distribution
 
-    def law(self, private, public, allowed, allowance=None):
+    def distribution(self, private, public, allowed, allowance=None):
         found = real(self, private, public, allowed, allowance)
         if len(private):
             moved = np.ptp(found.removals.astype(np.float64), axis=1) + self._numerical
@@ -52,7 +52,7 @@ def watched(monkeypatch):
             assert (found.charges <= allowance + 1e-12).all()
         return found
 
-    monkeypatch.setattr(IndividualMeanMechanism, "law", law)
+    monkeypatch.setattr(IndividualMeanMechanism, "distribution", distribution)
 
 
 def small_run(seed, path, monkeypatch):

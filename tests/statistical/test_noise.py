@@ -1,12 +1,12 @@
-"""Noise and tokens are drawn from the laws that the guarantee speaks of (spec 10, statistical).
+"""Noise and tokens are drawn from the distributions that the guarantee speaks of (guarantee 10, statistical).
 
-False alarms: each test of a right law fails by chance with probability at most 1e-6.
+False alarms: each test of a right distribution fails by chance with probability at most 1e-6.
 """
 
 import numpy as np
 import pytest
 from scipy.stats import beta, chisquare
-from strategies import law_of, settings
+from strategies import distribution_of, settings
 
 from plainchant.errors import PrivacyError
 from plainchant.privacy.accounting import delta_of
@@ -20,20 +20,20 @@ SIGMA = 3.0
 SOURCES = [pytest.param(SystemRandomness(), id="system"), pytest.param(SeededRandomness(5), id="seeded")]
 
 
-def fits(counts, law):
-    """Chi-square of counts against a law, cells of fewer than ten expected put together."""
-    rare = law * counts.sum() < 10
+def fits(counts, distribution):
+    """Chi-square of counts against a distribution, cells of fewer than ten expected put together."""
+    rare = distribution * counts.sum() < 10
     counts = np.append(counts[~rare], counts[rare].sum())
-    law = np.append(law[~rare], law[rare].sum())
-    if law[-1] * counts.sum() < 1:
-        counts, law = counts[:-1], law[:-1] / law[:-1].sum()
-    return chisquare(counts, law * counts.sum()).pvalue > FALSE_ALARM
+    distribution = np.append(distribution[~rare], distribution[rare].sum())
+    if distribution[-1] * counts.sum() < 1:
+        counts, distribution = counts[:-1], distribution[:-1] / distribution[:-1].sum()
+    return chisquare(counts, distribution * counts.sum()).pvalue > FALSE_ALARM
 
 
 def noise_fits(noise, sigma):
     support = np.arange(-60, 61)
-    law = np.exp(-(support**2) / (2 * sigma**2))
-    return fits(np.bincount(noise + 60, minlength=len(support)), law / law.sum())
+    distribution = np.exp(-(support**2) / (2 * sigma**2))
+    return fits(np.bincount(noise + 60, minlength=len(support)), distribution / distribution.sum())
 
 
 @pytest.mark.parametrize("source", SOURCES)
@@ -50,13 +50,13 @@ def test_laplace_noise_has_the_right_scale_and_no_other(source):
     support = np.arange(-60, 61)
     counts = np.bincount(np.clip(noise, -60, 60) + 60, minlength=len(support))
 
-    def law(scale):
+    def distribution(scale):
         weights = np.exp(-np.abs(support) / scale)
         return weights / weights.sum()
 
-    assert fits(counts, law(SIGMA))
-    assert not fits(counts, law(SIGMA * 2 / 3))
-    assert not fits(counts, law(SIGMA * 1.5))
+    assert fits(counts, distribution(SIGMA))
+    assert not fits(counts, distribution(SIGMA * 2 / 3))
+    assert not fits(counts, distribution(SIGMA * 1.5))
 
 
 def test_laplace_noise_of_a_fine_grid_is_fine():
@@ -89,8 +89,8 @@ def epsilon_at_least(mechanism, delta):
     source = SystemRandomness()
     rows = np.array([[0.0, 0.0, 0.0]] * 2)
     with_one = np.vstack([rows, [[9.0, -9.0, -9.0]]])
-    laws = [law_of(mechanism, data, np.zeros(3)) for data in (with_one, rows)]
-    hits = [sum(sample(law.scores, source) == 0 for _ in range(DRAWS)) for law in laws]
+    distributions = [distribution_of(mechanism, data, np.zeros(3)) for data in (with_one, rows)]
+    hits = [sum(sample(distribution.scores, source) == 0 for _ in range(DRAWS)) for distribution in distributions]
     low = beta.ppf(FALSE_ALARM / 2, hits[0], DRAWS - hits[0] + 1)
     high = beta.ppf(1 - FALSE_ALARM / 2, hits[1] + 1, DRAWS - hits[1])
     return np.log(max(low - delta, 1e-300) / high)

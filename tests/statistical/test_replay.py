@@ -1,4 +1,4 @@
-"""Replay contradicts broken mechanisms and never real ones (spec 9, 10).
+"""Replay contradicts broken mechanisms and never real ones (guarantee 9, 10).
 
 False alarms: a real mechanism fails a test by chance with probability at most ALPHA = 1e-6 each, by the Clopper–Pearson
 bounds that replay itself splits it over. The tests of power fail with a probability far below that: their bounds lie
@@ -13,7 +13,7 @@ from broken import AlwaysFullWeight, ForgetsWhatIsSpent, NoClipping, shared_padd
 from scipy.stats import binom, binomtest
 from strategies import settings
 
-from plainchant.auditing.replay import Steps, _lower, laws_of, replay
+from plainchant.auditing.replay import Steps, _lower, distributions_of, replay
 from plainchant.errors import ConfigError
 from plainchant.privacy.accounting import epsilon_of
 from plainchant.privacy.aggregation import Clipping, Support, sampling_weights
@@ -98,7 +98,10 @@ def test_the_filter_holds_over_many_steps():
 def test_power_public_logits_that_a_shared_pass_moves_are_caught():
     mechanism = MeanMechanism(dataclasses.replace(STEP, batch_size=24))
     shared = shared_padding(STEPS)
-    supports = [[law.support.tolist() for law in laws_of(mechanism, shared, unit)] for unit in (None, UNIT)]
+    supports = [
+        [distribution.support.tolist() for distribution in distributions_of(mechanism, shared, unit)]
+        for unit in (None, UNIT)
+    ]
     assert supports[0] != supports[1]
     found = audited(mechanism, shared)
     assert found.refuted and found.epsilon_low > 2 * found.epsilon_claimed
@@ -125,8 +128,8 @@ def test_power_a_repeated_sequence_is_caught_where_the_likelihoods_are_equal():
     private[UNIT, 2] = 1e-3
     instance = Steps(np.zeros((1, 3), np.float32), [private], [np.arange(3)])
     mechanism = MeanMechanism(settings(clip=1.0, batch_size=100))
-    p = [sampling_weights(law.scores) for law in laws_of(mechanism, instance)]
-    q = [sampling_weights(law.scores) for law in laws_of(mechanism, instance, UNIT)]
+    p = [sampling_weights(distribution.scores) for distribution in distributions_of(mechanism, instance)]
+    q = [sampling_weights(distribution.scores) for distribution in distributions_of(mechanism, instance, UNIT)]
     border = float(np.mean([w[0][0] / w[0].sum() for w in (p, q)]))
     assert p[0][0] == p[0][1] and q[0][0] == q[0][1]
     assert audited(mechanism, instance, randomness=Stuck).refuted
@@ -146,9 +149,9 @@ def test_the_bound_is_that_of_clopper_and_pearson():
 
 
 def test_the_bound_is_too_large_no_more_often_than_it_says():
-    # one token, so that the true ε at δ ≈ 0 is the largest log-ratio of the two laws
+    # one token, so that the true ε at δ ≈ 0 is the largest log-ratio of the two distributions
     mechanism, one = MeanMechanism(dataclasses.replace(STEP, batch_size=2)), steps(count=1)
-    pair = [sampling_weights(laws_of(mechanism, one, unit)[0].scores).astype(float) for unit in (None, UNIT)]
+    pair = [sampling_weights(distributions_of(mechanism, one, unit)[0].scores).astype(float) for unit in (None, UNIT)]
     log_p, log_q = (np.log(weights / weights.sum()) for weights in pair)
     true = np.abs(log_p - log_q).max()
     alpha, repeats = 0.2, 150

@@ -1,4 +1,4 @@
-"""Conversions between ρ and (ε, δ), against dp-accounting and against themselves (spec 5, 6.1)."""
+"""Conversions between ρ and (ε, δ), against dp-accounting and against themselves (guarantee 5, 6.1)."""
 
 import math
 

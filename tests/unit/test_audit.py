@@ -21,7 +21,7 @@ from plainchant.auditing.attacks import (
     similarity_scores,
 )
 from plainchant.auditing.canaries import Canary, exposure, plant
-from plainchant.auditing.replay import claimed_epsilon, laws_of, record_steps
+from plainchant.auditing.replay import claimed_epsilon, distributions_of, record_steps
 from plainchant.auditing.statistics import CharacterModel
 from plainchant.data.tables import Record
 from plainchant.errors import ConfigError, DataError, PrivacyError
@@ -266,23 +266,23 @@ def test_laws_are_those_of_the_decoder(monkeypatch, individual):
     work = BatchWork(0, (2,), (3, 4), [(5,), (6, 2), (2,), (4,)], (0,))
     seen, real = [], decoding.draw
 
-    def draw(mechanism, law, randomness):
-        seen.append(law)
-        return dataclasses.replace(real(mechanism, law, randomness), token=3)
+    def draw(mechanism, distribution, randomness):
+        seen.append(distribution)
+        return dataclasses.replace(real(mechanism, distribution, randomness), token=3)
 
     monkeypatch.setattr(decoding, "draw", draw)
     decoder = Decoder(model, mechanism, StopRule(None, 6, 0), rows=4, randomness=SeededRandomness(1))
     list(decoder.run([work]))
     steps = record_steps(model, mechanism, work, [3] * 5)
-    laws = laws_of(mechanism, steps)
-    assert len(laws) == len(seen) == 6
-    for ours, theirs in zip(laws, seen, strict=True):
+    distributions = distributions_of(mechanism, steps)
+    assert len(distributions) == len(seen) == 6
+    for ours, theirs in zip(distributions, seen, strict=True):
         assert ours.support.tolist() == theirs.support.tolist() and 1 not in ours.support
         assert ours.scores == pytest.approx(theirs.scores, abs=1e-12)
         assert ours.charges is None or ours.charges == pytest.approx(theirs.charges)
     fewer = dataclasses.replace(work, records=[record for i, record in enumerate(work.records) if i != 1])
-    smaller = laws_of(mechanism, record_steps(model, mechanism, fewer, [3] * 5))
-    for ours, theirs in zip(laws_of(mechanism, steps, without=1), smaller, strict=True):
+    smaller = distributions_of(mechanism, record_steps(model, mechanism, fewer, [3] * 5))
+    for ours, theirs in zip(distributions_of(mechanism, steps, without=1), smaller, strict=True):
         assert ours.scores == pytest.approx(theirs.scores, abs=1e-12)
     assert "array" not in repr(steps)
 

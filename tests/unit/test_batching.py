@@ -1,4 +1,4 @@
-"""Secret batches drawn one by one, texts spread by released numbers (spec 3)."""
+"""Secret batches drawn one by one, texts spread by released numbers (guarantee 3)."""
 
 import numpy as np
 import pytest

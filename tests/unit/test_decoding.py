@@ -1,4 +1,4 @@
-"""The token loop: many batches side by side, each place once (spec 4)."""
+"""The token loop: many batches side by side, each place once (guarantee 4)."""
 
 import weakref
 
@@ -80,10 +80,10 @@ def test_special_ids_other_than_end_of_text_are_never_released():
     steps = []
     mechanism = PublicMechanism(settings(batch_size=2))
     decoder = Decoder(model(), mechanism, StopRule("\n", 6, 2), rows=8, randomness=SeededRandomness(0))
-    law = type(mechanism).law
+    distribution = type(mechanism).distribution
     assert len(list(decoder.run([work()]))) == 1
     for allowed in (decoder._allowed, decoder._allowed_early):
-        steps.append(law(mechanism, None, FLAT.astype(np.float32), allowed).support.tolist())
+        steps.append(distribution(mechanism, None, FLAT.astype(np.float32), allowed).support.tolist())
     # early ones cannot end a text: neither end of text nor a token with the stop string in it
     assert steps == [[0, 1, 2, 3, 4, 6], [1, 2, 6]]
 

@@ -1,4 +1,4 @@
-"""How many rows share a pass: by speed and memory, and by nothing private (spec 4.1, 7)."""
+"""How many rows share a pass: by speed and memory, and by nothing private (guarantee 4.1, 7)."""
 
 import numpy as np
 import pytest

@@ -1,10 +1,10 @@
-"""The Rényi filter of the individual mean: what a context pays, and what rounding can do to it (spec 5.2, 7)."""
+"""The Rényi filter of the individual mean: what a context pays, and what rounding can do to it (guarantee 5.2, 7)."""
 
 import dataclasses
 
 import numpy as np
 import pytest
-from strategies import settings, step_law
+from strategies import settings, step_distribution
 
 from plainchant.errors import PrivacyError
 from plainchant.privacy.aggregation import Clipping, clip_increases
@@ -26,9 +26,9 @@ def walk(mechanism, noise=0.0):
     for step in range(STEPS):
         public, rows = logits(step)
         rows = rows + (noise * generator.uniform(-1, 1, rows.shape)).astype(np.float32)
-        law = step_law(mechanism, rows, public, mechanism.allowance(spent, STEPS - step))
-        spent = spent + law.charges
-        found.append(law.scores * mechanism.settings.temperature)
+        distribution = step_distribution(mechanism, rows, public, mechanism.allowance(spent, STEPS - step))
+        spent = spent + distribution.charges
+        found.append(distribution.scores * mechanism.settings.temperature)
     return np.array(found), spent
 
 
@@ -38,8 +38,8 @@ class Cuts(IndividualMeanMechanism):
     def allowance(self, spent, steps_left):
         return np.maximum(self._payable - spent, 0.0)
 
-    def law(self, private, public, support, allowance=None):
-        free = super().law(private, public, support, np.full(len(private), 1e9))
+    def distribution(self, private, public, support, allowance=None):
+        free = super().distribution(private, public, support, np.full(len(private), 1e9))
         pays = free.charges <= allowance
         base = public.astype(np.float64) / self.settings.temperature
         scores = base - free.removals[pays].sum(axis=0, dtype=np.float64)
@@ -67,13 +67,13 @@ def test_power_a_cut_lets_rounding_move_the_aggregate_by_a_contexts_whole_reach(
 def test_a_rich_context_pays_for_its_own_range_only():
     mechanism = IndividualMeanMechanism(STEP, 1e9, STEPS)
     public, rows = logits(1)
-    law = step_law(mechanism, rows, public, mechanism.allowance(np.zeros(N), STEPS))
+    distribution = step_distribution(mechanism, rows, public, mechanism.allowance(np.zeros(N), STEPS))
     own = np.ptp(rows - public, axis=1)
     moved, numerical = 2.0 * own / N, 2 * STEP.slack
-    assert law.charges == pytest.approx(((moved + numerical) ** 2 - numerical**2) / 8, rel=1e-5)
-    assert law.scores == pytest.approx(step_law(MeanMechanism(STEP), rows, public).scores)
+    assert distribution.charges == pytest.approx(((moved + numerical) ** 2 - numerical**2) / 8, rel=1e-5)
+    assert distribution.scores == pytest.approx(step_distribution(MeanMechanism(STEP), rows, public).scores)
     # a context like the public row moves nothing and pays nothing
-    still = step_law(mechanism, np.tile(public, (N, 1)), public, mechanism.allowance(np.zeros(N), STEPS))
+    still = step_distribution(mechanism, np.tile(public, (N, 1)), public, mechanism.allowance(np.zeros(N), STEPS))
     assert still.charges.max() == 0
 
 
@@ -81,12 +81,12 @@ def test_a_poor_context_moves_what_it_can_pay_for():
     mechanism = IndividualMeanMechanism(STEP, 1.0, STEPS)
     public, rows = logits(2)
     allowance = np.linspace(0, 1e-3, N)
-    law = step_law(mechanism, rows, public, allowance)
-    assert law.charges == pytest.approx(np.minimum(allowance, law.charges.max()), abs=1e-12)
-    assert np.ptp(law.removals[0]) == 0
-    assert (np.ptp(law.removals.astype(np.float64), axis=1) + 2e-3) ** 2 / 8 - (2e-3) ** 2 / 8 == pytest.approx(
-        law.charges, rel=1e-4, abs=1e-9
-    )
+    distribution = step_distribution(mechanism, rows, public, allowance)
+    assert distribution.charges == pytest.approx(np.minimum(allowance, distribution.charges.max()), abs=1e-12)
+    assert np.ptp(distribution.removals[0]) == 0
+    assert (np.ptp(distribution.removals.astype(np.float64), axis=1) + 2e-3) ** 2 / 8 - (
+        2e-3
+    ) ** 2 / 8 == pytest.approx(distribution.charges, rel=1e-4, abs=1e-9)
 
 
 def test_pace_leaves_something_for_later_texts():
@@ -101,9 +101,9 @@ def test_pace_leaves_something_for_later_texts():
 def test_no_allowance_is_no_permission():
     public, rows = logits(3)
     with pytest.raises(PrivacyError, match="allowance"):
-        step_law(IndividualMeanMechanism(STEP, 1.0, STEPS), rows, public)
+        step_distribution(IndividualMeanMechanism(STEP, 1.0, STEPS), rows, public)
     with pytest.raises(PrivacyError, match="allowance"):
-        step_law(IndividualMeanMechanism(STEP, 1.0, STEPS), rows, public, np.ones(N - 1))
+        step_distribution(IndividualMeanMechanism(STEP, 1.0, STEPS), rows, public, np.ones(N - 1))
 
 
 def test_a_slack_that_eats_the_budget_is_refused():

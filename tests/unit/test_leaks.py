@@ -1,4 +1,4 @@
-"""One test for each leak that other implementations had (spec 9), on the whole pipeline with a table for a model."""
+"""One test for each leak seen in other implementations (guarantee 9), on the whole pipeline with a table as model."""
 
 import dataclasses
 import hashlib

@@ -1,4 +1,4 @@
-"""Several runs on the same data add up (spec 6.4)."""
+"""Several runs on the same data add up (guarantee 6.4)."""
 
 import json
 
@@ -6,13 +6,13 @@ import pytest
 
 from plainchant.config import SynthesisConfig
 from plainchant.errors import ConfigError, PrivacyError
-from plainchant.planning import plan
+from plainchant.planning import make_plan
 from plainchant.privacy.accounting import epsilon_of, rho_of
 from plainchant.run.ledger import Ledger
 
 
 def guarantee(epsilon=2.0, **changes):
-    return plan(SynthesisConfig(epsilon=epsilon, max_tokens=20, **changes)).guarantee
+    return make_plan(SynthesisConfig(epsilon=epsilon, max_tokens=20, **changes)).guarantee
 
 
 @pytest.fixture

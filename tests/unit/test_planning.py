@@ -1,4 +1,4 @@
-"""A plan never promises more than its budget, and says what is feasible where the wish is not (spec 6.2)."""
+"""A plan never promises more than its budget, and says what is feasible where the wish is not (guarantee 6.2)."""
 
 import re
 
@@ -6,14 +6,14 @@ import pytest
 
 from plainchant.config import SynthesisConfig
 from plainchant.errors import PrivacyError
-from plainchant.planning import not_private, plan
+from plainchant.planning import make_plan, not_private
 from plainchant.privacy.accounting import epsilon_of, rho_of
 
 EX_ANTE = ["amin2024", "clustered-mean", "invisibleink"]
 
 
 def planned(method="clustered-mean", **changes):
-    return plan(SynthesisConfig(method=method, **changes))
+    return make_plan(SynthesisConfig(method=method, **changes))
 
 
 @pytest.mark.parametrize("method", EX_ANTE)
@@ -61,9 +61,9 @@ def test_a_sparse_vector_pays_for_its_private_tokens_and_one_comparison_more():
         planned("amin2024", max_tokens=40, batch_size=made.settings.batch_size - 1)
     fewer = planned("amin2024", max_tokens=40, private_tokens=5, batch_size=made.settings.batch_size)
     assert fewer.texts_per_batch > texts and fewer.mechanism.private_tokens == 5
-    without = planned("amin2024", max_tokens=40, public_threshold=0)
+    without = planned("amin2024", max_tokens=40, sparse_threshold=0)
     assert without.settings == planned("clustered-mean", max_tokens=40).settings
-    assert without.config.parts.public_threshold == 0
+    assert without.config.parts.sparse_threshold == 0
 
 
 @pytest.mark.parametrize("changes", [{}, {"batch_size": 300}, {"method": "invisibleink", "clip": 0.3}])
@@ -81,9 +81,9 @@ def test_infeasible_says_the_largest_feasible_number_of_texts(changes):
 @pytest.mark.parametrize("size", [4, 16, 100])
 def test_derived_clip_pays_for_just_the_texts_wished(texts, size):
     made = planned("invisibleink", texts=texts, batch_size=size, expected_units=1600)
-    wished = -(-texts // (1600 // size))
-    assert made.texts_per_batch == wished
-    assert wished * made.config.max_tokens * made.mechanism.rho_per_token <= made.rho_batch
+    requested = -(-texts // (1600 // size))
+    assert made.texts_per_batch == requested
+    assert requested * made.config.max_tokens * made.mechanism.rho_per_token <= made.rho_batch
     assert made.guarantee.epsilon <= 8
 
 
@@ -139,7 +139,7 @@ def test_individual_plans_spend_the_whole_budget_and_expect_enough_texts(changes
     assert made.guarantee.kind == "ex-ante" and made.guarantee.epsilon <= config.epsilon
     spent = made.rho_rebalance + made.rho_vote + made.rho_batch
     assert spent == pytest.approx(made.guarantee.rho) == pytest.approx(total)
-    # spec 6.2: what a record of the expected range pays for one batch's texts fits into its budget
+    # guarantee 6.2: what a record of the expected range pays for one batch's texts fits into its budget
     assert made.texts_per_batch * config.max_tokens * made.rho_expected <= made.rho_batch
     assert made.mechanism.budget == made.rho_batch
     assert made.mechanism.steps == made.texts_per_batch * config.max_tokens

@@ -1,4 +1,4 @@
-"""Which cells are kept, from noisy counts alone (spec 2.3 to 2.5)."""
+"""Which cells are kept, from noisy counts alone (guarantee 2.3 to 2.5)."""
 
 import numpy as np
 import pytest

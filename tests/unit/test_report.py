@@ -50,7 +50,7 @@ FIGURES = ("1.234", "2.346", "0.3579", "0.468", "4321", "2.579", "0.6802", "0.71
 
 
 def planned(method="plainchant", **changes):
-    values = {"model": f"{HOME}/models/tiny", "embedder": f"{HOME}/embedder", "public": f"{HOME}/corpus.jsonl"}
+    values = {"model": f"{HOME}/models/tiny", "embedder": f"{HOME}/embedder", "public_corpus": f"{HOME}/corpus.jsonl"}
     values |= {"labels": LABELS, "label_column": "label", "prompt": {"header": f"{HOSTILE}\n"}, "max_tokens": 20}
     if method in ("amin2024", "clustered-mean"):
         values["clip"] = 1.0

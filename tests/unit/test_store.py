@@ -125,7 +125,7 @@ def test_resume_goes_on_with_what_is_missing(tmp_path, model):
     batches, members = made.directory.batches(), made.directory.members()
     with go(tmp_path, model, resume=True) as made:
         texts = made.texts
-    assert len(texts) == made.wished and first in texts and {*committed} <= {*made.directory.texts()}
+    assert len(texts) == made.requested and first in texts and {*committed} <= {*made.directory.texts()}
     assert (made.directory.batches(), made.directory.members()) == (batches, members)
 
 
@@ -139,7 +139,7 @@ def test_resume_with_other_data_or_configuration_is_refused(tmp_path, model):
         with pytest.raises(DataError, match="resume: the data"):
             go(tmp_path, model, records, resume=True)
     with go(tmp_path, model, resume=True) as made:
-        assert len(made.texts) == made.wished
+        assert len(made.texts) == made.requested
 
 
 def test_nothing_is_released_before_the_end(tmp_path, model):

@@ -1,4 +1,4 @@
-"""The transformers backend: its cache against the plain forward pass, and what private text can do (spec 4.1, 7, 9)."""
+"""The transformers backend: its cache against the plain pass, what private text can do (guarantee 4.1, 7, 9)."""
 
 import contextlib
 import os
@@ -39,7 +39,7 @@ from plainchant.errors import ConfigError, MissingDependencyError, ModelError
 from plainchant.models import LanguageModel
 from plainchant.models.transformers.model import TransformersModel, describe_device, load_model
 from plainchant.privacy.aggregation import Clipping, Support
-from plainchant.privacy.mechanisms import IndividualMeanMechanism, Law, TokenSettings
+from plainchant.privacy.mechanisms import IndividualMeanMechanism, TokenDistribution, TokenSettings
 
 SPECIAL = ["<bos>", "<eos>", "<pad>", "<end_of_turn>", "<unused3>", "<|im_end|>"]
 WIDTH = 300  # wider than the tokenizer, as real heads are
@@ -598,22 +598,24 @@ def filtered_movement(
     mechanism = IndividualMeanMechanism(step, budget, len(forced))
     allowed = np.array([i for i in range(model.vocabulary_size) if i not in model.special], dtype=np.int64)
 
-    def laws(batch: list[list[int]]) -> tuple[list[Law], float]:
+    def distributions(batch: list[list[int]]) -> tuple[list[TokenDistribution], float]:
         prefix, spent, found = model.prefill([*model.start_tokens, *forced[:3]]), np.zeros(len(batch)), []
         rows, public = (model.open_rows(prefix, s, room=len(forced)) for s in (batch, [[]]))
         for place, token in enumerate(forced):
             public_logits = model.step([(public, token)])[0][0]
             allowance = mechanism.allowance(spent, len(forced) - place)
             support = mechanism.support(public_logits, allowed)
-            law = mechanism.law(model.step([(rows, token)], [support])[0], public_logits, support, allowance)
-            assert law.charges is not None
-            spent = spent + law.charges
-            found.append(law)
+            distribution = mechanism.distribution(
+                model.step([(rows, token)], [support])[0], public_logits, support, allowance
+            )
+            assert distribution.charges is not None
+            spent = spent + distribution.charges
+            found.append(distribution)
         return found, float(np.median(spent) / budget)
 
-    (whole, share), worst = laws(records), 0.0
+    (whole, share), worst = distributions(records), 0.0
     for gone in (0, len(records) // 2, len(records) - 1):
-        for with_it, without in zip(whole, laws(records[:gone] + records[gone + 1 :])[0], strict=True):
+        for with_it, without in zip(whole, distributions(records[:gone] + records[gone + 1 :])[0], strict=True):
             assert with_it.removals is not None and (with_it.support == without.support).all()
             worst = max(worst, float(np.abs(with_it.scores + with_it.removals[gone] - without.scores).max()))
     return worst, share

@@ -15,7 +15,12 @@ from plainchant.generation.decoding import BatchWork
 from plainchant.models import LanguageModel
 from plainchant.privacy.accounting import check_delta, epsilon_of
 from plainchant.privacy.aggregation import sampling_weights
-from plainchant.privacy.mechanisms import IndividualMeanMechanism, Law, SparseMeanMechanism, TokenMechanism
+from plainchant.privacy.mechanisms import (
+    IndividualMeanMechanism,
+    SparseMeanMechanism,
+    TokenDistribution,
+    TokenMechanism,
+)
 from plainchant.randomness import RandomSource
 
 # Values of the log-likelihood ratio that a replay may choose its threshold from.
@@ -34,7 +39,7 @@ class Steps:
         private: for each step the contexts' logits on `ids`, float32 [n, |ids|].
         ids: for each step the sorted token ids that a support may hold, int64.
         public_without: what the public logits are when the unit under test is missing, float32 [T, V]; None where they
-            are the same, as they must be (spec 4.1).
+            are the same, as they must be (guarantee 4.1).
     """
 
     public: Float32Array = field(repr=False)
@@ -68,7 +73,7 @@ class Replay:
 
 
 def record_steps(model: LanguageModel, mechanism: TokenMechanism, work: BatchWork, tokens: Sequence[int]) -> Steps:
-    """Keeps the logits of a batch along one fixed text, as the decoder computes them (spec 4.1).
+    """Keeps the logits of a batch along one fixed text, as the decoder computes them (guarantee 4.1).
 
     Private logits are kept on the mechanism's supports only.
 
@@ -98,7 +103,7 @@ def claimed_epsilon(mechanism: TokenMechanism, steps: int, delta: float) -> floa
         PrivacyError: its budget is for fewer steps, or whether records have a say depends on more than logits.
     """
     if isinstance(mechanism, SparseMeanMechanism):
-        raise PrivacyError("public_threshold: a sparse vector's choices are not replayed; audit the mean without it")
+        raise PrivacyError("sparse_threshold: a sparse vector's choices are not replayed; audit the mean without it")
     if isinstance(mechanism, IndividualMeanMechanism):
         if steps > mechanism.steps:
             raise PrivacyError(f"steps = {steps}: the mechanism's budget is for {mechanism.steps} steps at most")
@@ -106,20 +111,20 @@ def claimed_epsilon(mechanism: TokenMechanism, steps: int, delta: float) -> floa
     return None if mechanism.rho_per_token is None else epsilon_of(steps * mechanism.rho_per_token, delta)
 
 
-def laws_of(mechanism: TokenMechanism, steps: Steps, without: int | None = None) -> list[Law]:
-    """The law of each step's token, with all contexts or without one; charges add up as in the decoder."""
+def distributions_of(mechanism: TokenMechanism, steps: Steps, without: int | None = None) -> list[TokenDistribution]:
+    """The distribution of each step's token, with all contexts or without one; charges add up as in the decoder."""
     public = steps.public if without is None or steps.public_without is None else steps.public_without
     rows = np.arange(len(steps.private[0]))
     rows = rows[rows != without]
-    spent, laws = np.zeros(len(rows)), []
+    spent, distributions = np.zeros(len(rows)), []
     for step, (logits, ids) in enumerate(zip(steps.private, steps.ids, strict=True)):
         support = mechanism.support(public[step], ids)
         private = logits[rows][:, np.searchsorted(ids, support)]
         allowance = mechanism.allowance(spent, len(steps.ids) - step)
-        laws.append(mechanism.law(private, public[step], support, allowance))
-        if (charges := laws[-1].charges) is not None:
+        distributions.append(mechanism.distribution(private, public[step], support, allowance))
+        if (charges := distributions[-1].charges) is not None:
             spent = spent + charges
-    return laws
+    return distributions
 
 
 def replay(
@@ -135,13 +140,13 @@ def replay(
     """A lower bound on the ε of T steps, from sequences drawn with and without one context.
 
     A language model whose logits ignore what was sampled is a legal model, so what the mechanism claims for T steps
-    must hold for tokens drawn from these fixed logits. The attacker sees a sequence and knows both laws. Events: a
-    large log-likelihood ratio, and the sequence that is drawn most often (a source that repeats itself). The event of
-    each direction is chosen on the first half of the runs and tested on the second: ε ≥ log((p − δ)/q), p and q bounded
-    by Clopper–Pearson.
+    must hold for tokens drawn from these fixed logits. The attacker sees a sequence and knows both distributions.
+    Events: a large log-likelihood ratio, and the sequence that is drawn most often (a source that repeats itself). The
+    event of each direction is chosen on the first half of the runs and tested on the second: ε ≥ log((p − δ)/q), p and
+    q bounded by Clopper–Pearson.
 
-    Not seen: what leaving a context out does to the others' logits (spec 7); where contexts hold several records (spec
-    3.3), what changing one does; a source that is predictable and does not repeat itself.
+    Not seen: what leaving a context out does to the others' logits (guarantee 7); where contexts hold several
+    records (guarantee 3.3), what changing one does; a source that is predictable and does not repeat itself.
 
     Args:
         mechanism: what is audited.
@@ -164,8 +169,8 @@ def replay(
     if not 0 <= unit < len(steps.private[0]):
         raise ConfigError(f"unit = {unit}: the batch has no context of that number")
     claimed = claimed_epsilon(mechanism, len(steps.ids), delta)
-    worlds = laws_of(mechanism, steps), laws_of(mechanism, steps, without=unit)
-    tokens = [_drawn(laws, runs, randomness) for laws in worlds]
+    worlds = distributions_of(mechanism, steps), distributions_of(mechanism, steps, without=unit)
+    tokens = [_drawn(distributions, runs, randomness) for distributions in worlds]
     ratios = [_log_p(worlds[0], drawn) - _log_p(worlds[1], drawn) for drawn in tokens]
     each = alpha / 4
     shown = max(
@@ -177,23 +182,26 @@ def replay(
     return Replay(max(0.0, shown), claimed, max(0.0, limit), delta, runs)
 
 
-def _drawn(laws: Sequence[Law], runs: int, randomness: Callable[[], RandomSource]) -> IntArray:
+def _drawn(distributions: Sequence[TokenDistribution], runs: int, randomness: Callable[[], RandomSource]) -> IntArray:
     """Sequences of tokens int64 [runs, T], token by token as `aggregation.sample` draws them."""
-    cumulative = [np.cumsum(sampling_weights(law.scores)) for law in laws]
+    cumulative = [np.cumsum(sampling_weights(distribution.scores)) for distribution in distributions]
     totals = [int(sums[-1]) for sums in cumulative]
     sources = (randomness() for _ in range(runs))
     numbers = np.fromiter((source.below(total) for source in sources for total in totals), np.uint64)
-    columns = zip(laws, cumulative, numbers.reshape(runs, len(laws)).T, strict=True)
-    return np.stack([law.support[np.searchsorted(sums, column, side="right")] for law, sums, column in columns], axis=1)
+    columns = zip(distributions, cumulative, numbers.reshape(runs, len(distributions)).T, strict=True)
+    return np.stack(
+        [distribution.support[np.searchsorted(sums, column, side="right")] for distribution, sums, column in columns],
+        axis=1,
+    )
 
 
-def _log_p(laws: Sequence[Law], tokens: IntArray) -> Float64Array:
+def _log_p(distributions: Sequence[TokenDistribution], tokens: IntArray) -> Float64Array:
     """The log-probability of each sequence, −inf where a token lies outside its support, float64 [runs]."""
     found = np.zeros(len(tokens))
-    for law, column in zip(laws, tokens.T, strict=True):
-        weights = sampling_weights(law.scores)
-        place = np.minimum(np.searchsorted(law.support, column), len(law.support) - 1)
-        found += np.where(law.support[place] == column, np.log(weights / weights.sum())[place], -np.inf)
+    for distribution, column in zip(distributions, tokens.T, strict=True):
+        weights = sampling_weights(distribution.scores)
+        place = np.minimum(np.searchsorted(distribution.support, column), len(distribution.support) - 1)
+        found += np.where(distribution.support[place] == column, np.log(weights / weights.sum())[place], -np.inf)
     return found
 
 

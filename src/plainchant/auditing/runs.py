@@ -16,7 +16,7 @@ from plainchant.evaluation.runs import directory_of
 from plainchant.generation.decoding import BatchWork
 from plainchant.generation.prompting import Prompts
 from plainchant.models import LanguageModel
-from plainchant.planning import Plan, plan
+from plainchant.planning import Plan, make_plan
 from plainchant.randomness import SystemRandomness
 from plainchant.run.store import RunDirectory, read_table
 
@@ -74,8 +74,8 @@ def audit(
         ConfigError, DataError: there is no such run, no release or no such table, or it is not the run's.
     """
     directory = directory_of(run)
-    decided = plan(directory.config)
-    config, tell = decided.config, progress or (lambda _: None)
+    decided = make_plan(directory.config)
+    config, report_progress = decided.config, progress or (lambda _: None)
 
     records, noted = read_table(real, config), directory.read_private(CANARIES)
     planted, canaries = records, list[Canary]()
@@ -87,9 +87,9 @@ def audit(
     texts = [row["text"] for row in directory.released() if row["text"].strip()]
     private = [record.text for record in records if record.text.strip()]
     others = [] if held_out is None else [record.text for record in read_table(held_out, config) if record.text.strip()]
-    tell(0.1)
+    report_progress(0.1)
     groups = {"copied": copied(texts, private, others)}
-    tell(0.3)
+    report_progress(0.3)
     if others and embedder is not None:
         size = min(len(private), len(others), MEMBERS)
         generator = np.random.default_rng(0)
@@ -97,15 +97,15 @@ def audit(
             [own[row] for row in generator.permutation(len(own))[:size]] for own in (private, others)
         )
         groups["membership"] = attacks(texts, members, non_members, embedder)
-    tell(0.6)
+    report_progress(0.6)
     if canaries:
         groups["canaries"] = exposure(canaries, texts)
     replayable = decided.guarantee.kind == "ex-ante" and decided.mechanism.needs_private
-    if load_model is not None and replayable and config.parts.public_threshold == 0 and config.records_per_context == 1:
+    if load_model is not None and replayable and config.parts.sparse_threshold == 0 and config.records_per_context == 1:
         found = replay_of(directory, decided, planted, load_model())
         names = ("epsilon_low", "epsilon_claimed", "epsilon_limit")
         groups["replay"] = {name: Figure(value) for name in names if (value := getattr(found, name)) is not None}
-    tell(1.0)
+    report_progress(1.0)
     return Audit(groups)
 
 

@@ -111,12 +111,12 @@ class ProgressBars:
         """See `synthesis.Progress`."""
         self._update(name, share, 1.0, "")
 
-    def texts(self, done: int, wished: int, tokens: int) -> None:
+    def texts(self, done: int, requested: int, tokens: int) -> None:
         """See `synthesis.Progress`."""
         now = time.monotonic()
         self._began = self._began or now
         pace = f", {tokens / (now - self._began):.1f} tokens/s" if tokens else ""
-        self._update("writing texts", done, wished, f"{done} of {wished} texts{pace}")
+        self._update("writing texts", done, requested, f"{done} of {requested} texts{pace}")
 
     def _update(self, name: str, done: float, total: float, note: str) -> None:
         if self._live:

@@ -11,7 +11,7 @@ from plainchant.cli.options import formatted, with_performance
 from plainchant.cli.run import execute
 from plainchant.config import Method, PerformanceOptions, SynthesisConfig
 from plainchant.errors import PrivacyError
-from plainchant.planning import plan as make_plan
+from plainchant.planning import make_plan
 
 if TYPE_CHECKING:
     pass
@@ -45,7 +45,7 @@ def demo(console: Console, out: Path | None, performance: PerformanceOptions) ->
         method=Method.PLAINCHANT,
         labels=DEMO_LABELS,
         label_column="label",
-        public=str(inputs / "public.jsonl"),
+        public_corpus=str(inputs / "public.jsonl"),
         centres=6,
         texts=20,
         max_tokens=48,

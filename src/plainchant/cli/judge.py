@@ -12,7 +12,7 @@ from plainchant.cli.console import Console
 from plainchant.cli.options import LIMIT, REAL, formatted, load_config, with_performance
 from plainchant.config import PerformanceOptions, SynthesisConfig
 from plainchant.errors import ConfigError, GateError, PrivacyError
-from plainchant.planning import plan as make_plan
+from plainchant.planning import make_plan
 
 if TYPE_CHECKING:
     from plainchant.data.embedding import Embedder

@@ -36,7 +36,7 @@ _SHARED_FIRST = [
     "delta",
     "model",
     "embedder",
-    "public",
+    "public_corpus",
     "text_column",
     "label_column",
     "labels",

@@ -12,8 +12,7 @@ from plainchant.cli.console import Console
 from plainchant.cli.options import formatted, with_configuration, with_performance
 from plainchant.config import Accounting, PerformanceOptions, PromptConfig, SynthesisConfig
 from plainchant.errors import ConfigError
-from plainchant.planning import Plan
-from plainchant.planning import plan as make_plan
+from plainchant.planning import Plan, make_plan
 from plainchant.privacy.mechanisms import SparseMeanMechanism
 
 if TYPE_CHECKING:
@@ -96,10 +95,12 @@ def _measured(console: Console, plan: Plan, performance: PerformanceOptions) -> 
 
     config = plan.config
     texts = [example.text for example in config.prompt.examples]
-    if config.public:
-        texts = read_texts(config.public, text_column=config.public_text_column)[: plan.settings.batch_size]
+    if config.public_corpus:
+        texts = read_texts(config.public_corpus, text_column=config.public_text_column)[: plan.settings.batch_size]
     if not texts:
-        raise ConfigError("measure: needs public text; name a corpus with --public FILE, or write prompt.examples")
+        raise ConfigError(
+            "measure: needs public text; name a corpus with --public-corpus FILE, or write prompt.examples"
+        )
     found = measure(plan, load_on(config.model, performance), texts, rows=performance.width)
     rows: list[tuple[str, Any]] = [
         ("range", f"{found.expected_range:.3g} nats on public text, for expected_range = {config.expected_range:g}"),
@@ -239,10 +240,10 @@ def execute(
         ) as run,
     ):
         texts = run.texts
-    if run.wished < plan.config.texts:
+    if run.requested < plan.config.texts:
         console.warn(
-            f"{run.wished} of {plan.config.texts} wished texts: by its noisy counts, the data has no more batches to "
-            "pay for them. A larger ε, shorter texts, or fewer centres make more"
+            f"{run.requested} of {plan.config.texts} requested texts: by its noisy counts, the data has no more "
+            "batches to pay for them. A larger ε, shorter texts, or fewer centres make more"
         )
     if samples:
         console.say(f"\n{samples} of the {len(texts)} texts:")
@@ -280,7 +281,7 @@ def status(console: Console, directory: Path) -> None:
     plan = make_plan(run.config)
     texts = run.texts()
     batches = run.batches()
-    wished = sum(batch.texts for batch in batches)
+    requested = sum(batch.texts for batch in batches)
     measured = plan.config.parts.accounting not in (Accounting.PUBLIC, Accounting.INFINITE)
     costs = realised_costs(run, plan) if measured else None
     cells = [
@@ -295,9 +296,9 @@ def status(console: Console, directory: Path) -> None:
     document = {
         "guarantee": dataclasses.asdict(plan.guarantee),
         "texts": len(texts),
-        "texts_planned": (wished if batches else plan.config.texts) + plan.config.further,
+        "texts_planned": (requested if batches else plan.config.texts) + plan.config.further,
         "tokens": sum(text.tokens for text in texts),
-        "finished": bool(batches) and len(texts) == wished + plan.config.further,
+        "finished": bool(batches) and len(texts) == requested + plan.config.further,
         "cells": cells,
         "private": costs,
     }

@@ -1,4 +1,4 @@
-"""Public centres: k-means on public embeddings, and the nearest centre of a record (spec 2.1, 2.2)."""
+"""Public centres: k-means on public embeddings, and the nearest centre of a record (guarantee 2.1, 2.2)."""
 
 import zipfile
 from dataclasses import dataclass
@@ -34,7 +34,8 @@ class Centres:
     def nearest(self, embeddings: Float32Array, among: IntArray | None = None) -> IntArray:
         """The nearest centre of each row by Euclidean distance; of equally near ones the lowest index.
 
-        Each answer is a function of its own row: nothing is normalised or balanced over rows (spec 2.2). Products are
+        Each answer is a function of its own row: nothing is normalised or balanced over rows (guarantee 2.2).
+        Products are
         summed in float64, so the order of summation, which may differ with a chunk's height, cannot matter except
         within 1e-15 of a tie.
 

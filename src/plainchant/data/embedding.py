@@ -1,4 +1,4 @@
-"""Sentence embedders: texts in, unit vectors out; each vector a function of its own text (spec 2.2)."""
+"""Sentence embedders: texts in, unit vectors out; each vector a function of its own text (guarantee 2.2)."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +23,7 @@ class Embedder(Protocol):
     """Anything that embeds texts.
 
     Implementations must make each row a function of that row's text alone, with `alone` to the last bit: cells are
-    built from it, and a record's cell must not depend on other records (spec 2.2). They must accept any `str`, the
+    built from it, and a record's cell must not depend on other records (guarantee 2.2). They must accept any `str`, the
     empty one too: one odd record must not end a run.
     """
 

@@ -1,7 +1,7 @@
 r"""Tables in: rows of any source become records.
 
 One row in, one record out, in order, whatever the row holds: what becomes of a row is a function of that row alone, so
-adding or removing one moves no other (spec 3.1, 9). The rules:
+adding or removing one moves no other (guarantee 3.1, 9). The rules:
 
 - **Text**: a string as it is; bytes as UTF-8; a number or a truth value as its `str`; missing (None, NaN, NA, a key
   that the row lacks), a list, a dict and anything else: the empty text, which is a valid record.

@@ -1,4 +1,4 @@
-"""Secret batches inside public cells, and how many texts each batch writes (spec 3)."""
+"""Secret batches inside public cells, and how many texts each batch writes (guarantee 3)."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ NO_BATCH = -1
 
 
 def draw_batches(cell_of_unit: IntArray, cells: Sequence[Cell], randomness: RandomSource) -> IntArray:
-    """Every unit draws its batch by itself, uniformly from its cell's (spec 3.1).
+    """Every unit draws its batch by itself, uniformly from its cell's (guarantee 3.1).
 
     So adding or removing a unit changes one batch by one context and no other unit's place: the draws are independent
     of each other, and of how many units there are. Batches are numbered through all cells in order.
@@ -29,7 +29,7 @@ def draw_batches(cell_of_unit: IntArray, cells: Sequence[Cell], randomness: Rand
 
 
 def draw_contexts(batch_of_unit: IntArray, batch_size: int, randomness: RandomSource) -> IntArray:
-    """Every unit draws a context of its batch by itself, uniformly, where several share one (spec 3.3).
+    """Every unit draws a context of its batch by itself, uniformly, where several share one (guarantee 3.3).
 
     Returns:
         The context of each unit, 0 to `batch_size` − 1, int64 [n].
@@ -44,7 +44,7 @@ def allot_texts(cells: Sequence[Cell], texts: int, per_batch: int | None) -> lis
 
     Args:
         cells: the kept cells.
-        texts: how many texts are wished.
+        texts: how many texts are requested.
         per_batch: the most texts that a batch's budget pays for, None where there is no such bound.
 
     Returns:

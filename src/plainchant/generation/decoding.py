@@ -1,4 +1,4 @@
-"""The token loop: many batches side by side, one token of each at every step (spec 4). Knows token ids only."""
+"""The token loop: many batches side by side, one token of each at every step (guarantee 4). Knows token ids only."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ KEPT_PREFIXES = 8
 
 @dataclass(frozen=True)
 class StopRule:
-    """When a text ends: end-of-text, a stop string in the released text, the maximum length; nothing else (spec 4.6).
+    """When a text ends: end-of-text, a stop string in the released text, the maximum length (guarantee 4.6).
 
     Attributes:
         text: the stop string, or None.
@@ -41,7 +41,7 @@ class BatchWork:
         records: each context's own tokens. Secret, as is their number.
         positions: the places to fill, public.
         later: the most tokens that the batch has still to write after these places, public.
-        spent: what each context has paid so far (spec 5.2), float64 [n]; None before its first text. Secret.
+        spent: what each context has paid so far (guarantee 5.2), float64 [n]; None before its first text. Secret.
     """
 
     batch: int
@@ -183,7 +183,7 @@ class Decoder:
         return _Session(work, private, public, self._mechanism.gate(self._randomness))
 
     def _step(self, active: Sequence[_Session]) -> list[tuple[_Session, FinishedText]]:
-        # spec 4.1: the public rows in a pass of their own, before the private ones
+        # guarantee 4.1: the public rows in a pass of their own, before the private ones
         public_logits = self._model.step([(s.public, s.last) for s in active if s.public is not None])
         publics = [logits[0] for logits in public_logits] or [None] * len(active)
         early = [len(s.tokens) < self._stop.min_tokens for s in active]
@@ -201,9 +201,11 @@ class Decoder:
             rows = private_logits[place] if private_logits else np.empty((0, len(support)), dtype=np.float32)
             allowance = self._mechanism.allowance(session.spent, steps_left)
             public = publics[place]
-            have_say = session.gate is None or (public is not None and session.gate.opens(rows, public[support]))
-            mechanism = self._mechanism if have_say else self._public
-            result = draw(mechanism, mechanism.law(rows, public, support, allowance), self._randomness)
+            records_contribute = session.gate is None or (
+                public is not None and session.gate.opens(rows, public[support])
+            )
+            mechanism = self._mechanism if records_contribute else self._public
+            result = draw(mechanism, mechanism.distribution(rows, public, support, allowance), self._randomness)
             session.tokens.append(result.token)
             if result.charges is not None:
                 session.spent += result.charges

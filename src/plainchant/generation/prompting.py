@@ -22,14 +22,14 @@ _DEFAULTS = {
 }
 # Released texts that an expanded one is written from.
 EXPANDED_FROM = 2
-# A released text of fewer words, or with more of its characters not letters or spaces, is no example (spec 8).
+# A released text of fewer words, or with more of its characters not letters or spaces, is no example (guarantee 8).
 FEWEST_WORDS, MOST_SIGNS = 4, 0.2
 # Words that come again, as a share of all, from which on a text counts as a loop.
 MOST_REPEATED = 0.5
 
 
 def choose_examples(texts: Sequence[str], count: int) -> list[str]:
-    """Which of a cell's released texts serve as examples: not degenerate, and as different as can be (spec 8).
+    """Which of a cell's released texts serve as examples: not degenerate, and as different as can be (guarantee 8).
 
     A function of released text alone, and of its order: a resumed run chooses the same.
     """
@@ -62,7 +62,7 @@ class Prompts:
     """Token ids of every part of a prompt, for one configuration and one model.
 
     Attributes:
-        stop: a string in the released text that ends it (spec 4.6); None where only end-of-text does.
+        stop: a string in the released text that ends it (guarantee 4.6); None where only end-of-text does.
         longest: the most tokens of a context, its text included: public.
     """
 
@@ -89,7 +89,7 @@ class Prompts:
 
         Args:
             label: the label, or None.
-            released: texts that are already released, shown like examples of this label (spec 8).
+            released: texts that are already released, shown like examples of this label (guarantee 8).
         """
         head = self._chat_parts(label, released)[0] if self._is_chat else self._header + self._shown(label, released)
         return [*self._model.start_tokens, *self._model.encode(head, trusted=True)]
@@ -107,7 +107,7 @@ class Prompts:
         return [*self._model.encode(before, trusted=True), *body, *self._model.encode(after, trusted=True)]
 
     def records(self, texts: Sequence[str], label: str | None) -> list[int]:
-        """The own part of a context with several records (spec 3.3), cut at a public length. Secret.
+        """The own part of a context with several records (guarantee 3.3), cut at a public length. Secret.
 
         More units than expected may fall into a context; what is cut then is a matter of this context alone.
         """

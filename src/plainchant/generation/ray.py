@@ -36,16 +36,16 @@ class _Worker:
 
     def write(self, works: Sequence[BatchWork]) -> Iterator[FinishedText]:
         """Yields the texts of some batches as they end."""
-        with _Discreet():
+        with _HideForeignMessages():
             yield from self._held.run(works)
 
     def encode(self, texts: Sequence[str], alone: bool) -> Float32Array:
         """Embeds some texts."""
-        with _Discreet():
+        with _HideForeignMessages():
             return np.asarray(self._held.encode(texts, alone=alone))
 
 
-class _Discreet:
+class _HideForeignMessages:
     """Lets no message of a foreign exception out of a worker: it may quote a record."""
 
     def __enter__(self) -> None: ...

@@ -1,4 +1,4 @@
-"""Language models behind one small Protocol (spec 4.1).
+"""Language models behind one small Protocol (guarantee 4.1).
 
 The decoder knows token ids only. A model keeps, for a *prefix* that is public and shared, its key-value cache, and for
 a group of *rows* (the contexts of one batch) the caches of their prompts, so that nothing is computed twice.
@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from plainchant.arrays import Float32Array, IntArray
 
 CACHE_STEP = 32
-"""Caches are read, and made, up to a multiple of so many tokens: other rows' lengths must not show (spec 7)."""
+"""Caches are read, and made, up to a multiple of so many tokens: other rows' lengths must not show (guarantee 7)."""
 
 
 class Rows(Protocol):
@@ -30,8 +30,8 @@ class LanguageModel(Protocol):
     Implementations must guarantee:
 
     * the logits of a row are a function of that row's own tokens, up to `numerical_slack` nats in any coordinate when
-      the number, the length or the content of other rows changes (spec 7);
-    * `encode(text, trusted=False)` never yields an id of `special` (spec 9: special tokens inside private text);
+      the number, the length or the content of other rows changes (guarantee 7);
+    * `encode(text, trusted=False)` never yields an id of `special` (guarantee 9: special tokens inside private text);
     * `prefill` and `open_rows` keep nothing on disk and log nothing of what they are given.
     """
 
@@ -47,9 +47,9 @@ class LanguageModel(Protocol):
     end_of_text: frozenset[int]
     """Ids after which a text is finished."""
     special: frozenset[int]
-    """Ids that stand for no text: outside every support unless in `end_of_text` (spec 4.2)."""
+    """Ids that stand for no text: outside every support unless in `end_of_text` (guarantee 4.2)."""
     numerical_slack: float
-    """Nats by which a logit may move when other rows change (spec 7); 0 for exact models."""
+    """Nats by which a logit may move when other rows change (guarantee 7); 0 for exact models."""
 
     def encode(self, text: str, *, trusted: bool) -> list[int]:
         """Token ids of a text, without `start_tokens`. Trusted (public) text may contain special tokens' names."""

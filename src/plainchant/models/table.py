@@ -1,4 +1,4 @@
-"""A language model given as a function from tokens to logits: exact, for tests and proofs (spec 10)."""
+"""A language model given as a function from tokens to logits: exact, for tests and proofs (guarantee 10)."""
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Privacy arithmetic: zCDP conversions, bounded range, ex-post bounds (spec 5 and 6.1). Numbers in, numbers out."""
+"""Privacy arithmetic: zCDP conversions, bounded range, ex-post bounds (guarantee 5, 6.1). Numbers only."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -9,7 +9,7 @@ from scipy.optimize import brentq
 
 from plainchant.errors import ConfigError
 
-# Fixed before any run (spec 5.3): the orders at which Ville's inequality is applied to an ex-post loss.
+# Fixed before any run (guarantee 5.3): the orders at which Ville's inequality is applied to an ex-post loss.
 LAMBDA_GRID = tuple(float(value) for value in np.geomspace(1 / 16, 1024, 43))
 
 
@@ -33,12 +33,12 @@ def check_epsilon(epsilon: float) -> float:
 
 
 def bounded_range_rho(eta: float) -> float:
-    """The zCDP of a step whose log-ratio has range at most eta nats: eta²/8 ([CR21]; spec 5)."""
+    """The zCDP of a step whose log-ratio has range at most eta nats: eta²/8 ([CR21]; guarantee 5)."""
     return eta * eta / 8
 
 
 def delta_of(rho: float, epsilon: float) -> float:
-    """The smallest delta for which rho-zCDP implies (epsilon, delta)-DP ([CKS20]; spec 6.1)."""
+    """The smallest delta for which rho-zCDP implies (epsilon, delta)-DP ([CKS20]; guarantee 6.1)."""
     if rho == 0:
         return 0.0
     if math.isinf(rho):
@@ -96,7 +96,7 @@ def rho_of(epsilon: float, delta: float) -> float:
 
 
 def steps_affordable(rho: float, rho_per_step: float) -> int:
-    """The most steps whose costs add up to no more than rho (spec 5.1), as floating point adds them."""
+    """The most steps whose costs add up to no more than rho (guarantee 5.1), as floating point adds them."""
     steps = math.floor(rho / rho_per_step)
     while steps * rho_per_step > rho:
         steps -= 1
@@ -105,7 +105,7 @@ def steps_affordable(rho: float, rho_per_step: float) -> int:
 
 @dataclass(frozen=True)
 class ExPost:
-    """What a finished release cost, given its output: data-dependent, itself private (spec 5.3).
+    """What a finished release cost, given its output: data-dependent, itself private (guarantee 5.3).
 
     Attributes:
         epsilon: the smaller of the two bounds, nats.
@@ -121,12 +121,12 @@ class ExPost:
 
 
 def ville_bound(rho: float, delta: float) -> float:
-    """The smallest over the fixed grid of (1+λ)·ρ + ln(J/δ)/λ ([Amin25]; spec 5.3)."""
+    """The smallest over the fixed grid of (1+λ)·ρ + ln(J/δ)/λ ([Amin25]; guarantee 5.3)."""
     return min((1 + x) * rho + math.log(len(LAMBDA_GRID) / delta) / x for x in LAMBDA_GRID)
 
 
 def ex_post(losses: Sequence[float], rhos: Sequence[float], rho_counts: float, delta: float) -> ExPost:
-    """The ex-post bound of a release from the costs of its batches (spec 5.3).
+    """The ex-post bound of a release from the costs of its batches (guarantee 5.3).
 
     Batches are disjoint, so a unit pays for its own batch and for rebalancing. Each of the two bounds gets half of
     delta, because the smaller one is picked afterwards: the sum needs it for rebalancing's conversion only.

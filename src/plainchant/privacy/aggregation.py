@@ -1,4 +1,4 @@
-"""From the logits of a batch to one vector of scores: supports, clipping, aggregates (spec 4.2 to 4.5).
+"""From the logits of a batch to one vector of scores: supports, clipping, aggregates (guarantee 4.2 to 4.5).
 
 Everything here is a pure function of arrays. Private logits are float32 [n, V], public logits float32 [V]; scores that
 are sampled from are float64 [|S|].
@@ -23,7 +23,7 @@ _COLUMNS = 2**13
 
 
 class Support(enum.StrEnum):
-    """Which tokens may be sampled; always a function of the public logits alone (spec 4.2)."""
+    """Which tokens may be sampled; always a function of the public logits alone (guarantee 4.2)."""
 
     FULL = "full"
     TOP_K = "top_k"
@@ -31,7 +31,7 @@ class Support(enum.StrEnum):
 
 
 class Clipping(enum.StrEnum):
-    """How one context's influence is bounded (spec 4.3)."""
+    """How one context's influence is bounded (guarantee 4.3)."""
 
     LOGITS = "logits"
     DIFFERENCE = "difference"
@@ -39,7 +39,7 @@ class Clipping(enum.StrEnum):
 
 
 class Aggregate(enum.StrEnum):
-    """How the contexts of a batch become one (spec 4.4)."""
+    """How the contexts of a batch become one (guarantee 4.4)."""
 
     MEAN = "mean"
     MEDIAN = "median"
@@ -48,7 +48,7 @@ class Aggregate(enum.StrEnum):
 def support_indices(
     support: Support, public: Float32Array | None, allowed: IntArray, *, k: int, margin: float
 ) -> IntArray:
-    """The tokens that may be sampled at this step (spec 4.2).
+    """The tokens that may be sampled at this step (guarantee 4.2).
 
     Args:
         support: the rule.
@@ -92,7 +92,7 @@ def _largest(scores: Float32Array, k: int) -> np.float32:
 
 
 def clip_logits(logits: Float32Array, clip: float) -> Float32Array:
-    """z_i = max(−c, φ_i − max φ_i + c), in [−c, c] ([Amin24]; spec 4.3).
+    """z_i = max(−c, φ_i − max φ_i + c), in [−c, c] ([Amin24]; guarantee 4.3).
 
     A row that is not finite contributes zero everywhere: a function of that row alone, inside the bounds.
 
@@ -113,7 +113,7 @@ def clip_logits(logits: Float32Array, clip: float) -> Float32Array:
 
 
 def clip_differences(logits: Float32Array, public: Float32Array, clip: float) -> Float32Array:
-    """Δ_i = φ_i − φ_0, centred by its mid-range, clipped to [−C, C] ([InvInk]; spec 4.3).
+    """Δ_i = φ_i − φ_0, centred by its mid-range, clipped to [−C, C] ([InvInk]; guarantee 4.3).
 
     Args:
         logits: float32 [n, |S|].
@@ -132,7 +132,7 @@ def clip_increases(logits: Float32Array, public: Float32Array, clip: float) -> F
     """Δ_i = φ_i − φ_0 over its own mean under weights ∝ √p_0, clipped to [0, C]: tokens are raised, none lowered.
 
     What a context lowers is mostly what the public model holds unlikely anyway; leaving that out halves its range and
-    hardly changes the law. The mean is the context's own, so the row is a function of its record alone.
+    hardly changes the distribution. The mean is the context's own, so the row is a function of its record alone.
 
     Args:
         logits: float32 [n, |S|].
@@ -176,7 +176,7 @@ CLIPS_BY_PUBLIC: Mapping[Clipping, Callable[[Float32Array, Float32Array, float],
 
 
 class Box(NamedTuple):
-    """A median and the box that holds the medians of all neighbours (spec 5.3); each float32 [|S|]."""
+    """A median and the box that holds the medians of all neighbours (guarantee 5.3); each float32 [|S|]."""
 
     median: Float32Array
     low: Float32Array
@@ -184,7 +184,7 @@ class Box(NamedTuple):
 
 
 def median_box(clipped: Float32Array, clip: float, empty: Float32Array) -> Box:
-    """The coordinate-wise median of a batch, and how far adding or removing one context can move it (spec 5.3).
+    """The coordinate-wise median of a batch, and how far adding or removing one context can move it (guarantee 5.3).
 
     Args:
         clipped: float32 [n, |S|], every value in [−clip, clip].
@@ -256,10 +256,10 @@ def log_softmax(scores: Float64Array) -> Float64Array:
 
 
 def sampling_weights(scores: Float64Array) -> npt.NDArray[np.uint64]:
-    """Integer weights in proportion to exp(scores): the exact law that `sample` draws from.
+    """Integer weights in proportion to exp(scores): the exact distribution that `sample` draws from.
 
     Integers, so that their cumulative sum is exact and rare tokens keep their probability to 1.2e-4 relative. Weights
-    under the floor are raised to it, which brings the laws of two neighbours only closer together.
+    under the floor are raised to it, which brings the distributions of two neighbours only closer together.
     """
     bits = 62 - len(scores).bit_length()
     weights = np.rint(np.exp(scores - scores.max()) * 2.0**bits).astype(np.uint64)
@@ -267,7 +267,7 @@ def sampling_weights(scores: Float64Array) -> npt.NDArray[np.uint64]:
 
 
 def sample(scores: Float64Array, randomness: RandomSource) -> int:
-    """Draws an index x with probability proportional to exp(scores[x]), by inverse CDF in exact integers (spec 4.5)."""
+    """Draws an index x with probability ∝ exp(scores[x]), by inverse CDF in exact integers (guarantee 4.5)."""
     cumulative = np.cumsum(sampling_weights(scores))
     draw = np.uint64(randomness.below(int(cumulative[-1])))
     return int(np.searchsorted(cumulative, draw, side="right"))

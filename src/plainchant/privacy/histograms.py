@@ -1,4 +1,4 @@
-"""Noisy histograms: which cells to keep and how large they are (spec 2.3 to 2.5), which texts to keep (spec 8)."""
+"""Noisy histograms: which cells to keep, how large they are (guarantee 2.3 to 2.5), which texts to keep (8)."""
 
 import math
 from collections.abc import Callable
@@ -41,12 +41,12 @@ class Rebalanced:
 
 
 def noise_sigma(rho: float) -> float:
-    """σ of discrete Gaussian noise on a histogram of ℓ2-sensitivity 1 that is rho-zCDP (spec 2.3; [CKS20])."""
+    """σ of discrete Gaussian noise on a histogram of ℓ2-sensitivity 1 that is rho-zCDP (guarantee 2.3; [CKS20])."""
     return math.sqrt(1 / (2 * rho))
 
 
 def batches_of(noisy_size: int, batch_size: int) -> int:
-    """m_c = ⌊ñ_c / s⌋, at least 1 if ñ_c ≥ s/2, else 0 (spec 2.5)."""
+    """m_c = ⌊ñ_c / s⌋, at least 1 if ñ_c ≥ s/2, else 0 (guarantee 2.5)."""
     return max(noisy_size // batch_size, int(2 * noisy_size >= batch_size))
 
 
@@ -117,7 +117,7 @@ def rebalance(
 
 
 def noisy_votes(choice: IntArray, candidates: int, rho: float, randomness: RandomSource) -> IntArray:
-    """How many units chose each candidate, with noise: rho-zCDP, since a unit adds one to one count (spec 8).
+    """How many units chose each candidate, with noise: rho-zCDP, since a unit adds one to one count (guarantee 8).
 
     Args:
         choice: each unit's candidate, a function of that unit and of released text alone, int64 [n].

@@ -1,4 +1,4 @@
-"""Token mechanisms: who aggregates also says what a step costs (spec 4 and 5).
+"""Token mechanisms: who aggregates also says what a step costs (guarantee 4 and 5).
 
 A closed set: a foreign implementation could break the guarantee. Every mechanism satisfies, for one batch:
 
@@ -10,7 +10,7 @@ A closed set: a foreign implementation could break the guarantee. Every mechanis
 * where costs are individual, `charges` of a result, and a context's charges over all steps of its batch never add up
   to more than `budget`, whatever the other contexts are (ex ante).
 
-All allow each coordinate of the aggregate to move by `slack` nats for numerical reasons alone (spec 7).
+All allow each coordinate of the aggregate to move by `slack` nats for numerical reasons alone (guarantee 7).
 """
 
 import math
@@ -41,7 +41,7 @@ PACE = 8.0
 
 @dataclass(frozen=True)
 class TokenSettings:
-    """The public numbers of a step (spec 1 and 4).
+    """The public numbers of a step (guarantee 1 and 4).
 
     Attributes:
         support: which tokens may be sampled.
@@ -51,8 +51,8 @@ class TokenSettings:
         guidance: g; 1 where logits are clipped.
         temperature: τ.
         batch_size: s, the public size that sums are divided by.
-        slack: ξ, nats by which a coordinate of the aggregate may move when other rows change (spec 7).
-        records_per_context: q; with more than one a unit changes a context in the place of adding one (spec 3.3).
+        slack: ξ, nats by which a coordinate of the aggregate may move when other rows change (guarantee 7).
+        records_per_context: q; with more than one a unit changes a context in the place of adding one (guarantee 3.3).
     """
 
     support: Support
@@ -144,7 +144,7 @@ class TokenMechanism(Protocol):
         """Opened for every text: decides at each step whether the records have a say; None where they always have."""
 
     def support(self, public: Float32Array | None, allowed: IntArray) -> IntArray:
-        """The tokens that may be sampled at this step (spec 4.2).
+        """The tokens that may be sampled at this step (guarantee 4.2).
 
         Args:
             public: logits of the prompt without any record, float32 [V], or None where not needed.
@@ -154,13 +154,13 @@ class TokenMechanism(Protocol):
             Sorted token ids, int64 [|S|].
         """
 
-    def law(
+    def distribution(
         self,
         private: Float32Array,
         public: Float32Array | None,
         support: IntArray,
         allowance: Float64Array | None = None,
-    ) -> "Law":
+    ) -> "TokenDistribution":
         """What a token of this step is drawn from.
 
         Args:
@@ -170,24 +170,24 @@ class TokenMechanism(Protocol):
             allowance: from `allowance`.
         """
 
-    def cost(self, law: "Law", index: int) -> tuple[float, float]:
-        """(ε_t, ρ_t) of having drawn `law.support[index]`."""
+    def cost(self, distribution: "TokenDistribution", index: int) -> tuple[float, float]:
+        """(ε_t, ρ_t) of having drawn `distribution.support[index]`."""
 
 
-def draw(mechanism: TokenMechanism, law: "Law", randomness: RandomSource) -> StepResult:
+def draw(mechanism: TokenMechanism, distribution: "TokenDistribution", randomness: RandomSource) -> StepResult:
     """Draws one token and counts its cost."""
-    index = sample(law.scores, randomness)
-    return StepResult(int(law.support[index]), *mechanism.cost(law, index), law.charges)
+    index = sample(distribution.scores, randomness)
+    return StepResult(int(distribution.support[index]), *mechanism.cost(distribution, index), distribution.charges)
 
 
 @dataclass(frozen=True)
-class Law:
+class TokenDistribution:
     """The distribution of one token, p(x) ∝ exp(scores[x]), and what its cost is computed from. Private.
 
     Attributes:
         support: token ids, int64 [|S|].
         scores: aggregate divided by τ, float64 [|S|].
-        low, high: the box in which every neighbour's scores lie, as far as boxes say it (spec 5.3), float64 [|S|].
+        low, high: the box in which every neighbour's scores lie, as far as boxes say it (guarantee 5.3), float64 [|S|].
         removals: −g·z_i/(sτ), how removing each context changes the scores, where that is exact, float32 [n, |S|].
         charges: what each context pays for this step, float64 [n]; None where costs are not individual.
     """
@@ -225,7 +225,7 @@ def _clipped(
 
 
 class _Base:
-    """What most mechanisms share: the support that the settings name (spec 4.2), no budgets, no gate."""
+    """What most mechanisms share: the support that the settings name (guarantee 4.2), no budgets, no gate."""
 
     settings: TokenSettings
 
@@ -248,18 +248,18 @@ def _log_sum_exp_with(scores: Float64Array, index: int, value: float) -> float:
     return top + float(np.log(np.exp(replaced - top).sum()))
 
 
-def box_loss(law: Law, index: int) -> float:
-    """The largest |log p(x) − log p'(x)| at x = index over all score vectors in the box (spec 5.3)."""
-    low, high = float(law.low[index]), float(law.high[index])
-    log_p = float(log_softmax(law.scores)[index])
-    log_p_min = low - _log_sum_exp_with(law.high, index, low)
-    log_p_max = high - _log_sum_exp_with(law.low, index, high)
+def box_loss(distribution: TokenDistribution, index: int) -> float:
+    """The largest |log p(x) − log p'(x)| at x = index over all score vectors in the box (guarantee 5.3)."""
+    low, high = float(distribution.low[index]), float(distribution.high[index])
+    log_p = float(log_softmax(distribution.scores)[index])
+    log_p_min = low - _log_sum_exp_with(distribution.high, index, low)
+    log_p_max = high - _log_sum_exp_with(distribution.low, index, high)
     return max(log_p - log_p_min, log_p_max - log_p)
 
 
 @dataclass(frozen=True)
 class MeanMechanism(_Base):
-    """The mean of clipped logits ([Amin24]) or of clipped differences ([InvInk]), worst case ex ante (spec 4.4, 5.1).
+    """The mean of clipped logits ([Amin24]) or of differences ([InvInk]), worst case ex ante (guarantee 4.4, 5.1).
 
     Clipped values lie in an interval of length L, 2C or C. Adding or removing one context moves the coordinates of the
     aggregate by values in an interval of length g·L/s, and by ξ for numerical reasons: the log-ratio has range at most
@@ -285,13 +285,13 @@ class MeanMechanism(_Base):
         moved = s.contexts_moved * s.guidance * s.span / s.batch_size
         return bounded_range_rho((moved + 2 * s.slack) / s.temperature)
 
-    def law(
+    def distribution(
         self,
         private: Float32Array,
         public: Float32Array | None,
         support: IntArray,
         allowance: Float64Array | None = None,
-    ) -> Law:
+    ) -> TokenDistribution:
         clipped, base, _ = _clipped(self.settings, private, public, support)
         return self._mean(support, clipped, base)
 
@@ -301,25 +301,25 @@ class MeanMechanism(_Base):
         rows: Float32Array | Float64Array,
         base: Float64Array | float,
         charges: Float64Array | None = None,
-    ) -> Law:
+    ) -> TokenDistribution:
         s = self.settings
         weight = s.guidance / s.batch_size
         scores = (base + weight * rows.sum(axis=0, dtype=np.float64)) / s.temperature
-        # the same currency as the median (spec 5.3): additions through a box, removals exactly
+        # the same currency as the median (guarantee 5.3): additions through a box, removals exactly
         up = down = weight * s.contexts_moved * s.span / 2
         if s.clipping is Clipping.INCREASE and s.contexts_moved == 1:
             # a context that comes lowers nothing
             up, down = weight * s.clip, 0.0
         low, high = scores - (down + s.slack) / s.temperature, scores + (up + s.slack) / s.temperature
         removals = (rows * np.float32(-weight / s.temperature)).astype(np.float32)
-        return Law(support, scores, low, high, removals, charges)
+        return TokenDistribution(support, scores, low, high, removals, charges)
 
-    def cost(self, law: Law, index: int) -> tuple[float, float]:
-        loss = box_loss(law, index)
-        if law.removals is not None and len(law.removals):
-            probabilities = np.exp(log_softmax(law.scores)).astype(np.float32)
+    def cost(self, distribution: TokenDistribution, index: int) -> tuple[float, float]:
+        loss = box_loss(distribution, index)
+        if distribution.removals is not None and len(distribution.removals):
+            probabilities = np.exp(log_softmax(distribution.scores)).astype(np.float32)
             # log p(x) − log p'(x) = log E_p exp(change) − change(x)
-            removal = np.log(np.exp(law.removals) @ probabilities) - law.removals[:, index]
+            removal = np.log(np.exp(distribution.removals) @ probabilities) - distribution.removals[:, index]
             loss = max(loss, float(np.abs(removal).max()) + 2 * self.settings.slack / self.settings.temperature)
         return loss, self.worst_case
 
@@ -333,7 +333,7 @@ class SparseMeanMechanism(MeanMechanism):
     """The worst-case mean with a sparse vector: what the public model predicts as the batch does is free ([Amin24]).
 
     At each step the distance q = ‖(1/s) Σ_i softmax(φ_i/τ) − softmax(φ_0/τ)‖₁ with noise is compared with a noisy
-    threshold; below it the token comes from the public model alone, else from the batch (spec 5.4).
+    threshold; below it the token comes from the public model alone, else from the batch (guarantee 5.4).
 
     * One context moves q by at most 1/s, numerical movement of ξ in the logits by e^(2ξ/τ) − 1 more.
     * An instance, from a fresh threshold up to the first distance above it, is 2Δ/σ-DP (noise σ on the threshold, 2σ on
@@ -438,7 +438,7 @@ def distance(settings: TokenSettings, private: Float32Array, public: Float32Arra
 
 @dataclass(frozen=True)
 class IndividualMeanMechanism(MeanMechanism):
-    """The mean, where every context pays for what it moves by itself: a Rényi filter ([FZ21]; spec 5.2).
+    """The mean, where every context pays for what it moves by itself: a Rényi filter ([FZ21]; guarantee 5.2).
 
     Context i moves the log-ratio of a step by a range of at most η_i = (g·w_i·r_i/s + 2ξ)/τ, where r_i is the range of
     its own clipped row and w_i ≤ 1 a weight, and pays η_i²/8. The weight is the largest, at most 1, at which the
@@ -448,7 +448,7 @@ class IndividualMeanMechanism(MeanMechanism):
     * Σ payments ≤ budget for every context and every output: `budget`-zCDP, known in advance.
     * Where a unit changes a context, (η + η′)² ≤ 2η² + 2η′²: four contexts' payments, so each may pay a quarter.
     * The aggregate moves continuously with every row: nobody is cut off at a threshold, where the last bits of another
-      row could decide (spec 7). What numerical movement costs one that has nothing left is put aside at the start.
+      row could decide (guarantee 7). What numerical movement costs one that has nothing left is put aside at the start.
 
     Attributes:
         budget: ρ that one unit of a batch may cost in all.
@@ -484,13 +484,13 @@ class IndividualMeanMechanism(MeanMechanism):
         left = np.maximum(self._payable - spent, 0.0)
         return np.asarray(left * min(0.5, PACE / steps_left))
 
-    def law(
+    def distribution(
         self,
         private: Float32Array,
         public: Float32Array | None,
         support: IntArray,
         allowance: Float64Array | None = None,
-    ) -> Law:
+    ) -> TokenDistribution:
         if allowance is None or len(allowance) != len(private):
             raise PrivacyError("individual accounting needs the allowance of every context")
         s = self.settings
@@ -499,7 +499,7 @@ class IndividualMeanMechanism(MeanMechanism):
             return self._mean(support, clipped, base, np.zeros(0))
         own = clipped.max(axis=1).astype(np.float64) - clipped.min(axis=1)
         reach = s.guidance / (s.batch_size * s.temperature) * own
-        # spec 5.2 beyond the part put aside: ((w·reach + 2ξ/τ)² − (2ξ/τ)²)/8 ≤ allowance
+        # guarantee 5.2 beyond the part put aside: ((w·reach + 2ξ/τ)² − (2ξ/τ)²)/8 ≤ allowance
         numerical = self._numerical
         affordable = np.sqrt(numerical**2 + 8 * allowance) - numerical
         weight = np.ones_like(reach)
@@ -511,7 +511,7 @@ class IndividualMeanMechanism(MeanMechanism):
 
 @dataclass(frozen=True)
 class MedianMechanism(_Base):
-    """The coordinate-wise median, whose cost is what the neighbours of this batch could have changed (spec 4.4, 5.3).
+    """The coordinate-wise median, whose cost is what neighbours of this batch could change (guarantee 4.4, 5.3).
 
     [Amin25]: where the contexts agree, the middle values lie close together and one context moves little.
     """
@@ -523,13 +523,13 @@ class MedianMechanism(_Base):
     needs_public = True
     rho_per_token = None
 
-    def law(
+    def distribution(
         self,
         private: Float32Array,
         public: Float32Array | None,
         support: IntArray,
         allowance: Float64Array | None = None,
-    ) -> Law:
+    ) -> TokenDistribution:
         s = self.settings
         clipped, base, empty = _clipped(s, private, public, support)
         box = median_box(clipped, s.clip, empty)
@@ -537,16 +537,16 @@ class MedianMechanism(_Base):
         def scores(values: Float32Array, slack: float) -> Float64Array:
             return np.asarray((base + s.guidance * values.astype(np.float64) + slack) / s.temperature)
 
-        return Law(support, scores(box.median, 0.0), scores(box.low, -s.slack), scores(box.high, s.slack))
+        return TokenDistribution(support, scores(box.median, 0.0), scores(box.low, -s.slack), scores(box.high, s.slack))
 
-    def cost(self, law: Law, index: int) -> tuple[float, float]:
-        span = float((law.scores - law.low).max() + (law.high - law.scores).max())
-        return box_loss(law, index), bounded_range_rho(span)
+    def cost(self, distribution: TokenDistribution, index: int) -> tuple[float, float]:
+        span = float((distribution.scores - distribution.low).max() + (distribution.high - distribution.scores).max())
+        return box_loss(distribution, index), bounded_range_rho(span)
 
 
 @dataclass(frozen=True)
 class PublicMechanism(_Base):
-    """The public model by itself: no private context, ρ = 0 (spec 5.5)."""
+    """The public model by itself: no private context, ρ = 0 (guarantee 5.5)."""
 
     settings: TokenSettings
 
@@ -554,19 +554,19 @@ class PublicMechanism(_Base):
     needs_private = False
     rho_per_token = 0.0
 
-    def law(
+    def distribution(
         self,
         private: Float32Array,
         public: Float32Array | None,
         support: IntArray,
         allowance: Float64Array | None = None,
-    ) -> Law:
+    ) -> TokenDistribution:
         if public is None:
             raise ModelError("the public mechanism needs the public logits")
         scores = public[support].astype(np.float64) / self.settings.temperature
-        return Law(support, scores, scores, scores)
+        return TokenDistribution(support, scores, scores, scores)
 
-    def cost(self, law: Law, index: int) -> tuple[float, float]:
+    def cost(self, distribution: TokenDistribution, index: int) -> tuple[float, float]:
         return 0.0, 0.0
 
 

@@ -211,7 +211,7 @@ def _shared_configuration(config: SynthesisConfig) -> str:
     """The configuration as TOML, without where its files lie."""
     values = config.model_dump(mode="json", exclude_none=True)
     values |= {name: shared_name(values[name]) for name in ("model", "embedder")}
-    files = [name for name in ("public", "centres") if isinstance(values.get(name), str)]
+    files = [name for name in ("public_corpus", "centres") if isinstance(values.get(name), str)]
     return tomli_w.dumps(values | {name: last_part(values[name]) for name in files})
 
 

@@ -175,7 +175,11 @@ def public_inputs(config: SynthesisConfig) -> list[str]:
         if isinstance(config.centres, str):
             source = "taken from a file that the author calls public"
         else:
-            source = "of a corpus that the author calls public" if config.public else "of texts sampled from the model"
+            source = (
+                "of a corpus that the author calls public"
+                if config.public_corpus
+                else "of texts sampled from the model"
+            )
         items.append(f"the centres of the clusters, {source}")
     return items
 

@@ -1,4 +1,4 @@
-"""What all runs on one data set cost together (spec 6.4)."""
+"""What all runs on one data set cost together (guarantee 6.4)."""
 
 import json
 from datetime import UTC, datetime
@@ -14,7 +14,7 @@ from plainchant.privacy.accounting import epsilon_of, rho_of
 
 
 class Ledger:
-    """What all runs on one data set may cost together, and what they have cost (spec 6.4). A JSON file.
+    """What all runs on one data set may cost together, and what they have cost (guarantee 6.4). A JSON file.
 
     * ρ of zCDP adds up over runs, whatever they have chosen in view of each other's releases.
     * A run is entered once, whole and before it draws anything; what it fails to use it does not get back.

@@ -9,13 +9,13 @@ class Progress(Protocol):
     def stage(self, name: str, share: float) -> None:
         """A preparing step is done by `share`, 0 to 1."""
 
-    def texts(self, done: int, wished: int, tokens: int) -> None:
+    def texts(self, done: int, requested: int, tokens: int) -> None:
         """So many texts are released, with so many tokens since the process began."""
 
 
-class Silence:
+class NoProgress:
     """Shows nothing."""
 
     def stage(self, name: str, share: float) -> None: ...
 
-    def texts(self, done: int, wished: int, tokens: int) -> None: ...
+    def texts(self, done: int, requested: int, tokens: int) -> None: ...

@@ -239,7 +239,7 @@ class RunDirectory:
             return [Batch(*row) for row in database.execute("SELECT * FROM batches ORDER BY batch")]
 
     def members(self) -> dict[int, list[tuple[list[int], float]]]:
-        """For each batch its contexts in order: their records, and what each has paid so far (spec 5.2). Secret."""
+        """For each batch its contexts in order: their records, what each has paid (guarantee 5.2). Secret."""
         members: dict[int, dict[int, tuple[list[int], float]]] = {}
         with self._connect() as database:
             for record, batch, context, spent in database.execute(

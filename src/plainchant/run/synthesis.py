@@ -32,7 +32,7 @@ from plainchant.privacy.mechanisms import PublicMechanism
 from plainchant.randomness import RandomSource, SystemRandomness
 from plainchant.run.card import EX_POST_NOTE, data_set_card
 from plainchant.run.ledger import Ledger
-from plainchant.run.progress import Progress, Silence
+from plainchant.run.progress import NoProgress, Progress
 from plainchant.run.store import RunDirectory, read_table
 from plainchant.run.tuning import with_width
 
@@ -69,7 +69,7 @@ class Run:
         directory: where it lives.
         plan: what was decided before it read private data.
         guarantee: what its release promises.
-        wished: how many texts it will have in the end, expanded ones not counted; known once the noisy counts are.
+        requested: how many texts it will have in the end, expanded ones not counted; known once the noisy counts are.
     """
 
     def __init__(
@@ -98,17 +98,17 @@ class Run:
         self._cells = directory.cells()
         self._cell_of_batch = {batch.batch: batch.cell for batch in directory.batches()}
         self._batches = len(self._cell_of_batch)
-        self.wished = sum(batch.texts for batch in directory.batches())
+        self.requested = sum(batch.texts for batch in directory.batches())
 
     def __iter__(self) -> Iterator[SyntheticText]:
         committed = self.directory.texts()
         yield from map(self._labelled, committed)
-        done, tokens, wished = len(committed), 0, self.wished + self.plan.config.further
-        self._progress.texts(done, wished, tokens)
+        done, tokens, requested = len(committed), 0, self.requested + self.plan.config.further
+        self._progress.texts(done, requested, tokens)
         for text in self._decode:
             self.directory.commit(text)
             done, tokens = done + 1, tokens + text.tokens
-            self._progress.texts(done, wished, tokens)
+            self._progress.texts(done, requested, tokens)
             yield self._labelled(text)
         if self.plan.config.votes and self.directory.get("kept") is None:
             self._vote(self._all())
@@ -155,7 +155,7 @@ class Run:
 
 
 def realised_costs(directory: RunDirectory, plan: Plan) -> dict[str, Any]:
-    """What a run has cost so far, measured on its output (spec 5.3). Private: it depends on the data."""
+    """What a run has cost so far, measured on its output (guarantee 5.3). Private: it depends on the data."""
     batches = {batch.batch for batch in directory.batches()}
     costs = [entry for entry in directory.batch_costs() if entry[0] in batches]
     # whatever the tokens could have cost the worst record, none pays more than its batch's budget
@@ -177,7 +177,7 @@ def realised_costs(directory: RunDirectory, plan: Plan) -> dict[str, Any]:
 
 
 def _paid(directory: RunDirectory, plan: Plan) -> dict[str, float | None]:
-    """What the records in batches have paid of their budgets (spec 5.2)."""
+    """What the records in batches have paid of their budgets (guarantee 5.2)."""
     paid = [spent for members in directory.members().values() for _, spent in members]
     return {
         "median": float(np.median(paid)) if paid else 0.0,
@@ -223,7 +223,7 @@ def synthesize(
     """
     performance = performance or PerformanceOptions()
     randomness = randomness or SystemRandomness()
-    progress = progress or Silence()
+    progress = progress or NoProgress()
     config = plan.config
     guarantee = plan.guarantee
     if not randomness.private:
@@ -350,7 +350,7 @@ def _form_batches(
     embeddings: Float32Array | None,
     randomness: RandomSource,
 ) -> None:
-    """Counts cells with noise, draws batches, and commits it all at once (spec 2 and 3)."""
+    """Counts cells with noise, draws batches, and commits it all at once (guarantee 2 and 3)."""
     config = plan.config
     record_of_unit = choose_records(table, randomness)
     index = {label: number for number, label in enumerate(config.label_set)}
@@ -399,10 +399,14 @@ def choose_records(table: Sequence[Record], randomness: RandomSource) -> IntArra
 
 
 def _public_corpus(config: SynthesisConfig) -> Centres | list[str] | None:
-    """What to cluster around: saved centres, a public corpus, or None for texts to be sampled (spec 2.1)."""
+    """What to cluster around: saved centres, a public corpus, or None for texts to be sampled (guarantee 2.1)."""
     if isinstance(config.centres, str):
         return Centres.load(Path(config.centres))
-    return None if config.public is None else read_texts(config.public, text_column=config.public_text_column)
+    return (
+        None
+        if config.public_corpus is None
+        else read_texts(config.public_corpus, text_column=config.public_text_column)
+    )
 
 
 def _public_decoder(model: LanguageModel, plan: Plan, stop: StopRule, performance: PerformanceOptions) -> Decoder:
@@ -440,7 +444,7 @@ def _public_centres(
     embedder: Embedder,
     progress: Progress,
 ) -> Centres:
-    """Centres of a public corpus, kept in the run's directory for use by path (spec 2.1)."""
+    """Centres of a public corpus, kept in the run's directory for use by path (guarantee 2.1)."""
     if isinstance(texts, Centres):
         return texts
     if directory.centres.exists():
@@ -479,7 +483,7 @@ def _vote(
     randomness: RandomSource,
     progress: Progress,
 ) -> None:
-    """Every unit in a batch votes for the text of its label that is nearest to its record (spec 8)."""
+    """Every unit in a batch votes for the text of its label that is nearest to its record (guarantee 8)."""
     candidates = embedder.encode([text.text for text in texts])
     embeddings = _embeddings(directory, table, embedder, progress)
     voters = np.array([record for own in directory.members().values() for records, _ in own for record in records])
@@ -504,7 +508,7 @@ def _on_ray(plan: Plan, stop: StopRule, performance: PerformanceOptions, randomn
 def _decode(
     executor: Executor, directory: RunDirectory, table: Sequence[Record], config: SynthesisConfig, prompts: Prompts
 ) -> Iterator[FinishedText]:
-    """The first texts of every cell, then all others with some of those in their prompts (spec 8).
+    """The first texts of every cell, then all others with some of those in their prompts (guarantee 8).
 
     What comes first and what is shown are functions of the released alone; texts are committed as they are yielded.
     """
@@ -525,7 +529,7 @@ def _expand(
     stop: StopRule,
     performance: PerformanceOptions,
 ) -> Iterator[FinishedText]:
-    """Further texts by the public model, from released ones as examples: post-processing, free (spec 8).
+    """Further texts by the public model, from released ones as examples: post-processing, free (guarantee 8).
 
     A cell's share is that of its noisy size. They stand in the database as one batch a cell, after all others.
     """

@@ -30,7 +30,7 @@ class Measured:
     Attributes:
         expected_range: root mean square range of a context's clipped row, nats: what `config.expected_range` should be.
         tokens_per_text: mean tokens of the trial's texts.
-        seconds: about how long writing the wished texts takes; embedding the records and loading come on top.
+        seconds: about how long writing the requested texts takes; embedding the records and loading come on top.
     """
 
     expected_range: float
@@ -39,7 +39,7 @@ class Measured:
 
 
 def measure(plan: Plan, model: LanguageModel, texts: Sequence[str], *, rows: int) -> Measured:
-    """Writes a few texts from public ones in the place of records, in batches of the plan's size (spec 6.2).
+    """Writes a few texts from public ones in the place of records, in batches of the plan's size (guarantee 6.2).
 
     Args:
         plan: what is to be measured.
@@ -69,7 +69,7 @@ def measure(plan: Plan, model: LanguageModel, texts: Sequence[str], *, rows: int
     written = list(decoder.run([work(number) for number in range(together)]))
     seconds = (time.perf_counter() - began) * config.texts / len(written)
     tokens = sum(text.tokens for text in written)
-    # spec 5.2 turned round: a record of range r pays (g·r/(sτ))²/8 a token
+    # guarantee 5.2 turned round: a record of range r pays (g·r/(sτ))²/8 a token
     paid = sum(sum(text.spent) for text in written) / (tokens * settings.batch_size)
     expected_range = math.sqrt(8 * paid) * settings.batch_size * settings.temperature / settings.guidance
     return Measured(expected_range, tokens / len(written), seconds)
@@ -86,7 +86,7 @@ def fastest_rows(
 ) -> int:
     """How many rows a forward pass should hold here: from 64 on, doubled while rows a second grow by a tenth.
 
-    Public: a function of the model, the machine and made-up rows; no record is looked at (spec 4.1, 7).
+    Public: a function of the model, the machine and made-up rows; no record is looked at (guarantee 4.1, 7).
 
     Args:
         model: the language model.

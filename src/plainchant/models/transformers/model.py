@@ -2,7 +2,7 @@
 
 The caches of transformers pad the rows of a batch against each other. Here index equals position in every row: no
 padding lies between a row's tokens, so that a row's sliding windows and rotary positions do not depend on other rows
-(spec 4.1, 7). Only attention keeps the groups of rows apart; everything else runs on all rows at once.
+(guarantee 4.1, 7). Only attention keeps the groups of rows apart; everything else runs on all rows at once.
 """
 
 import contextlib
@@ -32,7 +32,8 @@ from plainchant.models import CACHE_STEP, Rows
 
 EMBEDDED_MODEL = "gemma-3-270m"
 NUMERICAL_SLACK = {"float32": 1e-3, "bfloat16": 1e-3}
-"""xi of spec 7 by dtype, measured over batch shapes and lengths; a dtype that is not listed is refused. Below float32
+"""xi of guarantee 7 by dtype, measured over batch shapes and lengths; a dtype that is not listed is refused. Below
+float32
 rows move by whole nats or not at all, depending on the machine's kernels, so every load measures again; so does every
 load on another device than the processor."""
 
@@ -43,7 +44,7 @@ the whole one."""
 
 
 # Rows are filled in pieces of one length, and caches are read up to a multiple of another: kernels round by the shapes
-# that they are given, and the lengths of other rows must not show in a row (spec 7).
+# that they are given, and the lengths of other rows must not show in a row (guarantee 7).
 _PIECE = 16
 _CHECKED_ROWS = 40  # rows among which every load below float32 measures that a row does not move
 _PREFILL_TOKENS = _CHECKED_ROWS * _PIECE  # of one prefill pass: no more than is checked; more gains no speed
@@ -259,7 +260,8 @@ class TransformersModel:
         """Token ids of a text, without `start_tokens`.
 
         In untrusted text the names of special tokens are broken by a space after their first character; special ids
-        that remain (a character that the vocabulary lacks) are dropped. Both are functions of that text alone (spec 9).
+        that remain (a character that the vocabulary lacks) are dropped. Both are functions of that text alone
+        (guarantee 9).
         """
         # Tokenizers refuse lone surrogates, with the text in the message.
         text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
@@ -447,7 +449,7 @@ class TransformersModel:
         self._restricted = max(differences) <= HEAD_TOLERANCE
 
     def _check_rows(self, dtype: str) -> None:
-        """Measures on public text how far a row moves when others come or go (spec 7).
+        """Measures on public text how far a row moves when others come or go (guarantee 7).
 
         Raises:
             ModelError: by more than a tenth of the numerical slack, or a third in float32, which moves a little
@@ -528,7 +530,7 @@ def _is_plain_linear(head: Any) -> bool:
 def _slack(dtype: str) -> float:
     if dtype not in NUMERICAL_SLACK:
         known = ", ".join(NUMERICAL_SLACK)
-        raise ConfigError(f"dtype = {dtype!r} has no measured numerical slack (spec 7); use {known}")
+        raise ConfigError(f"dtype = {dtype!r} has no measured numerical slack (guarantee 7); use {known}")
     return NUMERICAL_SLACK[dtype]
 
 
