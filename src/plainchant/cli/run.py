@@ -239,7 +239,7 @@ def execute(
             progress=progress,
         ) as run,
     ):
-        texts = run.texts
+        texts = run.finish()
     if run.requested < plan.config.texts:
         console.warn(
             f"{run.requested} of {plan.config.texts} requested texts: by its noisy counts, the data has no more "
@@ -274,8 +274,8 @@ def status(console: Console, directory: Path) -> None:
     The measured cost that it shows is private: it depends on the data.
     """
     from plainchant.run.card import EX_POST_NOTE
+    from plainchant.run.costs import realised_costs
     from plainchant.run.store import RunDirectory
-    from plainchant.run.synthesis import realised_costs
 
     run = RunDirectory.open(directory)
     plan = make_plan(run.config)
