@@ -8,7 +8,7 @@ from strategies import settings
 
 from plainchant.generation.decoding import BatchWork, Decoder, StopRule
 from plainchant.models.table import TableModel
-from plainchant.privacy.aggregation import Support, median_box, support_indices
+from plainchant.privacy.aggregation import Clipping, Support, median_box, support_indices
 from plainchant.privacy.mechanisms import MeanMechanism, PublicMechanism, SparseMeanMechanism
 from plainchant.randomness import SeededRandomness
 
@@ -220,3 +220,39 @@ def test_the_middle_values_of_a_batch_are_those_of_a_sort():
         assert np.array_equal(found.median, np.median(rows, axis=0))
         assert np.array_equal(found.low, middles[0])
         assert np.array_equal(found.high, middles[1])
+
+
+def test_an_observer_is_told_what_each_step_took_and_changes_nothing():
+    told = []
+    mechanism = MeanMechanism(settings(batch_size=2))
+    works = [work(0, range(2)), work(1, records=[(1,), (2,), (1, 2)])]
+
+    def texts(observer):
+        decoder = Decoder(model(), mechanism, RULE, rows=8, randomness=SeededRandomness(3), observer=observer)
+        return list(decoder.run(works)), decoder.steps
+
+    found, steps = texts(told.append)
+    assert (found, steps) == texts(None)
+    assert sum(timing.batches for timing in told) == steps
+    assert {(timing.batches, timing.rows) for timing in told} <= {(2, 5), (1, 2), (1, 3)}
+    for timing in told:
+        assert min(timing.public_pass, timing.private_pass, timing.rest) > 0
+        assert timing.seconds == timing.public_pass + timing.private_pass + timing.rest
+
+
+def test_an_observers_seconds_are_those_of_the_passes(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("plainchant.generation.decoding.time.perf_counter", lambda: clock[0])
+    slow = model()
+    step = slow.step
+
+    def timed(groups, supports=None):
+        clock[0] += 5.0 if supports is None else 3.0
+        return step(groups, supports)
+
+    slow.step = timed
+    told = []
+    mechanism = MeanMechanism(settings(batch_size=2, support=Support.TOP_K, clipping=Clipping.DIFFERENCE))
+    decoder = Decoder(slow, mechanism, RULE, rows=8, randomness=SeededRandomness(3), observer=told.append)
+    list(decoder.run([work()]))
+    assert {(timing.public_pass, timing.private_pass, timing.rest) for timing in told} == {(5.0, 3.0, 0.0)}
