@@ -5,7 +5,8 @@ import dataclasses
 import numpy as np
 
 from plainchant.auditing.replay import Steps
-from plainchant.privacy.mechanisms import IndividualMeanMechanism, MeanMechanism
+from plainchant.privacy.individual import IndividualMeanMechanism
+from plainchant.privacy.mechanisms import MeanMechanism
 
 
 class NoClipping(MeanMechanism):
