@@ -19,7 +19,8 @@ from plainchant.generation.decoding import BatchWork, Decoder, StopRule
 from plainchant.generation.ray import RayEmbedder, RayExecutor
 from plainchant.planning import make_plan
 from plainchant.privacy.aggregation import Clipping
-from plainchant.privacy.mechanisms import IndividualMeanMechanism, MeanMechanism
+from plainchant.privacy.individual import IndividualMeanMechanism
+from plainchant.privacy.mechanisms import MeanMechanism
 from plainchant.randomness import SeededRandomness, SystemRandomness
 from plainchant.run.synthesis import synthesize
 

@@ -11,7 +11,7 @@ from plainchant.config import SynthesisConfig
 from plainchant.errors import PrivacyError
 from plainchant.models.table import TableModel
 from plainchant.privacy.accounting import epsilon_of
-from plainchant.privacy.mechanisms import IndividualMeanMechanism
+from plainchant.privacy.individual import IndividualMeanMechanism
 from plainchant.randomness import SeededRandomness
 from plainchant.run.store import RunDirectory
 

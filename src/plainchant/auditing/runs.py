@@ -99,8 +99,7 @@ def audit(
     report_progress(0.6)
     if canaries:
         groups["canaries"] = exposure(canaries, texts)
-    replayable = decided.guarantee.kind == "ex-ante" and decided.mechanism.needs_private
-    if load_model is not None and replayable and config.parts.sparse_threshold == 0 and config.records_per_context == 1:
+    if load_model is not None and decided.mechanism.replayable:
         found = replay_of(directory, decided, planted, load_model())
         names = ("epsilon_low", "epsilon_claimed", "epsilon_limit")
         groups["replay"] = {name: Figure(value) for name in names if (value := getattr(found, name)) is not None}
