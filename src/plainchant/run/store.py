@@ -58,6 +58,19 @@ class Batch:
     texts: int
 
 
+@dataclasses.dataclass(frozen=True)
+class Marks:
+    """What a directory shares with its entry in a ledger, to be told from a copy of itself (`run.ledger`).
+
+    Attributes:
+        last: the mark of the last opening that is known to stand in the ledger; None before the first.
+        next: a mark that was about to be written there; None where that is done.
+    """
+
+    last: str | None = None
+    next: str | None = None
+
+
 class RunDirectory:
     """A run on disk.
 
@@ -188,6 +201,16 @@ class RunDirectory:
             database.executemany(
                 "INSERT INTO meta VALUES (?, ?)", [(name, json.dumps(value)) for name, value in values.items()]
             )
+
+    def marks(self) -> Marks:
+        """The marks of the last opening with a ledger; empty where there was none."""
+        return Marks(**(self.get("marks") or {}))
+
+    def save_marks(self, marks: Marks) -> None:
+        """Replaces the marks; they are on the disk when this returns."""
+        content = json.dumps(dataclasses.asdict(marks))
+        with self._connect() as database:
+            database.execute("INSERT OR REPLACE INTO meta VALUES ('marks', ?)", (content,))
 
     def save_embeddings(self, embeddings: Float32Array) -> None:
         """Keeps the embeddings of the private records, so that a resumed run does not compute them again."""

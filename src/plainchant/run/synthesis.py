@@ -34,7 +34,7 @@ from plainchant.randomness import RandomSource, SystemRandomness
 from plainchant.run.card import EX_POST_NOTE, data_set_card
 from plainchant.run.ledger import Ledger
 from plainchant.run.progress import NoProgress, Progress
-from plainchant.run.store import RunDirectory, read_table
+from plainchant.run.store import Marks, RunDirectory, read_table
 from plainchant.run.tuning import with_width
 
 # Texts sampled from the public model where the user names no corpus to cluster around.
@@ -80,6 +80,7 @@ class Run:
         guarantee: Guarantee,
         decode: Iterator[FinishedText],
         vote: Callable[[Sequence[SyntheticText]], None],
+        confirm: Callable[[], None],
         progress: Progress,
         resources: contextlib.ExitStack,
     ):
@@ -88,6 +89,7 @@ class Run:
         self.guarantee = guarantee
         self._decode = decode
         self._vote = vote
+        self._confirm = confirm
         self._progress = progress
         self._resources = resources
         if not any(batch.texts for batch in directory.batches()):
@@ -147,6 +149,7 @@ class Run:
         return SyntheticText(text.text, label, number, "expanded" if expanded else "private")
 
     def _release(self) -> None:
+        self._confirm()
         config = self.plan.config
         columns = ["text", *["label"] * bool(config.labels), "cell", *["source"] * bool(config.further)]
         rows = [{name: getattr(text, name) for name in columns} for text in self._kept()]
@@ -274,8 +277,12 @@ def synthesize(
             # it would not be noted, and the next one to resume would claim the guarantee
             raise PrivacyError(f"{out}: was begun without a seed, and a seed would undo its guarantee; start a new run")
         if book is not None:
-            # before the first noise is drawn; a resumed run is in it already
-            book.enter(directory.name, guarantee)
+            # before the first noise is drawn; a resumed run is in it already, and this must not be a copy of it
+            book.enter(directory, guarantee)
+        elif directory.marks() != Marks():
+            raise PrivacyError(
+                f"{out}: is paid for by a ledger, which tells it from its copies; name it: --ledger FILE"
+            )
         if not directory.get("batched"):
             if public:
                 _plan_public(directory, config)
@@ -303,7 +310,11 @@ def synthesize(
             if embedder is not None:
                 _vote(directory, plan, table, texts, embedder, randomness, progress)
 
-        return Run(directory, plan, guarantee, decode, vote, progress, resources.pop_all())
+        def confirm() -> None:
+            if book is not None:
+                book.confirm(directory, guarantee)
+
+        return Run(directory, plan, guarantee, decode, vote, confirm, progress, resources.pop_all())
 
 
 def _check_same(directory: RunDirectory, plan: Plan, data: str, randomness: RandomSource) -> None:
