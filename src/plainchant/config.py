@@ -4,8 +4,9 @@ import difflib
 import enum
 import functools
 import tomllib
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypedDict, Unpack
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -158,6 +159,60 @@ PRESETS: Mapping[Method, Parts] = {
 }
 
 
+class SynthesisFields(TypedDict, total=False):
+    """What `SynthesisConfig` takes: its own fields, with strings where the values of an enumeration have names.
+
+    Type checkers read it, so that a misspelt field is an error without pydantic's plugin; a test compares the two.
+    """
+
+    method: (
+        Method
+        | Literal[
+            "amin2024", "clustered-mean", "clustered-median", "invisibleink", "public", "plainchant", "non-private"
+        ]
+    )
+    epsilon: float
+    delta: float
+    texts: int
+    max_tokens: int
+    candidates: int | None
+    vote_share: float
+    expand: int
+    expected_units: int | None
+    text_column: str
+    label_column: str | None
+    unit_column: str | None
+    labels: Sequence[str]
+    model: str
+    embedder: str
+    public_corpus: str | None
+    public_text_column: str
+    clusters: Clusters | Literal["public-centres", "none"] | None
+    centres: int | str
+    kept: int | Literal["auto"]
+    min_cell: int | None
+    rebalance_share: float
+    aggregate: Aggregate | Literal["mean", "median"] | None
+    support: Support | Literal["full", "top_k", "top_k_plus"] | None
+    top_k: int | None
+    clipping: Clipping | Literal["logits", "difference", "increase"] | None
+    accounting: Accounting | Literal["worst-case", "individual", "ex-post", "public", "infinite"] | None
+    clip: float | Literal["auto"] | None
+    guidance: float | None
+    sparse_threshold: float | None
+    sparse_noise: float
+    private_tokens: int | None
+    temperature: float
+    batch_size: int | Literal["auto"] | None
+    expected_range: float
+    records_per_context: int
+    released_examples: int | None
+    min_tokens: int
+    max_record_tokens: int
+    numerical_slack: float
+    prompt: PromptConfig | Mapping[str, Any]
+
+
 class SynthesisConfig(_Frozen):
     """One run, as its user wants it. Public: nothing here may be taken from the private data (guarantee 1)."""
 
@@ -253,10 +308,10 @@ budget is planned for, never the guarantee."""
     prompt: PromptConfig = PromptConfig()
     """Templates and public examples."""
 
-    def __init__(self, **values: Any) -> None:
+    def __init__(self, **values: Unpack[SynthesisFields]) -> None:
         """Raises ConfigError for a field that is unknown or out of bounds, PrivacyError where no guarantee follows."""
         try:
-            super().__init__(**values)
+            super().__init__(**dict[str, Any](values))
         except ValidationError as error:
             raise _translated(error) from None
 
@@ -421,3 +476,27 @@ def parse_config(text: str, overrides: Mapping[str, Any] | None = None) -> Synth
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"the configuration is not valid TOML: {error}") from None
     return SynthesisConfig(**(values | dict(overrides or {})))
+
+
+def load_config(path: str | Path | None, overrides: Mapping[str, Any] | None = None) -> SynthesisConfig:
+    """A configuration from a TOML file, with single fields replaced.
+
+    Args:
+        path: the file; None for the defaults.
+        overrides: fields by name, each in place of what the file says.
+
+    Raises:
+        ConfigError: the file cannot be read, or a field is unknown or out of bounds.
+        PrivacyError: no guarantee follows from what it asks for.
+    """
+    if path is None:
+        return SynthesisConfig(**dict(overrides or {}))
+    try:
+        content = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(
+            f"CONFIG = {path}: cannot be read ({error.strerror}); plainchant init {path} writes one"
+        ) from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"CONFIG = {path}: is not UTF-8 text") from None
+    return parse_config(content, overrides)
