@@ -430,13 +430,13 @@ class PerformanceOptions(_Frozen):
     rows: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """About how many private rows one forward pass holds, or auto: as many as are fastest here, measured at the start \
 of a run (64 where a seed is given)."""
-    memory: float | None = Field(None, gt=0)
+    memory: float | None = Field(default=None, gt=0)
     """The most GiB that the caches of contexts may take, about; fewer rows then share a forward pass."""
-    threads: int | None = Field(None, ge=1)
+    threads: int | None = Field(default=None, ge=1)
     """Threads of torch; unset: torch's own choice."""
     executor: Literal["local", "ray"] = "local"
     """Where the work is done: in this process, or by workers on a Ray cluster (extra ray)."""
-    workers: int = Field(2, ge=1)
+    workers: int = Field(default=2, ge=1)
     """Workers of executor = ray, each with a model of its own."""
     ray_address: str | None = None
     """The cluster's address, auto for the one on this machine; unset: begin one here."""
