@@ -7,9 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from plainchant.arrays import Float32Array, IntArray
+from plainchant.data.nearest import nearest_point
 from plainchant.errors import ConfigError
-
-_CHUNK = 4096  # rows of one distance matrix: 32 MB at k = 1000
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,10 +33,8 @@ class Centres:
     def nearest(self, embeddings: Float32Array, among: IntArray | None = None) -> IntArray:
         """The nearest centre of each row by Euclidean distance; of equally near ones the lowest index.
 
-        Each answer is a function of its own row: nothing is normalised or balanced over rows (guarantee 2.2).
-        Products are
-        summed in float64, so the order of summation, which may differ with a chunk's height, cannot matter except
-        within 1e-15 of a tie.
+        Each answer is a function of its own row, to the last bit: nothing is normalised or balanced over rows, and
+        the arithmetic is exact (see `data.nearest`; guarantee 2.2).
 
         Args:
             embeddings: float32 [n, d].
@@ -55,14 +52,7 @@ class Centres:
             raise ConfigError(f"among: needs at least one index, each in 0, ..., {k - 1}")
         if embeddings.ndim != 2 or embeddings.shape[1] != d:
             raise ConfigError(f"centres have {d} dimensions, the embeddings do not: fit both with the same embedder")
-        vectors = self.vectors[allowed].astype(np.float64)
-        half_squares = 0.5 * np.einsum("kd,kd->k", vectors, vectors)
-        cells = np.empty(len(embeddings), dtype=np.int64)
-        for start in range(0, len(embeddings), _CHUNK):
-            rows = embeddings[start : start + _CHUNK].astype(np.float64)
-            # |x - c|^2 / 2 without |x|^2 / 2, which is the same for every centre
-            cells[start : start + _CHUNK] = np.argmin(half_squares - rows @ vectors.T, axis=1)
-        return allowed[cells]
+        return allowed[nearest_point(embeddings, self.vectors[allowed])]
 
     def save(self, path: str | Path) -> None:
         """Write an .npz file at exactly this path."""

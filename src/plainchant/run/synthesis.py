@@ -16,6 +16,7 @@ from plainchant.arrays import BoolArray, Float32Array, IntArray
 from plainchant.config import Accounting, Clusters, PerformanceOptions, SynthesisConfig
 from plainchant.data.centres import Centres, fit_centres
 from plainchant.data.embedding import Embedder, load_embedder
+from plainchant.data.nearest import nearest_text
 from plainchant.data.tables import Record, fingerprint, read_texts
 from plainchant.errors import ConfigError, DataError, PrivacyError, RunError
 from plainchant.generation.batching import allot_texts, draw_batches, draw_contexts
@@ -492,7 +493,8 @@ def _vote(
         own = np.array([text.label == label for text in texts])
         theirs = np.array([not plan.config.labels or table[record].label == label for record in voters], dtype=bool)
         if own.any() and theirs.any():
-            ballots = Centres(candidates[own], "released texts").nearest(embeddings[voters[theirs]])
+            others = [text.text for text in texts if text.label == label]
+            ballots = nearest_text(embeddings[voters[theirs]], others, candidates[own])
             choice[theirs] = np.flatnonzero(own)[ballots]
     votes = noisy_votes(choice[choice != NO_CELL], len(texts), plan.rho_vote, randomness)
     directory.save_votes(votes, kept_by_votes(votes, plan.config.released, randomness))
