@@ -214,7 +214,12 @@ class SynthesisFields(TypedDict, total=False):
 
 
 class SynthesisConfig(_Frozen):
-    """One run, as its user wants it. Public: nothing here may be taken from the private data (guarantee 1)."""
+    """One run, as its user wants it. Public: nothing here may be taken from the private data (guarantee 1).
+
+    >>> config = SynthesisConfig(labels=("bug", "billing"), label_column="label")
+    >>> config.method.value, config.epsilon, config.parts.guidance
+    ('plainchant', 8.0, 2.0)
+    """
 
     method: Method = Method.PLAINCHANT
     """Preset that fills every part left unset: plainchant, amin2024, clustered-mean, clustered-median, invisibleink, \
@@ -421,7 +426,11 @@ budget is planned for, never the guarantee."""
 
 
 class PerformanceOptions(_Frozen):
-    """How fast, never how private: nothing here can change the guarantee."""
+    """How fast, never how private: nothing here can change the guarantee.
+
+    >>> PerformanceOptions(rows=32).width
+    32
+    """
 
     device: str = "cpu"
     """A torch device."""
@@ -470,7 +479,14 @@ def _translated(error: ValidationError) -> ConfigError | PrivacyError:
 
 
 def parse_config(text: str, overrides: Mapping[str, Any] | None = None) -> SynthesisConfig:
-    """A configuration from TOML text, with single fields replaced."""
+    """A configuration from TOML text, with single fields replaced.
+
+    >>> parse_config('method = "clustered-mean"', {"texts": 5}).texts
+    5
+    >>> parse_config("epsilom = 3")
+    Traceback (most recent call last):
+    plainchant.errors.ConfigError: epsilom: no such field; did you mean epsilon?
+    """
     try:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -488,6 +504,9 @@ def load_config(path: str | Path | None, overrides: Mapping[str, Any] | None = N
     Raises:
         ConfigError: the file cannot be read, or a field is unknown or out of bounds.
         PrivacyError: no guarantee follows from what it asks for.
+
+    >>> load_config(None, {"epsilon": 3}).epsilon
+    3.0
     """
     if path is None:
         return SynthesisConfig(**dict(overrides or {}))
