@@ -1,4 +1,4 @@
-"""The examples in docstrings give what they show; the modules that are mostly mathematics have one for each function."""
+"""The examples in docstrings give what they show; in the modules of mathematics every function has one."""
 
 import doctest
 import importlib

@@ -46,7 +46,8 @@ class Centres:
         Raises:
             ConfigError: `among` is empty or out of range, or d is not that of the centres.
 
-        >>> Centres(np.eye(2, dtype=np.float32), "an example").nearest(np.array([[0.9, 0.1], [0.2, 0.8]], dtype=np.float32))
+        >>> centres = Centres(np.eye(2, dtype=np.float32), "an example")
+        >>> centres.nearest(np.array([[0.9, 0.1], [0.2, 0.8]], dtype=np.float32))
         array([0, 1])
         """
         k, d = self.vectors.shape

@@ -86,7 +86,8 @@ def read_records(
             named column. No message quotes a cell.
         MissingDependencyError: A data set directory, and the package `datasets` is not installed.
 
-    >>> records = read_records([{"text": "the bus was late", "label": "transport"}, {"text": None}], label_column="label")
+    >>> rows = [{"text": "the bus was late", "label": "transport"}, {"text": None}]
+    >>> records = read_records(rows, label_column="label")
     >>> [(record.text, record.label) for record in records]
     [('the bus was late', 'transport'), ('', None)]
     >>> records[0]  # shows nothing of a record
