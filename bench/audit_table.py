@@ -25,7 +25,7 @@ from plainchant.privacy.mechanisms import IndividualMeanMechanism, MeanMechanism
 from plainchant.randomness import SeededRandomness, SystemRandomness
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from broken import AlwaysFullWeight, ForgetsWhatIsSpent, NoClipping, shared_padding
+from doubles.broken import AlwaysFullWeight, ForgetsWhatIsSpent, NoClipping, shared_padding
 
 SIZE, STEPS, TEXTS, DELTA = 18, 32, 4, 1e-6
 

@@ -2,8 +2,8 @@
 
 import pytest
 from click.testing import CliRunner
+from doubles.tables import MARKER, OPTIONS, rows, write
 
-from end_to_end.conftest import MARKER, OPTIONS, rows, write
 from plainchant.cli.main import main
 
 USAGE, PRIVACY = 2, 3

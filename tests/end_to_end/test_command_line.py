@@ -5,8 +5,8 @@ import json
 import pyarrow
 import pyarrow.parquet
 import pytest
+from doubles.tables import MARKER, OPTIONS, rows
 
-from end_to_end.conftest import MARKER, OPTIONS, rows
 from plainchant.config import SynthesisConfig, parse_config
 
 FIELDS = [name for name in SynthesisConfig.model_fields if name != "prompt"]

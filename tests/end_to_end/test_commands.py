@@ -6,8 +6,8 @@ import stat
 
 import pyarrow.parquet
 import pytest
+from doubles.tables import OPTIONS, write
 
-from end_to_end.conftest import OPTIONS, write
 from plainchant.config import SynthesisConfig, parse_config
 
 GUARANTEE = {"kind", "epsilon", "delta", "rho", "unit", "relation", "method", "version", "statement"}

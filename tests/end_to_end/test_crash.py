@@ -7,8 +7,8 @@ import sqlite3
 import time
 
 import pytest
+from doubles.tables import OPTIONS
 
-from end_to_end.conftest import OPTIONS
 from plainchant.run import store
 
 TEXTS = 60

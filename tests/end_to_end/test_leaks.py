@@ -1,7 +1,6 @@
 """One test for each leak seen in other implementations (guarantee 9), on the whole pipeline with a table as model."""
 
 import dataclasses
-import hashlib
 import itertools
 import json
 import logging
@@ -12,6 +11,9 @@ import stat
 import numpy as np
 import pyarrow.parquet
 import pytest
+from doubles.embedders import Hashing
+from doubles.models import Spy
+from doubles.randomness import AsTold
 
 from plainchant import plan, synthesize
 from plainchant.config import PerformanceOptions, SynthesisConfig
@@ -19,65 +21,10 @@ from plainchant.data.centres import Centres
 from plainchant.errors import ConfigError, DataError, PrivacyError
 from plainchant.generation.decoding import BatchWork, Decoder, StopRule
 from plainchant.generation.prompting import Prompts
-from plainchant.models.table import TableModel
 from plainchant.privacy.accounting import epsilon_of
 from plainchant.randomness import SeededRandomness, SystemRandomness
 
-WORDS = ("<eos>", "Text:", "\n", " a", " b", " c", "<sep>")
 TEXTS = [" a b", " c c a", "", " b b b", " a", " c b a", " a a", " b c"] * 4
-
-
-class Spy(TableModel):
-    """Logits grow with what a row holds; notes how it is used."""
-
-    def __init__(self, end=-1.0):
-        def table(row):
-            counts = np.bincount(row, minlength=len(WORDS))
-            return np.array([end, -5, -2, 0, 0, 0, -9]) + 0.7 * counts * [0, 0, 0, 1, 1, 1, 0]
-
-        super().__init__(WORDS, table, end_of_text={0}, context_length=128)
-        self.special = frozenset({0, 6})
-        self.rooms, self.calls = [], []
-
-    def open_rows(self, prefix, suffixes, *, room):
-        rows = super().open_rows(prefix, suffixes, room=room)
-        # nothing before the last prompt token: the public row; a record has at least its frame
-        rows.public = [list(suffix) for suffix in suffixes] == [[]]
-        self.rooms.append(room)
-        return rows
-
-    def step(self, groups, supports=None):
-        self.calls.append(
-            [(rows.public, [(*p, *rows.appended) for p in rows.prompts], token) for rows, token in groups]
-        )
-        return super().step(groups, supports)
-
-
-class Hashing:
-    name = "hashing"
-
-    def encode(self, texts, *, alone=False, progress=None):
-        bits = [np.frombuffer(hashlib.sha256(text.encode()).digest()[:12], dtype=np.int32) for text in texts]
-        vectors = np.array(bits, dtype=np.float64).reshape(-1, 3)
-        return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
-
-
-class Stub:
-    """Says that it is private; noisy counts are what it is told, each unit's batch likewise."""
-
-    private = True
-
-    def __init__(self, units):
-        self.units = list(units)
-        self._rest = SeededRandomness(0)
-
-    def below(self, bound):
-        if bound < 1000:
-            return 0 if bound == 1 else self.units.pop(0) % bound
-        return self._rest.below(bound)
-
-    def add_discrete_gaussian(self, counts, sigma):
-        return np.full(len(counts), 8)
 
 
 @pytest.fixture(params=["clustered-mean", "plainchant"])
@@ -165,7 +112,7 @@ def test_public_rows_are_stepped_by_themselves_and_first(run, config, script):
     for number, texts in enumerate((TEXTS, TEXTS[:-1])):
         script(1, 2, 3, 1, 2)
         models.append(Spy())
-        run(texts, out=str(number), model=models[-1], randomness=Stub([0, 1] * 16))
+        run(texts, out=str(number), model=models[-1], randomness=AsTold([0, 1] * 16))
     for model in models:
         kinds = [{public for public, _, _ in call} for call in model.calls]
         assert kinds == [{True}, {False}] * (len(kinds) // 2)
@@ -176,8 +123,8 @@ def test_public_rows_are_stepped_by_themselves_and_first(run, config, script):
 
 def test_cells_batches_and_texts_depend_on_noisy_counts_only(run):
     draws = [0, 1, 1, 0, 1, 0, 0, 1] * 4
-    with_all = run(out="1", randomness=Stub(draws))
-    without = run(TEXTS[:5] + TEXTS[6:], out="2", randomness=Stub(draws[:5] + draws[6:]))
+    with_all = run(out="1", randomness=AsTold(draws))
+    without = run(TEXTS[:5] + TEXTS[6:], out="2", randomness=AsTold(draws[:5] + draws[6:]))
     first, second = with_all.directory, without.directory
     assert first.cells() == second.cells() and first.batches() == second.batches()
     # each other unit is where it was
@@ -189,7 +136,10 @@ def test_cells_batches_and_texts_depend_on_noisy_counts_only(run):
 
 def test_empty_rows_are_records_and_move_no_other(run):
     texts = [*TEXTS[:3], "", *TEXTS[4:]]
-    full, emptied = run(out="1", randomness=Stub([0, 1] * 16)), run(texts, out="2", randomness=Stub([0, 1] * 16))
+    full, emptied = (
+        run(out="1", randomness=AsTold([0, 1] * 16)),
+        run(texts, out="2", randomness=AsTold([0, 1] * 16)),
+    )
     places = [{r: b for b, rs in made.directory.members().items() for (r,), _ in rs} for made in (full, emptied)]
     assert sorted(places[1]) == list(range(len(texts)))
     assert [places[0][r] for r in places[0] if r != 3] == [places[1][r] for r in places[0] if r != 3]
@@ -197,8 +147,8 @@ def test_empty_rows_are_records_and_move_no_other(run):
 
 def test_room_is_never_taken_from_private_lengths(run, config):
     short, long = Spy(), Spy()
-    run([""] * 32, out="1", model=short, randomness=Stub([0, 1] * 16))
-    run([" a b c" * 50] * 32, out="2", model=long, randomness=Stub([0, 1] * 16))
+    run([""] * 32, out="1", model=short, randomness=AsTold([0, 1] * 16))
+    run([" a b c" * 50] * 32, out="2", model=long, randomness=AsTold([0, 1] * 16))
     assert {*short.rooms, *long.rooms} == {config().max_tokens}
     prompts = Prompts(config(), long)
     assert len(prompts.record(" a b" * 500, None)) == len(prompts.record("", None)) + config().max_record_tokens
@@ -217,7 +167,7 @@ def test_stopping_depends_on_released_tokens_only(config, script):
     for records in ([], [[3, 3]], [[0, 2, 2]] * 9, [[5] * 8, [2]]):
         script(1, 2, 3, 1, 0, 2, 2, 3)
         rule = StopRule("\n", 5, 1)
-        decoder = Decoder(Spy(), plan(config(support="full")).mechanism, rule, rows=8, randomness=Stub([]))
+        decoder = Decoder(Spy(), plan(config(support="full")).mechanism, rule, rows=8, randomness=AsTold([]))
         texts = decoder.run([BatchWork(0, (2,), (1,), records, range(4))])
         ended.add(tuple((text.text, text.tokens, text.finish) for text in texts))
     assert len(ended) == 1
@@ -316,7 +266,7 @@ def test_released_examples_are_a_function_of_the_release(run, tmp_path, monkeypa
     monkeypatch.setattr("plainchant.generation.prompting.MOST_REPEATED", 1.0)
     prefixes, real = [], Spy.prefill
     monkeypatch.setattr(Spy, "prefill", lambda self, prefix: prefixes.append(tuple(prefix)) or real(self, prefix))
-    made = run(settings=config, randomness=Stub(range(1000)))
+    made = run(settings=config, randomness=AsTold(range(1000)))
     model = Spy()
     shown = {prefix for prefix in prefixes if prefix != prefixes[0]}
     first = {text.text for text in made.directory.texts()}
@@ -336,7 +286,7 @@ def test_expanded_texts_come_from_released_ones_alone_and_are_marked(run, tmp_pa
         candidates=1,
     )  # fmt: skip
     model = Spy()
-    made = run(settings=config, model=model, randomness=Stub(range(1000)))
+    made = run(settings=config, model=model, randomness=AsTold(range(1000)))
     rows = [json.loads(line) for line in rows_of(made).splitlines()]
     assert [row["source"] for row in rows] == ["private"] * 5 + ["expanded"] * 7
     # nothing but public rows at work once the private texts are done, and no cost
@@ -348,7 +298,7 @@ def test_expanded_texts_come_from_released_ones_alone_and_are_marked(run, tmp_pa
 
 def test_a_vote_is_paid_for_drawn_once_and_only_its_choice_is_released(run, config, tmp_path):
     settings = config(candidates=2, expand=1, vote_share=0.3)
-    made = run(settings=settings, randomness=Stub(range(1000)))
+    made = run(settings=settings, randomness=AsTold(range(1000)))
     directory = made.directory
     votes, kept = directory.get("votes"), directory.get("kept")
     assert len(votes) == len(directory.texts()) == 6 + 7 and len(kept) == 7
@@ -373,20 +323,25 @@ def test_a_crash_before_the_vote_loses_no_text_and_votes_later(run, config, tmp_
     with monkeypatch.context() as patch:
         patch.setattr("plainchant.run.synthesis.noisy_votes", crash)
         with pytest.raises(RuntimeError):
-            run(settings=config(candidates=3), randomness=Stub(range(1000)))
+            run(settings=config(candidates=3), randomness=AsTold(range(1000)))
     with synthesize([{"text": text} for text in TEXTS], plan(config(candidates=3)), out=tmp_path / "out", resume=True,
-                    model=Spy(), embedder=Hashing(), randomness=Stub(range(1000))) as made:  # fmt: skip
+                    model=Spy(), embedder=Hashing(), randomness=AsTold(range(1000))) as made:  # fmt: skip
         assert len(made.texts) == 6 and len(made.directory.texts()) == 18
 
 
 def test_a_memory_cap_narrows_the_pass_by_public_lengths_alone(run, config, tmp_path):
     # what is asked together is the same whatever the records are
     wide, narrow = Spy(), Spy()
-    run(settings=config(texts=12), model=wide, randomness=Stub(range(1000)), performance=PerformanceOptions(rows=64))
+    run(
+        settings=config(texts=12),
+        model=wide,
+        randomness=AsTold(range(1000)),
+        performance=PerformanceOptions(rows=64),
+    )
     prompts = Prompts(config(texts=12), Spy())
     # two batches with a public row each and two rows above s, and eight prefixes
     cap = (2 * (4 + 2 + 1) + 8.5) * (prompts.longest + 32) * Spy.bytes_per_token / 2**30
-    run(settings=config(texts=12), model=narrow, out="narrow", randomness=Stub(range(1000)),
+    run(settings=config(texts=12), model=narrow, out="narrow", randomness=AsTold(range(1000)),
         performance=PerformanceOptions(rows=64, memory=cap))  # fmt: skip
     assert max(map(len, wide.calls)) > 2 == max(map(len, narrow.calls))
     with pytest.raises(ConfigError, match="a batch of 4 contexts"):

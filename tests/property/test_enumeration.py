@@ -1,10 +1,10 @@
 """Every output of a whole run enumerated, for a data set and all of its neighbours (guarantee 10, exact)."""
 
-import dataclasses
 import itertools
 
 import numpy as np
 import pytest
+from doubles.broken import AsOthersDecide, DividesByN, ForgetsWhatIsSpent, Hasty, NarrowBox
 from strategies import probabilities, renyi, settings, step_distribution
 
 from plainchant.models.table import TableModel
@@ -110,22 +110,6 @@ def test_median_every_output_stays_within_its_loss_and_villes_bound(changes):
     assert median_violations(MedianMechanism(settings(**changes))) == 0
 
 
-class DividesByN(MeanMechanism):
-    def distribution(self, private, public, support, allowance=None):
-        true_size = dataclasses.replace(self.settings, batch_size=max(1, len(private)))
-        return MeanMechanism(true_size).distribution(private, public, support)
-
-
-class NarrowBox(MedianMechanism):
-    def distribution(self, private, public, support, allowance=None):
-        distribution = super().distribution(private, public, support)
-        low, high = (
-            distribution.scores - (distribution.scores - distribution.low) / 2,
-            distribution.scores + (distribution.high - distribution.scores) / 2,
-        )
-        return dataclasses.replace(distribution, low=low, high=high)
-
-
 def test_power_a_mean_divided_by_the_true_size_is_caught():
     broken = DividesByN(settings())
     assert mean_violations(broken, broken.rho_per_token) > 0
@@ -195,42 +179,16 @@ def test_individual_the_filter_bites_in_the_middle_of_a_text_and_never_overspend
     assert bites > 50
 
 
-class AsOthersDecide(IndividualMeanMechanism):
-    """Broken: everybody takes part as far as the one who can afford least."""
-
-    def distribution(self, private, public, support, allowance=None):
-        distribution = super().distribution(private, public, support, allowance)
-        if not len(private):
-            return distribution
-        free = super().distribution(private, public, support, np.full(len(private), 1e9))
-        weight = np.sqrt(np.min(distribution.charges / np.maximum(free.charges, 1e-12)))
-        empty = super().distribution(private[:0], public, support, np.zeros(0))
-        return dataclasses.replace(
-            free, scores=empty.scores + weight * (free.scores - empty.scores), charges=distribution.charges
-        )
-
-
-class NoFilter(IndividualMeanMechanism):
-    """Broken: what is spent has no say."""
-
-    def allowance(self, spent, steps_left):
-        return np.full(len(spent), self.budget)
-
-
 def test_power_a_filter_that_looks_at_other_contexts_is_caught():
     assert individual_violations(individual(0.02, AsOthersDecide)) > 0
 
 
 def test_power_a_filter_that_forgets_what_is_spent_is_caught():
-    assert individual_violations(individual(0.02, NoFilter)) > 0
+    assert individual_violations(individual(0.02, ForgetsWhatIsSpent)) > 0
 
 
 def test_power_a_committed_sum_that_is_forgotten_on_resume_is_caught():
     # two tokens are committed, then a crash; the pace of the first ones is what a longer plan would allow
-    class Hasty(IndividualMeanMechanism):
-        def allowance(self, spent, steps_left):
-            return np.maximum(self._payable - spent, 0.0)
-
     assert individual_violations(individual(0.02, Hasty)) == 0
     assert individual_violations(individual(0.02, Hasty), forgets_after=2) > 0
 

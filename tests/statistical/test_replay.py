@@ -9,7 +9,8 @@ import dataclasses
 
 import numpy as np
 import pytest
-from broken import AlwaysFullWeight, ForgetsWhatIsSpent, NoClipping, shared_padding
+from doubles.broken import AlwaysFullWeight, ForgetsWhatIsSpent, NoClipping, shared_padding
+from doubles.randomness import Stuck
 from scipy.stats import binom, binomtest
 from strategies import settings
 
@@ -117,12 +118,6 @@ def test_power_one_seed_for_every_sequence_is_caught():
 
 
 def test_power_a_repeated_sequence_is_caught_where_the_likelihoods_are_equal():
-    class Stuck:
-        """Draws one number for ever: at the border of two tokens it shows a unit that hardly matters."""
-
-        def below(self, bound):
-            return int(bound * border)
-
     # the unit wants the third token a little, which moves the border of the other two, alike in likelihood
     private = np.zeros((3, 3), np.float32)
     private[UNIT, 2] = 1e-3
@@ -132,7 +127,7 @@ def test_power_a_repeated_sequence_is_caught_where_the_likelihoods_are_equal():
     q = [sampling_weights(distribution.scores) for distribution in distributions_of(mechanism, instance, UNIT)]
     border = float(np.mean([w[0][0] / w[0].sum() for w in (p, q)]))
     assert p[0][0] == p[0][1] and q[0][0] == q[0][1]
-    assert audited(mechanism, instance, randomness=Stuck).refuted
+    assert audited(mechanism, instance, randomness=lambda: Stuck(border)).refuted
     assert not audited(mechanism, instance).refuted
 
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from doubles.randomness import Draws
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
@@ -55,15 +56,6 @@ def test_a_unit_more_or_less_moves_no_other(gone):
     cells, cell_of_unit = cells_of(40, 30), np.array([0, 1] * 10)
     draws = [SeededRandomness(unit).below(3) for unit in range(20)]
 
-    class Own:
-        private = True
-
-        def __init__(self, values):
-            self.values = list(values)
-
-        def below(self, bound):
-            return self.values.pop(0) % bound
-
-    everyone = draw_batches(cell_of_unit, cells, Own(draws))
-    without = draw_batches(np.delete(cell_of_unit, gone), cells, Own(np.delete(draws, gone)))
+    everyone = draw_batches(cell_of_unit, cells, Draws(draws))
+    without = draw_batches(np.delete(cell_of_unit, gone), cells, Draws(np.delete(draws, gone)))
     assert without.tolist() == np.delete(everyone, gone).tolist()

@@ -1,26 +1,11 @@
 """A prompt: the public part first, the record's own part a function of that record alone."""
 
 import pytest
+from doubles.models import Letters
 
 from plainchant.config import SynthesisConfig
 from plainchant.errors import ConfigError
 from plainchant.generation.prompting import Prompts, choose_examples
-from plainchant.models.table import TableModel
-
-
-class Letters(TableModel):
-    """Every character of a small alphabet is a token; one special token, and a chat format of its own."""
-
-    def __init__(self, context_length=500):
-        words = ["<s>", "</s>", *(chr(code) for code in range(32, 127)), "\n", "\r"]
-        super().__init__(words, lambda _: [0.0], end_of_text={1}, context_length=context_length, start_tokens=(0,))
-        self.special = frozenset({0, 1})
-
-    def chat(self, user):
-        return f"<s>U:{user}</s>A:"
-
-    def read(self, tokens):
-        return "".join(self._vocabulary[token] for token in tokens)
 
 
 def prompts(model=None, labels=(), **prompt):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from doubles.randomness import Noise
 
 from plainchant.privacy.histograms import (
     NO_CELL,
@@ -13,20 +14,6 @@ from plainchant.privacy.histograms import (
     rebalance,
 )
 from plainchant.randomness import SeededRandomness
-
-
-class Noise:
-    """Adds what it is told; notes what it was asked."""
-
-    private = True
-
-    def __init__(self, *noises):
-        self.noises, self.asked = list(noises), []
-
-    def add_discrete_gaussian(self, counts, sigma):
-        self.asked.append((list(counts), sigma))
-        return np.asarray(counts) + (self.noises.pop(0) if self.noises else 0)
-
 
 # two labels, three centres; where a unit's own centre is not allowed it takes the nearest number
 LABELS = np.array([0] * 9 + [1] * 7 + [NO_CELL])

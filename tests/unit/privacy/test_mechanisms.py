@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from doubles.broken import Cuts
 from strategies import settings, step_distribution
 
 from plainchant.errors import PrivacyError
@@ -30,20 +31,6 @@ def walk(mechanism, noise=0.0):
         spent = spent + distribution.charges
         found.append(distribution.scores * mechanism.settings.temperature)
     return np.array(found), spent
-
-
-class Cuts(IndividualMeanMechanism):
-    """The textbook filter: a context that cannot pay sits the step out."""
-
-    def allowance(self, spent, steps_left):
-        return np.maximum(self._payable - spent, 0.0)
-
-    def distribution(self, private, public, support, allowance=None):
-        free = super().distribution(private, public, support, np.full(len(private), 1e9))
-        pays = free.charges <= allowance
-        base = public.astype(np.float64) / self.settings.temperature
-        scores = base - free.removals[pays].sum(axis=0, dtype=np.float64)
-        return dataclasses.replace(free, scores=scores, charges=np.where(pays, free.charges, 0.0))
 
 
 # a third of what the batch would pay without a filter

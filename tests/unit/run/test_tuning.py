@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from doubles.models import Timed
+from doubles.randomness import Repeatable
 
 from plainchant import plan, synthesize
 from plainchant.config import PerformanceOptions, SynthesisConfig
@@ -10,7 +12,6 @@ from plainchant.models.table import TableModel
 from plainchant.randomness import SeededRandomness
 from plainchant.run.tuning import PATIENCE, fastest_rows
 
-WORDS = ("<eos>", "Text:", "\n", " a", " b", " c")
 CONFIG = SynthesisConfig(
     method="clustered-mean", clusters="none", clip=1.0, batch_size=4, max_tokens=3, min_tokens=1, texts=12
 )
@@ -18,25 +19,6 @@ TABLES = {
     "short": [{"text": " a"}] * 64,
     "long": [{"text": " b c" * 20}] * 640,
 }
-
-
-class Timed(TableModel):
-    """A model whose clock is its own: a pass takes what `cost` says for its rows. Notes what it is asked."""
-
-    def __init__(self, cost, monkeypatch):
-        super().__init__(WORDS, lambda _: np.array([-3.0, -9, -9, 0, 0, 0]), end_of_text={0})
-        self.cost, self.now = cost, 0.0
-        self.asked, self.opened = [], []
-        monkeypatch.setattr("plainchant.run.tuning.time.perf_counter", lambda: self.now)
-
-    def open_rows(self, prefix, suffixes, *, room):
-        self.opened.append([list(suffix) for suffix in suffixes])
-        return super().open_rows(prefix, suffixes, room=room)
-
-    def step(self, groups, supports=None):
-        self.asked.append(sum(rows.count for rows, _ in groups))
-        self.now += self.cost(self.asked[-1])
-        return super().step(groups, supports)
 
 
 def fastest(model, batch_size=4, most=1e9):
@@ -94,12 +76,6 @@ class Heard:
         self.stages.append(name)
 
     def texts(self, *_): ...
-
-
-class Repeatable(SeededRandomness):
-    """Says that it is private, as chance is where a width is measured."""
-
-    private = True
 
 
 def passes_of(table, tmp_path, model, randomness=None, **options):

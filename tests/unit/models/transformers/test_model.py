@@ -1,6 +1,7 @@
 """The transformers backend: its cache against the plain pass, what private text can do (guarantee 4.1, 7, 9)."""
 
 import contextlib
+import functools
 import os
 import subprocess
 import sys
@@ -12,25 +13,20 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
+from doubles.tiny import byte_tokenizer, random_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import AddedToken, Tokenizer
-from tokenizers.decoders import ByteLevel as ByteLevelDecoder
-from tokenizers.models import BPE
-from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.processors import TemplateProcessing
 from torch.nn.functional import linear
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 from transformers import (
-    AutoModelForCausalLM,
     Gemma2Config,
     Gemma3TextConfig,
     GPT2Config,
     GptOssConfig,
     LlamaConfig,
     MistralConfig,
-    PreTrainedTokenizerFast,
     Qwen3Config,
 )
 
@@ -77,21 +73,15 @@ CONFIGS = {
 }
 
 
-def make_tokenizer() -> PreTrainedTokenizerFast:
+def make_tokenizer() -> Any:
     """Bytes as tokens, special tokens in front, one control token that is not flagged."""
-    names = [*SPECIAL, *sorted(ByteLevel.alphabet())]
-    tokenizer = Tokenizer(BPE({name: i for i, name in enumerate(names)}, []))
-    tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = ByteLevelDecoder()
-    tokenizer.add_special_tokens([AddedToken(name, special=True) for name in SPECIAL if name != "<end_of_turn>"])
-    tokenizer.add_tokens([AddedToken("<end_of_turn>", special=False, normalized=False)])
-    tokenizer.post_processor = TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 0)])
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<bos>", eos_token="<eos>", pad_token="<pad>")
+    tokenizer = byte_tokenizer(SPECIAL, unflagged=["<end_of_turn>"], pad_token="<pad>")
+    template = TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 0)])
+    tokenizer.backend_tokenizer.post_processor = template
+    return tokenizer
 
 
-def make_raw(config: Any) -> Any:
-    torch.manual_seed(1)
-    return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+make_raw = functools.partial(random_model, seed=1)
 
 
 @pytest.fixture(scope="module", params=CONFIGS)
