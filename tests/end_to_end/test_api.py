@@ -1,11 +1,11 @@
 """Every public name used, and used twice, on whole runs of a table as model: no file of a model is read."""
 
 import dataclasses
-import hashlib
 import json
 
 import numpy as np
 import pytest
+from doubles.embedders import Hashing
 
 import plainchant as pc
 from plainchant.models.table import TableModel
@@ -17,17 +17,6 @@ ROWS = [
 HELD_OUT = [{"text": f"blue {'lamp ' * (n % 3)}street"} for n in range(40)]
 ONCE = {"method": "clustered-mean", "clusters": "none", "clip": 1.0, "batch_size": 4, "epsilon": 300.0, "texts": 24,
         "max_tokens": 6, "min_tokens": 4, "rebalance_share": 0.5}  # fmt: skip
-
-
-class Hashing:
-    """An embedder whose vectors are functions of the text and of nothing else."""
-
-    name = "hashing"
-
-    def encode(self, texts, *, alone=False, progress=None):
-        seeds = (int.from_bytes(hashlib.sha256(text.encode()).digest()[:4]) for text in texts)
-        vectors = np.array([np.random.default_rng(seed).normal(size=8) for seed in seeds]).reshape(-1, 8)
-        return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 
 def model():
