@@ -106,12 +106,23 @@ def checked(tmp_path_factory):
     names = "".join(f"reveal_type(pc.{name})\n" for name in pc.__all__)
     (folder / "client.py").write_text(CLIENT + names, encoding="utf-8")
     # other packages are left out: they take a minute and change nothing here
+    (folder / "documented.py").write_text(pc.__doc__.split("\n", 1)[1], encoding="utf-8")
     settings = "".join(f"[mypy-{package}.*]\nfollow_imports = skip\n" for package in ("torch", "transformers", "ray"))
     (folder / "mypy.ini").write_text(f"[mypy]\n{settings}", encoding="utf-8")
-    command = [sys.executable, "-m", "mypy", "--strict", "--follow-imports=silent", "--no-error-summary", "client.py"]
+    command = [
+        sys.executable,
+        "-m",
+        "mypy",
+        "--strict",
+        "--follow-imports=silent",
+        "--no-error-summary",
+        "client.py",
+        "documented.py",
+    ]
     environment = os.environ | {"MYPYPATH": str(SOURCE)}
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment, check=False)
     assert not done.stderr, done.stderr
+    assert "documented.py" not in done.stdout, done.stdout
     lines = re.findall(r"^client\.py:(\d+): (error|note): (.*)$", done.stdout, re.MULTILINE)
     errors = {int(line): message for line, kind, message in lines if kind == "error"}
     first = CLIENT.count("\n") + 1
