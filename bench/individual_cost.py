@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from plainchant.cli.options import load_config
+from plainchant.config import load_config
 from plainchant.data.centres import Centres
 from plainchant.data.tables import read_records
 from plainchant.generation.decoding import BatchWork, Decoder, StopRule

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from plainchant.cli.options import load_config
+from plainchant.config import load_config
 from plainchant.data.centres import Centres, fit_centres
 from plainchant.data.embedding import load_embedder
 from plainchant.data.tables import read_records, read_texts

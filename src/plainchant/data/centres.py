@@ -45,6 +45,10 @@ class Centres:
 
         Raises:
             ConfigError: `among` is empty or out of range, or d is not that of the centres.
+
+        >>> centres = Centres(np.eye(2, dtype=np.float32), "an example")
+        >>> centres.nearest(np.array([[0.9, 0.1], [0.2, 0.8]], dtype=np.float32))
+        array([0, 1])
         """
         k, d = self.vectors.shape
         allowed = np.arange(k) if among is None else np.unique(np.asarray(among, dtype=np.int64))
@@ -87,6 +91,10 @@ def fit_centres(embeddings: Float32Array, k: int, *, random_state: int = 0, sour
 
     Raises:
         ConfigError: k is not in 1, ..., the number of different rows.
+
+    >>> points = np.array([[0, 0], [0, 1], [9, 9], [9, 8]], dtype=np.float32)
+    >>> sorted(fit_centres(points, 2).vectors.tolist())
+    [[0.0, 0.5], [9.0, 8.5]]
     """
     # sklearn is slow to import
     from sklearn.cluster import KMeans, kmeans_plusplus

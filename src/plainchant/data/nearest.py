@@ -37,6 +37,9 @@ def nearest_point(rows: Float32Array, points: Float32Array) -> IntArray:
 
     Returns:
         int64 [n]. Each answer is a function of its own row and of `points`, to the last bit (see the module).
+
+    >>> nearest_point(np.array([[0.9, 0.1]], dtype=np.float32), np.eye(2, dtype=np.float32))
+    array([0])
     """
     bits = (_EXACT_BITS - (points.shape[1] - 1).bit_length()) // 2
     whole, exponents = _fixed_point(points, bits)
