@@ -401,9 +401,9 @@ FIELD_GROUPS: Mapping[str, tuple[str, ...]] = {
     "Model": ("model", "embedder"),
     "Public corpus": ("public_corpus", "public_text_column", "centres"),
     "Method": ("method", "candidates", "vote_share"),
-    "Method: batches": ("clusters", "batch_size", "records_per_context", "kept", "min_cell", "rebalance_share"),
-    "Method: aggregate": ("aggregate", "support", "top_k", "clipping", "clip", "guidance"),
-    "Method: accounting": (
+    "Method (batches)": ("clusters", "batch_size", "records_per_context", "kept", "min_cell", "rebalance_share"),
+    "Method (aggregate)": ("aggregate", "support", "top_k", "clipping", "clip", "guidance"),
+    "Method (accounting)": (
         "accounting", "expected_range", "numerical_slack", "sparse_threshold", "sparse_noise", "private_tokens",
     ),
     "Prompt": ("prompt", "released_examples", "max_record_tokens"),

@@ -22,7 +22,7 @@ def finished(command, model, table, tmp_path):
 def test_json_is_one_document_and_quiet_one_line(command, model, table, tmp_path, finished, name):
     arguments = {
         "plan": ["plan"],
-        "account": ["account", "--epsilon", 8, "--tokens", 20],
+        "account": ["account", "--epsilon", 8, "--max-tokens", 20],
         "status": ["status", finished],
         "run": ["run", "--resume", "--data", table, "--out", finished],
     }[name]
@@ -119,7 +119,7 @@ def test_doctor_says_what_does_not_load(command, model, tmp_path):
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("--tokens", 0), ("--tokens", -5), ("--batch-size", 0), ("--slack", -1), ("--clip", 0), ("--temperature", "nan")],
+    [("--max-tokens", 0), ("--max-tokens", -5), ("--batch-size", 0), ("--numerical-slack", -1), ("--clip", 0), ("--temperature", "nan")],
 )
 def test_account_names_what_is_out_of_bounds(command, option, value):
     message = command("account", "--epsilon", 8, "--batch-size", 10, option, value, code=2).err
