@@ -10,7 +10,8 @@ import sys
 import pytest
 
 from end_to_end.conftest import MARKER, OPTIONS
-from plainchant.cli.console import Console
+from plainchant.cli.console import Console, OutputError
+from plainchant.evaluation.figures import MAUVE, Evaluation, Figure
 from plainchant.run.store import RunDirectory
 
 ESCAPES = "red\x1b[31m\x9b2J\x07\r\u202e"
@@ -259,3 +260,38 @@ def test_format_stands_before_or_after_the_command(command):
 def test_performance_options_are_read_from_the_environment(command):
     assert "--rows" in command("plan", env={"PLAINCHANT_ROWS": "0"}, code=2).err
     assert "--dtype" in command("plan", env={"PLAINCHANT_DTYPE": "float8"}, code=2).err
+
+
+@pytest.fixture
+def evaluated(command, model, table, tmp_path, monkeypatch):
+    """A finished run and the arguments that evaluate it; its one figure is given, for speed."""
+    out = tmp_path / "run"
+    command("run", *OPTIONS, "--model", model, "--data", table, "--out", out)
+    found = Evaluation({"fidelity": {MAUVE: Figure(0.625)}}, texts=10, compared=10, real=40)
+    monkeypatch.setattr("plainchant.evaluation.runs.evaluate", lambda *_, **__: found)
+    return ["evaluate", out, "--real", table]
+
+
+def test_figures_that_cannot_be_saved_are_shown(command, evaluated, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, MARKER)
+
+    monkeypatch.setattr(RunDirectory, "write_private", full)
+    shown = command(*evaluated, code=1)
+    assert "0.625" in shown.out
+    assert "evaluation.json: cannot be written" in shown.err and os.strerror(errno.ENOSPC) in shown.err
+
+
+def test_figures_that_cannot_be_shown_are_saved(command, evaluated, monkeypatch):
+    def full(*_):
+        raise OutputError(OutputError.MESSAGE)
+
+    monkeypatch.setattr(Console, "grid", full)
+    assert "standard output" in command(*evaluated, code=1).err
+    saved = json.loads((evaluated[1] / "private" / "evaluation.json").read_text())
+    assert saved["groups"]["fidelity"][MAUVE]["value"] == 0.625
+
+
+def test_a_directory_that_cannot_be_made(command, model, table):
+    arguments = ["run", *OPTIONS, "--model", model, "--data", table, "--out", "/proc/none/run"]
+    assert "/proc/none/run: cannot be made" in command(*arguments, code=2).err

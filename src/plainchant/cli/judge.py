@@ -136,8 +136,11 @@ def compare(console: Console, directories: tuple[Path, ...], real: Path, limit: 
     columns, rows = comparison_table(found)
     # one column per run, so that it fits a terminal
     names, *lines = zip(columns, *rows, strict=True)
-    console.grid(names, [[cell.replace(" (", "\n(") for cell in line] for line in lines])
-    paths = write_comparison(out, found)
+    try:
+        console.grid(names, [[cell.replace(" (", "\n(") for cell in line] for line in lines])
+    finally:
+        # what cannot be written was seen, what cannot be shown is kept
+        paths = write_comparison(out, found)
     console.say(f"\n{found[0].evaluation.compared} texts of each run; written to {', '.join(map(str, paths))}")
     console.result({"note": NOTE, "runs": [run.as_dict() for run in found]}, str(out))
 
