@@ -190,15 +190,15 @@ def audit(
     --out: it spends from the same data, so it is for auditing and not to be shared. An audit can refute a guarantee,
     never prove it. Reads private data; the figures are shown here and written to DIR/private alone.
     """
+    from plainchant import models
     from plainchant.auditing.runs import EXPLANATIONS
     from plainchant.auditing.runs import audit as attack
     from plainchant.data.embedding import load_embedder
     from plainchant.evaluation.figures import NOTE
-    from plainchant.generation.executor import load_on
     from plainchant.run.store import RunDirectory
 
     console.warn(NOTE)
-    load = functools.cache(functools.partial(load_on, performance=performance))
+    load = functools.cache(functools.partial(models.load, performance=performance))
     if target.is_dir():
         run = RunDirectory.open(target)
     else:

@@ -89,8 +89,8 @@ def plan(console: Console, config: SynthesisConfig, trial: bool, performance: Pe
 
 def _measured(console: Console, plan: Plan, performance: PerformanceOptions) -> dict[str, float]:
     """A trial on the public corpus, or else on the hand-written examples."""
+    from plainchant import models
     from plainchant.data.tables import read_texts
-    from plainchant.generation.executor import load_on
     from plainchant.run.tuning import measure
 
     config = plan.config
@@ -101,7 +101,7 @@ def _measured(console: Console, plan: Plan, performance: PerformanceOptions) -> 
         raise ConfigError(
             "measure: needs public text; name a corpus with --public-corpus FILE, or write prompt.examples"
         )
-    found = measure(plan, load_on(config.model, performance), texts, rows=performance.width)
+    found = measure(plan, models.load(config.model, performance), texts, rows=performance.width)
     rows: list[tuple[str, Any]] = [
         ("range", f"{found.expected_range:.3g} nats on public text, for expected_range = {config.expected_range:g}"),
         ("tokens a text", f"{found.tokens_per_text:.3g}"),

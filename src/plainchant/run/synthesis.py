@@ -12,6 +12,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from plainchant import models
 from plainchant.arrays import BoolArray, Float32Array, IntArray
 from plainchant.config import Accounting, Clusters, PerformanceOptions, SynthesisConfig
 from plainchant.data.centres import Centres, fit_centres
@@ -20,7 +21,7 @@ from plainchant.data.tables import Record, fingerprint, read_texts
 from plainchant.errors import ConfigError, DataError, PrivacyError, RunError
 from plainchant.generation.batching import allot_texts, draw_batches, draw_contexts
 from plainchant.generation.decoding import BatchWork, Decoder, FinishedText, StopRule
-from plainchant.generation.executor import Executor, load_on, make_decoder
+from plainchant.generation.executor import Executor, make_decoder
 from plainchant.generation.prompting import EXPANDED_FROM, Prompts, choose_examples
 from plainchant.generation.ray import RayEmbedder, RayExecutor
 from plainchant.models import LanguageModel
@@ -328,7 +329,7 @@ def _check_same(directory: RunDirectory, plan: Plan, data: str, randomness: Rand
 
 def _load_model(config: SynthesisConfig, performance: PerformanceOptions, progress: Progress) -> LanguageModel:
     progress.stage("loading the language model", 0.0)
-    model = load_on(config.model, performance)
+    model = models.load(config.model, performance)
     progress.stage("loading the language model", 1.0)
     return model
 
