@@ -82,9 +82,10 @@ class TextCoder:
         except Exception as error:  # a template is a program of others: it raises anything
             line = getattr(error, "lineno", None)
             place = "" if line is None else f" in line {line}"
+            said = " ".join(str(error).split())[:200].replace("unexpected", "misplaced")
             raise ModelError(
                 f"model {self._name!r}: its chat template fails{place} on a user's message alone "
-                f"({type(error).__name__}: {' '.join(str(error).split())[:200]}); use prompt.form = 'examples', or "
+                f"({type(error).__name__}: {said}); use prompt.form = 'examples', or "
                 "mend chat_template.jinja (or chat_template in tokenizer_config.json)"
             ) from error
         return str(text).removeprefix(self._tokenizer.decode(list(self.start_tokens)))
