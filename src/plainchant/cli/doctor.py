@@ -33,7 +33,7 @@ PROMPT_TOKENS, STEPS = 100, 8
 
 def examine(model: str, embedder: str, performance: PerformanceOptions) -> dict[str, Any]:
     """Versions, whether model and embedder load, and measured decoding speed; `verdict` is "ok" or what is wrong."""
-    from plainchant.models.transformers.model import describe_device
+    from plainchant.models import describe_device
 
     findings: dict[str, Any] = {"python": platform.python_version(), **describe_device()}
     for package in PACKAGES:
@@ -53,10 +53,10 @@ def examine(model: str, embedder: str, performance: PerformanceOptions) -> dict[
 
 
 def _examine_model(name: str, performance: PerformanceOptions) -> dict[str, Any]:
-    from plainchant.generation.executor import load_on
+    from plainchant import models
 
     began = time.perf_counter()
-    model = load_on(name, performance)
+    model = models.load(name, performance)
     loaded = time.perf_counter()
     token = model.encode(" text", trusted=False)[0]
     prefix = model.prefill(model.start_tokens or (token,))

@@ -249,11 +249,11 @@ def audit(
     it spends privacy budget of the same data, so it is for auditing only and must not be shared. An audit can refute a
     guarantee, never prove it. Reads private data; the figures are shown here and written to DIR/private only.
     """
+    from plainchant import models
     from plainchant.auditing.runs import EXPLANATIONS, audit_with_canaries
     from plainchant.auditing.runs import audit as attack
     from plainchant.data.embedding import load_embedder
     from plainchant.evaluation.figures import NOTE
-    from plainchant.generation.executor import load_on
     from plainchant.run.store import RunDirectory
 
     console.warn(NOTE)
@@ -264,7 +264,7 @@ def audit(
         with console.progress() as progress:
             found = attack(
                 run, real, held_out=held_out, embedder=embedder,
-                load_model=(lambda: load_on(config.model, performance)) if replay else None,
+                load_model=(lambda: models.load(config.model, performance)) if replay else None,
                 progress=functools.partial(progress.stage, "auditing"),
             )  # fmt: skip
     else:

@@ -124,11 +124,11 @@ def _public_texts(plan: Plan) -> list[str]:
 
 def _measured(console: Console, plan: Plan, texts: list[str], performance: PerformanceOptions) -> dict[str, float]:
     """A trial on public texts."""
-    from plainchant.generation.executor import load_on
+    from plainchant import models
     from plainchant.run.tuning import measure
 
     config = plan.config
-    found = measure(plan, load_on(config.model, performance), texts, rows=performance.width)
+    found = measure(plan, models.load(config.model, performance), texts, rows=performance.width)
     rows: list[tuple[str, Any]] = [
         ("range", f"{found.expected_range:.3g} nats on public text, for expected_range = {config.expected_range:g}"),
         ("tokens per text", f"{found.tokens_per_text:.3g}"),
