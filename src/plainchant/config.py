@@ -9,6 +9,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from plainchant.data.encodings import check_encoding
+from plainchant.data.formats import separator_of
+from plainchant.data.labels import normal_form
 from plainchant.errors import ConfigError, PrivacyError
 from plainchant.privacy.accounting import check_delta, check_epsilon
 from plainchant.privacy.aggregation import Aggregate, Clipping, Support
@@ -190,6 +193,12 @@ those; then the records vote, with noise, for the texts to keep. 1: no vote."""
     """Column whose equal values mark records of one unit (a patient, a customer); unset: every record is one."""
     labels: tuple[str, ...] = ()
     """The label set, public. A record with another label takes no part."""
+    encoding: str = "auto"
+    """Character encoding of the private table, where it is a text file; auto: by its byte order mark, else UTF-8."""
+    separator: str = "auto"
+    """What stands between the fields of a CSV table: a character, comma, semicolon, tab, bar; auto: by its header."""
+    allow_malformed: bool = False
+    """Read a private table most of whose rows are malformed, empty or without a named label."""
 
     model: str = "gemma-3-270m"
     """Causal language model: a path or name that transformers loads, or gemma-3-270m from the demo extra."""
@@ -253,7 +262,7 @@ budget is planned for, never the guarantee."""
     prompt: PromptConfig = PromptConfig()
     """Templates and public examples."""
 
-    def __init__(self, **values: Any) -> None:
+    def __init__(self, /, **values: Any) -> None:
         """Raises ConfigError for a field that is unknown or out of bounds, PrivacyError where no guarantee follows."""
         try:
             super().__init__(**values)
@@ -270,8 +279,10 @@ budget is planned for, never the guarantee."""
                 raise ConfigError(f"{name} = {value}: must be at least 1 and at most {LARGEST:,}")
         if isinstance(self.clip, float) and not 1e-6 <= self.clip <= 1e6:
             raise ConfigError(f"clip = {self.clip}: must be from 1e-6 to 1e6 nats, or auto")
-        if len(set(self.labels)) != len(self.labels):
-            raise ConfigError(f"labels = {list(self.labels)}: every label once")
+        _check_labels(self.labels)
+        check_encoding(self.encoding)
+        if self.separator != "auto" and separator_of(self.separator) is None:
+            raise ConfigError(f"separator = {self.separator!r}: give one character, comma, semicolon, tab, bar or auto")
         if self.min_tokens >= self.max_tokens:
             raise ConfigError(f"min_tokens = {self.min_tokens}: must be below max_tokens = {self.max_tokens}")
         uses_private = self.parts.accounting is not Accounting.PUBLIC
@@ -392,6 +403,18 @@ of a run (64 where a seed is given)."""
         return USUAL_ROWS if self.rows == "auto" else self.rows
 
 
+def _check_labels(labels: tuple[str, ...]) -> None:
+    """Labels are told apart as records are matched with them: composed, without white space around them."""
+    forms = [normal_form(label) for label in labels]
+    if not all(forms):
+        raise ConfigError(f"labels = {list(labels)}: an empty label; give each at least one character")
+    if len(set(forms)) != len(forms):
+        raise ConfigError(
+            f"labels = {list(labels)}: every label once; two that differ only in spaces around them or in how Unicode "
+            "composes their letters are one"
+        )
+
+
 def _closest(name: str, known: list[str]) -> str:
     near = difflib.get_close_matches(name, known, 1)
     return f"; did you mean {near[0]}?" if near else f"; known are {', '.join(known)}"
@@ -417,7 +440,7 @@ def _translated(error: ValidationError) -> ConfigError | PrivacyError:
 def parse_config(text: str, overrides: Mapping[str, Any] | None = None) -> SynthesisConfig:
     """A configuration from TOML text, with single fields replaced."""
     try:
-        values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        values = tomllib.loads(text.removeprefix("\ufeff"))
+    except (ValueError, RecursionError) as error:  # a number or a nesting too long for Python is no TOMLDecodeError
         raise ConfigError(f"the configuration is not valid TOML: {error}") from None
     return SynthesisConfig(**(values | dict(overrides or {})))

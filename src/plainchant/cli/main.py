@@ -1,15 +1,42 @@
 """The commands. Each parses, calls the library, and hands the outcome to the console."""
 
+import contextlib
 import traceback
-from typing import Any
+import warnings
+from collections.abc import Iterator
+from typing import Any, TextIO
 
 import click
 
 from plainchant.cli import account, demo, doctor, judge, run
 from plainchant.cli.console import Console
-from plainchant.errors import PlainchantError
+from plainchant.errors import DataNote, PlainchantError
 
 INTERRUPTED = 130
+
+
+@contextlib.contextmanager
+def _notes_shown() -> Iterator[None]:
+    """Notes about how the data was read, on stderr: they are the holder's own view."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", DataNote)
+        otherwise = warnings.showwarning
+
+        def show(
+            message: Warning | str,
+            category: type[Warning],
+            filename: str,
+            lineno: int,
+            file: TextIO | None = None,
+            line: str | None = None,
+        ) -> None:
+            if issubclass(category, DataNote):
+                Console("quiet").warn(str(message))
+            else:
+                otherwise(message, category, filename, lineno, file, line)
+
+        warnings.showwarning = show
+        yield
 
 
 class _Commands(click.Group):
@@ -17,7 +44,8 @@ class _Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with _notes_shown():
+                return super().invoke(ctx)
         except PlainchantError as error:
             Console("quiet").fail(str(error))
             ctx.exit(error.exit_code)

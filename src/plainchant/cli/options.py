@@ -97,7 +97,7 @@ def load_config(path: Path | None, overrides: dict[str, Any]) -> SynthesisConfig
     if path is None:
         return SynthesisConfig(**overrides)
     try:
-        content = path.read_text(encoding="utf-8")
+        content = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise ConfigError(
             f"CONFIG = {path}: cannot be read ({error.strerror}); plainchant init {path} writes one"

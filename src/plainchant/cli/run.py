@@ -61,6 +61,8 @@ def _toml_value(default: Any, annotation: Any) -> str:
         return f'"{options[0]}"  # or {", ".join(options[1:])}; unset: the method decides' if options else "…  # unset"
     if isinstance(default, tuple):
         return "[]"
+    if isinstance(default, bool):
+        return str(default).lower()
     return str(default) if isinstance(default, int | float) else f'"{getattr(default, "value", default)}"'
 
 

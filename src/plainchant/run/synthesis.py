@@ -33,7 +33,7 @@ from plainchant.randomness import RandomSource, SystemRandomness
 from plainchant.run.card import EX_POST_NOTE, data_set_card
 from plainchant.run.ledger import Ledger
 from plainchant.run.progress import NoProgress, Progress
-from plainchant.run.store import RunDirectory, read_table
+from plainchant.run.store import RunDirectory, read_table, refuse_private_inputs
 from plainchant.run.tuning import with_width
 
 # Texts sampled from the public model where the user names no corpus to cluster around.
@@ -239,6 +239,8 @@ def synthesize(
     if records is None and not public:
         raise DataError("data: not given; name the private table with --data FILE")
     table = [] if public else read_table(records, config)
+    if not public and not resume:
+        refuse_private_inputs(records, table, config)
 
     # whatever can fail for public reasons fails before the directory is made
     directory = RunDirectory.open(Path(out)) if resume else None
