@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from plainchant.data.encodings import check_encoding
-from plainchant.data.formats import separator_of
 from plainchant.data.labels import normal_form
+from plainchant.data.raw import separator_of
 from plainchant.errors import ConfigError, PrivacyError
 from plainchant.privacy.accounting import check_delta, check_epsilon
 from plainchant.privacy.aggregation import Aggregate, Clipping, Support

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from plainchant.cli.options import load_config
 from plainchant.config import SynthesisConfig
 from plainchant.data.files import write_jsonl, write_parquet
-from plainchant.data.formats import Dialect
+from plainchant.data.raw import Dialect
 from plainchant.data.tables import Record, fingerprint, read_records, read_texts
 from plainchant.errors import PlainchantError
 

@@ -17,8 +17,9 @@ import pyarrow.feather
 import pyarrow.parquet
 import pytest
 
+from plainchant.auditing.attacks import copied
 from plainchant.config import SynthesisConfig
-from plainchant.data.formats import Dialect
+from plainchant.data.raw import Dialect
 from plainchant.data.tables import Record, fingerprint, read_records, read_texts
 from plainchant.errors import ConfigError, DataError, DataNote
 from plainchant.run.store import read_table
@@ -119,6 +120,19 @@ def test_an_encoding_that_is_none_is_refused(name: str) -> None:
         SynthesisConfig(encoding=name)
 
 
+def test_a_public_corpus_in_another_encoding_is_refused_without_an_option(tmp_path: Path) -> None:
+    for name in ("corpus.txt", "corpus.csv"):
+        with pytest.raises(DataError, match="not UTF-8: save it as UTF-8"):
+            read_texts(_write(tmp_path / name, _csv(GERMAN).encode("cp1252")))
+
+
+def test_marks_that_a_text_holds_by_itself_are_no_broken_bytes(tmp_path: Path) -> None:
+    rows = [{"text": "mangled \ufffd before", "label": "red"}] * 50
+    path = _write(tmp_path / "rows.csv", _csv(rows).encode() + b"br\xe9ken,red\n")
+    with pytest.warns(DataNote, match=r"not UTF-8 \(1\)"):
+        assert len(_read(path)) == 51
+
+
 def test_utf16_file() -> None:
     with pytest.warns(DataNote, match="UTF-16"):
         records = _read(_case("utf16.csv"))
@@ -192,7 +206,7 @@ def test_no_single_row_decides_about_a_column() -> None:
     rows: list[dict[str, Any]] = [{"text": f"note {n}"} for n in range(60)]
     columns = {"label_column": "label", "unit_column": "unit"}
     for others in (rows, [*rows, {"text": "x", "label": "a", "unit": "u"}]):
-        with pytest.raises(DataError, match="label_column='label' is no column of data of type list: set"):
+        with pytest.raises(DataError, match=r"label_column='label' is no column of data of type list \(.*\): set"):
             read_records(others, **columns)
     some = [*rows, *[{"text": "x", "label": "a", "unit": "u"}] * 10]
     assert read_records(some, **columns)[0] == Record("note 0", None, None)
@@ -312,6 +326,13 @@ def test_a_record_of_two_hundred_megabytes_is_read_in_bounds(tmp_path: Path) -> 
     finally:
         tracemalloc.stop()
     assert time.monotonic() - began < 60
+
+
+@pytest.mark.parametrize("kind", _long(1))
+def test_copies_of_a_long_record_are_looked_for_in_linear_time(kind: str) -> None:
+    began = time.monotonic()
+    copied(["some released text"], [_long(1_000_000)[kind]])
+    assert time.monotonic() - began < 10
 
 
 def test_the_padded_file_is_read_at_once() -> None:

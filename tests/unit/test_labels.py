@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plainchant.config import SynthesisConfig, parse_config
-from plainchant.data.formats import Dialect
 from plainchant.data.labels import LabelMatcher
+from plainchant.data.raw import Dialect
 from plainchant.data.tables import read_records
 from plainchant.errors import ConfigError, DataError
 

@@ -116,6 +116,7 @@ def test_ids_that_a_type_cannot_tell_apart_are_an_error_of_the_type() -> None:
     large = [2.0**53, 1.0]
     for source in (
         pandas.DataFrame({"text": ["x", "y"], "unit": large}),
+        pandas.DataFrame({"text": ["x", "y", "z"], "unit": pandas.array([*large, None], "Float64")}),
         polars.DataFrame({"text": ["x", "y"], "unit": large}),
         pyarrow.table({"text": ["x", "y"], "unit": large}),
     ):

@@ -48,7 +48,10 @@ def column_of_arrow(column: Any, role: str, where: str) -> list[Any]:
     import pyarrow
 
     types = pyarrow.types
-    column = _plain(column)
+    try:
+        column = _plain(column)
+    except pyarrow.ArrowException:
+        raise wrong_type(role, where, _type_name(column.type)) from None
     kind = column.type
     if types.is_nested(kind) or (role == "text_column" and (_is_binary(kind) or types.is_temporal(kind))):
         raise wrong_type(role, where, _type_name(kind))
@@ -60,14 +63,18 @@ def column_of_arrow(column: Any, role: str, where: str) -> list[Any]:
     return [_lenient(scalar) for scalar in column]
 
 
-def checked_floats(values: Sequence[float], role: str, where: str) -> list[float]:
+def checked_floats(values: Sequence[Any], role: str, where: str) -> list[Any]:
     """Numbers of a column of floating point; refuses ids that are too large to be told apart."""
-    if role == "unit_column" and any(math.isfinite(value) and abs(value) >= _EXACT_UP_TO for value in values):
+    if role == "unit_column" and any(_is_inexact(value) for value in values):
         raise DataError(
             f"{role}: the column of {where} is of a type of floating point and holds ids beyond 2^53, which it cannot "
             "tell apart: write them as strings or whole numbers."
         )
     return list(values)
+
+
+def _is_inexact(value: Any) -> bool:
+    return isinstance(value, float) and math.isfinite(value) and abs(value) >= _EXACT_UP_TO
 
 
 def _plain(column: Any) -> Any:
@@ -122,7 +129,7 @@ def _exact(column: Any, role: str, where: str) -> list[Any]:
     except Exception:
         raise wrong_type(role, where, _type_name(kind)) from None
     if types.is_floating(kind):
-        checked_floats([value for value in values if value is not None], role, where)
+        return checked_floats(values, role, where)
     return list(values)
 
 

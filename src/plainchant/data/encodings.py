@@ -23,6 +23,7 @@ _MARKS = (
 _COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 _UNSUITABLE = {"utf-7", "idna", "punycode", "undefined", "unicode_escape", "raw_unicode_escape", "mbcs", "oem"}
 _BAD_BYTE = re.compile("[\udc80-\udcff]")
+_REPLACED = re.compile("\ufffd")
 _HINTS = "cp1252 (Western Europe), cp1251 (Cyrillic), shift_jis (Japanese), gb18030 (Chinese), euc_kr (Korean), utf-16"
 
 
@@ -85,13 +86,14 @@ def read_bytes(path: Path, where: str) -> bytes:
         raise DataError(f"{where} cannot be read ({error.strerror}): check its permissions.") from None
 
 
-def decode(content: bytes, encoding: str, where: str, *, allow_malformed: bool = False) -> Decoded:
+def decode(content: bytes, encoding: str, where: str, *, hint: str, allow_malformed: bool = False) -> Decoded:
     """The text of a file.
 
     Args:
         content: its bytes.
         encoding: a name, or auto: by the byte order mark, UTF-8 where there is none.
         where: the file, for messages.
+        hint: what to do about another encoding.
         allow_malformed: accept any number of lines whose bytes do not fit.
 
     Raises:
@@ -108,34 +110,35 @@ def decode(content: bytes, encoding: str, where: str, *, allow_malformed: bool =
         return Decoded(content.decode(name).removeprefix("\ufeff"), tuple(notes))
     except UnicodeDecodeError:
         pass
-    text = _lenient(content, name).removeprefix("\ufeff")
-    bad, lines = _bad_lines(text)
+    text, mark = _lenient(content, name)
+    bad, lines = _bad_lines(text, mark)
     # one line decides nothing, unless there are hardly others
     if not allow_malformed and (2 * bad >= lines or (bad > 1 and 100 * bad > lines)):
         given = "" if encoding == AUTO else f"encoding = {encoding}: "
         raise DataError(
-            f"{given}{where} has too many lines that are not {name.upper()}: set encoding (--encoding) to what it was "
-            f"saved in, for example {_HINTS}. It must be text: JSON objects or CSV rows."
+            f"{given}{where} has too many lines that are not {name.upper()}: {hint}. Encodings are, for example, "
+            f"{_HINTS}. It must be text: JSON objects or CSV rows."
         )
     notes.append(
         f"{where} has lines with bytes that are not {name.upper()} ({bad}); each such byte is read as U+FFFD. If it "
-        "was saved in another encoding, set encoding (--encoding)."
+        f"was saved in another encoding, {hint}."
     )
-    return Decoded(text, tuple(notes))
+    return Decoded(text.removeprefix("\ufeff"), tuple(notes))
 
 
-def _lenient(content: bytes, name: str) -> str:
+def _lenient(content: bytes, name: str) -> tuple[str, re.Pattern[str]]:
+    """The text with marks where bytes do not fit, and the pattern of such a mark."""
     if name.startswith(("utf-16", "utf-32")):
-        return content.decode(name, "replace")
+        return content.decode(name, "replace"), _REPLACED
     # line by line, so that a broken character never swallows a line end
     lines = content.split(b"\n")
     try:
-        return "\n".join(line.decode(name, "surrogateescape") for line in lines)
+        return "\n".join(line.decode(name, "surrogateescape") for line in lines), _BAD_BYTE
     except UnicodeDecodeError:  # a codec whose broken characters begin below 128
-        return "\n".join(line.decode(name, "replace") for line in lines)
+        return "\n".join(line.decode(name, "replace") for line in lines), _REPLACED
 
 
-def _bad_lines(text: str) -> tuple[int, int]:
-    """How many lines hold a broken character, and how many lines are not blank."""
+def _bad_lines(text: str, mark: re.Pattern[str]) -> tuple[int, int]:
+    """How many lines hold a mark, and how many lines are not blank."""
     lines = [line for line in text.split("\n") if line.strip()]
-    return sum(_BAD_BYTE.search(line) is not None or "\ufffd" in line for line in lines), len(lines)
+    return sum(mark.search(line) is not None for line in lines), len(lines)

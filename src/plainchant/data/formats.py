@@ -1,80 +1,21 @@
-"""Formats: each reader yields the raw values of the wanted columns, row by row (guarantee 9).
+"""Formats: which reader a source takes, by its extension or its library (guarantee 9)."""
 
-- **Malformed rows** (a line that is not a JSON object, a CSV row with the wrong number of fields or a broken quote, an
-  item that is not a dict) are rows without any value. A CSV row with a broken quote is one line, and reading goes on at
-  the next one. Only where a later quote happens to close it properly are the lines between one row with it: the one
-  case in which a row reaches others, and JSONL and Parquet do not have it.
-- **Blank lines** of JSONL, CSV and text files are no rows, wherever they stand; nor are the lines of a JSON Lines file
-  that hold only the brackets of an array around it. A comma that ends such a line is no part of it.
-- **Columns** are decided by form: by the header or the schema; of JSON rows and dicts by whether enough rows have the
-  key (`SCARCE`), so that no single row decides. Elsewhere a missing key is a missing value.
-- **Separator** of CSV: the option, or by the header: the first of comma (tab in .tsv), semicolon, tab and bar that
-  makes the wanted columns.
-"""
-
-import csv
-import json
 import os
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import repeat
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from plainchant.data.arrow import checked_floats, class_names, column_of_arrow, wrong_type
-from plainchant.data.encodings import AUTO, bare_suffix, decode, read_bytes
+from plainchant.data.encodings import Decoded, bare_suffix, decode, read_bytes
+from plainchant.data.raw import Dialect, RawTable, Row, Wanted, check_columns, describe
+from plainchant.data.textual import of_csv, of_dicts, of_json
 from plainchant.errors import DataError, MissingDependencyError
 
 FORMATS = (
     ".jsonl, .ndjson, .json, .csv, .tsv, .parquet, .arrow, .feather (text formats also with .gz or .zst), a directory "
     "of such files of one kind, or a directory that datasets.save_to_disk wrote"
 )
-# A column of JSON rows or dicts that fewer than one row in so many has is taken for none.
-SCARCE = 10
-_SEPARATORS = {"comma": ",", "semicolon": ";", "tab": "\t", "bar": "|"}
-_PLAIN_NAME = re.compile(r"[^\W\d][\w.:-]{0,39}")
-_NAMES_SHOWN = 20
-# Stands for a carriage return inside a CSV row; no decoded text holds this lone surrogate.
-_RETURN = "\udc0d"
-_FIELD_SIZE_LIMIT = 2**31 - 1  # the largest that a C long holds on every platform
-
-Wanted: TypeAlias = Mapping[str, str | None]
-"""The name of the column for each of the options text_column, label_column and unit_column; None: not asked for."""
-Row: TypeAlias = tuple[Any, ...]
-"""The raw values of the wanted columns; None stands for a missing one."""
-
-
-@dataclass(frozen=True)
-class Dialect:
-    """How files are read.
-
-    Attributes:
-        encoding: a character encoding, or auto.
-        separator: what stands between the fields of CSV: one character, comma, semicolon, tab, bar, or auto.
-        allow_malformed: read a table most of whose rows are malformed or empty.
-    """
-
-    encoding: str = AUTO
-    separator: str = AUTO
-    allow_malformed: bool = False
-
-
-@dataclass(frozen=True)
-class RawTable:
-    """The raw values of a table.
-
-    Attributes:
-        rows: the wanted columns' values.
-        malformed: how many rows are no rows of the format.
-        notes: sentences for the holder of the data.
-        class_names: for each column of a data set's ClassLabel its names.
-    """
-
-    rows: list[Row] = field(repr=False)
-    malformed: int = 0
-    notes: tuple[str, ...] = ()
-    class_names: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 def read_raw(source: Any, wanted: Wanted, dialect: Dialect) -> RawTable:
@@ -89,16 +30,11 @@ def read_raw(source: Any, wanted: Wanted, dialect: Dialect) -> RawTable:
     return _of_object(source, wanted, dialect, describe(source))
 
 
-def describe(source: Any) -> str:
-    """A source in words that show nothing of it."""
-    is_path = isinstance(source, (str, os.PathLike))
-    return f"data {str(source)!r}" if is_path else f"data of type {type(source).__name__}"
-
-
-def separator_of(name: str) -> str | None:
-    """The character that an option names; None where it names none."""
-    found = _SEPARATORS.get(name, name)
-    return found if len(found) == 1 and found not in '"\r\n' and ord(found) < 128 else None
+def decoded(path: Path, dialect: Dialect) -> Decoded:
+    """The text of a text file."""
+    where = describe(path)
+    content = read_bytes(path, where)
+    return decode(content, dialect.encoding, where, hint=dialect.hint, allow_malformed=dialect.allow_malformed)
 
 
 # Paths
@@ -110,13 +46,11 @@ def _of_path(path: Path, wanted: Wanted, dialect: Dialect) -> RawTable:
     suffix = bare_suffix(path)
     if suffix == ".parquet" or suffix in (".arrow", ".feather", ".ipc"):
         return _of_columnar_file(path, suffix, wanted)
-    readers = dict.fromkeys((".jsonl", ".ndjson", ".json"), _of_json) | dict.fromkeys((".csv", ".tsv"), _of_csv)
+    readers = dict.fromkeys((".jsonl", ".ndjson", ".json"), of_json) | dict.fromkeys((".csv", ".tsv"), of_csv)
     reader = readers.get(suffix)
     if reader is None:
         raise DataError(f"{describe(path)} has the extension {path.suffix!r}: convert it to one of {FORMATS}.")
-    text = decode(
-        read_bytes(path, describe(path)), dialect.encoding, describe(path), allow_malformed=dialect.allow_malformed
-    )
+    text = decoded(path, dialect)
     found = reader(text.text, suffix, wanted, dialect, describe(path))
     return RawTable(found.rows, found.malformed, (*text.notes, *found.notes))
 
@@ -142,8 +76,6 @@ def _of_directory(path: Path, wanted: Wanted, dialect: Dialect) -> RawTable:
 
 
 def _of_columnar_file(path: Path, suffix: str, wanted: Wanted) -> RawTable:
-    import pyarrow
-    import pyarrow.feather
     import pyarrow.parquet
 
     if not path.is_file():
@@ -156,7 +88,7 @@ def _of_columnar_file(path: Path, suffix: str, wanted: Wanted) -> RawTable:
         else:
             table = _read_arrow(path)
             schema = table.schema
-    except (pyarrow.ArrowException, OSError):  # from None, here and below: a parser's message may quote what it read
+    except Exception:  # parsers raise anything; from None, here and below: their messages may quote what they read
         raise DataError(
             f"{describe(path)} cannot be parsed as {suffix[1:].capitalize()}: write it anew, or give JSONL or CSV."
         ) from None
@@ -220,7 +152,7 @@ def _of_object(source: Any, wanted: Wanted, dialect: Dialect, where: str) -> Raw
         raise DataError(
             f"{where} is not a table: give a path, a data frame, one split of a data set, or an iterable of dicts."
         )
-    return _of_dicts(source, wanted, dialect, where)
+    return of_dicts(source, wanted, dialect, where)
 
 
 def _of_pandas(series: Any, role: str, where: str) -> list[Any]:
@@ -252,164 +184,3 @@ def _of_columns(
     check_columns(names, wanted, where)
     columns = (repeat(None) if name is None else column_at(names.index(name), role) for role, name in wanted.items())
     return list(zip(*columns, strict=False))  # a column that was not asked for repeats None for ever
-
-
-# JSON
-
-
-def _of_json(text: str, suffix: str, wanted: Wanted, dialect: Dialect, where: str) -> RawTable:
-    if suffix == ".json" and text.lstrip()[:1] == "[":
-        try:
-            return _of_dicts(json.loads(text), wanted, dialect, where)
-        except (ValueError, RecursionError):
-            raise DataError(f"{where} cannot be parsed as a JSON array: write it anew, or give JSONL.") from None
-    lines = text.split("\n")  # not splitlines: U+2028 may stand inside a JSON string
-    rows = (_parse_line(line) for line in lines if line.strip() not in ("", "[", "]", ","))
-    return _of_dicts(rows, wanted, dialect, where)
-
-
-def _parse_line(line: str) -> Any:
-    """A line's row; brackets and the comma of an array around all lines are no part of it."""
-    found = _parse_json(line)
-    if found is None:
-        bare = line.strip().removesuffix(",")
-        bare = bare[1:] if bare.startswith("[{") else bare
-        found = _parse_json(bare.removesuffix("]") if bare.endswith("}]") else bare)
-        if found is None:
-            found = _parse_json(bare)
-    return found
-
-
-def _parse_json(line: str) -> Any:
-    try:
-        return json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-
-
-def _of_dicts(items: Iterable[Any], wanted: Wanted, dialect: Dialect, where: str) -> RawTable:
-    rows = [item if isinstance(item, Mapping) else None for item in items]
-    mappings = [row for row in rows if row is not None]
-    if rows and not mappings:
-        raise DataError(
-            f'{where} has no row that is a JSON object or dict: write each as {{"text": ...}}, one a line (UTF-8, or '
-            "with --encoding)."
-        )
-    for role, name in wanted.items():
-        present = sum(name in row for row in mappings)
-        if (
-            rows
-            and name is not None
-            and (not present or (SCARCE * present < len(rows) and not dialect.allow_malformed))
-        ):
-            # which other keys there are is not said: they are single rows' own
-            raise DataError(f"{role}={name!r} is no column of {where}: set {role} ({_option(role)}).")
-    empty: Mapping[str, Any] = {}
-    values = [
-        tuple(None if name is None else (empty if row is None else row).get(name) for name in wanted.values())
-        for row in rows
-    ]
-    return RawTable(values, len(rows) - len(mappings))
-
-
-# CSV
-
-
-def _of_csv(text: str, suffix: str, wanted: Wanted, dialect: Dialect, where: str) -> RawTable:
-    lines = _csv_lines(text)
-    separator, notes = _choose_separator(lines, suffix, wanted, dialect, where)
-    rows = _split_csv(lines, separator)
-    header = next(rows, [])
-    if header is None:
-        raise DataError(f"{where} has no header row that can be parsed: name the columns in its first line.")
-    if not header:
-        return RawTable([])
-    # a file without a header row has a record in its first line, so its names are not shown
-    hidden = (
-        f"{len(header)} other names in its header row, read with the separator {separator!r} (not shown: where the "
-        "header is missing, they are a record's; another separator: --separator)"
-    )
-    check_columns(header, wanted, where, hidden)
-    body = [row if row is not None and len(row) == len(header) else None for row in rows]
-    places = [None if name is None else header.index(name) for name in wanted.values()]
-    # CSV cannot tell a missing value from an empty one
-    values = [
-        tuple(None if row is None or place is None else row[place].replace(_RETURN, "\r") or None for place in places)
-        for row in body
-    ]
-    return RawTable(values, sum(row is None for row in body), notes)
-
-
-def _choose_separator(
-    lines: Sequence[str], suffix: str, wanted: Wanted, dialect: Dialect, where: str
-) -> tuple[str, tuple[str, ...]]:
-    """The separator and what to say of it: a function of the options and of the header."""
-    if dialect.separator != AUTO:
-        given = separator_of(dialect.separator)
-        if given is None:
-            raise DataError(f"separator = {dialect.separator!r}: give one character, {', '.join(_SEPARATORS)} or auto.")
-        return given, ()
-    usual = "\t" if suffix == ".tsv" else ","
-    for separator in dict.fromkeys((usual, *_SEPARATORS.values())):
-        header = next(_split_csv(lines, separator), None) or []
-        if all(name is None or name in header for name in wanted.values()):
-            note = f"{where} is read with the separator {separator!r}, by its header; set separator to say so."
-            return separator, (() if separator == usual else (note,))
-    return usual, ()
-
-
-def _csv_lines(text: str) -> list[str]:
-    lines = text.split("\n")
-    if "\r" not in text:
-        return [line + "\n" for line in lines]
-    # a carriage return by itself is no end of a row: the csv module would refuse it outside quotes
-    bare = [line.rstrip("\r") for line in lines]
-    return [
-        one.replace("\r", _RETURN) + ("\n" if len(one) == len(line) else "\r\n")
-        for one, line in zip(bare, lines, strict=True)
-    ]
-
-
-def _split_csv(lines: Sequence[str], delimiter: str) -> Iterator[list[str] | None]:
-    """The rows of CSV lines; None for a line at which no row can be parsed, after which the next line is tried."""
-    csv.field_size_limit(max(csv.field_size_limit(), _FIELD_SIZE_LIMIT))
-    start = 0
-    while start < len(lines):
-        row_start = start
-        reader = csv.reader(map(lines.__getitem__, range(start, len(lines))), delimiter=delimiter, strict=True)
-        try:
-            for row in reader:
-                row_start = start + reader.line_num
-                if row:
-                    yield row
-            return
-        except csv.Error:
-            yield None
-            start = row_start + 1
-
-
-# Errors: of the table, never of a cell.
-
-
-def check_columns(found: Iterable[str], wanted: Wanted, where: str, listed: str = "") -> None:
-    """Refuses a table whose header or schema lacks a wanted column."""
-    found = list(found)
-    for role, name in wanted.items():
-        if name is not None and name not in found:
-            has = listed or _list_names(found)
-            raise DataError(f"{role}={name!r} is no column of {where}, which has {has}: set {role} ({_option(role)}).")
-
-
-def _option(role: str) -> str:
-    return "--" + role.replace("_", "-")
-
-
-def _list_names(names: Sequence[str]) -> str:
-    """The column names that look like names."""
-    plain = [name for name in names if _PLAIN_NAME.fullmatch(name)]
-    shown = ", ".join(plain[:_NAMES_SHOWN])
-    hidden = len(names) - len(plain[:_NAMES_SHOWN])
-    if not hidden:
-        return f"the columns {shown}" if shown else "no columns"
-    counted = f"{hidden} whose names are not shown (more than one word, or many; is the header row missing?)"
-    return f"the columns {shown} and {counted}" if shown else counted

@@ -2,7 +2,7 @@
 
 One row in, one record out, in order, whatever the row holds: what becomes of a row is a function of that row alone, so
 adding or removing one moves no other (guarantee 3.1, 9). The rules for cells stand in `values`, those for labels in
-`labels`, those for formats and malformed rows in `formats` and `encodings`.
+`labels`, those for formats and malformed rows in `textual` and `encodings`.
 
 What a table is refused for, and what is noted about it, is said to its holder alone, before anything is spent; the
 guarantee page lists where that depends on private rows. Notes are warnings of the class `DataNote`.
@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from plainchant.data.encodings import bare_suffix, decode, read_bytes
-from plainchant.data.formats import Dialect, RawTable, describe, read_raw
+from plainchant.data.encodings import bare_suffix
+from plainchant.data.formats import decoded, read_raw
 from plainchant.data.labels import LabelMatcher, difference
+from plainchant.data.raw import Dialect, RawTable, describe
 from plainchant.data.values import UnreadableUnit, as_name, as_text, unit_key
 from plainchant.errors import DataError, DataNote
 
@@ -97,13 +98,12 @@ def read_texts(source: Source, *, text_column: str = "text", dialect: Dialect | 
     Raises:
         DataError: As for `read_records`, or no text is left.
     """
-    dialect = dialect or Dialect()
+    dialect = dialect or Dialect(options=False)
     values: Iterable[Any]
     if isinstance(source, (str, os.PathLike)) and bare_suffix(Path(source)) == ".txt":
-        content = read_bytes(Path(source), describe(source))
-        decoded = decode(content, dialect.encoding, describe(source), allow_malformed=dialect.allow_malformed)
-        _tell(decoded.notes)
-        values = (line.rstrip("\r") for line in decoded.text.split("\n"))
+        content = decoded(Path(source), dialect)
+        _tell(content.notes)
+        values = (line.rstrip("\r") for line in content.text.split("\n"))
     else:
         raw = _read(source, {"text_column": text_column}, dialect)
         _check_well_formed(raw, source, dialect)
@@ -145,10 +145,12 @@ def _tell(notes: Iterable[str]) -> None:
 
 
 def _check_well_formed(raw: RawTable, source: Source, dialect: Dialect) -> None:
+    options = "; see also --separator and --encoding, or set allow_malformed to read it as it is"
+    options = options if dialect.options else ""
     if 2 * raw.malformed > len(raw.rows) and not dialect.allow_malformed:
         raise DataError(
-            f"most rows of {describe(source)} are malformed: JSONL needs one object a line, CSV as many fields in each "
-            "row as in its header; see also --separator and --encoding, or set allow_malformed to read it as it is."
+            f"most rows of {describe(source)} are malformed: JSONL needs one object per line, CSV as many fields in "
+            f"each row as in its header{options}."
         )
 
 

@@ -19,8 +19,8 @@ import tomli_w
 from plainchant.arrays import Float32Array, IntArray
 from plainchant.config import Clusters, SynthesisConfig, parse_config
 from plainchant.data.files import atomic_write, write_json, write_jsonl, write_parquet, write_text
-from plainchant.data.formats import Dialect
 from plainchant.data.overlap import Overlap, check_public_inputs
+from plainchant.data.raw import Dialect
 from plainchant.data.tables import Record, read_records
 from plainchant.errors import ConfigError, RunError
 from plainchant.generation.batching import NO_BATCH
