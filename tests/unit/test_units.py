@@ -184,6 +184,31 @@ def test_python_values_are_one_unit_where_they_are_equal() -> None:
         assert _units([{"text": "x", "unit": missing}]) == [None]
 
 
+def test_nested_json_ids_of_any_depth_keep_apart(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    deep = ["[" * depth + end + "]" * depth for depth in (1, 30, 100, 900) for end in ("", "1", '"]"')]
+    others = [
+        "[[],[]]",
+        "[[[]]]",
+        '{"a":[]}',
+        '{"a":{}}',
+        '["a",[]]',
+        '{"a":1,"b":2}',
+        '{"a":2,"b":1}',
+        '["1:a"]',
+        "[null]",
+    ]
+    ids = [*deep, *others, '{"b":2,"a":1}']
+    path.write_text("".join(f'{{"text": "x", "unit": {one}}}\n' for one in ids))
+    units = _units(path)
+    assert len(set(units)) == len(ids) - 1 and units[-1] == units[ids.index('{"a":1,"b":2}')]
+
+
+def test_objects_without_a_type_are_refused() -> None:
+    with pytest.raises(DataError, match="of type Object"):
+        _units(polars.DataFrame({"text": ["x"], "unit": polars.Series([object()], dtype=polars.Object)}))
+
+
 scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5) | st.binary()
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from plainchant.data.arrow import checked_floats, class_names, column_of_arrow, wrong_type
 from plainchant.data.encodings import Decoded, bare_suffix, decode, read_bytes
-from plainchant.data.raw import Dialect, RawTable, Row, Wanted, check_columns, describe
+from plainchant.data.raw import Dialect, RawTable, Row, Wanted, check_columns, check_path, describe
 from plainchant.data.textual import of_csv, of_dicts, of_json
 from plainchant.errors import DataError, MissingDependencyError
 
@@ -33,6 +33,7 @@ def read_raw(source: Any, wanted: Wanted, dialect: Dialect) -> RawTable:
 def decoded(path: Path, dialect: Dialect) -> Decoded:
     """The text of a text file."""
     where = describe(path)
+    check_path(path)
     content = read_bytes(path, where)
     return decode(content, dialect.encoding, where, hint=dialect.hint, allow_malformed=dialect.allow_malformed)
 
@@ -41,6 +42,7 @@ def decoded(path: Path, dialect: Dialect) -> Decoded:
 
 
 def _of_path(path: Path, wanted: Wanted, dialect: Dialect) -> RawTable:
+    check_path(path)
     if path.is_dir():
         return _of_directory(path, wanted, dialect)
     suffix = bare_suffix(path)
@@ -164,6 +166,8 @@ def _of_pandas(series: Any, role: str, where: str) -> list[Any]:
 
 def _of_polars(series: Any, role: str, where: str) -> list[Any]:
     try:
+        if str(series.dtype) == "Object":  # Arrow would hold the addresses of Python's objects
+            raise TypeError
         column = series.to_arrow()
     except Exception:  # a type that Arrow does not have
         raise wrong_type(role, where, str(series.dtype), "a column") from None

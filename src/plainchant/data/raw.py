@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeAlias
 
 from plainchant.data.encodings import AUTO
@@ -68,6 +69,18 @@ def separator_of(name: str) -> str | None:
     """The character that an option names; None where it names none."""
     found = SEPARATORS.get(name, name)
     return found if len(found) == 1 and found not in '"\r\n' and ord(found) < 128 else None
+
+
+def check_path(path: Path) -> None:
+    """Refuses a path that the file system cannot even look for; one that is not there is the reader's matter."""
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return
+    except ValueError:
+        raise DataError(f"{describe(path)} is no path: check it.") from None
+    except OSError as error:
+        raise DataError(f"{describe(path)} cannot be read ({error.strerror}): check the path.") from None
 
 
 def check_columns(found: Iterable[str], wanted: Wanted, where: str, listed: str = "") -> None:

@@ -13,7 +13,7 @@ r"""Cells: what a text, a label and a unit's id are, each a function of one cell
 """
 
 import datetime
-import json
+import hashlib
 import math
 import numbers
 import re
@@ -30,6 +30,7 @@ _SURROGATE = re.compile(r"[\ud800-\udfff]")
 _MARK = "\x00"
 # Powers of ten up to which a decimal number is compared with the other kinds of numbers.
 _LARGEST_EXPONENT = 10_000
+_END = object()
 _MISSING_TYPES = ("NAType", "NaTType", "NoneType")  # pandas' missing values, without importing pandas
 
 
@@ -136,10 +137,29 @@ def _ratio_key(numerator: int, denominator: int) -> str:
 
 
 def _nested_key(value: Any) -> str:
-    if isinstance(value, Mapping):
-        pairs = sorted((_part(key), _part(item)) for key, item in value.items())
-        return f"{_MARK}object:{json.dumps(pairs)}"
-    return f"{_MARK}list:{json.dumps([_part(item) for item in value])}"
+    """A hash of all values inside, each with its length, so that no two structures have one encoding; of any depth."""
+    digest = hashlib.sha256()
+    left = [value]
+    while left:
+        item = left.pop()
+        if item is _END:
+            digest.update(b"]")
+        elif isinstance(item, Mapping):
+            digest.update(b"{")
+            left.append(_END)
+            for key, inner in sorted(((_part(key), inner) for key, inner in item.items()), key=_first, reverse=True):
+                left += [inner, key]
+        elif isinstance(item, (list, tuple)):
+            digest.update(b"[")
+            left += [_END, *reversed(item)]
+        else:
+            part = _part(item).encode("utf-8", "surrogatepass")
+            digest.update(b"%d:" % len(part) + part)
+    return f"{_MARK}nested:{digest.hexdigest()}"
+
+
+def _first(pair: tuple[str, Any]) -> str:
+    return pair[0]
 
 
 def _part(value: Any) -> str:
