@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 
 DEFAULT_EMBEDDER = "all-MiniLM-L6-v2"
+# Characters of a text that a tokenizer sees for each token that stays; longer tokens are rare in any vocabulary.
+CHARACTERS_PER_TOKEN = 100
+_USUAL_LENGTH = 8192  # tokens, where a model states no length
 _BATCH = 32
 _CHUNK = 4 * _BATCH  # texts between two reports of progress
 # Weights that no embedding depends on: heads for other tasks, the pooler of BERT's kin, buffers of older versions.
@@ -82,8 +85,10 @@ class SentenceTransformerEmbedder:
         return _unit_rows(vectors)
 
     def _embed(self, texts: list[str], batch_size: int) -> Float32Array:
+        # cut before work: no tokenizer sees more than the tokens that stay can hold
+        most = CHARACTERS_PER_TOKEN * (self._model.max_seq_length or _USUAL_LENGTH)
         # tokenizers refuse lone surrogates, which JSON can carry
-        clean = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
+        clean = [text[:most].encode("utf-8", "replace").decode("utf-8") for text in texts]
         vectors = self._model.encode(clean, batch_size=batch_size, show_progress_bar=False, convert_to_numpy=True)
         return np.asarray(vectors, dtype=np.float32)
 

@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 
 from plainchant.config import Example, PromptForm, SynthesisConfig
+from plainchant.data.embedding import CHARACTERS_PER_TOKEN
 from plainchant.errors import ConfigError, ModelError
 from plainchant.models import LanguageModel
 
@@ -61,6 +62,23 @@ def _overlap(one: frozenset[str], other: frozenset[str]) -> float:
     return len(one & other) / len(one | other)
 
 
+def _without_stop(text: str, stop: str) -> str:
+    """A text whose stops, each with the white space around it, are spaces; in time proportional to its length."""
+    if stop.isspace():
+        marks = "\r\n" if stop == "\n" else stop
+
+        def one_space(run: re.Match[str]) -> str:
+            found = stop in run[0] if len(stop) > 1 else any(mark in run[0] for mark in marks)
+            return " " if found else run[0]
+
+        # each run of white space is looked at once
+        return re.sub(r"\s+", one_space, text)
+    first, *others = text.split(stop)
+    if not others:
+        return text
+    return " ".join([first.rstrip(), *(part.strip() for part in others[:-1]), others[-1].lstrip()])
+
+
 class Prompts:
     """Token ids of every part of a prompt, for one configuration and one model.
 
@@ -107,8 +125,9 @@ class Prompts:
         """A record's own part, cut after `max_record_tokens`: a function of this record alone. Secret."""
         if self.stop is not None:
             # a record must not look like several entries: what would end a text becomes a space
-            text = re.sub(rf"\s*{re.escape(self.stop)}\s*" if self.stop != "\n" else r"\s*[\r\n]\s*", " ", text)
-        text = text.strip()
+            text = _without_stop(text, self.stop)
+        # cut before work: no tokenizer sees more than the tokens that stay can hold
+        text = text.strip()[: CHARACTERS_PER_TOKEN * self._config.max_record_tokens]
         if self._is_chat:
             return self._model.encode(text, trusted=False)[: self._config.max_record_tokens]
         before, space, after = self._frame(label)

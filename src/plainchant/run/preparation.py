@@ -21,7 +21,7 @@ from plainchant.planning import Guarantee, Plan, not_private
 from plainchant.randomness import RandomSource
 from plainchant.run.ledger import Ledger
 from plainchant.run.progress import Progress
-from plainchant.run.store import RunDirectory, read_table
+from plainchant.run.store import RunDirectory, read_table, refuse_private_inputs
 from plainchant.run.tuning import with_width
 
 
@@ -109,6 +109,8 @@ def prepare(
     if reads_records and records is None:
         raise DataError("data: not given; name the private table with --data FILE")
     table = read_table(records, config) if reads_records else []
+    if reads_records and not resume:
+        refuse_private_inputs(records, table, config)
     directory = RunDirectory.open(out) if resume else None
     formed = directory is not None and directory.is_formed()
     clustered = reads_records and config.parts.clusters is Clusters.PUBLIC_CENTRES and not formed
