@@ -53,7 +53,7 @@ def test_files_that_cannot_be_read(run, tmp_path):
         ("--temperature", "0", USAGE, "temperature"),
         ("--temperature", "inf", USAGE, "temperature"),
         ("--numerical-slack", "inf", USAGE, "numerical_slack"),
-        ("--numerical-slack", "1e-9", PRIVACY, "numerical_slack"),
+        ("--numerical-slack", "5e-4", PRIVACY, "numerical_slack"),
         ("--max-record-tokens", "5000", USAGE, "max_record_tokens"),
         ("--accounting", "public", PRIVACY, "accounting"),
         ("--device", "abacus", USAGE, "device"),
