@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import plainchant.data.embedding
-from plainchant.data.embedding import Embedder, SentenceTransformerEmbedder, load_embedder
+from plainchant.data.embedding import STEPS, Embedder, SentenceTransformerEmbedder, in_public_steps, load_embedder
 from plainchant.errors import MissingDependencyError, ModelError
 
 TEXTS = [
@@ -113,3 +113,17 @@ def test_alone_means_to_the_last_bit(embedder):
     together = embedder.encode(texts, alone=True)
     for text, row in zip(texts, together, strict=True):
         assert np.array_equal(embedder.encode([text, "another " * 40], alone=True)[0], row)
+
+
+def test_the_shares_that_are_told_are_the_same_for_any_number_of_texts():
+    grid = [step / STEPS for step in range(1, STEPS + 1)]
+    for texts in (1, 127, 128, 129, 300, 5_000, 100_000):
+        told = []
+        step = in_public_steps(told.append)
+        for done in range(128, texts + 128, 128):
+            step(min(1.0, done / texts))
+        assert told == grid
+    # and only what is reached
+    told = []
+    in_public_steps(told.append)(128 / 300)
+    assert told == grid[:8]

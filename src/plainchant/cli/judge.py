@@ -85,12 +85,12 @@ def _gate(option: str, figure: "Figure | None", bound: float | None) -> None:
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
-    default=Path("comparison"),
-    show_default=True,
-    help="Where comparison.json, comparison.md and the plots go.",
+    default=None,
+    help="Where comparison.json, comparison.md and the plots go, for their owner alone; by default in private/ of "
+    "the first run.",
 )
 @formatted
-def compare(console: Console, directories: tuple[Path, ...], real: Path, limit: int, out: Path) -> None:
+def compare(console: Console, directories: tuple[Path, ...], real: Path, limit: int, out: Path | None) -> None:
     """Several runs on the same table side by side: usefulness against privacy.
 
     Every run is taken with as many texts as the smallest has. An ε that was promised before a run and one that was
@@ -108,6 +108,7 @@ def compare(console: Console, directories: tuple[Path, ...], real: Path, limit: 
     # a run a column, so that it fits a terminal
     names, *lines = zip(columns, *rows, strict=True)
     console.grid(names, [[cell.replace(" (", "\n(") for cell in line] for line in lines])
+    out = directories[0] / "private" / "comparison" if out is None else out
     paths = write_comparison(out, found)
     console.say(f"\n{found[0].evaluation.compared} texts of each run; written to {', '.join(map(str, paths))}")
     console.result({"note": NOTE, "runs": [run.as_dict() for run in found]}, str(out))

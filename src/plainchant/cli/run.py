@@ -11,6 +11,7 @@ import click
 from plainchant.cli.console import Console
 from plainchant.cli.options import formatted, with_configuration, with_performance
 from plainchant.config import Accounting, PerformanceOptions, PromptConfig, SynthesisConfig
+from plainchant.data.files import write_text
 from plainchant.errors import ConfigError
 from plainchant.planning import Plan, make_plan
 from plainchant.privacy.mechanisms import SparseMeanMechanism
@@ -27,7 +28,7 @@ def init(console: Console, file: Path) -> None:
     if file.exists():
         raise ConfigError(f"FILE = {file}: exists already; choose another name")
     try:
-        file.write_text(_template(), encoding="utf-8")
+        write_text(file, _template())
     except OSError as error:
         raise ConfigError(f"FILE = {file}: cannot be written ({error.strerror})") from None
     console.say(f"wrote {file}; next: plainchant plan {file}")

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 
 DEFAULT_EMBEDDER = "all-MiniLM-L6-v2"
+# Shares of private work are told in this many steps.
+STEPS = 20
 _BATCH = 32
 _CHUNK = 4 * _BATCH  # texts between two reports of progress
 
@@ -45,6 +47,23 @@ class Embedder(Protocol):
         Returns:
             float32 [n, d], rows of Euclidean norm 1, in the order of `texts`.
         """
+
+
+def in_public_steps(report: Callable[[float], None]) -> Callable[[float], None]:
+    """A progress callback that passes on multiples of 5 % only, and each of them once, in order.
+
+    The shares that an embedder tells are those of its own pieces, 128 texts of n, and would name n. What comes out here
+    is the same for every number of texts, but for its times.
+    """
+    told = 0
+
+    def step(share: float) -> None:
+        nonlocal told
+        while told < STEPS and share >= (told + 1) / STEPS:
+            told += 1
+            report(told / STEPS)
+
+    return step
 
 
 class SentenceTransformerEmbedder:

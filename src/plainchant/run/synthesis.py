@@ -15,7 +15,7 @@ import numpy as np
 from plainchant.arrays import BoolArray, Float32Array, IntArray
 from plainchant.config import Accounting, Clusters, PerformanceOptions, SynthesisConfig
 from plainchant.data.centres import Centres, fit_centres
-from plainchant.data.embedding import Embedder, load_embedder
+from plainchant.data.embedding import Embedder, in_public_steps, load_embedder
 from plainchant.data.nearest import nearest_text
 from plainchant.data.tables import Record, fingerprint, read_texts
 from plainchant.errors import ConfigError, DataError, PrivacyError, RunError
@@ -480,7 +480,7 @@ def _embeddings(
         kept = embedder.encode(
             [record.text for record in table],
             alone=True,
-            progress=functools.partial(progress.stage, "embedding the records"),
+            progress=in_public_steps(functools.partial(progress.stage, "embedding the records")),
         )
         directory.save_embeddings(kept)
     return kept
