@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 
 from plainchant.config import Example, PromptForm, SynthesisConfig
+from plainchant.data.segmentation import chunks, share_of_signs, word_count
 from plainchant.errors import ConfigError
 from plainchant.models import LanguageModel
 
@@ -33,7 +34,7 @@ def choose_examples(texts: Sequence[str], count: int) -> list[str]:
 
     A function of released text alone, and of its order: a resumed run chooses the same.
     """
-    words = {text: frozenset(text.lower().split()) for text in texts if not _is_degenerate(text)}
+    words = {text: frozenset(chunks(text.lower())) for text in texts if not _is_degenerate(text)}
     # of each that is left, how near it is to the nearest chosen one
     left = dict.fromkeys(words, 0.0)
     chosen: list[str] = []
@@ -46,11 +47,10 @@ def choose_examples(texts: Sequence[str], count: int) -> list[str]:
 
 
 def _is_degenerate(text: str) -> bool:
-    words = text.lower().split()
-    if len(words) < FEWEST_WORDS or len(set(words)) < (1 - MOST_REPEATED) * len(words):
+    words = chunks(text.lower())
+    if word_count(text) < FEWEST_WORDS or len(set(words)) < (1 - MOST_REPEATED) * len(words):
         return True
-    signs = sum(not (character.isalnum() or character.isspace()) for character in text)
-    return signs > MOST_SIGNS * len(text)
+    return share_of_signs(text) > MOST_SIGNS
 
 
 def _overlap(one: frozenset[str], other: frozenset[str]) -> float:
