@@ -333,7 +333,8 @@ def status(console: Console, directory: Path) -> None:
             ("", EX_POST_NOTE),
         ]  # fmt: skip
     if not document["finished"]:
-        rows.append(("next", f"plainchant run --data FILE --out {directory} --resume"))
+        ledger = " --ledger FILE" if run.marks().last else ""
+        rows.append(("next", f"plainchant run --data FILE --out {directory} --resume{ledger}"))
     console.table(str(directory), rows)
     if cells:
         console.grid(("label", "centre", "noisy size", "batches"), [tuple(cell.values()) for cell in cells])
