@@ -21,6 +21,8 @@ DEFAULT_EMBEDDER = "all-MiniLM-L6-v2"
 # Characters of a text that a tokenizer sees for each token that stays; longer tokens are rare in any vocabulary.
 CHARACTERS_PER_TOKEN = 100
 _USUAL_LENGTH = 8192  # tokens, where a model states no length
+# Shares of private work are told in this many steps.
+STEPS = 20
 _BATCH = 32
 _CHUNK = 4 * _BATCH  # texts between two reports of progress
 # Weights that no embedding depends on: heads for other tasks, the pooler of BERT's kin, buffers of older versions.
@@ -53,6 +55,23 @@ class Embedder(Protocol):
         Returns:
             float32 [n, d], rows of Euclidean norm 1, in the order of `texts`.
         """
+
+
+def in_public_steps(report: Callable[[float], None]) -> Callable[[float], None]:
+    """A progress callback that passes on multiples of 5 % only, and each of them once, in order.
+
+    The shares that an embedder tells are those of its own pieces, 128 texts of n, and would name n. What comes out here
+    is the same for every number of texts, but for its times.
+    """
+    told = 0
+
+    def step(share: float) -> None:
+        nonlocal told
+        while told < STEPS and share >= (told + 1) / STEPS:
+            told += 1
+            report(told / STEPS)
+
+    return step
 
 
 class SentenceTransformerEmbedder:

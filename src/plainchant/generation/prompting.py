@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from plainchant.config import Example, PromptForm, SynthesisConfig
 from plainchant.data.embedding import CHARACTERS_PER_TOKEN
+from plainchant.data.segmentation import chunks, share_of_signs, word_count
 from plainchant.errors import ConfigError, ModelError
 from plainchant.models import LanguageModel
 
@@ -37,7 +38,7 @@ def choose_examples(texts: Sequence[str], count: int) -> list[str]:
     >>> choose_examples(["the bus was late again", "the bus was late today", "a lamp is broken here", "no no no no"], 2)
     ['the bus was late again', 'a lamp is broken here']
     """
-    words = {text: frozenset(text.lower().split()) for text in texts if not _is_degenerate(text)}
+    words = {text: frozenset(chunks(text.lower())) for text in texts if not _is_degenerate(text)}
     # of each that is left, how near it is to the nearest chosen one
     left = dict.fromkeys(words, 0.0)
     chosen: list[str] = []
@@ -50,11 +51,10 @@ def choose_examples(texts: Sequence[str], count: int) -> list[str]:
 
 
 def _is_degenerate(text: str) -> bool:
-    words = text.lower().split()
-    if len(words) < FEWEST_WORDS or len(set(words)) < (1 - MOST_REPEATED) * len(words):
+    words = chunks(text.lower())
+    if word_count(text) < FEWEST_WORDS or len(set(words)) < (1 - MOST_REPEATED) * len(words):
         return True
-    signs = sum(not (character.isalnum() or character.isspace()) for character in text)
-    return signs > MOST_SIGNS * len(text)
+    return share_of_signs(text) > MOST_SIGNS
 
 
 def _overlap(one: frozenset[str], other: frozenset[str]) -> float:

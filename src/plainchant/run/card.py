@@ -88,7 +88,7 @@ def data_set_card(plan: Plan, guarantee: Guarantee, cells: Sequence[Cell], texts
 
 # Synthetic texts
 
-**{guarantee.statement}**
+**{markdown_cell(guarantee.statement)}**
 
 | kind | ε | δ | ρ (zCDP) | unit | neighbouring relation | method | plainchant |
 |---|---|---|---|---|---|---|---|

@@ -245,6 +245,14 @@ def test_card_opens_with_the_guarantee(method):
     assert "**Accountant:**" in opening
 
 
+def test_a_columns_name_is_no_markup_in_the_card():
+    of = planned(unit_column="**a** <b>|[x](http://y)")
+    opening = data_set_card(of, of.guarantee, CELLS, 3).split("## Settings")[0]
+    assert "all records that share a value of" in opening
+    for markup in ("**a**", "<b>", "|[x]", "[x](http"):
+        assert markup not in opening
+
+
 def test_card_without_labels():
     of = planned("amin2024", labels=(), label_column=None)
     data = huggingface_hub.DatasetCard(data_set_card(of, of.guarantee, [], 3)).data.to_dict()
