@@ -43,7 +43,7 @@ from plainchant.generation.decoding import BatchWork, Decoder, StopRule
 from plainchant.generation.prompting import Prompts, choose_examples
 from plainchant.models.transformers.model import EMBEDDED_MODEL, _Segment, load_model
 from plainchant.planning import make_plan
-from plainchant.privacy.mechanisms import IndividualMeanMechanism
+from plainchant.privacy.individual import IndividualMeanMechanism
 from plainchant.randomness import SystemRandomness
 from plainchant.run.synthesis import synthesize
 from plainchant.run.tuning import fastest_rows

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from plainchant.run.finished import FinishedRun
     from plainchant.run.finished import open_run as open
     from plainchant.run.ledger import Ledger
-    from plainchant.run.synthesis import Run, SyntheticText, synthesize
+    from plainchant.run.rounds import SyntheticText
+    from plainchant.run.synthesis import Run, synthesize
 
 __all__ = [
     "Audit",
@@ -93,7 +94,7 @@ _HOMES = {
     "Run": "run.synthesis",
     "RunError": "errors",
     "SynthesisConfig": "config",
-    "SyntheticText": "run.synthesis",
+    "SyntheticText": "run.rounds",
     "audit": "auditing.runs",
     "audit_with_canaries": "auditing.runs",
     "compare": "evaluation.runs",

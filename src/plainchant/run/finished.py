@@ -8,8 +8,8 @@ from typing import Self
 from plainchant.config import SynthesisConfig
 from plainchant.errors import RunError
 from plainchant.planning import Guarantee, Plan, make_plan
+from plainchant.run.rounds import SyntheticText
 from plainchant.run.store import RunDirectory
-from plainchant.run.synthesis import SyntheticText
 
 
 @dataclass(frozen=True)

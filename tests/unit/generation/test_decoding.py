@@ -8,8 +8,9 @@ from strategies import settings
 
 from plainchant.generation.decoding import BatchWork, Decoder, StopRule
 from plainchant.models.table import TableModel
-from plainchant.privacy.aggregation import Support, median_box, support_indices
-from plainchant.privacy.mechanisms import MeanMechanism, PublicMechanism, SparseMeanMechanism
+from plainchant.privacy.aggregation import Clipping, Support, median_box, support_indices
+from plainchant.privacy.mechanisms import MeanMechanism, PublicMechanism
+from plainchant.privacy.sparse_vector import SparseMeanMechanism
 from plainchant.randomness import SeededRandomness
 
 WORDS = ("<eos>", "a", "b", "\n", "c\n", "<pad>", "S")
@@ -113,7 +114,7 @@ def test_costs_are_summed_over_a_texts_own_tokens():
     mechanism = MeanMechanism(settings(batch_size=2))
     texts, _ = decode([work(positions=range(4)), work(1, range(4))], mechanism=mechanism)
     for text in texts:
-        assert text.rho == pytest.approx(text.tokens * mechanism.rho_per_token)
+        assert text.rho == pytest.approx(text.tokens * mechanism.cost_of(1).rho)
         assert text.loss > 0
     assert all((text.loss, text.rho) == (0, 0) for text in decode([work(positions=range(4))])[0])
 
@@ -134,7 +135,7 @@ def test_records_do_not_show_in_a_repr():
 
 
 def sparse(threshold, noise=1e-3, private_tokens=3):
-    return SparseMeanMechanism(settings(batch_size=2, clip=9.0), threshold, noise, private_tokens)
+    return SparseMeanMechanism(settings(batch_size=2, clip=9.0), threshold, noise, private_tokens, 6)
 
 
 def by_record(row):
@@ -220,3 +221,39 @@ def test_the_middle_values_of_a_batch_are_those_of_a_sort():
         assert np.array_equal(found.median, np.median(rows, axis=0))
         assert np.array_equal(found.low, middles[0])
         assert np.array_equal(found.high, middles[1])
+
+
+def test_an_observer_is_told_what_each_step_took_and_changes_nothing():
+    told = []
+    mechanism = MeanMechanism(settings(batch_size=2))
+    works = [work(0, range(2)), work(1, records=[(1,), (2,), (1, 2)])]
+
+    def texts(observer):
+        decoder = Decoder(model(), mechanism, RULE, rows=8, randomness=SeededRandomness(3), observer=observer)
+        return list(decoder.run(works)), decoder.steps
+
+    found, steps = texts(told.append)
+    assert (found, steps) == texts(None)
+    assert sum(timing.batches for timing in told) == steps
+    assert {(timing.batches, timing.rows) for timing in told} <= {(2, 5), (1, 2), (1, 3)}
+    for timing in told:
+        assert min(timing.public_pass, timing.private_pass, timing.rest) > 0
+        assert timing.seconds == timing.public_pass + timing.private_pass + timing.rest
+
+
+def test_an_observers_seconds_are_those_of_the_passes(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("plainchant.generation.decoding.time.perf_counter", lambda: clock[0])
+    slow = model()
+    step = slow.step
+
+    def timed(groups, supports=None):
+        clock[0] += 5.0 if supports is None else 3.0
+        return step(groups, supports)
+
+    slow.step = timed
+    told = []
+    mechanism = MeanMechanism(settings(batch_size=2, support=Support.TOP_K, clipping=Clipping.DIFFERENCE))
+    decoder = Decoder(slow, mechanism, RULE, rows=8, randomness=SeededRandomness(3), observer=told.append)
+    list(decoder.run([work()]))
+    assert {(timing.public_pass, timing.private_pass, timing.rest) for timing in told} == {(5.0, 3.0, 0.0)}
