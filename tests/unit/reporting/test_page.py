@@ -34,7 +34,7 @@ VECTORS = np.random.default_rng(0).normal(size=(9, 4)).astype(np.float32)
 PRIVATE = {
     "costs": {
         "note": "of the private data",
-        "ex_post": {"epsilon": 1.2345, "by_sum": 2.3456, "by_ville": 1.2345, "delta": 1e-6},
+        "ex_post": {"epsilon": 1.2345, "by_sum": 2.3456, "by_ville": 1.1234, "draws": 0.1111, "delta": 1e-6},
         "rho_counts": 0.05,
         "records": {"median": 0.3579, "largest": 0.4680, "budget": 0.9},
         "tokens": 4321,
