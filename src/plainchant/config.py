@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from plainchant.errors import ConfigError, PrivacyError
 from plainchant.privacy.accounting import check_delta, check_epsilon
-from plainchant.privacy.aggregation import Aggregate, Clipping, Support
+from plainchant.privacy.aggregation import ROUNDING_RANGE, Aggregate, Clipping, Support
 from plainchant.privacy.choice import Accounting as Accounting
 from plainchant.privacy.choice import TokenRequest
 from plainchant.privacy.individual import EXPECTED_RANGE
@@ -350,9 +350,21 @@ budget is planned for, never the guarantee."""
             if template is not None and template.count("{text}") != 1:
                 raise ConfigError(f"prompt.{name}: must contain {{text}} exactly once")
         self._check_parts()
+        self._check_rounding()
         if self.votes and not uses_private:
             raise ConfigError(f"candidates = {self.candidates}: --method public reads no records that could vote")
         return self
+
+    def _check_rounding(self) -> None:
+        """Half of the numerical slack covers the rounding of sampling weights, which counts τ times in logits."""
+        needed = self.temperature * ROUNDING_RANGE
+        promised = self.parts.accounting not in (Accounting.PUBLIC, Accounting.INFINITE)
+        if promised and self.numerical_slack < needed:
+            raise ConfigError(
+                f"temperature = {self.temperature:g}: the rounding of sampling weights needs numerical_slack = "
+                f"{needed:.3g} or more, and it is {self.numerical_slack:g}; raise it, which costs a little, or lower "
+                f"temperature to {self.numerical_slack / ROUNDING_RANGE:.3g}"
+            )
 
     def _check_parts(self) -> None:
         parts = self.parts

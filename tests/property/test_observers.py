@@ -1,4 +1,4 @@
-"""Whom the ex-post figure covers: every secret draw of batches averaged out, on a model of three tokens (guarantee 5.3)."""
+"""Whom the ex-post figure covers: all secret draws of batches averaged, on a model of three tokens (guarantee 5.3)."""
 
 import functools
 import itertools
@@ -77,7 +77,7 @@ def released(name, records):
 
 
 def passed_by(name, records, delta):
-    """The largest probabilities over neighbours that the figure is passed: for a stranger, and for who knows the draw."""
+    """How probably the figure is passed, at most over neighbours: for a stranger, and for who knows the draw."""
     whole, _ = figures(name, records, delta)
     ours = np.array([drawn(name, records, draw)[0] for draw in draws(len(records))])
     weight = np.exp(ours) / len(ours)

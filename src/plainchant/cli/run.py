@@ -324,8 +324,8 @@ def status(console: Console, directory: Path) -> None:
         ex_post = costs["ex_post"]
         rows += [
             ("ex post, PRIVATE", f"ε = {ex_post['epsilon']:.4g} at δ = {ex_post['delta']:g} "
-                                 f"(the smaller of {ex_post['by_sum']:.4g} by sum and {ex_post['by_ville']:.4g} by Ville, "
-                                 f"and {ex_post['draws']:.4g} for the secret draw of batches)"),
+                                 f"(the smaller of {ex_post['by_sum']:.4g} by sum and {ex_post['by_ville']:.4g} by "
+                                 f"Ville, and {ex_post['draws']:.4g} for the secret draw of batches)"),
             ("", EX_POST_NOTE),
         ]  # fmt: skip
     if not document["finished"]:

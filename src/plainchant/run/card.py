@@ -13,8 +13,8 @@ from plainchant.privacy.histograms import WHOLE_LABEL, Cell
 EX_POST_NOTE = (
     "Measured after the run, for this data and this output: except with probability δ, seeing the release moved "
     "nobody's odds about any one unit by more than a factor of e^ε, whether or not they know which units were drawn "
-    "into which batch. Nothing was promised beforehand, another run may cost more, and the figure itself depends on the "
-    "private data: keep it in private/."
+    "into which batch. Nothing was promised beforehand, another run may cost more, and the figure itself depends on "
+    "the private data: keep it in private/."
 )
 PROMISE = {
     "ex-ante": (
