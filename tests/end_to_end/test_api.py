@@ -33,7 +33,7 @@ def finish(path, **changes):
     records = None if plan.config.method == "public" else ROWS
     options = pc.PerformanceOptions(rows=8)
     with pc.synthesize(records, plan, out=path, model=model(), performance=options) as run:
-        return run, run.texts
+        return run, run.finish()
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +143,7 @@ def test_a_ledger_counts_runs_and_refuses_the_one_too_many(tmp_path):
     plan = pc.plan(pc.SynthesisConfig(**ONCE))
     options = pc.PerformanceOptions(rows=8)
     pc.synthesize(ROWS, plan, out=tmp_path / "a", model=model(), ledger=ledger.path, performance=options).close()
-    assert len(pc.Ledger(tmp_path / "ledger").runs) == 1 and ledger.spent == plan.guarantee.rho
+    assert len(pc.Ledger(tmp_path / "ledger").runs) == 1 and ledger.spent.rho == plan.guarantee.rho
     with pytest.raises(pc.PrivacyError, match="ledger"):
         pc.synthesize(ROWS, plan, out=tmp_path / "b", model=model(), ledger=ledger.path)
 

@@ -144,6 +144,9 @@ def most_contexts(batch_size: int, rho: float, probability: float) -> float:
         batch_size: s, where every context is one unit's.
         rho: zCDP of the noisy sizes.
         probability: in (0, 1), half of it for the noise and half for the draw.
+
+    >>> round(most_contexts(batch_size=20, rho=0.02, probability=1e-9))
+    134
     """
     # discrete Gaussian noise has lighter tails than exp(−x²/(2σ²))
     tail = math.log(2 / probability)
