@@ -92,6 +92,19 @@ class Plan:
         return self.batch.rho if self.batch.is_limited else None
 
     @property
+    def row_movement(self) -> float:
+        """How far a row may move when others come or go, nats: what the numerical slack covers (guarantee 7).
+
+        A run refuses a model whose rows move further. Infinite where no record is shown to the model.
+        """
+        if not self.mechanism.needs_private:
+            return math.inf
+        s = self.settings
+        contexts = most_contexts(s.batch_size, self.rho_size, self.config.delta * UNLIKELY)
+        amplification = self.mechanism.amplification(contexts)
+        return (s.slack - _rounding(self.mechanism)) / amplification if amplification else math.inf
+
+    @property
     def rho_rebalance(self) -> float:
         """The zCDP of both noisy counts of cells."""
         return self.rho_select + self.rho_size
@@ -229,13 +242,18 @@ def _spent(total: Cost, counts: Cost, budget: Cost, tokens: Cost) -> Cost:
     return total if tokens == budget or not together.fits(total) else together
 
 
+def _rounding(mechanism: TokenMechanism) -> float:
+    """What the rounding of sampling weights takes of the numerical slack, nats (guarantee 4.5)."""
+    return mechanism.settings.temperature * ROUNDING_RANGE / 2
+
+
 def _check_contexts(config: SynthesisConfig, mechanism: TokenMechanism, rho_size: float) -> None:
     """The numerical slack covers movements of as many rows as a batch may hold (guarantee 7)."""
     if not mechanism.needs_private:
         return
     s = mechanism.settings
     contexts = most_contexts(s.batch_size, rho_size, config.delta * UNLIKELY)
-    needed = mechanism.amplification(contexts) * ROW_MOVEMENT + s.temperature * ROUNDING_RANGE / 2
+    needed = mechanism.amplification(contexts) * ROW_MOVEMENT + _rounding(mechanism)
     if mechanism.amplification(contexts) and needed > s.slack:
         raise PrivacyError(
             f"numerical_slack = {s.slack:g}: noisy sizes with a standard deviation of {noise_sigma(rho_size):.3g} may "

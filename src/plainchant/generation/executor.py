@@ -53,5 +53,5 @@ def open_executor(
 def make_decoder(plan: Plan, stop: StopRule, performance: PerformanceOptions) -> Decoder:
     """A decoder with a model of its own, as a worker needs it; the model is checked on the worker's own machine."""
     model = models.load(plan.config.model, performance)
-    models.checked(model, rows=performance.width, batch_size=plan.settings.batch_size)
+    models.checked(model, rows=performance.width, batch_size=plan.settings.batch_size, movement=plan.row_movement)
     return Decoder(model, plan.mechanism, stop, rows=performance.width, randomness=SystemRandomness())

@@ -4,6 +4,7 @@ The decoder knows token ids only. A model keeps, for a *prefix* that is public a
 a group of *rows* (the contexts of one batch) the caches of their prompts, so that nothing is computed twice.
 """
 
+import math
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -141,7 +142,7 @@ def load(name: str, performance: PerformanceOptions) -> LanguageModel:
     return model
 
 
-def checked(model: LanguageModel, *, rows: int, batch_size: int) -> LanguageModel:
+def checked(model: LanguageModel, *, rows: int, batch_size: int, movement: float = math.inf) -> LanguageModel:
     """The same model, once it has shown on this machine that a pass of a run's width moves no row (guarantee 7).
 
     A run calls this before it reads or charges anything. A model that did not come from `load` shows the rest as well.
@@ -150,6 +151,7 @@ def checked(model: LanguageModel, *, rows: int, batch_size: int) -> LanguageMode
         model: the language model.
         rows: about how many private rows a forward pass will hold.
         batch_size: s.
+        movement: how far a row may move, nats, if that is less than the model's own slack allows.
 
     Raises:
         ModelError: the guarantee cannot rest on this model here.
@@ -159,7 +161,7 @@ def checked(model: LanguageModel, *, rows: int, batch_size: int) -> LanguageMode
     if model not in _CONFORMING:
         check(model)
         _CONFORMING.add(model)
-    check_width(model, rows=rows, batch_size=batch_size)
+    check_width(model, rows=rows, batch_size=batch_size, movement=movement)
     return model
 
 

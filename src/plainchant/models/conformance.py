@@ -4,6 +4,8 @@ Everything here is public: made-up text, the model and the machine. Maxima are s
 finite is a refusal, never a small difference.
 """
 
+import math
+
 import numpy as np
 
 from plainchant.arrays import Float32Array, IntArray
@@ -52,16 +54,17 @@ def check(model: LanguageModel) -> None:
     _check_lengths(model)
 
 
-def check_width(model: LanguageModel, *, rows: int, batch_size: int) -> None:
+def check_width(model: LanguageModel, *, rows: int, batch_size: int, movement: float = math.inf) -> None:
     """Measures how far rows move in a pass as wide as a run's when a row or a batch comes or goes.
 
     Args:
         model: the language model.
         rows: about how many private rows a pass will hold.
         batch_size: s, rows of a batch.
+        movement: how far a row may move, nats, if that is less than the model's own slack allows.
 
     Raises:
-        ModelError: by more than `SHARE` of the model's numerical slack.
+        ModelError: by more than `SHARE` of the model's numerical slack, or than `movement`.
     """
     batches = max(1, rows // batch_size)
     tokens = _tokens(model)
@@ -88,7 +91,7 @@ def check_width(model: LanguageModel, *, rows: int, batch_size: int) -> None:
         for before, after in zip(whole, logits(sizes) if sizes else [], strict=False):
             common = min(len(before), len(after))
             moved = max(moved, moved_by(before[:common], after[:common]))
-    _require_still(model, moved, f"in a pass of {rows} rows")
+    _require_still(model, moved, f"in a pass of {rows} rows", movement)
 
 
 def _check_tokens(model: LanguageModel) -> None:
@@ -152,12 +155,12 @@ def _check_lengths(model: LanguageModel) -> None:
     _require_still(model, moved, f"among {ROWS} rows")
 
 
-def _require_still(model: LanguageModel, moved: float, where: str) -> None:
-    allowed = model.numerical_slack * SHARE
+def _require_still(model: LanguageModel, moved: float, where: str, movement: float = math.inf) -> None:
+    allowed = min(model.numerical_slack * SHARE, movement)
     if not moved <= allowed:
         raise ModelError(
             f"model {model.name!r}: on this machine a row moves by {moved:.2g} nats {where} when others come or go "
-            f"(allowed: {allowed:.2g}); use float32 on a CPU"
+            f"(allowed: {allowed:.2g}); use float32 on a CPU, or a larger numerical_slack"
         )
 
 

@@ -133,7 +133,7 @@ def prepare(
         performance = performance.model_copy(update={"rows": performance.width})
     performance = with_width(performance, model, prompts, plan, progress)
     # at the widths that a pass will have, before the model may read a record and before anything is booked
-    models.checked(model, rows=performance.width, batch_size=plan.settings.batch_size)
+    models.checked(model, rows=performance.width, batch_size=plan.settings.batch_size, movement=plan.row_movement)
     stop = StopRule(prompts.stop, config.max_tokens, config.min_tokens)
     if directory is None:
         data = fingerprint(table)

@@ -119,6 +119,12 @@ def test_a_little_movement_is_allowed() -> None:
     conformance.check_width(Spreading(3e-4), rows=64, batch_size=10)
 
 
+def test_no_more_movement_is_allowed_than_a_plan_has_paid_for() -> None:
+    conformance.check_width(Spreading(3e-4), rows=64, batch_size=10, movement=3.1e-4)
+    with pytest.raises(ModelError, match=r"allowed: 0\.00029.*numerical_slack"):
+        conformance.check_width(Spreading(3e-4), rows=64, batch_size=10, movement=2.9e-4)
+
+
 @pytest.mark.parametrize(("rows", "batch_size"), [(64, 10), (4, 10), (1, 1), (200, 200)])
 def test_a_pass_as_wide_as_a_runs_is_tried(rows: int, batch_size: int) -> None:
     model = Exact()
