@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from plainchant.cli.options import load_config
@@ -269,6 +269,9 @@ toml_lines = st.tuples(fields, toml_values).map(lambda pair: f"{pair[0]} = {pair
 
 
 @settings(deadline=None)
+@example(b"", [b"self = 1\n"])
+@example(b"", [b"texts = " + b"9" * 5000])
+@example(b"", [b"labels = " + b"[" * 3000])
 @given(st.sampled_from([b"", b"\xef\xbb\xbf", b"\xff\xfe"]), st.lists(toml_lines | st.binary(max_size=20), max_size=4))
 def test_any_bytes_as_configuration_give_one_or_a_clear_error(mark: bytes, lines: list[bytes]) -> None:
     with tempfile.TemporaryDirectory() as directory:

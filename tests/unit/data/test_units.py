@@ -145,8 +145,8 @@ def test_within_a_file_equal_values_are_one_unit(tmp_path: Path) -> None:
     different = [units[place] for place in (0, 3, 4, 5, 6, 7, 8, 10, 11, 12, 13, 15)]
     assert len(set(different)) == len(different)
     csv = tmp_path / "rows.csv"
-    csv.write_bytes(b'text,unit\nx,1\nx,1.0\nx,01\nx,1\nx, 1\nx,\nx,"1\r"\n')
-    assert _grouping(_units(csv)) == [0, 1, 2, 0, 4, None, 6]
+    csv.write_bytes(b'text,unit\nx,1\nx,1.0\nx,01\nx,1\nx, 1\nx,\nx,"1\r"\nx,a\rb\nx,a b\n')
+    assert _grouping(_units(csv)) == [0, 1, 2, 0, 4, None, 6, 7, 8]
 
 
 def test_bytes_that_are_no_characters_keep_ids_apart(tmp_path: Path) -> None:
