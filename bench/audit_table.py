@@ -21,7 +21,8 @@ from plainchant.generation.decoding import BatchWork
 from plainchant.generation.prompting import Prompts
 from plainchant.models.transformers.model import load_model
 from plainchant.planning import make_plan
-from plainchant.privacy.mechanisms import IndividualMeanMechanism, MeanMechanism
+from plainchant.privacy.individual import IndividualMeanMechanism
+from plainchant.privacy.mechanisms import MeanMechanism
 from plainchant.randomness import SeededRandomness, SystemRandomness
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))

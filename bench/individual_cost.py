@@ -26,7 +26,7 @@ from plainchant.models.transformers.model import load_model
 from plainchant.planning import make_plan
 from plainchant.privacy.accounting import bounded_range_rho, rho_of
 from plainchant.privacy.aggregation import CLIPS_BY_PUBLIC
-from plainchant.privacy.mechanisms import IndividualMeanMechanism
+from plainchant.privacy.individual import IndividualMeanMechanism
 from plainchant.randomness import SystemRandomness
 
 # A budget that no text of the bench can spend.

@@ -151,7 +151,7 @@ def measured(records, folder):
     seconds = [*seconds, *write(run, TEXTS)[len(half) :]]
     meter.note("second half of the texts, with a quick model")
     embedder.seconds = 0.0
-    assert len(run.texts) == TEXTS
+    assert len(run.finish()) == TEXTS
     meter.note("further texts, vote and release", less=embedder.seconds)
     meter.rows.append(meter.rows[-1] | {
         "name": "all of it",

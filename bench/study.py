@@ -127,7 +127,7 @@ def run_cell(name, number, cell, options, loaded):
         print(f"{name} {number}: {error}")
         return None
     with run:
-        texts = run.texts
+        texts = run.finish()
         made = run.directory
         processor = time.process_time() - processor
         seconds = time.perf_counter() - began

@@ -30,7 +30,8 @@ from plainchant.planning import make_plan
 from plainchant.privacy.accounting import bounded_range_rho
 from plainchant.privacy.aggregation import Clipping, Support, log_softmax
 from plainchant.privacy.histograms import rebalance
-from plainchant.privacy.mechanisms import IndividualMeanMechanism, MedianMechanism, TokenSettings
+from plainchant.privacy.individual import IndividualMeanMechanism
+from plainchant.privacy.mechanisms import MedianMechanism, TokenSettings
 from plainchant.randomness import SystemRandomness
 
 CONTEXTS, SUPPORT = 64, 1000

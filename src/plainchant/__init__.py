@@ -20,7 +20,7 @@ _HOMES = {
     "Guarantee": "planning",
     "plan": "planning:make_plan",
     "Run": "run.synthesis",
-    "SyntheticText": "run.synthesis",
+    "SyntheticText": "run.rounds",
     "synthesize": "run.synthesis",
     "evaluate": "evaluation.runs",
     "audit": "auditing.runs",

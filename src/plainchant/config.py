@@ -3,6 +3,7 @@
 import difflib
 import enum
 import functools
+import math
 import tomllib
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
@@ -12,6 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from plainchant.errors import ConfigError, PrivacyError
 from plainchant.privacy.accounting import check_delta, check_epsilon
 from plainchant.privacy.aggregation import Aggregate, Clipping, Support
+from plainchant.privacy.choice import Accounting as Accounting
+from plainchant.privacy.choice import TokenRequest
+from plainchant.privacy.individual import EXPECTED_RANGE
 
 # The largest number of contexts, centres or cells that anything here is made for.
 LARGEST = 1_000_000
@@ -36,16 +40,6 @@ class Clusters(enum.StrEnum):
 
     PUBLIC_CENTRES = "public-centres"
     NONE = "none"
-
-
-class Accounting(enum.StrEnum):
-    """How the cost is counted (guarantee 5)."""
-
-    WORST_CASE = "worst-case"
-    INDIVIDUAL = "individual"
-    EX_POST = "ex-post"
-    PUBLIC = "public"
-    INFINITE = "infinite"
 
 
 class PromptForm(enum.StrEnum):
@@ -237,7 +231,7 @@ the token is the public model's and free; worst-case means only, 0 for none."""
     """Temperature of sampling."""
     batch_size: int | Literal["auto"] | None = None
     """Contexts a batch, on average; auto: the smallest that pays for the texts requested."""
-    expected_range: float = Field(3.0, gt=0, allow_inf_nan=False)
+    expected_range: float = Field(EXPECTED_RANGE, gt=0, allow_inf_nan=False)
     """How far one record moves the model's logits, a root mean square in nats; decides how many texts an individual \
 budget is planned for, never the guarantee."""
     records_per_context: int = Field(1, ge=1, le=64)
@@ -274,7 +268,7 @@ budget is planned for, never the guarantee."""
             raise ConfigError(f"labels = {list(self.labels)}: every label once")
         if self.min_tokens >= self.max_tokens:
             raise ConfigError(f"min_tokens = {self.min_tokens}: must be below max_tokens = {self.max_tokens}")
-        uses_private = self.parts.accounting is not Accounting.PUBLIC
+        uses_private = self.reads_records
         if self.label_column and not self.labels:
             raise ConfigError(
                 "labels: not given, but label_column is. The label set is public by definition, so it cannot be read "
@@ -338,6 +332,11 @@ budget is planned for, never the guarantee."""
             )
 
     @property
+    def reads_records(self) -> bool:
+        """Whether any private record is read."""
+        return self.parts.accounting is not Accounting.PUBLIC
+
+    @property
     def votes(self) -> bool:
         """Whether the records vote for the texts that are released."""
         return self.parts.candidates > 1
@@ -358,6 +357,31 @@ budget is planned for, never the guarantee."""
         preset = PRESETS[self.method]
         own = {name: getattr(self, name) for name in Parts.model_fields if getattr(self, name) is not None}
         return preset.model_copy(update=own)
+
+    @property
+    def token_request(self) -> TokenRequest:
+        """What the mechanism of the tokens follows from."""
+        parts = self.parts
+        return TokenRequest(
+            accounting=parts.accounting,
+            aggregate=parts.aggregate,
+            support=parts.support,
+            k=parts.top_k,
+            clipping=parts.clipping,
+            clip=parts.clip,
+            guidance=parts.guidance,
+            temperature=self.temperature,
+            slack=self.numerical_slack,
+            records_per_context=self.records_per_context,
+            batch_size=parts.batch_size,
+            sparse_threshold=parts.sparse_threshold,
+            sparse_noise=self.sparse_noise,
+            private_tokens=self.private_tokens or math.ceil(self.max_tokens / 2),
+            expected_range=self.expected_range,
+            texts=self.texts,
+            max_tokens=self.max_tokens,
+            units=self.expected_units,
+        )
 
     @property
     def label_set(self) -> tuple[str | None, ...]:

@@ -7,7 +7,8 @@ import numpy as np
 
 from plainchant.arrays import Float32Array, Float64Array, IntArray
 from plainchant.auditing.replay import Steps
-from plainchant.privacy.mechanisms import IndividualMeanMechanism, MeanMechanism, MedianMechanism, TokenDistribution
+from plainchant.privacy.individual import IndividualMeanMechanism
+from plainchant.privacy.mechanisms import MeanMechanism, MedianMechanism, TokenDistribution
 
 
 class NoClipping(MeanMechanism):

@@ -40,7 +40,7 @@ def test_demo_records_make_texts_without_the_planted_secrets(tmp_path, settings,
     with synthesize(
         demo_records(160), plan(config), out=tmp_path / "run", performance=PerformanceOptions(rows=32)
     ) as run:
-        texts = run.texts
+        texts = run.finish()
     assert len(texts) == 4 and run.guarantee.kind == kind
     release = "".join(path.read_text() for path in (tmp_path / "run" / "release").glob("*[!t]"))
     assert not any(secret in release for secret in PLANTED_SECRETS)

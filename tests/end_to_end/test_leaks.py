@@ -51,7 +51,7 @@ def run(tmp_path, config):
         # nothing measured: what is looked at are the calls of the run itself
         rest = {"model": model or Spy(), "embedder": Hashing(), "performance": PerformanceOptions(rows=64), **rest}
         with synthesize(rows, plan(settings or config()), out=tmp_path / out, **rest) as made:
-            made.texts  # noqa: B018
+            made.finish()
         return made
 
     return go
@@ -242,7 +242,7 @@ def test_release_holds_released_facts_only(run, config):
         "| label | public centre | noisy size | batches |",
     ]
     everything = "".join(path.read_text() for path in release.iterdir() if path.suffix != ".parquet")
-    secrets = [made.directory.get("data"), str(json.loads((private / "costs.json").read_text())["ex_post"]["epsilon"])]
+    secrets = [made.directory.origin.data, str(json.loads((private / "costs.json").read_text())["ex_post"]["epsilon"])]
     assert not any(secret in everything for secret in secrets)
     assert stat.S_IMODE(os.stat(private).st_mode) == 0o700
 
@@ -300,7 +300,8 @@ def test_a_vote_is_paid_for_drawn_once_and_only_its_choice_is_released(run, conf
     settings = config(candidates=2, expand=1, vote_share=0.3)
     made = run(settings=settings, randomness=AsTold(range(1000)))
     directory = made.directory
-    votes, kept = directory.get("votes"), directory.get("kept")
+    choice = directory.choice()
+    votes, kept = choice.votes, choice.kept
     assert len(votes) == len(directory.texts()) == 6 + 7 and len(kept) == 7
     rows = [json.loads(line) for line in rows_of(made).splitlines()]
     assert [row["text"] for row in rows] == [directory.texts()[place].text for place in kept]
@@ -312,8 +313,8 @@ def test_a_vote_is_paid_for_drawn_once_and_only_its_choice_is_released(run, conf
     before = rows_of(made)
     with synthesize([{"text": text} for text in TEXTS], decided, out=tmp_path / "out", resume=True, model=Spy(),
                     embedder=Hashing()) as again:  # fmt: skip
-        assert [text.text for text in again.texts] == [row["text"] for row in rows]
-    assert rows_of(made) == before and directory.get("votes") == votes
+        assert [text.text for text in again.finish()] == [row["text"] for row in rows]
+    assert rows_of(made) == before and np.array_equal(directory.choice().votes, votes)
 
 
 def test_a_crash_before_the_vote_loses_no_text_and_votes_later(run, config, tmp_path, monkeypatch):
@@ -321,12 +322,12 @@ def test_a_crash_before_the_vote_loses_no_text_and_votes_later(run, config, tmp_
         raise RuntimeError
 
     with monkeypatch.context() as patch:
-        patch.setattr("plainchant.run.synthesis.noisy_votes", crash)
+        patch.setattr("plainchant.run.rounds.noisy_votes", crash)
         with pytest.raises(RuntimeError):
             run(settings=config(candidates=3), randomness=AsTold(range(1000)))
     with synthesize([{"text": text} for text in TEXTS], plan(config(candidates=3)), out=tmp_path / "out", resume=True,
                     model=Spy(), embedder=Hashing(), randomness=AsTold(range(1000))) as made:  # fmt: skip
-        assert len(made.texts) == 6 and len(made.directory.texts()) == 18
+        assert len(made.finish()) == 6 and len(made.directory.texts()) == 18
 
 
 def test_a_memory_cap_narrows_the_pass_by_public_lengths_alone(run, config, tmp_path):

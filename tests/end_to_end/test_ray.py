@@ -19,7 +19,8 @@ from plainchant.generation.decoding import BatchWork, Decoder, StopRule
 from plainchant.generation.ray import RayEmbedder, RayExecutor
 from plainchant.planning import make_plan
 from plainchant.privacy.aggregation import Clipping
-from plainchant.privacy.mechanisms import IndividualMeanMechanism, MeanMechanism
+from plainchant.privacy.individual import IndividualMeanMechanism
+from plainchant.privacy.mechanisms import MeanMechanism
 from plainchant.randomness import SeededRandomness, SystemRandomness
 from plainchant.run.synthesis import synthesize
 
@@ -123,7 +124,7 @@ def test_a_run_on_two_workers_finishes_like_one_in_this_process_though_one_is_ki
             super().__init__(*arguments, **options)
             made.append(self)
 
-    monkeypatch.setattr("plainchant.run.synthesis.RayExecutor", Noted)
+    monkeypatch.setattr("plainchant.generation.executor.RayExecutor", Noted)
     options = PerformanceOptions(executor="ray", workers=2, threads=1)
     decided, count = make_plan(config), 0
     with synthesize(rows(200), decided, out=tmp_path / "run", performance=options) as run:

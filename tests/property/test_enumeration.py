@@ -10,7 +10,8 @@ from strategies import probabilities, renyi, settings, step_distribution
 from plainchant.models.table import TableModel
 from plainchant.privacy.accounting import ex_post, ville_bound
 from plainchant.privacy.aggregation import Clipping
-from plainchant.privacy.mechanisms import IndividualMeanMechanism, MeanMechanism, MedianMechanism
+from plainchant.privacy.individual import IndividualMeanMechanism
+from plainchant.privacy.mechanisms import MeanMechanism, MedianMechanism
 
 V, T = 3, 3
 OUTPUTS = list(itertools.product(range(V), repeat=T))
@@ -102,7 +103,7 @@ MEANS = [
 @pytest.mark.parametrize("changes", MEANS)
 def test_mean_a_whole_run_stays_within_its_rho(changes):
     mechanism = MeanMechanism(settings(**changes))
-    assert mean_violations(mechanism, mechanism.rho_per_token) == 0
+    assert mean_violations(mechanism, mechanism.cost_of(1).rho) == 0
 
 
 @pytest.mark.parametrize("changes", MEANS)
@@ -112,7 +113,7 @@ def test_median_every_output_stays_within_its_loss_and_villes_bound(changes):
 
 def test_power_a_mean_divided_by_the_true_size_is_caught():
     broken = DividesByN(settings())
-    assert mean_violations(broken, broken.rho_per_token) > 0
+    assert mean_violations(broken, broken.cost_of(1).rho) > 0
 
 
 def test_power_a_box_that_is_too_small_is_caught():
@@ -211,11 +212,11 @@ def test_a_unit_that_changes_a_context_stays_within_the_budget(changes):
     mechanism = individual(0.2, **changes, records_per_context=3)
     assert shared_violations(lambda data: individual_walk(mechanism, data)[0], mechanism.budget) == 0
     mean = MeanMechanism(settings(**changes, records_per_context=3))
-    assert shared_violations(lambda data: walk(mean, data)[0], T * mean.rho_per_token) == 0
+    assert shared_violations(lambda data: walk(mean, data)[0], T * mean.cost_of(1).rho) == 0
 
 
 def test_power_a_changed_context_without_the_factor_is_caught():
     mean = MeanMechanism(settings())
-    assert shared_violations(lambda data: walk(mean, data)[0], T * mean.rho_per_token) > 0
+    assert shared_violations(lambda data: walk(mean, data)[0], T * mean.cost_of(1).rho) > 0
     alone = individual(0.02)
     assert shared_violations(lambda data: individual_walk(alone, data)[0], alone.budget) > 0

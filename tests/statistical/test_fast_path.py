@@ -24,8 +24,8 @@ from plainchant.generation.decoding import BatchWork, Decoder, StopRule
 from plainchant.models.table import TableModel
 from plainchant.models.transformers.model import _embedded_directory, load_model
 from plainchant.privacy.aggregation import Clipping, Support, sample
+from plainchant.privacy.individual import IndividualMeanMechanism
 from plainchant.privacy.mechanisms import (
-    IndividualMeanMechanism,
     MeanMechanism,
     MedianMechanism,
     TokenDistribution,

@@ -11,7 +11,7 @@ from plainchant.config import SynthesisConfig
 from plainchant.errors import PrivacyError
 from plainchant.models.table import TableModel
 from plainchant.privacy.accounting import epsilon_of
-from plainchant.privacy.mechanisms import IndividualMeanMechanism
+from plainchant.privacy.individual import IndividualMeanMechanism
 from plainchant.randomness import SeededRandomness
 from plainchant.run.store import RunDirectory
 
@@ -107,7 +107,7 @@ def small_run(seed, path, monkeypatch):
                 records, decided, out=path, resume=crashes > 0, model=made, randomness=randomness,
                 allow_not_private=True,
             ) as run:  # fmt: skip
-                run.texts  # noqa: B018
+                run.finish()
         except Crash:
             crashes += 1
         except PrivacyError as error:

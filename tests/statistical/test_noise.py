@@ -98,8 +98,8 @@ def epsilon_at_least(mechanism, delta):
 
 def test_empirical_epsilon_stays_under_the_claim_and_exceeds_it_without_clipping():
     real, forgetful = MeanMechanism(settings(clip=0.4)), MeanMechanism(settings(clip=4.0))
-    claim = np.sqrt(8 * real.rho_per_token)
+    claim = np.sqrt(8 * real.cost_of(1).rho)
     assert 0 < epsilon_at_least(real, 0.0) <= claim
     assert epsilon_at_least(forgetful, 0.0) > claim
     # the same as (ε, δ): the claim of zCDP at that ε
-    assert epsilon_at_least(real, delta_of(real.rho_per_token, claim)) <= claim
+    assert epsilon_at_least(real, delta_of(real.cost_of(1).rho, claim)) <= claim

@@ -18,7 +18,8 @@ from plainchant.auditing.replay import Steps, _lower, distributions_of, replay
 from plainchant.errors import ConfigError
 from plainchant.privacy.accounting import epsilon_of
 from plainchant.privacy.aggregation import Clipping, Support, sampling_weights
-from plainchant.privacy.mechanisms import IndividualMeanMechanism, MeanMechanism, MedianMechanism, PublicMechanism
+from plainchant.privacy.individual import IndividualMeanMechanism
+from plainchant.privacy.mechanisms import MeanMechanism, MedianMechanism, PublicMechanism
 from plainchant.randomness import SeededRandomness, SystemRandomness
 
 ALPHA = 1e-6
@@ -168,7 +169,7 @@ def test_an_event_that_looks_good_by_chance_is_tested_on_other_runs():
 def test_the_claim_is_that_of_all_steps_and_delta_weakens_the_bound():
     mechanism = MeanMechanism(STEP)
     found = audited(mechanism, runs=2_000)
-    assert found.epsilon_claimed == epsilon_of(T * mechanism.rho_per_token, 1e-6)
+    assert found.epsilon_claimed == epsilon_of(T * mechanism.cost_of(1).rho, 1e-6)
     assert audited(NoClipping(STEP), runs=2_000, delta=0.9).epsilon_low == 0
 
 

@@ -23,7 +23,7 @@ def test_worst_case_plans_spend_no_more_than_their_budget(method, changes):
     config, total = made.config, rho_of(made.config.epsilon, made.config.delta)
     spent = made.guarantee.rho
     if method != "amin2024":
-        assert spent == made.rho_rebalance + made.tokens_per_batch * made.mechanism.rho_per_token
+        assert spent == made.rho_rebalance + made.tokens_per_batch * made.mechanism.cost_of(1).rho
     assert spent <= total * (1 + 1e-12) and spent > 0.8 * total * (config.max_tokens > 7)
     assert made.rho_rebalance == pytest.approx(0.05 * total)
     assert made.guarantee.kind == "ex-ante" and made.guarantee.epsilon <= config.epsilon
@@ -83,14 +83,15 @@ def test_derived_clip_pays_for_just_the_texts_wished(texts, size):
     made = planned("invisibleink", texts=texts, batch_size=size, expected_units=1600)
     requested = -(-texts // (1600 // size))
     assert made.texts_per_batch == requested
-    assert requested * made.config.max_tokens * made.mechanism.rho_per_token <= made.rho_batch
+    assert requested * made.config.max_tokens * made.mechanism.cost_of(1).rho <= made.rho_batch
     assert made.guarantee.epsilon <= 8
 
 
 def test_kinds_of_guarantees():
     median = planned("clustered-median")
     assert median.guarantee.kind == "ex-post" and median.guarantee.epsilon is None and median.guarantee.rho is None
-    assert median.rho_batch is median.tokens_per_batch is median.mechanism.rho_per_token is None
+    assert median.rho_batch is median.tokens_per_batch is None
+    assert not median.mechanism.cost_of(1).is_limited and not median.batch.is_limited
     public = planned("public")
     assert (public.guarantee.kind, public.guarantee.epsilon, public.rho_rebalance) == ("ex-ante", 0.0, 0.0)
     assert not public.mechanism.needs_private
@@ -129,7 +130,7 @@ def test_notes_warn(changes, words):
 
 def test_guidance_costs_its_square():
     once, twice = (planned("invisibleink", guidance=g, clip=0.3, numerical_slack=0) for g in (1.0, 2.0))
-    assert twice.mechanism.rho_per_token == pytest.approx(4 * once.mechanism.rho_per_token)
+    assert twice.mechanism.cost_of(1).rho == pytest.approx(4 * once.mechanism.cost_of(1).rho)
 
 
 @pytest.mark.parametrize("changes", [{}, {"epsilon": 1.0}, {"expected_units": 7_600, "texts": 200}, {"guidance": 1.0}])
@@ -140,10 +141,10 @@ def test_individual_plans_spend_the_whole_budget_and_expect_enough_texts(changes
     spent = made.rho_rebalance + made.rho_vote + made.rho_batch
     assert spent == pytest.approx(made.guarantee.rho) == pytest.approx(total)
     # guarantee 6.2: what a record of the expected range pays for one batch's texts fits into its budget
-    assert made.texts_per_batch * config.max_tokens * made.rho_expected <= made.rho_batch
+    assert made.texts_per_batch * config.max_tokens * made.mechanism.per_token.rho <= made.rho_batch
     assert made.mechanism.budget == made.rho_batch
     assert made.mechanism.steps == made.texts_per_batch * config.max_tokens
-    assert made.mechanism.rho_per_token is None
+    assert made.mechanism.cost_of(1) == made.batch
 
 
 def test_individual_plans_need_smaller_batches_than_the_worst_case():

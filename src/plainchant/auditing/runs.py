@@ -81,8 +81,7 @@ def audit(
     planted, canaries = records, list[Canary]()
     if noted is not None:
         planted, canaries = plant_again(records, config.label_set, noted)
-    known = directory.get("data")
-    if known is not None and decided.mechanism.needs_private and known != fingerprint(planted):
+    if decided.mechanism.needs_private and directory.origin.data != fingerprint(planted):
         raise DataError("real: is not the table that the run was made from; membership and copies would mean nothing")
     texts = [row["text"] for row in directory.released() if row["text"].strip()]
     private = [record.text for record in records if record.text.strip()]
@@ -100,8 +99,7 @@ def audit(
     report_progress(0.6)
     if canaries:
         groups["canaries"] = exposure(canaries, texts)
-    replayable = decided.guarantee.kind == "ex-ante" and decided.mechanism.needs_private
-    if load_model is not None and replayable and config.parts.sparse_threshold == 0 and config.records_per_context == 1:
+    if load_model is not None and decided.mechanism.replayable:
         found = replay_of(directory, decided, planted, load_model())
         names = ("epsilon_low", "epsilon_claimed", "epsilon_limit")
         groups["replay"] = {name: Figure(value) for name in names if (value := getattr(found, name)) is not None}

@@ -8,9 +8,9 @@ import click
 from plainchant.cli.console import Console
 from plainchant.cli.options import formatted
 from plainchant.errors import ConfigError
-from plainchant.planning import smallest_batch
-from plainchant.privacy import accounting
+from plainchant.privacy.accounting import Cost, rho_of
 from plainchant.privacy.aggregation import Clipping, Support
+from plainchant.privacy.choice import smallest_batch
 from plainchant.privacy.mechanisms import MeanMechanism, TokenSettings
 
 
@@ -55,10 +55,11 @@ def account(
         _show_ledger(console, ledger, epsilon, delta)
         return
     if epsilon is not None and rho is None:
-        rho = accounting.rho_of(epsilon, delta)
+        rho = rho_of(epsilon, delta)
     elif rho is None or epsilon is not None:
         raise ConfigError("epsilon, rho: give exactly one of --epsilon and --rho")
-    document: dict[str, Any] = {"rho": rho, "epsilon": accounting.epsilon_of(rho, delta), "delta": delta}
+    budget = Cost(rho)
+    document: dict[str, Any] = {"rho": rho, "epsilon": budget.epsilon(delta), "delta": delta}
     settings = TokenSettings(
         support=Support.FULL,
         k=1,
@@ -70,9 +71,9 @@ def account(
         slack=slack,
     )
     if tokens is not None:
-        document["batch_size"] = smallest_batch(settings, rho, tokens)
+        document["batch_size"] = smallest_batch(MeanMechanism(settings), budget, tokens)
     if batch_size is not None:
-        document["tokens"] = accounting.steps_affordable(rho, MeanMechanism(settings).worst_case)
+        document["tokens"] = MeanMechanism(settings).affordable(budget)
     console.table("", document.items())
     console.result(document, " ".join(f"{value:.6g}" for value in document.values()))
 
@@ -81,20 +82,20 @@ def _show_ledger(console: Console, path: Path, epsilon: float | None, delta: flo
     from plainchant.run.ledger import Ledger
 
     book = Ledger(path) if epsilon is None else Ledger.create(path, epsilon, delta)
-    spent, runs = book.spent, book.runs
+    cap, spent, left, runs = book.cap, book.spent, book.left, book.runs
     document = {
         "ledger": str(path),
         "epsilon": book.epsilon,
         "delta": book.delta,
-        "rho": book.cap,
-        "rho_spent": spent,
-        "epsilon_spent": accounting.epsilon_of(spent, book.delta),
-        "rho_left": max(0.0, book.cap - spent),
+        "rho": cap.rho,
+        "rho_spent": spent.rho,
+        "epsilon_spent": spent.epsilon(book.delta),
+        "rho_left": left.rho,
         "runs": runs,
     }
     rows: list[tuple[str, Any]] = [
-        ("cap", f"ε = {book.epsilon:g} at δ = {book.delta:g}, ρ = {book.cap:.4g}"),
-        ("spent", f"ρ = {spent:.4g}, together ε = {document['epsilon_spent']:.4g}"),
+        ("cap", f"ε = {book.epsilon:g} at δ = {book.delta:g}, ρ = {cap.rho:.4g}"),
+        ("spent", f"ρ = {spent.rho:.4g}, together ε = {document['epsilon_spent']:.4g}"),
         ("left", f"ρ = {document['rho_left']:.4g}"),
     ]
     console.table(f"Ledger {path}", rows)

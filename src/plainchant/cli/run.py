@@ -10,10 +10,10 @@ import click
 
 from plainchant.cli.console import Console
 from plainchant.cli.options import formatted, with_configuration, with_performance
-from plainchant.config import Accounting, PerformanceOptions, PromptConfig, SynthesisConfig
+from plainchant.config import PerformanceOptions, PromptConfig, SynthesisConfig
 from plainchant.errors import ConfigError
 from plainchant.planning import Plan, make_plan
-from plainchant.privacy.mechanisms import SparseMeanMechanism
+from plainchant.privacy.accounting import Cost
 
 if TYPE_CHECKING:
     pass
@@ -116,7 +116,7 @@ def show_plan(console: Console, plan: Plan) -> None:
     config, settings, guarantee = plan.config, plan.settings, plan.guarantee
     for note in plan.notes:
         console.warn(note)
-    token = plan.mechanism.rho_per_token if plan.rho_expected is None else plan.rho_expected
+    mechanism = plan.mechanism
     rows: list[tuple[str, Any]] = [
         ("guarantee", guarantee.statement),
         ("method", f"{config.method.value}: clusters {config.parts.clusters}, {config.parts.aggregate} of "
@@ -129,14 +129,12 @@ def show_plan(console: Console, plan: Plan) -> None:
     rows_a_token = settings.batch_size * config.texts + config.further
     if config.votes:
         rows.append(("vote", f"the records keep {config.released} of {config.texts + config.further} texts"))
-    if isinstance(plan.mechanism, SparseMeanMechanism):
-        private = _count(plan.mechanism.private_tokens, "token")
-        rows.append(("sparse vector", f"at most {private} of a text from the records, all others by the public model"))
+    rows += mechanism.plan_rows()
     if plan.texts_per_batch is not None:
         rows += [
             (
-                "a batch pays for" if plan.rho_expected is None else "a batch pays for, about",
-                f"{_count(plan.tokens_per_batch, 'token')}, so {_count(plan.texts_per_batch, 'text')}",
+                "a batch pays for",
+                f"{mechanism.about}{_count(plan.tokens_per_batch, 'token')}, so {_count(plan.texts_per_batch, 'text')}",
             ),
             (
                 "data needed",
@@ -145,8 +143,8 @@ def show_plan(console: Console, plan: Plan) -> None:
             ),
         ]
     rows += [
-        ("ρ", f"{plan.rho_counts:.4g} for noisy counts, {_or_dash(plan.rho_batch)} for a batch's tokens, "
-              f"{_or_dash(token)} a token{'' if plan.rho_expected is None else ', as expected'}"),
+        ("ρ", f"{plan.rho_counts:.4g} for noisy counts, {_figure(plan.batch)} for a batch's tokens, "
+              f"{mechanism.about}{_figure(mechanism.per_token)} per token"),
         ("model rows", f"{rows_a_token * config.max_tokens:,} at most, plus prompts"),
     ]  # fmt: skip
     console.table("Plan", rows)
@@ -156,8 +154,8 @@ def _count(number: int | None, one: str, many: str = "") -> str:
     return f"{number} {one if number == 1 else many or one + 's'}"
 
 
-def _or_dash(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4g}"
+def _figure(cost: Cost) -> str:
+    return f"{cost.rho:.4g}" if cost.is_limited else "–"
 
 
 @click.command()
@@ -239,7 +237,7 @@ def execute(
             progress=progress,
         ) as run,
     ):
-        texts = run.texts
+        texts = run.finish()
     if run.requested < plan.config.texts:
         console.warn(
             f"{run.requested} of {plan.config.texts} requested texts: by its noisy counts, the data has no more "
@@ -274,16 +272,15 @@ def status(console: Console, directory: Path) -> None:
     The measured cost that it shows is private: it depends on the data.
     """
     from plainchant.run.card import EX_POST_NOTE
+    from plainchant.run.costs import realised_costs
     from plainchant.run.store import RunDirectory
-    from plainchant.run.synthesis import realised_costs
 
     run = RunDirectory.open(directory)
     plan = make_plan(run.config)
     texts = run.texts()
     batches = run.batches()
     requested = sum(batch.texts for batch in batches)
-    measured = plan.config.parts.accounting not in (Accounting.PUBLIC, Accounting.INFINITE)
-    costs = realised_costs(run, plan) if measured else None
+    costs = realised_costs(run, plan) if plan.mechanism.measured else None
     cells = [
         {
             "label": plan.config.label_set[cell.label],
@@ -312,9 +309,8 @@ def status(console: Console, directory: Path) -> None:
         ("tokens", document["tokens"]),
         ("kept cells, batches", f"{len(cells)}, {len(batches)}"),
     ]
-    if plan.mechanism.rho_per_token is not None and plan.tokens_per_batch is not None:
-        most = max((tokens for _, tokens, _, _ in run.batch_costs()), default=0)
-        rows.append(("tokens of the dearest batch", f"{most} of {plan.tokens_per_batch} that the budget pays for"))
+    most = max((tokens for _, tokens, _, _ in run.batch_costs()), default=0)
+    rows += plan.mechanism.status_rows(most, plan.tokens_per_batch)
     if costs and costs["records"]:
         paid = costs["records"]
         rows.append(

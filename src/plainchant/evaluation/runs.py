@@ -63,7 +63,7 @@ def real_sample(
     same = (
         directory.embeddings()
         for directory, own in zip(directories, configs, strict=True)
-        if own.embedder == embedder.name and directory.get("data") == data
+        if own.embedder == embedder.name and directory.origin.data == data
     )
     kept = next((vectors for vectors in same if vectors is not None), None)
     texts = [records[number].text for number in chosen]

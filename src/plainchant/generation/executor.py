@@ -1,13 +1,18 @@
 """Where batches are decoded: in this process, or on workers."""
 
+import contextlib
+import functools
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 from plainchant.config import PerformanceOptions
+from plainchant.data.embedding import Embedder, load_embedder
+from plainchant.errors import PrivacyError
 from plainchant.generation.decoding import BatchWork, Decoder, FinishedText, StopRule
+from plainchant.generation.ray import RayEmbedder, RayExecutor
 from plainchant.models import LanguageModel
 from plainchant.planning import Plan
-from plainchant.randomness import SystemRandomness
+from plainchant.randomness import RandomSource, SystemRandomness
 
 
 class Executor(Protocol):
@@ -29,6 +34,33 @@ def memory_on(performance: PerformanceOptions) -> float:
     from plainchant.models.transformers.model import device_memory
 
     return device_memory(performance.device)
+
+
+def open_embedder(name: str, performance: PerformanceOptions) -> Embedder:
+    """An embedder by path or name, where the performance options want it."""
+    if performance.executor == "ray":
+        return RayEmbedder(performance, name)
+    return load_embedder(name, device=performance.device)
+
+
+@contextlib.contextmanager
+def open_executor(
+    plan: Plan, stop: StopRule, performance: PerformanceOptions, model: LanguageModel, randomness: RandomSource
+) -> Iterator[Executor]:
+    """What writes a plan's batches, where the performance options want it; its workers end with the block.
+
+    Raises:
+        PrivacyError: workers draw from their own systems, so that a seed cannot be given.
+    """
+    if performance.executor == "local":
+        yield Decoder(model, plan.mechanism, stop, rows=performance.width, randomness=randomness)
+        return
+    if not randomness.private:
+        raise PrivacyError("executor = ray: its workers draw from their own systems, so that no seed can be given")
+    together = max(1, performance.width // plan.settings.batch_size)
+    make = functools.partial(make_decoder, plan, stop, performance)
+    with contextlib.closing(RayExecutor(performance, make, together=together)) as executor:
+        yield executor
 
 
 def make_decoder(plan: Plan, stop: StopRule, performance: PerformanceOptions) -> Decoder:

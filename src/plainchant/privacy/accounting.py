@@ -1,8 +1,9 @@
 """Privacy arithmetic: zCDP conversions, bounded range, ex-post bounds (guarantee 5, 6.1). Numbers only."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 from scipy.optimize import brentq
@@ -101,6 +102,100 @@ def steps_affordable(rho: float, rho_per_step: float) -> int:
     while steps * rho_per_step > rho:
         steps -= 1
     return steps
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What something costs in privacy. Today zCDP alone: for every α > 1 the Rényi divergence is at most α·rho.
+
+    * Costs of adaptive releases from the same unit add up.
+    * A cost may be without limit: the sum with any other is so too, and it fits no budget but one without limit.
+    * Frozen, so that what was planned is what is charged.
+
+    >>> budget = Cost.of(epsilon=8.0, delta=1e-6)
+    >>> counts, token = Cost(0.05), Cost(0.01)
+    >>> (counts + token.scaled(64)).fits(budget)
+    True
+    >>> token.times_in(Cost(0.25))
+    25
+    >>> round(budget.epsilon(1e-6), 6)
+    8.0
+    >>> Cost.from_dict(counts.as_dict()) == counts
+    True
+    >>> sum([counts, token], Cost()) == counts + token
+    True
+    >>> Cost().is_zero, Cost.unlimited().fits(budget)
+    (True, False)
+
+    Attributes:
+        rho: of zCDP, at least 0; infinite where nothing limits the cost.
+    """
+
+    rho: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.rho >= 0:
+            raise ConfigError(f"rho = {self.rho}: must be at least 0")
+
+    @classmethod
+    def of(cls, epsilon: float, delta: float) -> Self:
+        """The largest cost (rounded down in its 12th digit) that implies (epsilon, delta)-DP: a budget."""
+        return cls(rho_of(epsilon, delta))
+
+    @classmethod
+    def unlimited(cls) -> Self:
+        """The cost of what nothing limits."""
+        return cls(math.inf)
+
+    def __add__(self, other: "Cost") -> "Cost":
+        return Cost(self.rho + other.rho)
+
+    def scaled(self, times: int) -> "Cost":
+        """The cost of doing it so many times."""
+        if times < 0:
+            raise ConfigError(f"times = {times}: must be at least 0")
+        # nothing done costs nothing, though once would cost without limit
+        return Cost(times * self.rho) if times else Cost()
+
+    def epsilon(self, delta: float) -> float:
+        """The smallest ε (rounded up) for which this cost implies (ε, delta)-DP; inf where there is no limit."""
+        return epsilon_of(self.rho, delta)
+
+    def fits(self, budget: "Cost") -> bool:
+        """Whether a budget pays for it."""
+        return self.rho <= budget.rho
+
+    def times_in(self, budget: "Cost") -> int:
+        """How many times a limited budget pays for it; the cost itself is more than nothing."""
+        return steps_affordable(budget.rho, self.rho)
+
+    @property
+    def is_zero(self) -> bool:
+        """Whether nothing is spent."""
+        return self.rho == 0
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether anything limits it."""
+        return math.isfinite(self.rho)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; None stands for a cost without limit, since JSON has no infinity."""
+        return {"rho": self.rho if self.is_limited else None}
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Self:
+        """The cost that `as_dict` described; other keys may stand beside it.
+
+        Raises:
+            ConfigError: it is not one.
+        """
+        rho = content["rho"]
+        if rho is None:
+            return cls.unlimited()
+        if isinstance(rho, bool) or not isinstance(rho, int | float):
+            raise ConfigError(f"rho = {rho!r}: must be a number, or null for no limit")
+        return cls(float(rho))
 
 
 @dataclass(frozen=True)

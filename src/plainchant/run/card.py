@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from plainchant.config import Accounting, Clusters, SynthesisConfig
+from plainchant.config import Clusters, SynthesisConfig
 from plainchant.planning import Guarantee, Plan
 from plainchant.privacy.histograms import WHOLE_LABEL, Cell
 
@@ -29,14 +29,7 @@ PROMISE = {
     "none": "There is no guarantee. This data may repeat private records word for word.",
 }
 KIND = {"ex-ante": "ex ante: fixed before the run", "ex-post": "ex post: measured after the run", "none": "none"}
-_CKS = "converted to (ε, δ) by Canonne, Kamath and Steinke (2020)"
-_ACCOUNTANT = {
-    Accounting.WORST_CASE: f"zCDP at its worst case, {_CKS}",
-    Accounting.INDIVIDUAL: f"zCDP, a Rényi filter for every unit, {_CKS}",
-    Accounting.EX_POST: "privacy loss measured token by token; noisy counts in zCDP",
-    Accounting.PUBLIC: "none needed",
-    Accounting.INFINITE: "none",
-}
+PAID = {"ex-ante": ", paid for by the guarantee", "ex-post": ", paid for by the guarantee", "none": ""}
 NOT_COVERED = (
     "what the language model had learnt before, from its own training data",
     "facts that many units share",
@@ -76,9 +69,7 @@ def data_set_card(plan: Plan, guarantee: Guarantee, cells: Sequence[Cell], texts
         for cell in cells
     )
     counts = (
-        "\n## Cells\n\nNoisy counts of units"
-        + ("." if guarantee.kind == "none" else ", paid for by the guarantee.")
-        + "\n\n"
+        f"\n## Cells\n\nNoisy counts of units{PAID[guarantee.kind]}.\n\n"
         f"| label | public centre | noisy size | batches |\n|---|---|---|---|\n{rows}\n"
         if plan.rho_rebalance
         else ""
@@ -160,7 +151,8 @@ def last_part(path: str) -> str:
 
 def accountant_of(plan: Plan, guarantee: Guarantee) -> str:
     """How the cost was counted, in a sentence."""
-    return "none" if guarantee.kind == "none" else _ACCOUNTANT[plan.config.parts.accounting]
+    # a seed undoes what the mechanism would promise
+    return {"none": "none"}.get(guarantee.kind, plan.mechanism.accountant)
 
 
 def public_inputs(config: SynthesisConfig) -> list[str]:
@@ -168,7 +160,7 @@ def public_inputs(config: SynthesisConfig) -> list[str]:
     items = ["the configuration and its prompts", f"the language model ({shared_name(config.model)})"]
     if config.labels:
         items.insert(1, "the label set")
-    clustered = config.parts.clusters is Clusters.PUBLIC_CENTRES and config.parts.accounting is not Accounting.PUBLIC
+    clustered = config.parts.clusters is Clusters.PUBLIC_CENTRES and config.reads_records
     if clustered or config.votes:
         items.append(f"the embedding model ({shared_name(config.embedder)})")
     if clustered:

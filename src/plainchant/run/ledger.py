@@ -10,7 +10,7 @@ import filelock
 from plainchant.data.files import write_json
 from plainchant.errors import ConfigError, PrivacyError
 from plainchant.planning import Guarantee
-from plainchant.privacy.accounting import epsilon_of, rho_of
+from plainchant.privacy.accounting import Cost
 
 
 class Ledger:
@@ -42,7 +42,7 @@ class Ledger:
         Raises:
             ConfigError: it exists, or cannot be written.
         """
-        rho_of(epsilon, delta)
+        Cost.of(epsilon, delta)
         if path.exists():
             raise ConfigError(f"ledger = {path}: exists already, and its cap stays; leave --epsilon out to see it")
         try:
@@ -52,9 +52,9 @@ class Ledger:
         return cls(path)
 
     @property
-    def cap(self) -> float:
-        """The cap as ρ."""
-        return rho_of(self.epsilon, self.delta)
+    def cap(self) -> Cost:
+        """The most that all runs may cost."""
+        return Cost.of(self.epsilon, self.delta)
 
     @property
     def runs(self) -> list[dict[str, Any]]:
@@ -63,35 +63,40 @@ class Ledger:
         return runs
 
     @property
-    def spent(self) -> float:
-        """Σ ρ of all entries."""
-        return float(sum(run["rho"] for run in self.runs))
+    def spent(self) -> Cost:
+        """What all entries cost together."""
+        return sum((Cost.from_dict(run) for run in self.runs), Cost())
 
-    def check(self, guarantee: Guarantee) -> float:
-        """The ρ that a run would add.
+    @property
+    def left(self) -> Cost:
+        """What may still be spent."""
+        return Cost(max(0.0, self.cap.rho - self.spent.rho))
+
+    def check(self, guarantee: Guarantee) -> Cost:
+        """What a run would add.
 
         Raises:
             PrivacyError: it has no such figure, or it would pass the cap.
         """
-        if guarantee.rho is None:
+        cost = guarantee.cost
+        if not cost.is_limited:
             raise PrivacyError(
                 f"method = {guarantee.method}: its cost is not known in advance ({guarantee.kind}), so that no ledger "
                 "can add it up; take a method with a guarantee known before the run, or run without --ledger"
             )
-        spent = self.spent
         # the cap is rounded down in its 12th digit, and so is every entry
-        if spent + guarantee.rho > self.cap * (1 + 1e-9):
-            left = max(0.0, self.cap - spent)
+        if not (self.spent + cost).fits(Cost(self.cap.rho * (1 + 1e-9))):
+            left = self.left
             raise PrivacyError(
-                f"ledger = {self.path}: has ρ = {left:.4g} left of its cap (ε = {self.epsilon:g}, δ = {self.delta:g}), "
-                f"and the run costs {guarantee.rho:.4g}; "
+                f"ledger = {self.path}: has ρ = {left.rho:.4g} left of its cap (ε = {self.epsilon:g}, "
+                f"δ = {self.delta:g}), and the run costs {cost.rho:.4g}; "
                 + (
-                    f"plan with epsilon = {_rounded_down(epsilon_of(left, self.delta))} at delta = {self.delta:g}"
-                    if left > 0
+                    f"plan with epsilon = {_rounded_down(left.epsilon(self.delta))} at delta = {self.delta:g}"
+                    if not left.is_zero
                     else "nothing more may be released from this data"
                 )
             )
-        return guarantee.rho
+        return cost
 
     def enter(self, run: str, guarantee: Guarantee) -> None:
         """Enters a run, once.
@@ -106,7 +111,7 @@ class Ledger:
             entry = {
                 "run": run,
                 "method": guarantee.method,
-                "rho": self.check(guarantee),
+                **self.check(guarantee).as_dict(),
                 "begun": datetime.now(UTC).isoformat(timespec="seconds"),
             }
             write_json(self.path, content | {"runs": [*content["runs"], entry]})
@@ -114,8 +119,8 @@ class Ledger:
     def _read(self) -> dict[str, Any]:
         try:
             content = json.loads(self.path.read_text(encoding="utf-8"))
-            rho_of(content["epsilon"], content["delta"])
-            if any(not entry["rho"] >= 0 for entry in content["runs"]):
+            Cost.of(content["epsilon"], content["delta"])
+            if not all(Cost.from_dict(entry).is_limited for entry in content["runs"]):
                 raise ValueError
         except FileNotFoundError:
             raise ConfigError(

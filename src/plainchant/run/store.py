@@ -27,7 +27,8 @@ from plainchant.planning import Guarantee, Plan
 from plainchant.privacy.histograms import Cell
 
 SCHEMA = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE origin (name TEXT NOT NULL, data TEXT NOT NULL, private INTEGER NOT NULL);
+CREATE TABLE votes (text INTEGER PRIMARY KEY, votes INTEGER NOT NULL, kept INTEGER NOT NULL);
 CREATE TABLE cells (cell INTEGER PRIMARY KEY, label INTEGER, centre INTEGER, noisy_size INTEGER, batches INTEGER);
 CREATE TABLE batches (batch INTEGER PRIMARY KEY, cell INTEGER NOT NULL, texts INTEGER NOT NULL);
 CREATE TABLE units (
@@ -58,6 +59,34 @@ class Batch:
     texts: int
 
 
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """What a run was begun with.
+
+    Attributes:
+        name: random; no other run has it.
+        data: fingerprint of the table. Private.
+        private: whether its randomness is such that nobody can predict it.
+    """
+
+    name: str
+    data: str = dataclasses.field(repr=False)
+    private: bool
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Choice:
+    """The outcome of a vote.
+
+    Attributes:
+        votes: the noisy votes of all texts in the order of their places, int64 [m].
+        kept: which of them are released, in order, int64 [k].
+    """
+
+    votes: IntArray
+    kept: IntArray
+
+
 class RunDirectory:
     """A run on disk.
 
@@ -77,8 +106,15 @@ class RunDirectory:
         self._lock = filelock.FileLock(self.private / "lock")
 
     @classmethod
-    def create(cls, path: Path, plan: Plan, guarantee: Guarantee) -> Self:
+    def create(cls, path: Path, plan: Plan, guarantee: Guarantee, *, data: str, private: bool) -> Self:
         """A new run in an empty or missing directory.
+
+        Args:
+            path: the directory.
+            plan: what was decided before private data is read.
+            guarantee: what the release promises.
+            data: fingerprint of the table.
+            private: whether the run's randomness is such that nobody can predict it.
 
         Raises:
             ConfigError: the directory already holds something.
@@ -94,7 +130,7 @@ class RunDirectory:
             path.parent.mkdir(parents=True, exist_ok=True)
             scratch = cls(Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent)))
             try:
-                scratch._fill(plan, guarantee)
+                scratch._fill(plan, guarantee, Origin(secrets.token_hex(8), data, private))
                 scratch.path.rename(path)
             finally:
                 shutil.rmtree(scratch.path, ignore_errors=True)
@@ -104,13 +140,14 @@ class RunDirectory:
             raise ConfigError(f"out = {path}: cannot be made ({error.strerror}); choose another directory") from None
         return directory
 
-    def _fill(self, plan: Plan, guarantee: Guarantee) -> None:
+    def _fill(self, plan: Plan, guarantee: Guarantee, origin: Origin) -> None:
         self.path.chmod(0o755)
         self.private.mkdir(mode=0o700)
         write_text(self.path / "config.toml", tomli_w.dumps(plan.config.model_dump(mode="json", exclude_none=True)))
         write_json(self.path / "plan.json", plan.as_dict() | {"guarantee": dataclasses.asdict(guarantee)})
         with self._connect() as database:
             database.executescript(SCHEMA)
+            database.execute("INSERT INTO origin VALUES (?, ?, ?)", dataclasses.astuple(origin))
         self._database.chmod(0o600)
 
     @classmethod
@@ -167,27 +204,12 @@ class RunDirectory:
                 ) from None
             raise RunError(f"{self._database}: the run's database cannot be used ({type(error).__name__})") from None
 
-    # what is known of the run as a whole
-
-    def get(self, key: str) -> Any:
-        """A value noted before, or None."""
-        with self._connect() as database:
-            row = database.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
-        return None if row is None else json.loads(row[0])
-
     @property
-    def name(self) -> str:
-        """A name of this run that no other has; drawn once."""
-        if self.get("name") is None:
-            self.put(name=secrets.token_hex(8))
-        return str(self.get("name"))
-
-    def put(self, **values: Any) -> None:
-        """Notes values under their names, all at once and once for all."""
+    def origin(self) -> Origin:
+        """What the run was begun with."""
         with self._connect() as database:
-            database.executemany(
-                "INSERT INTO meta VALUES (?, ?)", [(name, json.dumps(value)) for name, value in values.items()]
-            )
+            name, data, private = database.execute("SELECT name, data, private FROM origin").fetchone()
+        return Origin(name, data, bool(private))
 
     def save_embeddings(self, embeddings: Float32Array) -> None:
         """Keeps the embeddings of the private records, so that a resumed run does not compute them again."""
@@ -226,7 +248,11 @@ class RunDirectory:
                 "INSERT INTO units (record, batch, context) VALUES (?, ?, ?)",
                 zip(*(column[placed].tolist() for column in (record_of_unit, batch_of_unit, contexts)), strict=True),
             )
-            database.execute("INSERT INTO meta VALUES ('batched', 'true')")
+
+    def is_formed(self) -> bool:
+        """Whether cells and batches are drawn."""
+        with self._connect() as database:
+            return bool(database.execute("SELECT EXISTS (SELECT 1 FROM cells)").fetchone()[0])
 
     def cells(self) -> list[Cell]:
         """The kept cells. Released under the plan's ρ_rebalance."""
@@ -250,9 +276,23 @@ class RunDirectory:
 
     # the vote: drawn once
 
-    def save_votes(self, votes: IntArray, kept: IntArray) -> None:
-        """Commits the noisy votes of all texts in the release's order, and which of them are kept."""
-        self.put(votes=votes.tolist(), kept=kept.tolist())
+    def save_choice(self, votes: IntArray, kept: IntArray) -> None:
+        """Commits the noisy votes of all texts in the order of their places, and which of them are kept."""
+        chosen = set(kept.tolist())
+        with self._connect() as database:
+            database.executemany(
+                "INSERT INTO votes VALUES (?, ?, ?)",
+                [(text, count, text in chosen) for text, count in enumerate(votes.tolist())],
+            )
+
+    def choice(self) -> Choice | None:
+        """The outcome of the vote, or None where none was held."""
+        with self._connect() as database:
+            rows = database.execute("SELECT votes, kept FROM votes ORDER BY text").fetchall()
+        if not rows:
+            return None
+        votes, kept = np.array(rows, dtype=np.int64).T
+        return Choice(votes, np.flatnonzero(kept))
 
     # texts
 

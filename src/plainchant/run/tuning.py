@@ -18,7 +18,7 @@ from plainchant.generation.prompting import Prompts
 from plainchant.models import CACHE_STEP, LanguageModel
 from plainchant.planning import Plan
 from plainchant.privacy.aggregation import Support
-from plainchant.privacy.mechanisms import IndividualMeanMechanism
+from plainchant.privacy.individual import IndividualMeanMechanism
 from plainchant.randomness import SystemRandomness
 from plainchant.run.progress import Progress
 

@@ -22,7 +22,7 @@ from plainchant.auditing.attacks import (
     similarity_scores,
 )
 from plainchant.auditing.canaries import Canary, exposure, plant
-from plainchant.auditing.replay import claimed_epsilon, distributions_of, record_steps
+from plainchant.auditing.replay import distributions_of, record_steps
 from plainchant.auditing.statistics import CharacterModel
 from plainchant.data.tables import Record
 from plainchant.errors import ConfigError, DataError, PrivacyError
@@ -30,7 +30,9 @@ from plainchant.generation import decoding
 from plainchant.generation.decoding import BatchWork, Decoder, StopRule
 from plainchant.models.table import TableModel
 from plainchant.privacy.aggregation import Clipping, Support
-from plainchant.privacy.mechanisms import IndividualMeanMechanism, MeanMechanism, MedianMechanism, SparseMeanMechanism
+from plainchant.privacy.individual import IndividualMeanMechanism
+from plainchant.privacy.mechanisms import MeanMechanism, MedianMechanism
+from plainchant.privacy.sparse_vector import SparseMeanMechanism
 from plainchant.randomness import SeededRandomness
 
 WORDS = [f"w{i}" for i in range(400)]
@@ -281,10 +283,10 @@ def test_laws_are_those_of_the_decoder(monkeypatch, individual):
 
 
 def test_the_median_claims_nothing_a_budget_is_for_its_own_steps_and_a_gate_is_not_replayed():
-    assert claimed_epsilon(MedianMechanism(settings()), 5, 1e-6) is None
+    assert MedianMechanism(settings()).claim(5, 1e-6) is None
     individual = IndividualMeanMechanism(settings(), 0.1, 5)
-    assert claimed_epsilon(individual, 5, 1e-6) == claimed_epsilon(individual, 2, 1e-6) > 0
+    assert individual.claim(5, 1e-6) == individual.claim(2, 1e-6) > 0
     with pytest.raises(PrivacyError, match="steps = 6"):
-        claimed_epsilon(individual, 6, 1e-6)
+        individual.claim(6, 1e-6)
     with pytest.raises(PrivacyError, match="sparse vector"):
-        claimed_epsilon(SparseMeanMechanism(settings(), 0.5, 0.1, 3), 5, 1e-6)
+        SparseMeanMechanism(settings(), 0.5, 0.1, 3, 6).claim(5, 1e-6)

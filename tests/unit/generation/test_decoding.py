@@ -9,7 +9,8 @@ from strategies import settings
 from plainchant.generation.decoding import BatchWork, Decoder, StopRule
 from plainchant.models.table import TableModel
 from plainchant.privacy.aggregation import Clipping, Support, median_box, support_indices
-from plainchant.privacy.mechanisms import MeanMechanism, PublicMechanism, SparseMeanMechanism
+from plainchant.privacy.mechanisms import MeanMechanism, PublicMechanism
+from plainchant.privacy.sparse_vector import SparseMeanMechanism
 from plainchant.randomness import SeededRandomness
 
 WORDS = ("<eos>", "a", "b", "\n", "c\n", "<pad>", "S")
@@ -113,7 +114,7 @@ def test_costs_are_summed_over_a_texts_own_tokens():
     mechanism = MeanMechanism(settings(batch_size=2))
     texts, _ = decode([work(positions=range(4)), work(1, range(4))], mechanism=mechanism)
     for text in texts:
-        assert text.rho == pytest.approx(text.tokens * mechanism.rho_per_token)
+        assert text.rho == pytest.approx(text.tokens * mechanism.cost_of(1).rho)
         assert text.loss > 0
     assert all((text.loss, text.rho) == (0, 0) for text in decode([work(positions=range(4))])[0])
 
@@ -134,7 +135,7 @@ def test_records_do_not_show_in_a_repr():
 
 
 def sparse(threshold, noise=1e-3, private_tokens=3):
-    return SparseMeanMechanism(settings(batch_size=2, clip=9.0), threshold, noise, private_tokens)
+    return SparseMeanMechanism(settings(batch_size=2, clip=9.0), threshold, noise, private_tokens, 6)
 
 
 def by_record(row):

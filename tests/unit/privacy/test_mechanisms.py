@@ -9,7 +9,8 @@ from strategies import settings, step_distribution
 
 from plainchant.errors import PrivacyError
 from plainchant.privacy.aggregation import Clipping, clip_increases
-from plainchant.privacy.mechanisms import PACE, IndividualMeanMechanism, MeanMechanism
+from plainchant.privacy.individual import PACE, IndividualMeanMechanism
+from plainchant.privacy.mechanisms import MeanMechanism
 
 V, N, STEPS = 40, 16, 80
 STEP = settings(clipping=Clipping.DIFFERENCE, guidance=2.0, clip=10.0, batch_size=N, slack=1e-3)

@@ -255,7 +255,7 @@ def test_card_without_labels():
 def released(tmp_path):
     """A directory as a finished run leaves it."""
     of = planned()
-    directory = RunDirectory.create(tmp_path / "run", of, of.guarantee)
+    directory = RunDirectory.create(tmp_path / "run", of, of.guarantee, data="", private=True)
     batches = np.empty(0, dtype=np.int64)
     directory.save_batches(CELLS, [[1], [2]], batches, batches)
     directory.write_release(ROWS, dataclasses.asdict(of.guarantee), data_set_card(of, of.guarantee, CELLS, len(ROWS)))
@@ -295,7 +295,7 @@ def test_private_files_are_read_back_or_refused(released):
 
 def test_an_unfinished_run_has_no_report(tmp_path):
     of = planned()
-    directory = RunDirectory.create(tmp_path / "run", of, of.guarantee)
+    directory = RunDirectory.create(tmp_path / "run", of, of.guarantee, data="", private=True)
     with pytest.raises(ConfigError, match="--resume"):
         write_report(directory, of, of.guarantee, None, None)
     assert not directory.release.exists()

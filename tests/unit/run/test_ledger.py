@@ -7,7 +7,7 @@ import pytest
 from plainchant.config import SynthesisConfig
 from plainchant.errors import ConfigError, PrivacyError
 from plainchant.planning import make_plan
-from plainchant.privacy.accounting import epsilon_of, rho_of
+from plainchant.privacy.accounting import rho_of
 from plainchant.run.ledger import Ledger
 
 
@@ -23,8 +23,8 @@ def ledger(tmp_path):
 def test_runs_add_up_as_rho(ledger):
     for name in ("a", "b"):
         ledger.enter(name, guarantee())
-    assert ledger.spent == pytest.approx(2 * rho_of(2.0, 1e-6))
-    assert epsilon_of(ledger.spent, 1e-6) > 2
+    assert ledger.spent.rho == pytest.approx(2 * rho_of(2.0, 1e-6))
+    assert ledger.spent.epsilon(1e-6) > 2
     assert [run["run"] for run in Ledger(ledger.path).runs] == ["a", "b"]
 
 
@@ -41,7 +41,7 @@ def test_a_refusal_names_an_epsilon_that_is_accepted(ledger):
         ledger.enter("b", guarantee(6.0))
     left = float(str(caught.value).split("epsilon = ")[1].split(" ")[0])
     ledger.enter("b", guarantee(left))
-    assert ledger.spent <= ledger.cap * (1 + 1e-9)
+    assert ledger.spent.rho <= ledger.cap.rho * (1 + 1e-9)
 
 
 def test_a_run_is_entered_once(ledger):
@@ -53,7 +53,7 @@ def test_a_run_is_entered_once(ledger):
 def test_what_has_no_figure_in_advance_is_refused_and_public_text_is_free(ledger):
     with pytest.raises(PrivacyError, match="not known in advance"):
         ledger.check(guarantee(method="clustered-median"))
-    assert ledger.check(guarantee(method="public")) == 0
+    assert ledger.check(guarantee(method="public")).is_zero
 
 
 @pytest.mark.parametrize("content", ["", "{}", '{"epsilon": 1, "delta": 1e-6, "runs": [{"rho": -1}]}', "[]"])

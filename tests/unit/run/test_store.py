@@ -35,7 +35,7 @@ def text(position=0, **changes):
 
 @pytest.fixture
 def directory(tmp_path):
-    return RunDirectory.create(tmp_path / "run", plan(CONFIG), plan(CONFIG).guarantee)
+    return RunDirectory.create(tmp_path / "run", plan(CONFIG), plan(CONFIG).guarantee, data="x", private=True)
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_batches_are_formed_once_and_kept_as_they_were(directory):
     cells = (Cell(0, 2, 9, 2), Cell(0, 5, 1, 0))
     draw = (cells, [[2, 1], []], np.array([4, 1, 7]), np.array([1, -1, 0]))
     directory.save_batches(*draw)
-    assert directory.get("batched") is True
+    assert directory.is_formed()
     with pytest.raises(RunError):
         directory.save_batches(*draw)
     assert tuple(directory.cells()) == cells
@@ -68,11 +68,19 @@ def test_batches_are_formed_once_and_kept_as_they_were(directory):
     assert directory.members() == {1: [([4], 0.0)], 0: [([7], 0.0)]}
 
 
-def test_notes_are_written_once(directory):
-    directory.put(data="x", private=True)
+def test_what_a_run_was_begun_with_comes_back(directory):
+    assert (directory.origin.data, directory.origin.private) == ("x", True)
+    assert "data" not in repr(directory.origin)
+
+
+def test_a_choice_is_written_once(directory):
+    assert directory.choice() is None
+    directory.save_choice(np.array([3, -1, 2]), np.array([0, 2]))
+    choice = directory.choice()
+    assert choice.votes.tolist() == [3, -1, 2]
+    assert choice.kept.tolist() == [0, 2]
     with pytest.raises(RunError):
-        directory.put(private=False)
-    assert directory.get("private") is True and directory.get("unknown") is None
+        directory.save_choice(np.array([1]), np.array([0]))
 
 
 def test_the_configuration_comes_back_as_it_was(directory):
@@ -90,11 +98,11 @@ def test_private_files_are_for_their_owner_alone(directory):
 
 def test_a_directory_that_holds_something_is_refused(directory, tmp_path):
     with pytest.raises(ConfigError, match="--resume"):
-        RunDirectory.create(directory.path, plan(CONFIG), plan(CONFIG).guarantee)
+        RunDirectory.create(directory.path, plan(CONFIG), plan(CONFIG).guarantee, data="x", private=True)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.txt").write_text("mine")
     with pytest.raises(ConfigError, match="choose another"):
-        RunDirectory.create(tmp_path / "other", plan(CONFIG), plan(CONFIG).guarantee)
+        RunDirectory.create(tmp_path / "other", plan(CONFIG), plan(CONFIG).guarantee, data="x", private=True)
     assert [path.name for path in (tmp_path / "other").iterdir()] == ["thesis.txt"]
     with pytest.raises(ConfigError, match="not a run directory"):
         RunDirectory.open(tmp_path / "other")
@@ -124,7 +132,7 @@ def test_resume_goes_on_with_what_is_missing(tmp_path, model):
     committed = made.directory.texts()
     batches, members = made.directory.batches(), made.directory.members()
     with go(tmp_path, model, resume=True) as made:
-        texts = made.texts
+        texts = made.finish()
     assert len(texts) == made.requested and first in texts and {*committed} <= {*made.directory.texts()}
     assert (made.directory.batches(), made.directory.members()) == (batches, members)
 
@@ -139,7 +147,7 @@ def test_resume_with_other_data_or_configuration_is_refused(tmp_path, model):
         with pytest.raises(DataError, match="resume: the data"):
             go(tmp_path, model, records, resume=True)
     with go(tmp_path, model, resume=True) as made:
-        assert len(made.texts) == made.requested
+        assert len(made.finish()) == made.requested
 
 
 def test_nothing_is_released_before_the_end(tmp_path, model):
@@ -147,11 +155,14 @@ def test_nothing_is_released_before_the_end(tmp_path, model):
         next(iter(made))
         assert not made.directory.release.exists()
     with go(tmp_path, model, resume=True) as made:
-        assert made.texts and made.directory.release.exists()
+        assert made.finish() and made.directory.release.exists()
 
 
 def test_resume_under_another_plan_is_refused(tmp_path, model):
-    file = RunDirectory.create(tmp_path / "out", plan(CONFIG), plan(CONFIG).guarantee).path / "plan.json"
+    file = (
+        RunDirectory.create(tmp_path / "out", plan(CONFIG), plan(CONFIG).guarantee, data="x", private=True).path
+        / "plan.json"
+    )
     told = json.loads(file.read_text(encoding="utf-8"))
     for changed in ({"rho_batch": 0.5}, {"guarantee": told["guarantee"] | {"version": "0.0.1"}}):
         file.write_text(json.dumps(told | changed), encoding="utf-8")

@@ -18,7 +18,7 @@ EVERY = 10  # database instructions between two ticks
 def ticks_to_commit(path, units, monkeypatch):
     """Instructions of the database for one text of a batch of eight, by tens."""
     decided = plan(CONFIG)
-    directory = RunDirectory.create(path, decided, decided.guarantee)
+    directory = RunDirectory.create(path, decided, decided.guarantee, data="x", private=True)
     batches = units // 8
     records = np.arange(units, dtype=np.int64)
     directory.save_batches((Cell(0, -1, units, batches),), [[1] * batches], records, records // 8)

@@ -88,7 +88,7 @@ def passes_of(table, tmp_path, model, randomness=None, **options):
         allow_not_private=True, progress=heard, performance=PerformanceOptions(**options),
     ) as run:  # fmt: skip
         model.step = lambda groups, *rest: (widths.append(len(groups)), real(groups, *rest))[1]
-        assert len(run.texts) == 12
+        assert len(run.finish()) == 12
     return 4 * max(widths), heard.stages
 
 

@@ -35,7 +35,8 @@ from plainchant.errors import ConfigError, MissingDependencyError, ModelError
 from plainchant.models import LanguageModel
 from plainchant.models.transformers.model import TransformersModel, describe_device, load_model
 from plainchant.privacy.aggregation import Clipping, Support
-from plainchant.privacy.mechanisms import IndividualMeanMechanism, TokenDistribution, TokenSettings
+from plainchant.privacy.individual import IndividualMeanMechanism
+from plainchant.privacy.mechanisms import TokenDistribution, TokenSettings
 
 SPECIAL = ["<bos>", "<eos>", "<pad>", "<end_of_turn>", "<unused3>", "<|im_end|>"]
 WIDTH = 300  # wider than the tokenizer, as real heads are

@@ -1,0 +1,138 @@
+"""From records to secret batches: public centres, noisy cells, one record per unit (guarantee 2 and 3)."""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from plainchant.arrays import BoolArray, Float32Array, IntArray
+from plainchant.config import Clusters
+from plainchant.data.centres import Centres, fit_centres
+from plainchant.data.tables import Record
+from plainchant.generation.batching import allot_texts, draw_batches, draw_contexts
+from plainchant.generation.decoding import BatchWork, Decoder
+from plainchant.privacy.aggregation import Support
+from plainchant.privacy.histograms import NO_CELL, WHOLE_LABEL, Cell, rebalance
+from plainchant.privacy.mechanisms import PublicMechanism
+from plainchant.randomness import RandomSource, SystemRandomness
+from plainchant.run.preparation import Preparation
+
+# Texts sampled from the public model where the user names no corpus to cluster around.
+SAMPLED_CORPUS = 400
+# Public texts behind each centre, at least.
+TEXTS_PER_CENTRE = 4
+
+
+def form_batches(preparation: Preparation) -> None:
+    """Decides cells, batches and places and commits them at once: noise and secrets are never drawn twice."""
+    if not preparation.plan.mechanism.needs_private:
+        _form_public_batches(preparation)
+    elif preparation.config.parts.clusters is Clusters.PUBLIC_CENTRES:
+        centres = public_centres(preparation)
+        _form_secret_batches(preparation, centres, preparation.embeddings())
+    else:
+        _form_secret_batches(preparation, None, None)
+
+
+def _form_public_batches(preparation: Preparation) -> None:
+    """One text per batch, the labels in turn: no private record takes part."""
+    texts, labels = preparation.config.texts, len(preparation.config.label_set)
+    counts = [texts // labels + (label < texts % labels) for label in range(labels)]
+    cells = tuple(Cell(label, WHOLE_LABEL, 0, count) for label, count in enumerate(counts))
+    nobody = np.empty(0, dtype=np.int64)
+    preparation.directory.save_batches(cells, [[1] * count for count in counts], nobody, nobody)
+
+
+def _form_secret_batches(preparation: Preparation, centres: Centres | None, embeddings: Float32Array | None) -> None:
+    """Counts cells with noise and draws every unit's batch."""
+    plan, config, randomness = preparation.plan, preparation.config, preparation.randomness
+    record_of_unit = choose_records(preparation.table, randomness)
+    index = {label: number for number, label in enumerate(config.label_set)}
+    labels = np.array(
+        [index.get(preparation.table[record].label, NO_CELL) if config.labels else 0 for record in record_of_unit],
+        dtype=np.int64,
+    )
+    nearest = None
+    if centres is not None and embeddings is not None:
+        nearest = functools.partial(_nearest, centres, embeddings[record_of_unit])
+    outcome = rebalance(
+        labels,
+        nearest,
+        labels=len(config.label_set),
+        centres=0 if centres is None else len(centres.vectors),
+        batch_size=plan.settings.units_per_batch,
+        kept=None if config.kept == "auto" else config.kept,
+        min_cell=config.min_cell,
+        rho_select=plan.rho_select,
+        rho_size=plan.rho_size,
+        randomness=randomness,
+    )
+    allotted = allot_texts(outcome.cells, config.texts, plan.texts_per_batch)
+    batch_of_unit = draw_batches(outcome.cell_of_unit, outcome.cells, randomness)
+    contexts = None
+    if config.records_per_context > 1:
+        contexts = draw_contexts(batch_of_unit, plan.settings.batch_size, randomness)
+    preparation.directory.save_batches(outcome.cells, allotted, record_of_unit, batch_of_unit, contexts)
+
+
+def _nearest(centres: Centres, embeddings: Float32Array, units: BoolArray, among: IntArray | None) -> IntArray:
+    return centres.nearest(embeddings[units], among)
+
+
+def choose_records(table: Sequence[Record], randomness: RandomSource) -> IntArray:
+    """One record of each unit, drawn uniformly from its own: a unit with many records is as safe as one with one.
+
+    Returns:
+        Record numbers, int64 [units], in the order of each unit's first record.
+    """
+    units: dict[Any, list[int]] = {}
+    for number, record in enumerate(table):
+        # a row without a unit is a unit by itself; a tuple cannot collide with a name
+        units.setdefault(("row", number) if record.unit is None else record.unit, []).append(number)
+    return np.array([rows[randomness.below(len(rows))] for rows in units.values()], dtype=np.int64)
+
+
+def public_centres(preparation: Preparation) -> Centres:
+    """Centres of the public corpus, kept in the run's directory for use by path (guarantee 2.1)."""
+    directory, progress = preparation.directory, preparation.progress
+    if isinstance(preparation.corpus, Centres):
+        return preparation.corpus
+    if directory.centres.exists():
+        return Centres.load(directory.centres)
+    texts = sample_corpus(preparation) if preparation.corpus is None else preparation.corpus
+    embeddings = preparation.encode(texts, stage="embedding the public corpus")
+    progress.stage("finding public centres", 0.0)
+    # few texts carry few centres; the corpus is public, so its size may decide
+    centres = fit_centres(embeddings, min(int(preparation.config.centres), max(1, len(texts) // TEXTS_PER_CENTRE)))
+    centres.save(directory.centres)
+    progress.stage("finding public centres", 1.0)
+    return centres
+
+
+def sample_corpus(preparation: Preparation) -> list[str]:
+    """Texts by the public model with the public prompts, the labels in turn."""
+    prompts, labels = preparation.prompts, preparation.config.label_set
+    works = (
+        BatchWork(number, tuple(prompts.prefix(label)), tuple(prompts.start(label)), (), (0,))
+        for number in range(SAMPLED_CORPUS)
+        for label in (labels[number % len(labels)],)
+    )
+    texts = []
+    for number, text in enumerate(public_writer(preparation).run(works), start=1):
+        preparation.progress.stage("sampling a public corpus from the model", number / SAMPLED_CORPUS)
+        texts.append(text.text)
+    return texts
+
+
+def public_writer(preparation: Preparation) -> Decoder:
+    """Writes by the public model alone, whatever the plan's method."""
+    settings = dataclasses.replace(preparation.plan.settings, support=Support.TOP_K, batch_size=1)
+    return Decoder(
+        preparation.model,
+        PublicMechanism(settings),
+        preparation.stop,
+        rows=preparation.performance.width,
+        randomness=SystemRandomness(),
+    )

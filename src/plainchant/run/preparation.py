@@ -1,0 +1,198 @@
+"""What every step of a run shares, made once: whatever can fail for public reasons fails here, at no cost."""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from plainchant.arrays import Float32Array
+from plainchant.config import Clusters, PerformanceOptions, SynthesisConfig
+from plainchant.data.centres import Centres
+from plainchant.data.embedding import Embedder
+from plainchant.data.tables import Record, fingerprint, read_texts
+from plainchant.errors import ConfigError, DataError, PrivacyError, RunError
+from plainchant.generation.decoding import StopRule
+from plainchant.generation.executor import load_on, open_embedder
+from plainchant.generation.prompting import Prompts
+from plainchant.models import LanguageModel
+from plainchant.planning import Guarantee, Plan, not_private
+from plainchant.randomness import RandomSource
+from plainchant.run.ledger import Ledger
+from plainchant.run.progress import Progress
+from plainchant.run.store import RunDirectory, read_table
+from plainchant.run.tuning import with_width
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """Made once per process, read by every round.
+
+    Attributes:
+        plan: what was decided before private data is read.
+        guarantee: what the release promises; none where the randomness is not private.
+        table: the private records, by number; empty for methods that read none. Private.
+        directory: where the run lives.
+        prompts: contexts from records and labels.
+        stop: when a text ends.
+        model: the language model.
+        embedder: of texts; None where nothing is embedded.
+        corpus: public texts or saved centres to cluster around; None: texts are sampled from the model.
+        performance: device, width and workers, all decided.
+        randomness: where every secret and every token comes from.
+        progress: told how the run goes.
+    """
+
+    plan: Plan
+    guarantee: Guarantee
+    table: Sequence[Record]
+    directory: RunDirectory
+    prompts: Prompts
+    stop: StopRule
+    model: LanguageModel
+    embedder: Embedder | None
+    corpus: Centres | Sequence[str] | None
+    performance: PerformanceOptions
+    randomness: RandomSource
+    progress: Progress
+
+    @property
+    def config(self) -> SynthesisConfig:
+        """What was asked for."""
+        return self.plan.config
+
+    def encode(self, texts: Sequence[str], *, alone: bool = False, stage: str | None = None) -> Float32Array:
+        """Embeddings of texts; see `Embedder.encode`.
+
+        Args:
+            texts: n texts.
+            alone: whether each is computed by itself, as records must be.
+            stage: the name under which progress is reported; None reports nothing.
+
+        Returns:
+            Unit vectors, float32 [n, d].
+        """
+        if self.embedder is None:
+            raise RunError("embedder: none was loaded for this run, but a step needs one; start it again")
+        report = None if stage is None else functools.partial(self.progress.stage, stage)
+        return self.embedder.encode(texts, alone=alone, progress=report)
+
+    def embeddings(self) -> Float32Array:
+        """Embeddings of all private records, float32 [n, d], computed once per run. Private."""
+        kept = self.directory.embeddings()
+        if kept is None:
+            kept = self.encode([record.text for record in self.table], alone=True, stage="embedding the records")
+            self.directory.save_embeddings(kept)
+        return kept
+
+
+def prepare(
+    records: Any,
+    plan: Plan,
+    *,
+    out: Path,
+    resume: bool,
+    performance: PerformanceOptions,
+    allow_not_private: bool,
+    ledger: Ledger | None,
+    randomness: RandomSource,
+    model: LanguageModel | None,
+    embedder: Embedder | None,
+    progress: Progress,
+) -> Preparation:
+    """Reads, loads and checks; makes the run's directory last. Arguments as for `synthesis.synthesize`."""
+    config, guarantee = plan.config, promised(plan, randomness, allow_not_private=allow_not_private)
+    if ledger is not None and not resume:
+        ledger.check(guarantee)
+    reads_records = plan.mechanism.needs_private
+    if reads_records and records is None:
+        raise DataError("data: not given; name the private table with --data FILE")
+    table = read_table(records, config) if reads_records else []
+    directory = RunDirectory.open(out) if resume else None
+    formed = directory is not None and directory.is_formed()
+    clustered = reads_records and config.parts.clusters is Clusters.PUBLIC_CENTRES and not formed
+    if embedder is None and (clustered or config.votes):
+        embedder = open_embedder(config.embedder, performance)
+    corpus = public_corpus(config) if clustered else None
+    model = model or loaded_model(config, performance, progress)
+    if model.numerical_slack > config.numerical_slack:
+        raise PrivacyError(
+            f"numerical_slack = {config.numerical_slack:g}: {model.name} on this dtype may move by "
+            f"{model.numerical_slack:g}; set numerical_slack to that or more, or dtype = float32"
+        )
+    prompts = Prompts(config, model)
+    if not randomness.private:
+        # a measured width would change in which order a seed's numbers are used
+        performance = performance.model_copy(update={"rows": performance.width})
+    performance = with_width(performance, model, prompts, plan, progress)
+    stop = StopRule(prompts.stop, config.max_tokens, config.min_tokens)
+    if directory is None:
+        data = fingerprint(table)
+        directory = RunDirectory.create(out, plan, guarantee, data=data, private=randomness.private)
+    return Preparation(
+        plan, guarantee, table, directory, prompts, stop, model, embedder, corpus, performance, randomness, progress
+    )
+
+
+def promised(plan: Plan, randomness: RandomSource, *, allow_not_private: bool) -> Guarantee:
+    """The guarantee of a run with this plan and this randomness.
+
+    Raises:
+        PrivacyError: there is none, and that was not allowed.
+    """
+    guarantee = plan.guarantee
+    if not randomness.private:
+        guarantee = not_private(plan.config, "its randomness came from a seed")
+    if guarantee.kind == "none" and not allow_not_private:
+        raise PrivacyError(
+            f"{guarantee.statement} To run it all the same, pass --i-know-this-is-not-private (allow_not_private=True)."
+        )
+    return guarantee
+
+
+def check_begun_alike(preparation: Preparation) -> None:
+    """A run continues only with the configuration, the plan, the data and the kind of randomness it was begun with.
+
+    Raises:
+        ConfigError, DataError, PrivacyError, RunError: one of them differs.
+    """
+    directory, plan = preparation.directory, preparation.plan
+    before, now = directory.config.model_dump(), plan.config.model_dump()
+    different = sorted(name for name in now if now[name] != before[name])
+    if different:
+        raise ConfigError(
+            f"resume: {', '.join(different)} differ from what the run was begun with "
+            f"({directory.path / 'config.toml'}); use those values or start a new run"
+        )
+    begun, going_on = directory.plan, plan.as_dict()
+    version = begun.pop("guarantee")["version"]
+    if version != going_on.pop("guarantee")["version"] or begun != going_on:
+        # another version may plan, and account, in another way
+        raise RunError(f"resume: the run was begun by plainchant {version} with another plan; go on with that version")
+    origin = directory.origin
+    if origin.data != fingerprint(preparation.table):
+        raise DataError("resume: the data is not the data that the run was begun with; start a new run")
+    if preparation.guarantee.kind != "none" and not origin.private:
+        raise PrivacyError(f"{directory.path}: was begun with seeded randomness and is not private; start a new run")
+    if origin.private and not preparation.randomness.private:
+        # it would not be noted, and the next process to resume would claim the guarantee
+        raise PrivacyError(
+            f"{directory.path}: was begun without a seed, and a seed would undo its guarantee; start a new run"
+        )
+
+
+def public_corpus(config: SynthesisConfig) -> Centres | Sequence[str] | None:
+    """What to cluster around: saved centres, a public corpus, or None for texts to be sampled (guarantee 2.1)."""
+    if isinstance(config.centres, str):
+        return Centres.load(Path(config.centres))
+    if config.public_corpus is None:
+        return None
+    return read_texts(config.public_corpus, text_column=config.public_text_column)
+
+
+def loaded_model(config: SynthesisConfig, performance: PerformanceOptions, progress: Progress) -> LanguageModel:
+    """The configured language model."""
+    progress.stage("loading the language model", 0.0)
+    model = load_on(config.model, performance)
+    progress.stage("loading the language model", 1.0)
+    return model
