@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from observing import Observed
 from plainchant.cli.options import load_config
 from plainchant.data.centres import Centres
 from plainchant.data.tables import read_records
@@ -33,28 +34,23 @@ from plainchant.randomness import SystemRandomness
 UNLIMITED = 1e6
 
 
-class Watching(IndividualMeanMechanism):
-    """Notes what every context pays, here and at each clip on a grid, and how much of Δ that clip would cut off."""
+class Notes:
+    """What every context pays, here and at each clip on a grid, and how much of Δ that clip would cut off."""
 
     grid = np.geomspace(0.25, 10, 24)
 
-    def distribution(self, private, public, support, allowance=None):
-        distribution = super().distribution(private, public, support, allowance)
-        self.paid.append(distribution.charges)
-        wide = CLIPS_BY_PUBLIC[self.settings.clipping](private, public[support], 1e6)
+    def __init__(self, settings):
+        self._settings = settings
+        self.paid, self.cut, self.at = [], [], []
+
+    def __call__(self, private, public, support, found):
+        settings = self._settings
+        self.paid.append(found.charges)
+        wide = CLIPS_BY_PUBLIC[settings.clipping](private, public[support], 1e6)
         self.cut.append([float(np.maximum(np.abs(wide) - clip, 0).mean()) for clip in self.grid])
-        unit = self.settings.guidance / self.settings.batch_size / self.settings.temperature
+        unit = settings.guidance / settings.batch_size / settings.temperature
         reaches = [unit * np.ptp(np.clip(wide, -clip, clip), axis=1) for clip in self.grid]
         self.at.append(bounded_range_rho(np.array(reaches, dtype=np.float64)))
-        return distribution
-
-
-def watching(settings, steps):
-    mechanism = Watching(settings, UNLIMITED, steps)
-    object.__setattr__(mechanism, "paid", [])
-    object.__setattr__(mechanism, "cut", [])
-    object.__setattr__(mechanism, "at", [])
-    return mechanism
 
 
 def decode(model, mechanism, stop, works, rows):
@@ -101,7 +97,8 @@ def main():
         for size in (int(size) for size in options.sizes.split(",")):
             settings = dataclasses.replace(make_plan(config).settings, batch_size=size)
             steps = options.texts * config.max_tokens
-            mechanism = watching(settings, steps)
+            notes = Notes(settings)
+            mechanism = Observed(IndividualMeanMechanism(settings, UNLIMITED, steps), notes)
             works = []
             for number, cell in enumerate(chosen):
                 members = generator.choice(cells[cell], size, replace=False)
@@ -112,16 +109,14 @@ def main():
             texts = decode(model, mechanism, stop, works, rows=1)
             tokens = [sum(text.tokens for text in texts if text.batch == number) for number in range(len(chosen))]
             ends = np.cumsum([0, *tokens])
-            costs = [np.mean(mechanism.paid[a:b], axis=0) for a, b in itertools.pairwise(ends)]
+            costs = [np.mean(notes.paid[a:b], axis=0) for a, b in itertools.pairwise(ends)]
             lasting = [budget / np.median(cost) for cost in costs]
-            cut = np.mean(mechanism.cut, axis=0)
-            distortion = {str(level): float(mechanism.grid[np.argmax(cut <= level)]) for level in (0.01, 0.05, 0.1)}
+            cut = np.mean(notes.cut, axis=0)
+            distortion = {str(level): float(notes.grid[np.argmax(cut <= level)]) for level in (0.01, 0.05, 0.1)}
 
-            def clipped(clip, mechanism=mechanism, ends=ends):
-                place = int(np.flatnonzero(mechanism.grid == clip)[0])
-                own = [
-                    np.mean([cost[place] for cost in mechanism.at[a:b]], axis=0) for a, b in itertools.pairwise(ends)
-                ]
+            def clipped(clip, notes=notes, ends=ends):
+                place = int(np.flatnonzero(notes.grid == clip)[0])
+                own = [np.mean([cost[place] for cost in notes.at[a:b]], axis=0) for a, b in itertools.pairwise(ends)]
                 return float(np.mean([budget / np.median(cost) for cost in own]))
 
             def worst(clip, settings=settings):

@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn.functional import linear
 from transformers import DynamicCache
 
+from observing import Note, Observed
 from plainchant.cli.demo_data import demo_records
 from plainchant.config import PerformanceOptions, SynthesisConfig, parse_config
 from plainchant.data.embedding import load_embedder
@@ -169,24 +170,17 @@ def memory(options: argparse.Namespace) -> list[dict[str, Any]]:
 # ---------------------------------------------------------------------------------------------------------- drafting
 
 
-class Taken:
-    """Stands for a mechanism, and notes how likely a token drafted by the public model would be taken: Σ min(p, q)."""
+def accepted(temperature: float, taken: list[float]) -> Note:
+    """Notes how likely a token drafted by the public model would be taken: Σ min(p, q)."""
 
-    def __init__(self, inner: TokenMechanism):
-        self.inner = inner
-        self.taken: list[float] = []
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.inner, name)
-
-    def distribution(self, private: Any, public: Any, support: Any, allowance: Any = None) -> TokenDistribution:
-        found = self.inner.distribution(private, public, support, allowance)
+    def note(private: Any, public: Any, support: Any, found: TokenDistribution) -> None:
         p, q = (
             np.exp(scores - np.logaddexp.reduce(scores))
-            for scores in (public[support].astype(np.float64) / self.inner.settings.temperature, found.scores)
+            for scores in (public[support].astype(np.float64) / temperature, found.scores)
         )
-        self.taken.append(float(np.minimum(p, q).sum()))
-        return found
+        taken.append(float(np.minimum(p, q).sum()))
+
+    return note
 
 
 def like_records(options: argparse.Namespace, config: SynthesisConfig) -> dict[str, list[str]]:
@@ -215,7 +209,8 @@ def acceptance(model: LanguageModel, options: argparse.Namespace) -> list[list[l
         sequences: list[list[float]] = []
         released = {}
         for number, (label, texts) in enumerate(cells.items()):
-            mechanism: Any = Taken(decided.mechanism)
+            taken: list[float] = []
+            mechanism: Any = Observed(decided.mechanism, accepted(decided.settings.temperature, taken))
             records = [prompts.records([text], label) for text in texts]
             # two texts of each batch: what it would still have to write only makes its records more thrifty
             places, later = (0, 1)[: decided.texts_per_batch], max(0, decided.texts_per_batch - 2) * config.max_tokens
@@ -223,7 +218,7 @@ def acceptance(model: LanguageModel, options: argparse.Namespace) -> list[list[l
             decoder = Decoder(model, mechanism, stop, rows=1, randomness=SystemRandomness())
             written, first = [], 0
             for text in decoder.run([BatchWork(number, prefix, start, records, places, later)]):
-                sequences.append(mechanism.taken[first : (first := first + text.tokens)])
+                sequences.append(taken[first : (first := first + text.tokens)])
                 written.append(text.text)
             released[label] = choose_examples(written, config.parts.released_examples)
         found.append(sequences)
