@@ -14,6 +14,7 @@ import dataclasses
 import itertools
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -50,7 +51,7 @@ class Notes:
         self.cut.append([float(np.maximum(np.abs(wide) - clip, 0).mean()) for clip in self.grid])
         unit = settings.guidance / settings.batch_size / settings.temperature
         reaches = [unit * np.ptp(np.clip(wide, -clip, clip), axis=1) for clip in self.grid]
-        self.at.append(bounded_range_rho(np.array(reaches, dtype=np.float64)))
+        self.at.append(np.array(reaches, dtype=np.float64) ** 2 / 8)
 
 
 def decode(model, mechanism, stop, works, rows):
@@ -92,7 +93,7 @@ def main():
     chosen = [next(cell for cell in order if cell[0] == label) for label in config.labels]
     chosen = (chosen + [cell for cell in order if cell not in chosen])[: options.batches]
     generator = np.random.default_rng()
-    examples = dict.fromkeys(chosen, ())
+    examples: dict[Any, tuple[str, ...]] = dict.fromkeys(chosen, ())
     for shown in (False, True):
         for size in (int(size) for size in options.sizes.split(",")):
             settings = dataclasses.replace(make_plan(config).settings, batch_size=size)
@@ -145,9 +146,12 @@ def main():
             )  # fmt: skip
             if not shown:
                 for number, cell in enumerate(chosen):
-                    own = [text.text for text in texts if text.batch == number]
-                    examples[cell] = (*examples[cell], *own)
-        examples = {cell: choose_examples(own, config.parts.released_examples) for cell, own in examples.items()}
+                    written = [text.text for text in texts if text.batch == number]
+                    examples[cell] = (*examples[cell], *written)
+        examples = {
+            cell: tuple(choose_examples(texts_of_cell, config.parts.released_examples))
+            for cell, texts_of_cell in examples.items()
+        }
 
 
 if __name__ == "__main__":

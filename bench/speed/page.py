@@ -24,7 +24,7 @@ PEER, PEAK, OUTSIDE = 6.0, 0.5, {"top-100 mean": 0.05, "full-vocabulary median":
 def table(head: Iterable[object], rows: Iterable[Iterable[object]]) -> str:
     """A Markdown table."""
     head = list(head)
-    lines = [head, ["---"] * len(head), *rows]
+    lines: list[Iterable[object]] = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
 
 

@@ -34,7 +34,7 @@ def peer_python() -> Path:
     if not (PEER / "installed").exists():
         venv.create(PEER, with_pip=True)
         (PEER / ".gitignore").write_text("*\n")
-        install = [python, "-m", "pip", "install", "--quiet", "-c", ROOT / "constraints.txt"]
+        install: list[str | Path] = [python, "-m", "pip", "install", "--quiet", "-c", ROOT / "constraints.txt"]
         # torch by itself and first: an exact request lets an index answer with its CPU build
         for what in (["torch==2.13.0"], ["invink==0.1.0"]):
             subprocess.run([*install, *what], check=True)
@@ -142,7 +142,7 @@ def peer(options: argparse.Namespace) -> dict[str, Any]:
             began = time.perf_counter()
             tokens = [text.tokens for text in decoder.run(works)]
             seconds = time.perf_counter() - began
-        line = {"name": "plainchant", "dtype": dtype, "tokens": tokens, "seconds": seconds}
+        line: dict[str, Any] = {"name": "plainchant", "dtype": dtype, "tokens": tokens, "seconds": seconds}
         line |= {"threads": torch.get_num_threads(), "prefill": passes["prompts"], "rows": rows}
         # what the operations of this run would take at the machine's peak, attention left out
         read = len(prefix) + sum(len(prompts.record(text, None)) + len(start) - 1 for text in records)

@@ -207,7 +207,7 @@ def acceptance(model: LanguageModel, options: argparse.Namespace) -> list[list[l
     shown: dict[str, Sequence[str]] = dict.fromkeys(cells, ())
     for _ in range(2):
         sequences: list[list[float]] = []
-        released = {}
+        released: dict[str, Sequence[str]] = {}
         for number, (label, texts) in enumerate(cells.items()):
             taken: list[float] = []
             mechanism: Any = Observed(decided.mechanism, accepted(decided.settings.temperature, taken))

@@ -1,6 +1,7 @@
 """What holds for commands in general: formats, the order of settings, configuration files, whole tables of any kind."""
 
 import json
+from typing import Any
 
 import pyarrow
 import pyarrow.parquet
@@ -20,12 +21,13 @@ def finished(command, model, table, tmp_path):
 
 @pytest.mark.parametrize("name", ["plan", "account", "status", "run"])
 def test_json_is_one_document_and_quiet_one_line(command, model, table, tmp_path, finished, name):
-    arguments = {
+    commands: dict[str, list[Any]] = {
         "plan": ["plan"],
         "account": ["account", "--epsilon", 8, "--tokens", 20],
         "status": ["status", finished],
         "run": ["run", "--resume", "--data", table, "--out", finished],
-    }[name]
+    }
+    arguments = commands[name]
     document = command(*arguments, "--format", "json")
     assert isinstance(json.loads(document.out), dict) and not document.err
     quiet = command(*arguments, "--format", "quiet")

@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import stat
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet
@@ -211,9 +212,9 @@ def test_private_text_is_nowhere(run, config, tmp_path, caplog, capfd):
         with pytest.raises(DataError) as caught:
             run(records=rows, settings=labelled.model_copy(update={"prompt": made.plan.config.prompt}), **rest)
         errors.append(str(caught.value) + repr(caught.value))
-    shown = "".join(
-        [*errors, caplog.text, *capfd.readouterr(), repr(made.plan), repr(BatchWork(0, (), (1,), marks, ()))]
-    )
+    secret: Any = marks
+    work = BatchWork(0, (), (1,), secret, ())
+    shown = "".join([*errors, caplog.text, *capfd.readouterr(), repr(made.plan), repr(work)])
     files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
     assert len(files) > 8
     assert not re.search("[0-9a-f]{64}", shown)

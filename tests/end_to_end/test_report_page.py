@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import subprocess
+from typing import Any
 
 import numpy as np
 import pytest
@@ -59,7 +60,7 @@ def browse(tmp_path, *arguments):
 def page(private=None):
     config = SynthesisConfig(labels=LABELS, label_column="label", prompt={"header": "W" * 300}, max_tokens=20)
     vectors = np.random.default_rng(0).normal(size=(40, 8)).astype(np.float32)
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"text": text, "label": LABELS[number % len(LABELS)], "cell": number % 12}
         for number, text in enumerate([HOSTILE, "y" * 900, "a line\nand another", *["a usual text"] * 60])
     ]

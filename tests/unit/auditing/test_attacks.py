@@ -14,7 +14,6 @@ from strategies import settings
 from plainchant.auditing import attacks as audit
 from plainchant.auditing.attacks import (
     LONG_RUN,
-    Figure,
     attacks,
     copied,
     likelihood_scores,
@@ -26,12 +25,13 @@ from plainchant.auditing.replay import distributions_of, record_steps
 from plainchant.auditing.statistics import CharacterModel
 from plainchant.data.tables import Record
 from plainchant.errors import ConfigError, DataError, PrivacyError
+from plainchant.evaluation.figures import Figure
 from plainchant.generation import decoding
 from plainchant.generation.decoding import BatchWork, Decoder, StopRule
 from plainchant.models.table import TableModel
 from plainchant.privacy.aggregation import Clipping, Support
 from plainchant.privacy.individual import IndividualMeanMechanism
-from plainchant.privacy.mechanisms import MeanMechanism, MedianMechanism
+from plainchant.privacy.mechanisms import MeanMechanism, MedianMechanism, draw
 from plainchant.privacy.sparse_vector import SparseMeanMechanism
 from plainchant.randomness import SeededRandomness
 
@@ -259,13 +259,13 @@ def test_laws_are_those_of_the_decoder(monkeypatch, individual):
     if individual:
         mechanism = IndividualMeanMechanism(mechanism.settings, 0.05, 6)
     work = BatchWork(0, (2,), (3, 4), [(5,), (6, 2), (2,), (4,)], (0,))
-    seen, real = [], decoding.draw
+    seen = []
 
-    def draw(mechanism, distribution, randomness):
+    def noted(mechanism, distribution, randomness):
         seen.append(distribution)
-        return dataclasses.replace(real(mechanism, distribution, randomness), token=3)
+        return dataclasses.replace(draw(mechanism, distribution, randomness), token=3)
 
-    monkeypatch.setattr(decoding, "draw", draw)
+    monkeypatch.setattr(decoding, "draw", noted)
     decoder = Decoder(model, mechanism, StopRule(None, 6, 0), rows=4, randomness=SeededRandomness(1))
     list(decoder.run([work]))
     steps = record_steps(model, mechanism, work, [3] * 5)

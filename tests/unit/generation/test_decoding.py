@@ -212,8 +212,7 @@ def test_the_middle_values_of_a_batch_are_those_of_a_sort():
     for count in [*range(3, 40), 63, 64, 65, 100]:
         # zeros and ones decide for all values what comparisons in a fixed order do (Knuth 5.3.4, the 0-1 principle)
         bits = np.arange(2**count)[None] >> np.arange(count)[:, None] & 1 if count < 14 else None
-        rows = chance.integers(0, 5, (count, 9_000)) if bits is None else bits
-        rows = rows.astype(np.float32)
+        rows = (chance.integers(0, 5, (count, 9_000)) if bits is None else bits).astype(np.float32)
         ordered, half = np.sort(rows, axis=0), count // 2
         ends = (half - 1, half + 1) if count % 2 else (half - 1, half)
         middles = [(ordered[end] + ordered[half]) / 2 if count % 2 else ordered[end] for end in ends]

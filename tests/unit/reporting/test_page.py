@@ -5,6 +5,7 @@ import html.parser
 import json
 import re
 import stat
+from typing import Any
 
 import huggingface_hub
 import numpy as np
@@ -25,7 +26,7 @@ HOSTILE = "<script>alert(1)</script>"
 LABELS = (f"red | {HOSTILE}", "blue")
 HOME = "/home/somebody"
 CELLS = (Cell(0, 3, 143, 3), Cell(1, WHOLE_LABEL, 77, 2))
-ROWS = [
+ROWS: list[dict[str, Any]] = [
     {"text": f"{HOSTILE} & all", "label": LABELS[0], "cell": 0, "source": "private"},
     {"text": "a long one " * 60, "label": LABELS[1], "cell": 1, "source": "private"},
     {"text": "", "label": LABELS[1], "cell": 1, "source": "expanded"},
@@ -50,7 +51,8 @@ FIGURES = ("1.234", "2.346", "0.3579", "0.468", "4321", "2.579", "0.6802", "0.71
 
 
 def planned(method="plainchant", **changes):
-    values = {"model": f"{HOME}/models/tiny", "embedder": f"{HOME}/embedder", "public_corpus": f"{HOME}/corpus.jsonl"}
+    values: dict[str, Any] = {"model": f"{HOME}/models/tiny", "embedder": f"{HOME}/embedder"}
+    values["public_corpus"] = f"{HOME}/corpus.jsonl"
     values |= {"labels": LABELS, "label_column": "label", "prompt": {"header": f"{HOSTILE}\n"}, "max_tokens": 20}
     if method in ("amin2024", "clustered-mean"):
         values["clip"] = 1.0

@@ -123,7 +123,7 @@ def test_a_number_is_used_as_it_is(tmp_path, monkeypatch):
 
 
 def test_memory_bounds_what_is_measured(tmp_path, monkeypatch):
-    longest = Prompts(CONFIG, Timed(len, monkeypatch)).longest
+    longest = Prompts(CONFIG, Timed(float, monkeypatch)).longest
     row = (longest + 32) * TableModel.bytes_per_token / 2**30
     capped = Timed(lambda rows: 0.02, monkeypatch)
     assert passes_of("short", tmp_path, capped, rows="auto", memory=22.5 * row)[0] == 8

@@ -40,7 +40,7 @@ from plainchant.privacy.mechanisms import TokenDistribution, TokenSettings
 
 SPECIAL = ["<bos>", "<eos>", "<pad>", "<end_of_turn>", "<unused3>", "<|im_end|>"]
 WIDTH = 300  # wider than the tokenizer, as real heads are
-COMMON = {
+COMMON: dict[str, Any] = {
     "hidden_size": 32,
     "intermediate_size": 48,
     "num_hidden_layers": 4,
@@ -432,7 +432,7 @@ class Elsewhere(TorchFunctionMode):
             return args[0].here.to(*args[1:], **kwargs).clone()
         if func is torch.Tensor.cpu:
             fetched = func(*args, **kwargs).detach()
-            fetched.fetched = True
+            fetched.fetched = True  # type: ignore[attr-defined]
             return fetched
         if func is torch.Tensor.numpy and not hasattr(args[0], "fetched"):
             raise TypeError("can't convert a tensor on a device to numpy; use Tensor.cpu() first")
@@ -522,12 +522,13 @@ def test_the_embedded_model_on_a_gpu(gemma: TransformersModel, dtype: str) -> No
     for each in (model, gemma):
         rows = each.open_rows(each.prefill(each.start_tokens), [text[:3] for text in texts], room=1)
         found.append(each.step([(rows, texts[0][3])])[0])
-    np.testing.assert_allclose(*found, atol=5e-3 if dtype == "float32" else 1.0)
+    np.testing.assert_allclose(found[0], found[1], atol=5e-3 if dtype == "float32" else 1.0)
 
 
 @pytest.mark.slow
 def test_the_embedded_model(gemma: TransformersModel) -> None:
-    assert (gemma.start_tokens, gemma.end_of_text) == ((2,), {1, 106})
+    assert gemma.start_tokens == (2,)
+    assert gemma.end_of_text == {1, 106}
     names = "<bos><eos><start_of_turn><end_of_turn><unused77>[multimodal]<start_of_image><unk><mask>"
     assert not gemma.special.intersection(gemma.encode(names, trusted=False))
     assert set(gemma.encode(names, trusted=True)) <= gemma.special
