@@ -137,7 +137,8 @@ def test_a_damaged_run_is_named(run, command, table, tmp_path):
 def test_a_configuration_out_of_bounds_names_the_field(command, tmp_path, toml, words):
     (tmp_path / "c.toml").write_text(toml)
     refused = command("plan", tmp_path / "c.toml", code=USAGE)
-    assert words in refused.err and not refused.out
+    assert words in refused.err
+    assert not refused.out
 
 
 def test_a_batch_larger_than_the_data_is_refused(run, table):
@@ -176,7 +177,8 @@ def test_a_damaged_database_is_not_gone_on_with(run, command, table, tmp_path, c
     database.write_bytes(database.read_bytes()[:9000] if content is None else content)
     released = (tmp_path / "run" / "release" / "synthetic.jsonl").read_bytes()
     refused = command("run", "--resume", "--data", table, "--out", tmp_path / "run", code=1)
-    assert "run.sqlite" in refused.err and "database" in refused.err
+    assert "run.sqlite" in refused.err
+    assert "database" in refused.err
     assert (tmp_path / "run" / "release" / "synthetic.jsonl").read_bytes() == released
 
 
@@ -204,5 +206,7 @@ def test_what_an_unexpected_error_says_is_not_shown(model, table, tmp_path, monk
     monkeypatch.setattr("plainchant.generation.prompting.Prompts.record", fail)
     words = ["run", *OPTIONS, "--model", str(model), "--data", str(table), "--out", str(tmp_path / "run")]
     result = CliRunner().invoke(main, words)
-    assert result.exit_code == 1 and "unexpected ValueError" in result.stderr
-    assert MARKER not in result.output and MARKER not in str(result.exception)
+    assert result.exit_code == 1
+    assert "unexpected ValueError" in result.stderr
+    assert MARKER not in result.output
+    assert MARKER not in str(result.exception)

@@ -41,11 +41,13 @@ def test_demo_records_make_texts_without_the_planted_secrets(tmp_path, settings,
         demo_records(160), plan(config), out=tmp_path / "run", performance=PerformanceOptions(rows=32)
     ) as run:
         texts = run.finish()
-    assert len(texts) == 4 and run.guarantee.kind == kind
+    assert len(texts) == 4
+    assert run.guarantee.kind == kind
     release = "".join(path.read_text() for path in (tmp_path / "run" / "release").glob("*[!t]"))
     assert not any(secret in release for secret in PLANTED_SECRETS)
     costs = json.loads((tmp_path / "run" / "private" / "costs.json").read_text())
-    assert costs["ex_post"]["epsilon"] > 0 and "private" in costs["note"]
+    assert costs["ex_post"]["epsilon"] > 0
+    assert "private" in costs["note"]
 
 
 def test_clustering_makes_batches_agree(tmp_path):

@@ -116,7 +116,8 @@ def test_a_second_process_is_refused(directory):
     again = [sys.executable, "-c", code, str(directory.path)]
     with directory.locked():
         held = subprocess.run(again, capture_output=True, text=True)
-        assert held.returncode and "another process is working" in held.stderr
+        assert held.returncode
+        assert "another process is working" in held.stderr
     assert subprocess.run(again, capture_output=True, text=True).stdout == "free\n"
 
 
@@ -133,7 +134,9 @@ def test_resume_goes_on_with_what_is_missing(tmp_path, model):
     batches, members = made.directory.batches(), made.directory.members()
     with go(tmp_path, model, resume=True) as made:
         texts = made.finish()
-    assert len(texts) == made.requested and first in texts and {*committed} <= {*made.directory.texts()}
+    assert len(texts) == made.requested
+    assert first in texts
+    assert {*committed} <= {*made.directory.texts()}
     assert (made.directory.batches(), made.directory.members()) == (batches, members)
 
 
@@ -155,7 +158,8 @@ def test_nothing_is_released_before_the_end(tmp_path, model):
         next(iter(made))
         assert not made.directory.release.exists()
     with go(tmp_path, model, resume=True) as made:
-        assert made.finish() and made.directory.release.exists()
+        assert made.finish()
+        assert made.directory.release.exists()
 
 
 def test_resume_under_another_plan_is_refused(tmp_path, model):
