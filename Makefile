@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+# more options for the fast tests, such as --cov
+FAST_OPTIONS ?=
 
 # nothing that a test or the demo needs is downloaded
 export HF_HUB_OFFLINE := 1
@@ -16,7 +18,7 @@ demo: $(STAMP)  ## a whole run on embedded models and data
 	$(BIN)/plainchant demo
 
 test: check  ## everything that must hold before a merge
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not slow" $(FAST_OPTIONS)
 	$(BIN)/pytest -m slow
 
 check: $(STAMP)  ## lint, format, types, layers

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from observing import Observed
-from plainchant.cli.options import load_config
+from plainchant.config import load_config
 from plainchant.data.centres import Centres
 from plainchant.data.tables import read_records
 from plainchant.generation.decoding import BatchWork, Decoder, StopRule

@@ -95,8 +95,7 @@ def centres_of(cell, work, embedder):
 def run_cell(name, number, cell, options, loaded):
     """One run to its end, and its figures; None where another process is at it."""
     import plainchant as pc
-    from plainchant.cli.options import load_config
-    from plainchant.config import Clusters, PromptConfig
+    from plainchant.config import Clusters, PromptConfig, load_config
     from plainchant.evaluation.runs import evaluate
     from plainchant.planning import make_plan
 
@@ -333,7 +332,7 @@ def measured(name):
 
 def planned(**wish):
     """The batch size that a plan for AG News takes."""
-    from plainchant.cli.options import load_config
+    from plainchant.config import load_config
     from plainchant.planning import make_plan
 
     return make_plan(load_config(HERE.parent / "examples" / "ag_news.toml", wish)).settings.batch_size

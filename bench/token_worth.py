@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from plainchant.cli.options import load_config
+from plainchant.config import load_config
 from plainchant.data.centres import Centres, fit_centres
 from plainchant.data.embedding import load_embedder
 from plainchant.data.tables import read_records, read_texts

@@ -5,8 +5,9 @@ import enum
 import functools
 import math
 import tomllib
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypedDict, Unpack
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -152,8 +153,67 @@ PRESETS: Mapping[Method, Parts] = {
 }
 
 
+class SynthesisFields(TypedDict, total=False):
+    """What `SynthesisConfig` takes: its own fields, with strings where the values of an enumeration have names.
+
+    Type checkers read it, so that a misspelt field is an error without pydantic's plugin; a test compares the two.
+    """
+
+    method: (
+        Method
+        | Literal[
+            "amin2024", "clustered-mean", "clustered-median", "invisibleink", "public", "plainchant", "non-private"
+        ]
+    )
+    epsilon: float
+    delta: float
+    texts: int
+    max_tokens: int
+    candidates: int | None
+    vote_share: float
+    expand: int
+    expected_units: int | None
+    text_column: str
+    label_column: str | None
+    unit_column: str | None
+    labels: Sequence[str]
+    model: str
+    embedder: str
+    public_corpus: str | None
+    public_text_column: str
+    clusters: Clusters | Literal["public-centres", "none"] | None
+    centres: int | str
+    kept: int | Literal["auto"]
+    min_cell: int | None
+    rebalance_share: float
+    aggregate: Aggregate | Literal["mean", "median"] | None
+    support: Support | Literal["full", "top_k", "top_k_plus"] | None
+    top_k: int | None
+    clipping: Clipping | Literal["logits", "difference", "increase"] | None
+    accounting: Accounting | Literal["worst-case", "individual", "ex-post", "public", "infinite"] | None
+    clip: float | Literal["auto"] | None
+    guidance: float | None
+    sparse_threshold: float | None
+    sparse_noise: float
+    private_tokens: int | None
+    temperature: float
+    batch_size: int | Literal["auto"] | None
+    expected_range: float
+    records_per_context: int
+    released_examples: int | None
+    min_tokens: int
+    max_record_tokens: int
+    numerical_slack: float
+    prompt: PromptConfig | Mapping[str, Any]
+
+
 class SynthesisConfig(_Frozen):
-    """One run, as its user wants it. Public: nothing here may be taken from the private data (guarantee 1)."""
+    """One run, as its user wants it. Public: nothing here may be taken from the private data (guarantee 1).
+
+    >>> config = SynthesisConfig(labels=("bug", "billing"), label_column="label")
+    >>> config.method.value, config.epsilon, config.parts.guidance
+    ('plainchant', 8.0, 2.0)
+    """
 
     method: Method = Method.PLAINCHANT
     """Preset that fills every part left unset: plainchant, amin2024, clustered-mean, clustered-median, invisibleink, \
@@ -247,10 +307,10 @@ budget is planned for, never the guarantee."""
     prompt: PromptConfig = PromptConfig()
     """Templates and public examples."""
 
-    def __init__(self, **values: Any) -> None:
+    def __init__(self, **values: Unpack[SynthesisFields]) -> None:
         """Raises ConfigError for a field that is unknown or out of bounds, PrivacyError where no guarantee follows."""
         try:
-            super().__init__(**values)
+            super().__init__(**dict[str, Any](values))
         except ValidationError as error:
             raise _translated(error) from None
 
@@ -390,7 +450,11 @@ budget is planned for, never the guarantee."""
 
 
 class PerformanceOptions(_Frozen):
-    """How fast, never how private: nothing here can change the guarantee."""
+    """How fast, never how private: nothing here can change the guarantee.
+
+    >>> PerformanceOptions(rows=32).width
+    32
+    """
 
     device: str = "cpu"
     """A torch device."""
@@ -399,13 +463,13 @@ class PerformanceOptions(_Frozen):
     rows: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """About how many private rows one forward pass holds, or auto: as many as are fastest here, measured at the start \
 of a run (64 where a seed is given)."""
-    memory: float | None = Field(None, gt=0)
+    memory: float | None = Field(default=None, gt=0)
     """The most GiB that the caches of contexts may take, about; fewer rows then share a forward pass."""
-    threads: int | None = Field(None, ge=1)
+    threads: int | None = Field(default=None, ge=1)
     """Threads of torch; unset: torch's own choice."""
     executor: Literal["local", "ray"] = "local"
     """Where the work is done: in this process, or by workers on a Ray cluster (extra ray)."""
-    workers: int = Field(2, ge=1)
+    workers: int = Field(default=2, ge=1)
     """Workers of executor = ray, each with a model of its own."""
     ray_address: str | None = None
     """The cluster's address, auto for the one on this machine; unset: begin one here."""
@@ -439,9 +503,43 @@ def _translated(error: ValidationError) -> ConfigError | PrivacyError:
 
 
 def parse_config(text: str, overrides: Mapping[str, Any] | None = None) -> SynthesisConfig:
-    """A configuration from TOML text, with single fields replaced."""
+    """A configuration from TOML text, with single fields replaced.
+
+    >>> parse_config('method = "clustered-mean"', {"texts": 5}).texts
+    5
+    >>> parse_config("epsilom = 3")
+    Traceback (most recent call last):
+    plainchant.errors.ConfigError: epsilom: no such field; did you mean epsilon?
+    """
     try:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"the configuration is not valid TOML: {error}") from None
     return SynthesisConfig(**(values | dict(overrides or {})))
+
+
+def load_config(path: str | Path | None, overrides: Mapping[str, Any] | None = None) -> SynthesisConfig:
+    """A configuration from a TOML file, with single fields replaced.
+
+    Args:
+        path: the file; None for the defaults.
+        overrides: fields by name, each in place of what the file says.
+
+    Raises:
+        ConfigError: the file cannot be read, or a field is unknown or out of bounds.
+        PrivacyError: no guarantee follows from what it asks for.
+
+    >>> load_config(None, {"epsilon": 3}).epsilon
+    3.0
+    """
+    if path is None:
+        return SynthesisConfig(**dict(overrides or {}))
+    try:
+        content = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(
+            f"CONFIG = {path}: cannot be read ({error.strerror}); plainchant init {path} writes one"
+        ) from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"CONFIG = {path}: is not UTF-8 text") from None
+    return parse_config(content, overrides)

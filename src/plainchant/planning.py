@@ -155,7 +155,11 @@ class Plan:
 
 
 def unit_name(config: SynthesisConfig) -> str:
-    """What is protected, in words."""
+    """What is protected, in words.
+
+    >>> unit_name(SynthesisConfig(unit_column="customer"))
+    "all records that share a value of 'customer'"
+    """
     return f"all records that share a value of {config.unit_column!r}" if config.unit_column else "one record"
 
 
@@ -183,6 +187,10 @@ def make_plan(config: SynthesisConfig) -> Plan:
 
     Raises:
         PrivacyError: the budget does not pay for what is asked; says what it would pay for.
+
+    >>> plan = make_plan(SynthesisConfig(method="clustered-mean", texts=100, max_tokens=32))
+    >>> plan.guarantee.statement
+    '(ε = 7.95518, δ = 1e-06)-differentially private under adding or removing one record, as known before the run.'
     """
     total = Cost.of(config.epsilon, config.delta)
     # who reads no records counts none

@@ -1,20 +1,15 @@
 """An end-to-end run on built-in data."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from plainchant.cli.console import Console
-from plainchant.cli.judge import write_pages
 from plainchant.cli.options import formatted, with_performance
 from plainchant.cli.run import execute
 from plainchant.config import Method, PerformanceOptions, SynthesisConfig
 from plainchant.errors import PrivacyError
 from plainchant.planning import make_plan
-
-if TYPE_CHECKING:
-    pass
 
 
 @click.command()
@@ -30,6 +25,7 @@ def demo(console: Console, out: Path | None, performance: PerformanceOptions) ->
     from plainchant.data.files import write_jsonl
     from plainchant.evaluation.figures import ACCURACY, ON_REAL, ON_SYNTHETIC
     from plainchant.evaluation.runs import evaluate as measure
+    from plainchant.reporting.runs import report as write_pages
     from plainchant.run.store import RunDirectory
 
     if out is None:
@@ -58,7 +54,7 @@ def demo(console: Console, out: Path | None, performance: PerformanceOptions) ->
     embedder = load_embedder(config.embedder, device=performance.device)
     figures = measure(run, private, embedder=embedder)
     run.write_private("evaluation.json", figures.as_dict())
-    page, twin = write_pages(run, embedder)
+    page, twin = write_pages(run, embedder=embedder)
     console.table(
         "\nUseful? (private figures, with 95 % intervals; plainchant evaluate says more)",
         [

@@ -1,24 +1,20 @@
 """Commands about finished runs: evaluate, compare, report, audit."""
 
 import functools
-import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from plainchant.cli.console import Console
-from plainchant.cli.options import LIMIT, REAL, formatted, load_config, with_performance
-from plainchant.config import PerformanceOptions, SynthesisConfig
+from plainchant.cli.options import LIMIT, REAL, formatted, with_performance
+from plainchant.config import PerformanceOptions, load_config
 from plainchant.errors import ConfigError, GateError, PrivacyError
 from plainchant.planning import make_plan
 
 if TYPE_CHECKING:
-    from plainchant.data.embedding import Embedder
     from plainchant.evaluation.figures import Figure
-    from plainchant.models import LanguageModel
-    from plainchant.run.store import RunDirectory
 
 
 @click.command()
@@ -122,27 +118,11 @@ def report(console: Console, directory: Path) -> None:
     The page needs no network and may be shared with the release: guarantee, budget, cells on a map, samples, settings.
     Figures that evaluate and audit have left stand on the private page alone.
     """
-    from plainchant.run.store import RunDirectory
+    from plainchant.reporting.runs import report as write_pages
 
-    paths = write_pages(RunDirectory.open(directory))
+    paths = write_pages(directory)
     console.table("", [("to share" if path.parent.name == "release" else "never share", path) for path in paths])
     console.result({"pages": [str(path) for path in paths]}, str(paths[0]))
-
-
-def write_pages(run: "RunDirectory", embedder: "Embedder | None" = None) -> list[Path]:
-    """The report of a finished run."""
-    from plainchant.data.embedding import load_embedder
-    from plainchant.evaluation.runs import centres_of
-    from plainchant.planning import Guarantee
-    from plainchant.reporting.page import write_report
-
-    config = run.config
-    centres = centres_of(run, config)
-    if centres is not None and embedder is None:
-        embedder = load_embedder(config.embedder)
-    # the run's own, which says so where its randomness came from a seed
-    guarantee = Guarantee(**run.plan["guarantee"])
-    return write_report(run, make_plan(config), guarantee, None if embedder is None else embedder.encode, centres)
 
 
 @click.command()
@@ -190,7 +170,7 @@ def audit(
     --out: it spends from the same data, so it is for auditing and not to be shared. An audit can refute a guarantee,
     never prove it. Reads private data; the figures are shown here and written to DIR/private alone.
     """
-    from plainchant.auditing.runs import EXPLANATIONS
+    from plainchant.auditing.runs import EXPLANATIONS, audit_with_canaries
     from plainchant.auditing.runs import audit as attack
     from plainchant.data.embedding import load_embedder
     from plainchant.evaluation.figures import NOTE
@@ -198,23 +178,30 @@ def audit(
     from plainchant.run.store import RunDirectory
 
     console.warn(NOTE)
-    load = functools.cache(functools.partial(load_on, performance=performance))
     if target.is_dir():
         run = RunDirectory.open(target)
+        config = run.config
+        embedder = load_embedder(config.embedder, device=performance.device) if held_out else None
+        with console.progress() as progress:
+            found = attack(
+                run, real, held_out=held_out, embedder=embedder,
+                load_model=(lambda: load_on(config.model, performance)) if replay else None,
+                progress=functools.partial(progress.stage, "auditing"),
+            )  # fmt: skip
     else:
         if out is None:
             raise ConfigError("out: not given; a run with canaries needs a directory, --out DIR")
-        config, noted = load_config(target, {}), {"count": canaries, "repetitions": repetitions}
-        options = {"resume": resume, "allow_not_private": not_private, "performance": performance}
-        run = _run_with_canaries(console, config, real, out, noted, load, options)
-    config = run.config
-    embedder = load_embedder(config.embedder, device=performance.device) if held_out else None
-    with console.progress() as progress:
-        found = attack(
-            run, real, held_out=held_out, embedder=embedder,
-            load_model=functools.partial(load, config.model) if replay else None,
-            progress=functools.partial(progress.stage, "auditing"),
-        )  # fmt: skip
+        plan = make_plan(load_config(target))
+        console.warn(
+            "this run spends from the same data as others: it is for auditing, its release is not to be shared"
+        )
+        with console.progress() as progress:
+            found = audit_with_canaries(
+                real, plan, out=out, count=canaries, repetitions=repetitions, resume=resume,
+                allow_not_private=not_private, performance=performance, held_out=held_out, replay=replay,
+                progress=progress,
+            )  # fmt: skip
+        run = RunDirectory.open(out)
     path = run.write_private("audit.json", found.as_dict())
     _show_groups(console, found.groups, EXPLANATIONS)
     console.say(f"\nwritten to {path}")
@@ -228,39 +215,3 @@ def audit(
             f"the replay shows ε of at least {shown.value:.4g}, more than the {claimed.value:.4g} that is claimed: do "
             "not release, and please report it"
         )
-
-
-def _run_with_canaries(
-    console: Console,
-    config: SynthesisConfig,
-    real: Path,
-    out: Path,
-    noted: dict[str, int],
-    load: Callable[[str], "LanguageModel"],
-    options: dict[str, Any],
-) -> "RunDirectory":
-    """Plants canaries and runs a plan on the data with them; which ones is noted in private/."""
-    from plainchant.auditing.canaries import CANARIES, plant_again
-    from plainchant.run.store import RunDirectory, read_table
-    from plainchant.run.synthesis import synthesize
-
-    records = read_table(real, config)
-    resume = options["resume"]
-    known = RunDirectory.open(out).read_private(CANARIES) if resume else {"seed": secrets.randbits(63), **noted}
-    if known is None:
-        raise ConfigError(f"resume: {out} holds no canaries; begin a new audit in another directory")
-    planted, _ = plant_again(records, config.label_set, known)
-    columns = {"text": config.text_column, "label": config.label_column, "unit": config.unit_column}
-    rows = [{name: getattr(record, field) for field, name in columns.items() if name is not None} for record in planted]
-    console.warn("this run spends from the same data as others: it is for auditing, its release is not to be shared")
-    with (
-        console.progress() as progress,
-        synthesize(
-            rows, make_plan(config), out=out, model=load(config.model), progress=progress, **options
-        ) as made,
-    ):  # fmt: skip
-        if not resume:
-            made.directory.write_private(CANARIES, known)
-        for _ in made:
-            pass
-    return made.directory

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from plainchant.cli.console import Console
-from plainchant.config import PerformanceOptions, SynthesisConfig, parse_config
+from plainchant.config import PerformanceOptions, SynthesisConfig, load_config
 from plainchant.errors import ConfigError
 
 
@@ -90,21 +90,6 @@ def _parsed(name: str, value: str) -> Any:
         return tuple(label.strip() for label in value.split(",") if label.strip())
     # a number where the field may hold either a number or a word
     return int(value) if name in ("centres", "kept", "batch_size") and value.lstrip("-").isdigit() else value
-
-
-def load_config(path: Path | None, overrides: dict[str, Any]) -> SynthesisConfig:
-    """A configuration from a file (or none) and single values that go before it."""
-    if path is None:
-        return SynthesisConfig(**overrides)
-    try:
-        content = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(
-            f"CONFIG = {path}: cannot be read ({error.strerror}); plainchant init {path} writes one"
-        ) from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"CONFIG = {path}: is not UTF-8 text") from None
-    return parse_config(content, overrides)
 
 
 def with_performance(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -85,6 +85,13 @@ def read_records(
         DataError: The table cannot be read as a whole: missing, empty, of an unknown kind, unparsable, or without a
             named column. No message quotes a cell.
         MissingDependencyError: A data set directory, and the package `datasets` is not installed.
+
+    >>> rows = [{"text": "the bus was late", "label": "transport"}, {"text": None}]
+    >>> records = read_records(rows, label_column="label")
+    >>> [(record.text, record.label) for record in records]
+    [('the bus was late', 'transport'), ('', None)]
+    >>> records[0]  # shows nothing of a record
+    Record(private)
     """
     rows = _read_rows(source, {"text_column": text_column, "label_column": label_column, "unit_column": unit_column})
     return [Record(_as_text(text), _as_name(label), _as_name(unit)) for text, label, unit in rows]
@@ -116,6 +123,9 @@ def fingerprint(records: Iterable[Record]) -> str:
 
     It depends on private data: it belongs into private/ only. Fields are prefixed by their lengths, so that no two
     different lists have one encoding.
+
+    >>> fingerprint(read_records([{"text": "a"}])) == fingerprint(read_records([{"text": "b"}]))
+    False
     """
     digest = hashlib.sha256()
     for record in records:

@@ -97,7 +97,7 @@ def evaluate(
     """Compares a run's release with real text. Reads private data; the figures are private.
 
     Args:
-        run: a `Run`, a `RunDirectory` or a path.
+        run: a `Run`, a `FinishedRun`, a `RunDirectory` or a path.
         real: the real table (see `data.read_records`), or a `Sample`.
         embedder: a loaded one, in place of the run's.
         size: texts on each side of a comparison, at most.

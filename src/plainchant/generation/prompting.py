@@ -32,6 +32,9 @@ def choose_examples(texts: Sequence[str], count: int) -> list[str]:
     """Which of a cell's released texts serve as examples: not degenerate, and as different as can be (guarantee 8).
 
     A function of released text alone, and of its order: a resumed run chooses the same.
+
+    >>> choose_examples(["the bus was late again", "the bus was late today", "a lamp is broken here", "no no no no"], 2)
+    ['the bus was late again', 'a lamp is broken here']
     """
     words = {text: frozenset(text.lower().split()) for text in texts if not _is_degenerate(text)}
     # of each that is left, how near it is to the nearest chosen one
@@ -64,6 +67,12 @@ class Prompts:
     Attributes:
         stop: a string in the released text that ends it (guarantee 4.6); None where only end-of-text does.
         longest: the most tokens of a context, its text included: public.
+
+    >>> from plainchant.models.table import TableModel  # its characters are its tokens; others are left out
+    >>> model = TableModel(["<end>", *"abcdefghijklmnopqrstuvwxyz :DT"], lambda row: [0.0] * 31, end_of_text={0})
+    >>> prompts = Prompts(SynthesisConfig(), model)
+    >>> model.decode(prompts.prefix(None)), model.decode(prompts.records(["a lamp is broken"], None))
+    ('Different texts of one kind:', 'Text: a lamp is broken')
     """
 
     def __init__(self, config: SynthesisConfig, model: LanguageModel):

@@ -15,7 +15,11 @@ LAMBDA_GRID = tuple(float(value) for value in np.geomspace(1 / 16, 1024, 43))
 
 
 def check_delta(delta: float) -> float:
-    """Returns delta where 0 < delta < 1, else raises ConfigError."""
+    """Returns delta where 0 < delta < 1, else raises ConfigError.
+
+    >>> check_delta(1e-6)
+    1e-06
+    """
     if not 0 < delta < 1:
         raise ConfigError(
             f"delta = {delta}: must lie strictly between 0 and 1; 1e-6 is usual, below 1 / (number of units)"
@@ -24,7 +28,11 @@ def check_delta(delta: float) -> float:
 
 
 def check_epsilon(epsilon: float) -> float:
-    """Returns epsilon where it is positive and finite, else raises ConfigError."""
+    """Returns epsilon where it is positive and finite, else raises ConfigError.
+
+    >>> check_epsilon(8.0)
+    8.0
+    """
     if not (epsilon > 0 and math.isfinite(epsilon)):
         raise ConfigError(
             f"epsilon = {epsilon}: must be a finite number > 0; 1 is strong, 8 is usual for text. "
@@ -34,12 +42,20 @@ def check_epsilon(epsilon: float) -> float:
 
 
 def bounded_range_rho(eta: float) -> float:
-    """The zCDP of a step whose log-ratio has range at most eta nats: eta²/8 ([CR21]; guarantee 5)."""
+    """The zCDP of a step whose log-ratio has range at most eta nats: eta²/8 ([CR21]; guarantee 5).
+
+    >>> bounded_range_rho(0.4)
+    0.020000000000000004
+    """
     return eta * eta / 8
 
 
 def delta_of(rho: float, epsilon: float) -> float:
-    """The smallest delta for which rho-zCDP implies (epsilon, delta)-DP ([CKS20]; guarantee 6.1)."""
+    """The smallest delta for which rho-zCDP implies (epsilon, delta)-DP ([CKS20]; guarantee 6.1).
+
+    >>> f"{delta_of(rho=1.0, epsilon=8.0):.1e}"
+    '4.3e-07'
+    """
     if rho == 0:
         return 0.0
     if math.isinf(rho):
@@ -74,7 +90,11 @@ def _narrowed(low: float, high: float, holds: Callable[[float], bool]) -> tuple[
 
 
 def epsilon_of(rho: float, delta: float) -> float:
-    """The smallest epsilon (rounded up) for which rho-zCDP implies (epsilon, delta)-DP; inf for inf."""
+    """The smallest epsilon (rounded up) for which rho-zCDP implies (epsilon, delta)-DP; inf for inf.
+
+    >>> round(epsilon_of(rho=1.0, delta=1e-6), 3)
+    7.766
+    """
     check_delta(delta)
     if rho < 0 or math.isnan(rho):
         raise ConfigError(f"rho = {rho}: must be at least 0")
@@ -87,7 +107,13 @@ def epsilon_of(rho: float, delta: float) -> float:
 
 
 def rho_of(epsilon: float, delta: float) -> float:
-    """The largest rho (rounded down in its 12th digit) for which rho-zCDP implies (epsilon, delta)-DP."""
+    """The largest rho (rounded down in its 12th digit) for which rho-zCDP implies (epsilon, delta)-DP.
+
+    >>> round(rho_of(epsilon=8.0, delta=1e-6), 3)
+    1.052
+    >>> epsilon_of(rho_of(8.0, 1e-6), 1e-6) <= 8.0
+    True
+    """
     check_epsilon(epsilon)
     check_delta(delta)
     low, high = 0.0, epsilon
@@ -97,7 +123,11 @@ def rho_of(epsilon: float, delta: float) -> float:
 
 
 def steps_affordable(rho: float, rho_per_step: float) -> int:
-    """The most steps whose costs add up to no more than rho (guarantee 5.1), as floating point adds them."""
+    """The most steps whose costs add up to no more than rho (guarantee 5.1), as floating point adds them.
+
+    >>> steps_affordable(1.0, 0.015)
+    66
+    """
     steps = math.floor(rho / rho_per_step)
     while steps * rho_per_step > rho:
         steps -= 1
@@ -216,7 +246,11 @@ class ExPost:
 
 
 def ville_bound(rho: float, delta: float) -> float:
-    """The smallest over the fixed grid of (1+λ)·ρ + ln(J/δ)/λ ([Amin25]; guarantee 5.3)."""
+    """The smallest over the fixed grid of (1+λ)·ρ + ln(J/δ)/λ ([Amin25]; guarantee 5.3).
+
+    >>> round(ville_bound(rho=1.0, delta=1e-6), 2)
+    9.39
+    """
     return min((1 + x) * rho + math.log(len(LAMBDA_GRID) / delta) / x for x in LAMBDA_GRID)
 
 
@@ -231,6 +265,10 @@ def ex_post(losses: Sequence[float], rhos: Sequence[float], rho_counts: float, d
         rhos: for each batch Σ_t ρ_t.
         rho_counts: zCDP of the noisy counts.
         delta: failure probability, in (0, 1).
+
+    >>> cost = ex_post(losses=[0.7, 2.0], rhos=[0.1, 0.3], rho_counts=0.01, delta=1e-6)
+    >>> cost.epsilon == cost.by_sum < cost.by_ville
+    True
     """
     check_delta(delta)
     by_sum = max(losses, default=0.0) + epsilon_of(rho_counts, delta / 2)

@@ -41,12 +41,20 @@ class Rebalanced:
 
 
 def noise_sigma(rho: float) -> float:
-    """σ of discrete Gaussian noise on a histogram of ℓ2-sensitivity 1 that is rho-zCDP (guarantee 2.3; [CKS20])."""
+    """σ of discrete Gaussian noise on a histogram of ℓ2-sensitivity 1 that is rho-zCDP (guarantee 2.3; [CKS20]).
+
+    >>> noise_sigma(rho=0.02)
+    5.0
+    """
     return math.sqrt(1 / (2 * rho))
 
 
 def batches_of(noisy_size: int, batch_size: int) -> int:
-    """m_c = ⌊ñ_c / s⌋, at least 1 if ñ_c ≥ s/2, else 0 (guarantee 2.5)."""
+    """m_c = ⌊ñ_c / s⌋, at least 1 if ñ_c ≥ s/2, else 0 (guarantee 2.5).
+
+    >>> [batches_of(size, batch_size=10) for size in (-3, 4, 5, 19, 20)]
+    [0, 0, 1, 1, 2]
+    """
     return max(noisy_size // batch_size, int(2 * noisy_size >= batch_size))
 
 
@@ -80,6 +88,15 @@ def rebalance(
         rho_select: zCDP of the first histogram.
         rho_size: zCDP of the second.
         randomness: source of the noise.
+
+    >>> from plainchant.randomness import SeededRandomness  # for an example that repeats; a run takes SystemRandomness
+    >>> labels = np.repeat([0, 1], 50)
+    >>> found = rebalance(
+    ...     labels, None, labels=2, centres=0, batch_size=10, kept=None, min_cell=None, rho_select=0.0, rho_size=50.0,
+    ...     randomness=SeededRandomness(1),
+    ... )
+    >>> [(cell.label, cell.batches) for cell in found.cells]
+    [(0, 5), (1, 5)]
     """
     taking_part = label_of_unit != NO_CELL
     cells: list[tuple[int, int]] = []
@@ -124,6 +141,10 @@ def noisy_votes(choice: IntArray, candidates: int, rho: float, randomness: Rando
         candidates: how many there are; those that nobody chose get noise too.
         rho: zCDP.
         randomness: source of the noise.
+
+    >>> from plainchant.randomness import SeededRandomness  # for an example that repeats; a run takes SystemRandomness
+    >>> noisy_votes(np.array([2, 2, 0]), candidates=4, rho=1e6, randomness=SeededRandomness(1))  # next to no noise
+    array([1, 0, 2, 0])
     """
     counts = np.bincount(choice, minlength=candidates)
     return randomness.add_discrete_gaussian(counts.tolist(), noise_sigma(rho))
@@ -134,6 +155,10 @@ def kept_by_votes(votes: IntArray, count: int, randomness: RandomSource) -> IntA
 
     Returns:
         `count` of the candidates in order, or all where there are fewer; int64.
+
+    >>> from plainchant.randomness import SeededRandomness  # for an example that repeats; a run takes SystemRandomness
+    >>> kept_by_votes(np.array([0, 7, -1, 9]), 2, SeededRandomness(1))
+    array([1, 3])
     """
     weights = np.maximum(votes, 0)
     kept: list[int] = []

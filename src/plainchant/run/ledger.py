@@ -1,6 +1,7 @@
 """What all runs on one data set cost together (guarantee 6.4)."""
 
 import json
+import secrets
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
@@ -11,6 +12,7 @@ from plainchant.data.files import write_json
 from plainchant.errors import ConfigError, PrivacyError
 from plainchant.planning import Guarantee
 from plainchant.privacy.accounting import Cost
+from plainchant.run.store import Marks, RunDirectory
 
 
 class Ledger:
@@ -18,8 +20,12 @@ class Ledger:
 
     * ρ of zCDP adds up over runs, whatever they have chosen in view of each other's releases.
     * A run is entered once, whole and before it draws anything; what it fails to use it does not get back.
+    * What a run's entry pays for is released once: at each opening the run's directory and its entry take the same
+      fresh mark, and a directory whose mark is not the entry's is a copy, or was restored, and is refused.
+    * One file has one lock and one sum: links are followed, and a file with several names is refused.
 
     Attributes:
+        path: the file itself, links resolved.
         epsilon, delta: the cap.
     """
 
@@ -28,9 +34,10 @@ class Ledger:
 
         Raises:
             ConfigError: there is none, or it cannot be read.
+            PrivacyError: the file has other names.
         """
-        self.path = path
-        self._lock = filelock.FileLock(path.with_name(path.name + ".lock"))
+        self.path = _resolved(path)
+        self._lock = _lock_of(self.path)
         content = self._read()
         self.epsilon = float(content["epsilon"])
         self.delta = float(content["delta"])
@@ -43,10 +50,14 @@ class Ledger:
             ConfigError: it exists, or cannot be written.
         """
         Cost.of(epsilon, delta)
-        if path.exists():
-            raise ConfigError(f"ledger = {path}: exists already, and its cap stays; leave --epsilon out to see it")
+        path = _resolved(path)
         try:
-            write_json(path, {"epsilon": epsilon, "delta": delta, "runs": []})
+            with _lock_of(path):
+                if path.exists():
+                    raise ConfigError(
+                        f"ledger = {path}: exists already, and its cap stays; leave --epsilon out to see it"
+                    )
+                write_json(path, {"epsilon": epsilon, "delta": delta, "runs": []})
         except OSError as error:
             raise ConfigError(f"ledger = {path}: cannot be written ({error.strerror})") from None
         return cls(path)
@@ -58,7 +69,7 @@ class Ledger:
 
     @property
     def runs(self) -> list[dict[str, Any]]:
-        """The entries: run, method, rho, begun."""
+        """The entries: run, method, unit, epsilon, delta, rho, begun, openings, mark."""
         runs: list[dict[str, Any]] = self._read()["runs"]
         return runs
 
@@ -98,26 +109,90 @@ class Ledger:
             )
         return cost
 
-    def enter(self, run: str, guarantee: Guarantee) -> None:
-        """Enters a run, once.
+    def enter(self, run: RunDirectory, guarantee: Guarantee) -> None:
+        """Opens a run: enters it the first time, and later only where its directory is the one that was opened last.
 
         Raises:
-            PrivacyError: it would pass the cap.
+            PrivacyError: it would pass the cap; its guarantee is not the one that was entered; or its directory, or the
+                ledger, is a copy or was restored.
         """
         with self._lock:
             content = self._read()
-            if any(entry["run"] == run for entry in content["runs"]):
-                return
-            entry = {
-                "run": run,
-                "method": guarantee.method,
-                **self.check(guarantee).as_dict(),
-                "begun": datetime.now(UTC).isoformat(timespec="seconds"),
-            }
-            write_json(self.path, content | {"runs": [*content["runs"], entry]})
+            entry = _entry_of(content, run.origin.name)
+            if entry is None:
+                entry = self._new_entry(run, guarantee)
+                content["runs"].append(entry)
+            else:
+                self._check_entry(entry, run, guarantee)
+            entry["openings"] += 1
+            self._pass_on(content, entry, run)
+
+    def confirm(self, run: RunDirectory, guarantee: Guarantee) -> None:
+        """Before a run's release is written: nobody has opened a copy of it in the meantime, and from now on none can.
+
+        Raises:
+            PrivacyError: a copy was opened, or the guarantee is not the one that was entered.
+        """
+        with self._lock:
+            content = self._read()
+            entry = _entry_of(content, run.origin.name)
+            if entry is None:
+                raise PrivacyError(f"ledger = {self.path}: has lost the entry of {run.path}; {_WAY_OUT}")
+            self._check_entry(entry, run, guarantee)
+            self._pass_on(content, entry, run)
+
+    def _new_entry(self, run: RunDirectory, guarantee: Guarantee) -> dict[str, Any]:
+        if run.marks().last is not None:
+            raise PrivacyError(
+                f"ledger = {self.path}: has no entry of {run.path}, which a ledger has paid for; name that ledger. "
+                f"If this one was restored, {_WAY_OUT}"
+            )
+        return {
+            "run": run.origin.name,
+            **_promised(guarantee),
+            **self.check(guarantee).as_dict(),
+            "begun": datetime.now(UTC).isoformat(timespec="seconds"),
+            "openings": 0,
+            "mark": None,
+        }
+
+    def _check_entry(self, entry: dict[str, Any], run: RunDirectory, guarantee: Guarantee) -> None:
+        promised = _promised(guarantee) | {"rho": guarantee.rho}
+        different = [name for name, value in promised.items() if entry.get(name) != value]
+        if different:
+            raise PrivacyError(
+                f"ledger = {self.path}: {run.path} was entered with "
+                + ", ".join(f"{name} = {entry.get(name)}, not {promised[name]}" for name in different)
+                + "; a run goes on with what it was entered with: put its files back as they were, or start a new run"
+            )
+        marks = run.marks()
+        if entry.get("mark") is None or entry["mark"] not in (marks.last, marks.next):
+            raise PrivacyError(
+                f"ledger = {self.path}: {run.path} is not as its entry (openings: {entry.get('openings', 'unknown')}) "
+                f"was last opened: the directory or the ledger is a copy, or was restored from one, and one entry pays "
+                f"for one release; {_WAY_OUT}"
+            )
+
+    def _pass_on(self, content: dict[str, Any], entry: dict[str, Any], run: RunDirectory) -> None:
+        """Gives directory and entry the same fresh mark.
+
+        The directory notes the mark first, as the next one, and as the last one when the ledger has it. So wherever a
+        crash falls, the entry's mark is one of the two that this directory knows. A copy, whenever it was made, stops
+        knowing the entry's mark as soon as any other directory is opened: fresh marks are drawn, never counted up, so
+        that no two directories can arrive at the same one.
+        """
+        mark = secrets.token_hex(8)
+        run.save_marks(Marks(entry["mark"], mark))
+        entry["mark"] = mark
+        try:
+            write_json(self.path, content)
+        except OSError as error:
+            raise ConfigError(f"ledger = {self.path}: cannot be written ({error.strerror}); nothing was run") from None
+        run.save_marks(Marks(mark, None))
 
     def _read(self) -> dict[str, Any]:
         try:
+            names = self.path.stat().st_nlink
             content = json.loads(self.path.read_text(encoding="utf-8"))
             Cost.of(content["epsilon"], content["delta"])
             if not all(Cost.from_dict(entry).is_limited for entry in content["runs"]):
@@ -128,7 +203,39 @@ class Ledger:
             ) from None
         except (OSError, ValueError, KeyError, TypeError):
             raise ConfigError(f"ledger = {self.path}: is not a ledger that can be read; nothing was run") from None
+        if names > 1:
+            raise PrivacyError(
+                f"ledger = {self.path}: has {names} names (hard links), and the next entry would part them, each "
+                f"with a sum of its own; keep one name (find DIR -samefile {self.path} lists them)"
+            )
         return dict(content)
+
+
+_WAY_OUT = (
+    "go on in the directory that was opened last, with the ledger as it is now; if that is lost, start a new run, "
+    "which is charged anew"
+)
+
+
+def _resolved(path: Path) -> Path:
+    """The file behind all links, so that one file has one lock and is replaced where it lies."""
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError):  # links in a circle
+        raise ConfigError(f"ledger = {path}: leads nowhere; name the file itself") from None
+
+
+def _lock_of(path: Path) -> filelock.FileLock:
+    return filelock.FileLock(path.with_name(path.name + ".lock"))
+
+
+def _entry_of(content: dict[str, Any], name: str) -> dict[str, Any] | None:
+    return next((entry for entry in content["runs"] if entry["run"] == name), None)
+
+
+def _promised(guarantee: Guarantee) -> dict[str, Any]:
+    """What an entry stands for, besides ρ."""
+    return {name: getattr(guarantee, name) for name in ("method", "unit", "epsilon", "delta")}
 
 
 def _rounded_down(value: float) -> str:

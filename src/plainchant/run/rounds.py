@@ -12,7 +12,7 @@ from typing import Protocol, Self, TypeAlias
 import numpy as np
 
 from plainchant.config import SynthesisConfig
-from plainchant.data.centres import Centres
+from plainchant.data.nearest import nearest_text
 from plainchant.generation.batching import allot_texts
 from plainchant.generation.decoding import BatchWork, FinishedText
 from plainchant.generation.executor import Executor
@@ -218,7 +218,8 @@ class Vote:
                 [not config.labels or preparation.table[record].label == label for record in voters], dtype=bool
             )
             if own.any() and theirs.any():
-                ballots = Centres(candidates[own], "released texts").nearest(embeddings[voters[theirs]])
+                others = [text.text for text in texts if text.label == label]
+                ballots = nearest_text(embeddings[voters[theirs]], others, candidates[own])
                 choice[theirs] = np.flatnonzero(own)[ballots]
         randomness = preparation.randomness
         votes = noisy_votes(choice[choice != NO_CELL], len(texts), preparation.plan.rho_vote, randomness)

@@ -28,6 +28,7 @@ from plainchant.privacy.histograms import Cell
 
 SCHEMA = """
 CREATE TABLE origin (name TEXT NOT NULL, data TEXT NOT NULL, private INTEGER NOT NULL);
+CREATE TABLE marks (last TEXT, next TEXT);
 CREATE TABLE votes (text INTEGER PRIMARY KEY, votes INTEGER NOT NULL, kept INTEGER NOT NULL);
 CREATE TABLE cells (cell INTEGER PRIMARY KEY, label INTEGER, centre INTEGER, noisy_size INTEGER, batches INTEGER);
 CREATE TABLE batches (batch INTEGER PRIMARY KEY, cell INTEGER NOT NULL, texts INTEGER NOT NULL);
@@ -85,6 +86,19 @@ class Choice:
 
     votes: IntArray
     kept: IntArray
+
+
+@dataclasses.dataclass(frozen=True)
+class Marks:
+    """What a directory shares with its entry in a ledger, to be told from a copy of itself (`run.ledger`).
+
+    Attributes:
+        last: the mark of the last opening that is known to stand in the ledger; None before the first.
+        next: a mark that was about to be written there; None where that is done.
+    """
+
+    last: str | None = None
+    next: str | None = None
 
 
 class RunDirectory:
@@ -210,6 +224,18 @@ class RunDirectory:
         with self._connect() as database:
             name, data, private = database.execute("SELECT name, data, private FROM origin").fetchone()
         return Origin(name, data, bool(private))
+
+    def marks(self) -> Marks:
+        """The marks of the last opening with a ledger; empty where there was none."""
+        with self._connect() as database:
+            row = database.execute("SELECT last, next FROM marks").fetchone()
+        return Marks(*row) if row else Marks()
+
+    def save_marks(self, marks: Marks) -> None:
+        """Replaces the marks; they are on the disk when this returns."""
+        with self._connect() as database:
+            database.execute("DELETE FROM marks")
+            database.execute("INSERT INTO marks VALUES (?, ?)", dataclasses.astuple(marks))
 
     def save_embeddings(self, embeddings: Float32Array) -> None:
         """Keeps the embeddings of the private records, so that a resumed run does not compute them again."""

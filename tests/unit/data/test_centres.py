@@ -67,7 +67,7 @@ def test_a_cell_depends_on_its_own_row_only(monkeypatch: pytest.MonkeyPatch):
     whole = centres.nearest(rows)
     assert np.array_equal(centres.nearest(rows[::-1])[::-1], whole)
     assert [centres.nearest(row[None])[0] for row in rows] == whole.tolist()
-    monkeypatch.setattr("plainchant.data.centres._CHUNK", 7)
+    monkeypatch.setattr("plainchant.data.nearest._CHUNK", 7)
     assert np.array_equal(centres.nearest(rows), whole)
 
 

@@ -1,6 +1,7 @@
 """A run directory fills each place once, for one process, and goes on only with what it was begun with."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -9,10 +10,11 @@ import pytest
 
 from plainchant import plan, synthesize
 from plainchant.config import SynthesisConfig
-from plainchant.errors import ConfigError, DataError, RunError
+from plainchant.errors import ConfigError, DataError, PrivacyError, RunError
 from plainchant.generation.decoding import FinishedText
 from plainchant.models.table import TableModel
 from plainchant.privacy.histograms import Cell
+from plainchant.run.ledger import Ledger
 from plainchant.run.store import Batch, RunDirectory
 
 CONFIG = SynthesisConfig(
@@ -175,3 +177,86 @@ def test_resume_under_another_plan_is_refused(tmp_path, model):
     file.unlink()
     with pytest.raises(RunError, match=r"plan\.json"):
         go(tmp_path, model, resume=True)
+
+
+# copies of a directory whose run a ledger has paid for
+
+
+class Stopped(KeyboardInterrupt):
+    """Stands for a process that is stopped."""
+
+
+@pytest.mark.parametrize("when", ["before batches are formed", "after one text"])
+def test_three_resumes_of_three_copies_give_one_release(tmp_path, model, monkeypatch, when):
+    ledger = Ledger.create(tmp_path / "data.ledger", 10.0, 1e-6).path
+    with monkeypatch.context() as patch:
+        if when == "before batches are formed":
+
+            def stop(*_):
+                raise Stopped
+
+            patch.setattr("plainchant.run.synthesis.form_batches", stop)
+            with pytest.raises(Stopped):
+                go(tmp_path, model, ledger=ledger)
+        else:
+            with go(tmp_path, model, ledger=ledger) as run:
+                next(iter(run))
+    copies = [tmp_path / f"copy{number}" for number in range(3)]
+    for copy in copies:
+        shutil.copytree(tmp_path / "out", copy)
+    refused = 0
+    for copy in copies:
+        try:
+            with synthesize(RECORDS, plan(CONFIG), out=copy, model=model, resume=True, ledger=ledger) as run:
+                assert len(run.finish()) > 0
+        except PrivacyError as error:
+            assert "start a new run" in str(error)
+            refused += 1
+    assert (refused, sum((copy / "release").exists() for copy in copies)) == (2, 1)
+    assert len(Ledger(ledger).runs) == 1
+
+
+def test_a_run_at_work_does_not_release_beside_its_copy(tmp_path, model):
+    ledger = Ledger.create(tmp_path / "data.ledger", 10.0, 1e-6).path
+    with go(tmp_path, model, ledger=ledger) as run:
+        texts = iter(run)
+        next(texts)
+        shutil.copytree(tmp_path / "out", tmp_path / "copy")
+        with synthesize(
+            RECORDS, plan(CONFIG), out=tmp_path / "copy", model=model, resume=True, ledger=ledger
+        ) as another:
+            assert len(another.finish()) > 0
+        with pytest.raises(PrivacyError, match="copy"):
+            list(texts)
+    assert not (tmp_path / "out" / "release").exists()
+
+
+def test_a_run_that_a_ledger_pays_for_does_not_go_on_without_it(tmp_path, model):
+    ledger = Ledger.create(tmp_path / "data.ledger", 30.0, 1e-6).path
+    with go(tmp_path, model, ledger=ledger) as run:
+        next(iter(run))
+    with pytest.raises(PrivacyError, match="--ledger FILE"):
+        go(tmp_path, model, resume=True)
+    # and one that was begun without a ledger may be entered late, once
+    with synthesize(RECORDS, plan(CONFIG), out=tmp_path / "late", model=model) as run:
+        next(iter(run))
+    with synthesize(RECORDS, plan(CONFIG), out=tmp_path / "late", model=model, resume=True, ledger=ledger):
+        pass
+    assert len(Ledger(ledger).runs) == 2
+
+
+def test_editing_the_directory_raises_no_epsilon(tmp_path, model):
+    """Both files agree with the configuration that is asked for; the ledger knows what was entered."""
+    ledger = Ledger.create(tmp_path / "data.ledger", 100.0, 1e-6).path
+    with go(tmp_path, model, ledger=ledger) as run:
+        next(iter(run))
+    dearer = plan(CONFIG.model_copy(update={"epsilon": 2 * CONFIG.epsilon}))
+    directory = RunDirectory.open(tmp_path / "out")
+    edited = directory.plan | dearer.as_dict()
+    file = tmp_path / "out" / "config.toml"
+    before, after = (f"epsilon = {config.epsilon}" for config in (CONFIG, dearer.config))
+    assert before in file.read_text()
+    file.write_text(file.read_text().replace(before, after))
+    (tmp_path / "out" / "plan.json").write_text(json.dumps(edited))
+    with pytest.raises(PrivacyError, match=r"was entered with .*epsilon"):
+        synthesize(RECORDS, dearer, out=tmp_path / "out", model=model, resume=True, ledger=ledger)
