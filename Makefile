@@ -9,10 +9,10 @@ FAST_OPTIONS ?=
 export HF_HUB_OFFLINE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench format install clean
+.PHONY: help demo test check bench format reference install clean
 
 help:  ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s  %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s  %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(STAMP)  ## a whole run on embedded models and data
 	$(BIN)/plainchant demo
@@ -33,6 +33,9 @@ bench: $(STAMP)  ## docs/speed.md measured anew, about twenty minutes on two qui
 format: $(STAMP)  ## rewrite the code as ruff wants it
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+reference: $(STAMP)  ## rewrite docs/reference from the code
+	$(BIN)/python docs/reference/generate.py
 
 install: $(STAMP)  ## make .venv, or bring it up to date
 

@@ -24,7 +24,7 @@ from plainchant.data.centres import Centres
 from plainchant.data.tables import read_records
 from plainchant.generation.decoding import BatchWork, Decoder, StopRule
 from plainchant.generation.prompting import Prompts, choose_examples
-from plainchant.models.transformers.model import load_model
+from plainchant.models.transformers.load import load_model
 from plainchant.planning import make_plan
 from plainchant.privacy.accounting import bounded_range_rho, rho_of
 from plainchant.privacy.aggregation import CLIPS_BY_PUBLIC

@@ -198,7 +198,7 @@ class Loaded:
         self._options, self._models, self._embedder = options, {}, None
 
     def model(self, name):
-        from plainchant.models.transformers.model import load_model
+        from plainchant.models.transformers.load import load_model
 
         if name not in self._models:
             self._models = {name: load_model(name, dtype=self._options.dtype, threads=self._options.threads)}

@@ -26,7 +26,7 @@ from plainchant.data.centres import Centres, fit_centres
 from plainchant.data.embedding import load_embedder
 from plainchant.data.tables import read_records, read_texts
 from plainchant.generation.prompting import Prompts
-from plainchant.models.transformers.model import load_model
+from plainchant.models.transformers.load import load_model
 from plainchant.planning import make_plan
 from plainchant.privacy.accounting import bounded_range_rho
 from plainchant.privacy.aggregation import Clipping, Support, log_softmax

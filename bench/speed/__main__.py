@@ -17,7 +17,7 @@ from pathlib import Path
 # so that the parts, and the scripts beside this folder, are found
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from plainchant.models.transformers.model import EMBEDDED_MODEL
+from plainchant.models.transformers.load import EMBEDDED_MODEL
 from speed.common import RESULTS, SMOLLM2, measured
 from speed.page import write_page
 from speed.peer import peer

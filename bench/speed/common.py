@@ -15,7 +15,7 @@ from plainchant.cli.demo_data import demo_records
 from plainchant.config import SynthesisConfig
 from plainchant.generation.decoding import BatchWork
 from plainchant.models import LanguageModel
-from plainchant.models.transformers.model import load_model
+from plainchant.models.transformers.load import load_model
 from plainchant.planning import make_plan
 from plainchant.privacy.mechanisms import TokenMechanism
 from smollm2 import smollm2

@@ -1,4 +1,4 @@
-"""What a user asks for: fields that change the guarantee or the text, and, in a class apart, those that cannot."""
+"""The configuration: fields that change the guarantee or the texts and, in a separate class, those that cannot."""
 
 import difflib
 import enum
@@ -18,14 +18,14 @@ from plainchant.privacy.choice import Accounting as Accounting
 from plainchant.privacy.choice import TokenRequest
 from plainchant.privacy.individual import EXPECTED_RANGE
 
-# The largest number of contexts, centres or cells that anything here is made for.
+# Upper limit for the number of contexts, centres or cells.
 LARGEST = 1_000_000
-# Private rows of a forward pass where nobody says and nothing is measured.
+# Private rows per forward pass where none are given and nothing is measured.
 USUAL_ROWS = 64
 
 
 class Method(enum.StrEnum):
-    """Presets over the same parts; every part can be set by itself."""
+    """Presets over the same parts; each part can also be set by itself."""
 
     AMIN2024 = "amin2024"
     CLUSTERED_MEAN = "clustered-mean"
@@ -55,29 +55,29 @@ class _Frozen(BaseModel):
 
 
 class Example(_Frozen):
-    """A hand-written, made-up example: what the data's form is, and nothing from the data (guarantee 8)."""
+    """A hand-written, made-up example: it shows the form of the data and takes nothing from it (guarantee 8)."""
 
     text: str
     label: str | None = None
 
 
 class PromptConfig(_Frozen):
-    """How a record is shown to the model: templates with `{label}` and `{text}`; `prompting` fills unset ones."""
+    """How a record is shown to the model: templates with `{label}` and `{text}`; unset ones get a default."""
 
     form: PromptForm = PromptForm.EXAMPLES
-    """examples for base models (a list that the model continues), chat for instruction-tuned ones."""
+    """Form of the prompt: examples (a list to continue) for base models, chat for instruction-tuned ones."""
     header: str | None = None
-    """Opens the prompt, once."""
+    """Text at the start of the prompt."""
     example: str | None = None
-    """One entry of the list; generation starts where {text} stands and ends at what follows it."""
+    """Template of one entry in the list; generation starts at {text} and ends at whatever follows it."""
     chat: str | None = None
-    """The user's message of the chat form; {text} is the record."""
+    """Template of the user's message in the chat form; {text} is the record."""
     examples: tuple[Example, ...] = ()
-    """Made-up public examples, shown before the record: what the data's form is, and nothing from the data."""
+    """Made-up public examples, shown before the record. They show the form of the data and take nothing from it."""
 
 
 class Parts(_Frozen):
-    """The parts of a method, all decided."""
+    """The parts of a method, every one of them set."""
 
     clusters: Clusters
     aggregate: Aggregate
@@ -138,7 +138,7 @@ PRESETS: Mapping[Method, Parts] = {
         _INVISIBLEINK
         | {"support": Support.TOP_K, "accounting": Accounting.PUBLIC, "clip": 1.0, "batch_size": 1, "top_k": 1000}
     ),
-    # one record a batch and a clip that never bites: each text is written from a single private record
+    # one record per batch and a clip too large to act: each text is written from a single private record
     Method.NON_PRIVATE: Parts.model_validate(
         _INVISIBLEINK
         | {
@@ -208,7 +208,7 @@ class SynthesisFields(TypedDict, total=False):
 
 
 class SynthesisConfig(_Frozen):
-    """One run, as its user wants it. Public: nothing here may be taken from the private data (guarantee 1).
+    """Settings of one run. They are public: nothing here may be taken from the private data (guarantee 1).
 
     >>> config = SynthesisConfig(labels=("bug", "billing"), label_column="label")
     >>> config.method.value, config.epsilon, config.parts.guidance
@@ -216,99 +216,100 @@ class SynthesisConfig(_Frozen):
     """
 
     method: Method = Method.PLAINCHANT
-    """Preset that fills every part left unset: plainchant, amin2024, clustered-mean, clustered-median, invisibleink, \
-public or non-private."""
+    """Preset that supplies every part left unset."""
     epsilon: float = 8.0
-    """ε of the guarantee. Where accounting is ex post, only the noisy counts' share of it is fixed in advance."""
+    """ε of the guarantee. With accounting = ex-post, only the share for the noisy counts is fixed before the run."""
     delta: float = 1e-6
-    """δ of the guarantee; well below one over the number of units."""
+    """δ of the guarantee; choose it well below 1 / (number of units)."""
     texts: int = Field(100, ge=1)
-    """How many synthetic texts are requested."""
+    """Number of synthetic texts to generate."""
     max_tokens: int = Field(64, ge=1)
-    """The most tokens of a text."""
+    """Maximum tokens per text."""
     candidates: int | None = Field(None, ge=1, le=16)
-    """How many texts are written for each that is released: one from the records, the others by the public model from \
-those; then the records vote, with noise, for the texts to keep. 1: no vote."""
+    """Texts written per released text: one from the private records, the others by the public model. The records then \
+vote, with noise, for the texts to keep. 1: no vote."""
     vote_share: float = Field(0.05, gt=0, lt=1)
-    """Share of the budget for that vote."""
+    """Share of the budget for the vote on candidates."""
     expand: int = Field(0, ge=0)
-    """How many texts to release beyond the wish, written by the public model from the others: free, and marked."""
+    """Extra texts to release, written by the public model from the other texts; they cost nothing and are marked."""
     expected_units: int | None = Field(None, ge=1)
-    """Roughly how many units the data has, if that may be said publicly; lets the plan choose the batch size."""
+    """Approximate number of units in the data, if that may be public; the plan uses it to choose the batch size."""
 
     text_column: str = "text"
-    """Column of the private table that holds the text."""
+    """Text column of the private table."""
     label_column: str | None = None
-    """Column that holds a label; needs labels."""
+    """Label column of the private table; needs labels."""
     unit_column: str | None = None
-    """Column whose equal values mark records of one unit (a patient, a customer); unset: every record is one."""
+    """Column whose equal values mark the records of one unit (a patient, a customer). Unset: each record is a unit."""
     labels: tuple[str, ...] = ()
-    """The label set, public. A record with another label takes no part."""
+    """The labels, a public list. Records with any other label are ignored."""
 
     model: str = "gemma-3-270m"
     """Causal language model: a path or name that transformers loads, or gemma-3-270m from the demo extra."""
     embedder: str = "all-MiniLM-L6-v2"
     """Sentence embedder: a path or name that sentence-transformers loads, or all-MiniLM-L6-v2 from the demo extra."""
     public_corpus: str | None = None
-    """File of public texts around whose centres the data is clustered; unset: texts sampled from the public model."""
+    """File of public texts whose cluster centres the data is grouped around. Unset: texts sampled from the model."""
     public_text_column: str = "text"
-    """Its text column."""
+    """Text column of the public corpus."""
 
     clusters: Clusters | None = None
-    """How batches are formed: public-centres or none."""
+    """How records are grouped into batches: around public cluster centres, or not at all."""
     centres: int | str = 1000
-    """How many public centres at most (a corpus carries one per four texts), or a path of saved ones (centres.npz)."""
+    """Maximum number of public centres (one per four texts of the corpus), or a file of saved ones (centres.npz)."""
     kept: int | Literal["auto"] = "auto"
-    """How many cells to keep at most, or auto: every cell above min_cell."""
+    """Maximum number of cells to keep; auto: every cell of at least min_cell."""
     min_cell: int | None = Field(None, ge=1)
-    """Least noisy count of a kept cell; unset: batch size + 2σ of the noise."""
+    """Smallest noisy count of a cell that is kept. Unset: batch size + 2σ of the noise."""
     rebalance_share: float = Field(0.05, gt=0, lt=1)
-    """Share of the budget for noisy cell counts."""
+    """Share of the budget for the noisy cell counts."""
 
     aggregate: Aggregate | None = None
-    """How a batch's predictions become one: mean or median."""
+    """How the predictions of a batch are combined."""
     support: Support | None = None
-    """Which tokens may be sampled, by the public logits: full, top_k or top_k_plus."""
+    """Which tokens may be sampled: all of them, or those that the public model ranks highest."""
     top_k: int | None = Field(None, ge=1)
-    """Size of the top_k supports."""
+    """Number of tokens in the top_k and top_k_plus supports."""
     clipping: Clipping | None = None
-    """What is clipped: logits, their difference to the public logits, or the increase alone (no token is lowered)."""
+    """What is clipped: the logits, their difference to the public logits, or only increases over the public logits."""
     accounting: Accounting | None = None
-    """How the cost is counted: worst-case or individual (both known in advance), or ex-post."""
+    """How the privacy cost is counted: worst-case and individual fix the guarantee before the run; ex-post measures \
+it afterwards. public and infinite belong to the methods public and non-private."""
     clip: float | Literal["auto"] | None = None
-    """Clip norm in nats, or auto: what the budget allows for the requested texts (differences, increases)."""
+    """Clip norm in nats; auto: as large as the budget for the requested texts allows (not for clipped logits)."""
     guidance: float | None = Field(None, gt=0, allow_inf_nan=False)
-    """How far to go away from the public model (where differences or increases are clipped); 1 is all the way to the \
-mean."""
+    """How strongly the private mean moves the public prediction (differences and increases only). 1 samples from the \
+mean itself; more goes further."""
     sparse_threshold: float | None = Field(None, ge=0, le=2)
-    """Sparse vector: where the batch's prediction is nearer to the public one than this (L1 distance, with noise), \
-the token is the public model's and free; worst-case means only, 0 for none."""
+    """Where the batch's prediction is closer to the public one than this (L1 distance, with noise), the public model \
+writes the token at no cost (sparse vector technique; worst-case means only). 0: off."""
     sparse_noise: float = Field(0.2, gt=0, allow_inf_nan=False)
-    """Scale of the noise of that comparison."""
+    """Scale of the noise in the comparison with sparse_threshold."""
     private_tokens: int | None = Field(None, ge=1)
-    """The most tokens of a text in which records have a say, with sparse_threshold; unset: half of max_tokens."""
+    """With sparse_threshold: maximum tokens per text that private records influence. Unset: half of max_tokens."""
     temperature: float = Field(1.0, gt=0, allow_inf_nan=False)
-    """Temperature of sampling."""
+    """Sampling temperature."""
     batch_size: int | Literal["auto"] | None = None
-    """Contexts a batch, on average; auto: the smallest that pays for the texts requested."""
+    """Average number of contexts (records, unless records_per_context is set) per batch; auto: the smallest that \
+can pay for the requested texts."""
     expected_range: float = Field(EXPECTED_RANGE, gt=0, allow_inf_nan=False)
-    """How far one record moves the model's logits, a root mean square in nats; decides how many texts an individual \
-budget is planned for, never the guarantee."""
+    """Expected influence of one record on the model's logits, root mean square in nats. Used to plan how many texts \
+an individual budget covers; it cannot change the guarantee."""
     records_per_context: int = Field(1, ge=1, le=64)
-    """Units shown together in one context (means only): closer to the data, and every cost counts four times."""
+    """Units shown together in one context (means only). Texts get closer to the data; every cost counts four times."""
     released_examples: int | None = Field(None, ge=0, le=16)
-    """How many texts that a cell has already released are shown in its prompts; free, since they are released."""
+    """Number of a cell's released texts shown in its prompts; free, since they are released anyway."""
     min_tokens: int = Field(4, ge=0)
-    """A text does not end before this many tokens."""
+    """Minimum tokens per text."""
     max_record_tokens: int = Field(192, ge=1)
-    """A record is cut after this many tokens."""
+    """Maximum tokens read of each record; the rest is cut off."""
     numerical_slack: float = Field(1e-3, ge=0, allow_inf_nan=False)
-    """Nats by which a prediction may move for numerical reasons; paid for, and a model that moves more is refused."""
+    """Allowed numerical error of a prediction, in nats; its cost is included, and a model with more is refused."""
     prompt: PromptConfig = PromptConfig()
     """Templates and public examples."""
 
     def __init__(self, **values: Unpack[SynthesisFields]) -> None:
-        """Raises ConfigError for a field that is unknown or out of bounds, PrivacyError where no guarantee follows."""
+        """Raises ConfigError for a field that is unknown or out of bounds, PrivacyError where no guarantee exists."""
         try:
             super().__init__(**dict[str, Any](values))
         except ValidationError as error:
@@ -398,22 +399,22 @@ budget is planned for, never the guarantee."""
 
     @property
     def votes(self) -> bool:
-        """Whether the records vote for the texts that are released."""
+        """Whether the records vote on which texts are released."""
         return self.parts.candidates > 1
 
     @property
     def released(self) -> int:
-        """How many texts are to be released."""
+        """Number of texts to release."""
         return self.texts + self.expand
 
     @property
     def further(self) -> int:
-        """How many texts the public model writes, whether they are kept or not."""
+        """Number of texts that the public model writes, kept or not."""
         return (self.parts.candidates - 1) * self.texts + self.expand
 
     @functools.cached_property
     def parts(self) -> Parts:
-        """The preset's parts with this configuration's own in their place."""
+        """The preset's parts, replaced by those that this configuration sets."""
         preset = PRESETS[self.method]
         own = {name: getattr(self, name) for name in Parts.model_fields if getattr(self, name) is not None}
         return preset.model_copy(update=own)
@@ -450,34 +451,57 @@ budget is planned for, never the guarantee."""
 
 
 class PerformanceOptions(_Frozen):
-    """How fast, never how private: nothing here can change the guarantee.
+    """Settings that change speed only: nothing here can change the guarantee.
 
     >>> PerformanceOptions(rows=32).width
     32
     """
 
     device: str = "cpu"
-    """A torch device."""
+    """Device for torch, such as cpu or cuda."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Floating-point type of the model; each has its own measured slack."""
+    """Floating-point type of the model; the numerical error of each is measured at load."""
     rows: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
-    """About how many private rows one forward pass holds, or auto: as many as are fastest here, measured at the start \
-of a run (64 where a seed is given)."""
+    """Approximate number of private rows per forward pass; auto: the fastest here, measured at the start of a run (64 \
+with a seed)."""
     memory: float | None = Field(default=None, gt=0)
-    """The most GiB that the caches of contexts may take, about; fewer rows then share a forward pass."""
+    """Approximate upper limit for key-value caches, in GiB; fewer rows then share a forward pass."""
     threads: int | None = Field(default=None, ge=1)
-    """Threads of torch; unset: torch's own choice."""
+    """Number of threads for torch. Unset: torch decides."""
     executor: Literal["local", "ray"] = "local"
-    """Where the work is done: in this process, or by workers on a Ray cluster (extra ray)."""
+    """Where the work runs: in this process, or in workers on a Ray cluster (extra ray)."""
     workers: int = Field(default=2, ge=1)
-    """Workers of executor = ray, each with a model of its own."""
+    """Number of Ray workers; each loads the model."""
     ray_address: str | None = None
-    """The cluster's address, auto for the one on this machine; unset: begin one here."""
+    """Address of the Ray cluster; auto: the one on this machine. Unset: start one here."""
 
     @property
     def width(self) -> int:
-        """Private rows of a forward pass where nothing is measured."""
+        """Private rows per forward pass where nothing is measured."""
         return USUAL_ROWS if self.rows == "auto" else self.rows
+
+
+# Sections of the help pages, of the reference and of `plainchant init`: every field once, in the order shown.
+FIELD_GROUPS: Mapping[str, tuple[str, ...]] = {
+    "Guarantee": ("epsilon", "delta", "expected_units"),
+    "Data": ("text_column", "label_column", "labels", "unit_column"),
+    "Texts": ("texts", "max_tokens", "min_tokens", "temperature", "expand"),
+    "Model": ("model", "embedder"),
+    "Public corpus": ("public_corpus", "public_text_column", "centres"),
+    "Method": ("method", "candidates", "vote_share"),
+    "Method (batches)": ("clusters", "batch_size", "records_per_context", "kept", "min_cell", "rebalance_share"),
+    "Method (aggregate)": ("aggregate", "support", "top_k", "clipping", "clip", "guidance"),
+    "Method (accounting)": (
+        "accounting", "expected_range", "numerical_slack", "sparse_threshold", "sparse_noise", "private_tokens",
+    ),
+    "Prompt": ("prompt", "released_examples", "max_record_tokens"),
+    "Performance": tuple(PerformanceOptions.model_fields),
+}  # fmt: skip
+
+
+def group_of(name: str) -> str:
+    """The section that a field stands in; a field that no section names stands under "Other"."""
+    return next((group for group, names in FIELD_GROUPS.items() if name in names), "Other")
 
 
 def _closest(name: str, known: list[str]) -> str:

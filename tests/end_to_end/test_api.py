@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,8 @@ ROWS = [
     {"text": " ".join(("red", "blue", "lamp", "post", "street")[(n * k) % 5] for k in range(1, 7))} for n in range(120)
 ]
 HELD_OUT = [{"text": f"blue {'lamp ' * (n % 3)}street"} for n in range(40)]
-ONCE = {"method": "clustered-mean", "clusters": "none", "clip": 1.0, "batch_size": 4, "epsilon": 300.0, "texts": 24,
+ONCE: dict[str, Any] = {
+        "method": "clustered-mean", "clusters": "none", "clip": 1.0, "batch_size": 4, "epsilon": 300.0, "texts": 24,
         "max_tokens": 6, "min_tokens": 4, "rebalance_share": 0.5}  # fmt: skip
 
 
@@ -33,7 +35,7 @@ def finish(path, **changes):
     records = None if plan.config.method == "public" else ROWS
     options = pc.PerformanceOptions(rows=8)
     with pc.synthesize(records, plan, out=path, model=model(), performance=options) as run:
-        return run, run.texts
+        return run, run.finish()
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +152,7 @@ def test_a_ledger_counts_runs_and_refuses_the_one_too_many(tmp_path):
     options = pc.PerformanceOptions(rows=8)
     pc.synthesize(ROWS, plan, out=tmp_path / "a", model=model(), ledger=ledger.path, performance=options).close()
     assert len(pc.Ledger(tmp_path / "ledger").runs) == 1
-    assert ledger.spent == plan.guarantee.rho
+    assert ledger.spent.rho == plan.guarantee.rho
     with pytest.raises(pc.PrivacyError, match="ledger"):
         pc.synthesize(ROWS, plan, out=tmp_path / "b", model=model(), ledger=ledger.path)
 
@@ -170,7 +172,7 @@ def test_an_example_is_public_and_frozen():
     config = pc.SynthesisConfig(prompt=pc.PromptConfig(examples=(pc.Example(text="made up"),)))
     assert config.prompt.examples[0].text == "made up"
     with pytest.raises(ValueError, match="frozen"):
-        config.prompt.examples[0].text = "other"
+        config.prompt.examples[0].text = "other"  # type: ignore[misc]
 
 
 def test_every_error_is_one_of_plainchants_and_has_an_exit_code():
@@ -182,4 +184,4 @@ def test_every_error_is_one_of_plainchants_and_has_an_exit_code():
 
 def test_results_are_frozen(finished):
     with pytest.raises(dataclasses.FrozenInstanceError):
-        pc.open(finished[0]).directory = None
+        pc.open(finished[0]).directory = None  # type: ignore[misc]

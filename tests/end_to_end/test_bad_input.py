@@ -39,7 +39,7 @@ def test_files_that_cannot_be_read(run, tmp_path):
         ("--epsilon", "-1", USAGE, "epsilon = -1"),
         ("--epsilon", "nan", USAGE, "epsilon = nan"),
         ("--epsilon", "inf", USAGE, "epsilon = inf"),
-        ("--epsilon", "many", USAGE, "epsilon = 'many'"),
+        ("--epsilon", "many", USAGE, "'--epsilon': 'many'"),
         ("--epsilon", "1e-6", PRIVACY, "batch_size"),
         ("--delta", "0", USAGE, "delta = 0"),
         ("--delta", "1", USAGE, "delta = 1"),

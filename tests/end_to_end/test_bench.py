@@ -8,7 +8,7 @@ import pytest
 
 import speed.page
 import study
-from plainchant.models.transformers.model import load_model
+from plainchant.models.transformers.load import load_model
 from speed import machine, sections
 from speed.common import RESULTS, measured
 

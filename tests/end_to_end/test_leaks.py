@@ -354,7 +354,7 @@ def test_a_memory_cap_narrows_the_pass_by_public_lengths_alone(run, config, tmp_
     )
     prompts = Prompts(config(texts=12), Spy())
     # two batches with a public row each and two rows above s, and eight prefixes
-    cap = (2 * (4 + 2 + 1) + 8.5) * (prompts.longest + 32) * Spy.bytes_per_token / 2**30
+    cap = (2 * (4 + 2 + 1) + 8.5) * wide.row_bytes(prompts.longest) / 2**30
     run(settings=config(texts=12), model=narrow, out="narrow", randomness=AsTold(range(1000)),
         performance=PerformanceOptions(rows=64, memory=cap))  # fmt: skip
     assert max(map(len, wide.calls)) > 2 == max(map(len, narrow.calls))

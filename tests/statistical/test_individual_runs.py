@@ -2,6 +2,7 @@
 
 import random
 import sqlite3
+from typing import Any
 
 import numpy as np
 import pytest
@@ -120,7 +121,7 @@ def small_run(seed, path, monkeypatch):
         if crashes <= 3 and (path / "release").exists():
             break
     monkeypatch.setattr(RunDirectory, "commit", commit)
-    mechanism = decided.mechanism
+    mechanism: Any = decided.mechanism
     worst = max(before.values(), default=0.0)
     numerical = mechanism.budget - mechanism._payable
     assert worst <= mechanism._payable + 1e-12

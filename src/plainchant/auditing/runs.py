@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from plainchant import models
 from plainchant.auditing.attacks import LONG_RUN, attacks, copied
 from plainchant.auditing.canaries import CANARIES, Canary, exposure, plant_again
 from plainchant.auditing.replay import Replay, Steps, record_steps, replay
@@ -18,7 +19,6 @@ from plainchant.errors import ConfigError, DataError
 from plainchant.evaluation.figures import Figure, Figures
 from plainchant.evaluation.runs import directory_of
 from plainchant.generation.decoding import BatchWork
-from plainchant.generation.executor import load_on
 from plainchant.generation.prompting import Prompts
 from plainchant.models import LanguageModel
 from plainchant.planning import Plan, make_plan
@@ -155,7 +155,7 @@ def audit_with_canaries(
             resume with.
     """
     performance, progress = performance or PerformanceOptions(), progress or NoProgress()
-    load = functools.cache(lambda: model or load_on(plan.config.model, performance))
+    load = functools.cache(lambda: model or models.load(plan.config.model, performance))
     directory = _run_with_canaries(
         real, plan, Path(out), {"count": count, "repetitions": repetitions}, resume=resume,
         allow_not_private=allow_not_private, performance=performance, load=load, progress=progress,

@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 
 from plainchant.config import Example, PromptForm, SynthesisConfig
-from plainchant.errors import ConfigError
+from plainchant.errors import ConfigError, ModelError
 from plainchant.models import LanguageModel
 
 _DEFAULTS = {
@@ -147,9 +147,17 @@ class Prompts:
         return stripped, before[len(stripped) :], after
 
     def _chat_parts(self, label: str | None, released: Sequence[str] = ()) -> tuple[str, str]:
-        mark = "\x00record\x00"
+        # characters that a template which quotes its messages (JSON, HTML) would not leave alone
+        mark = '\x00<"record">\x00'
         message = self._shown(label, released) + self._chat.replace("{label}", label or "").replace("{text}", mark)
-        before, _, after = self._model.chat(message).partition(mark)
+        formatted = self._model.chat(message)
+        if formatted.count(mark) != 1:
+            raise ModelError(
+                f"model {self._model.name!r}: its chat template does not show a user's message once and as it is (it "
+                "quotes, changes, drops or repeats it), so a record has no place in it; use prompt.form = 'examples', "
+                "or mend chat_template.jinja (or chat_template in tokenizer_config.json)"
+            )
+        before, _, after = formatted.partition(mark)
         return before, after
 
     def _check_lengths(self) -> int:

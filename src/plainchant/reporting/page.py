@@ -17,6 +17,7 @@ import markupsafe
 import numpy as np
 import tomli_w
 
+from plainchant import models
 from plainchant.arrays import Float32Array
 from plainchant.config import SynthesisConfig
 from plainchant.data.centres import Centres
@@ -211,7 +212,7 @@ def _shared_configuration(config: SynthesisConfig) -> str:
 
 
 def _versions() -> dict[str, str]:
-    packages = ("plainchant", "torch", "transformers", "numpy")
+    packages = ("plainchant", *models.PACKAGES, "numpy")
     return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in packages}
 
 

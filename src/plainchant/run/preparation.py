@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from plainchant import models
 from plainchant.arrays import Float32Array
 from plainchant.config import Clusters, PerformanceOptions, SynthesisConfig
 from plainchant.data.centres import Centres
@@ -13,7 +14,7 @@ from plainchant.data.embedding import Embedder
 from plainchant.data.tables import Record, fingerprint, read_texts
 from plainchant.errors import ConfigError, DataError, PrivacyError, RunError
 from plainchant.generation.decoding import StopRule
-from plainchant.generation.executor import load_on, open_embedder
+from plainchant.generation.executor import open_embedder
 from plainchant.generation.prompting import Prompts
 from plainchant.models import LanguageModel
 from plainchant.planning import Guarantee, Plan, not_private
@@ -125,6 +126,8 @@ def prepare(
         # a measured width would change in which order a seed's numbers are used
         performance = performance.model_copy(update={"rows": performance.width})
     performance = with_width(performance, model, prompts, plan, progress)
+    # at the widths that a pass will have, before the model may read a record and before anything is booked
+    models.checked(model, rows=performance.width, batch_size=plan.settings.batch_size)
     stop = StopRule(prompts.stop, config.max_tokens, config.min_tokens)
     if directory is None:
         data = fingerprint(table)
@@ -193,6 +196,6 @@ def public_corpus(config: SynthesisConfig) -> Centres | Sequence[str] | None:
 def loaded_model(config: SynthesisConfig, performance: PerformanceOptions, progress: Progress) -> LanguageModel:
     """The configured language model."""
     progress.stage("loading the language model", 0.0)
-    model = load_on(config.model, performance)
+    model = models.load(config.model, performance)
     progress.stage("loading the language model", 1.0)
     return model

@@ -1,7 +1,12 @@
 """Sentence embedders, with the embedded model."""
 
+import json
+import shutil
 import socket
 import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -113,3 +118,106 @@ def test_alone_means_to_the_last_bit(embedder):
     together = embedder.encode(texts, alone=True)
     for text, row in zip(texts, together, strict=True):
         assert np.array_equal(embedder.encode([text, "another " * 40], alone=True)[0], row)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny random embedder over bytes."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.models import Pooling, Transformer  # type: ignore[import-not-found]
+    from tokenizers import AddedToken, Tokenizer
+    from tokenizers.models import BPE
+    from tokenizers.pre_tokenizers import ByteLevel
+    from tokenizers.processors import TemplateProcessing
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    body, folder = tmp_path_factory.mktemp("body"), tmp_path_factory.mktemp("embedder")
+    names = ["[PAD]", "[CLS]", *sorted(ByteLevel.alphabet())]
+    tokenizer = Tokenizer(BPE({name: i for i, name in enumerate(names)}, []))
+    tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
+    tokenizer.add_special_tokens([AddedToken(name, special=True) for name in names[:2]])
+    tokenizer.post_processor = TemplateProcessing(single="[CLS] $A", special_tokens=[("[CLS]", 1)])
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]").save_pretrained(body)
+    BertModel(
+        BertConfig(
+            vocab_size=len(names), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16
+        )
+    ).save_pretrained(body)
+    transformer = Transformer(str(body))
+    SentenceTransformer(modules=[transformer, Pooling(16)]).save(str(folder))
+    return folder
+
+
+def test_a_tiny_embedder_loads(tiny: Path, tmp_path: Path) -> None:
+    assert load_embedder(str(tiny)).encode(["a", "b"]).shape == (2, 16)
+    # a pooler is read by no mean of tokens
+    folder = Path(shutil.copytree(tiny, tmp_path / "own"))
+    change_weights(folder, lambda x: {name: value for name, value in x.items() if "pooler" not in name})
+    assert np.array_equal(load_embedder(str(folder)).encode(["a"]), load_embedder(str(tiny)).encode(["a"]))
+
+
+def change_weights(folder: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    file = folder / "model.safetensors"
+    save_file(change(load_file(file)), file, metadata={"format": "pt"})
+
+
+def _prefixed(folder: Path) -> None:
+    change_weights(folder, lambda x: {f"module.{name}": value for name, value in x.items()})
+
+
+def _without_one(folder: Path) -> None:
+    change_weights(folder, lambda x: {name: value for name, value in x.items() if "query.weight" not in name})
+
+
+def _of_another_shape(folder: Path) -> None:
+    change_weights(folder, lambda x: x | {"embeddings.word_embeddings.weight": np.zeros((9, 16), dtype=np.float32)})
+
+
+def _not_a_number(folder: Path) -> None:
+    change_weights(folder, lambda x: x | {name: value * np.nan for name, value in x.items() if "query.bias" in name})
+
+
+def _always_the_same(folder: Path) -> None:
+    change_weights(folder, lambda x: {name: value * 0 for name, value in x.items()})
+
+
+def _cut(folder: Path) -> None:
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def _pickled(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+
+
+def _no_start(folder: Path) -> None:
+    """An embedder that fails on the empty text, which a record may be."""
+    file = folder / "tokenizer.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"post_processor": None}))
+
+
+def _no_json(folder: Path) -> None:
+    (folder / "modules.json").write_text("[")
+
+
+@pytest.mark.parametrize(
+    ("breaks", "reason"),
+    [
+        (_prefixed, "begin with 'module.'"),
+        (_without_one, "missing: encoder.layer.0.attention.self.query.weight"),
+        (_of_another_shape, "of another shape than config.json says: embeddings.word_embeddings.weight"),
+        (_not_a_number, r"not finite .*query.bias"),
+        (_always_the_same, "the same for different texts"),
+        (_cut, "broken or incomplete"),
+        (_pickled, "is pickled"),
+        (_no_start, "does not load on device"),
+        (_no_json, "modules.json is not JSON"),
+    ],
+)
+def test_a_broken_embedder_is_refused(breaks: Callable[[Path], None], reason: str, tiny: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny, tmp_path / "broken"))
+    breaks(folder)
+    with pytest.raises(ModelError, match=reason):
+        load_embedder(str(folder))

