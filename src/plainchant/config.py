@@ -11,9 +11,12 @@ from typing import Annotated, Any, Literal, Self, TypedDict, Unpack
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from plainchant.data.encodings import check_encoding
+from plainchant.data.labels import normal_form
+from plainchant.data.raw import separator_of
 from plainchant.errors import ConfigError, PrivacyError
 from plainchant.privacy.accounting import check_delta, check_epsilon
-from plainchant.privacy.aggregation import Aggregate, Clipping, Support
+from plainchant.privacy.aggregation import ROUNDING_RANGE, Aggregate, Clipping, Support
 from plainchant.privacy.choice import Accounting as Accounting
 from plainchant.privacy.choice import TokenRequest
 from plainchant.privacy.individual import EXPECTED_RANGE
@@ -177,6 +180,9 @@ class SynthesisFields(TypedDict, total=False):
     label_column: str | None
     unit_column: str | None
     labels: Sequence[str]
+    encoding: str
+    separator: str
+    allow_malformed: bool
     model: str
     embedder: str
     public_corpus: str | None
@@ -243,6 +249,12 @@ vote, with noise, for the texts to keep. 1: no vote."""
     """Column whose equal values mark the records of one unit (a patient, a customer). Unset: each record is a unit."""
     labels: tuple[str, ...] = ()
     """The labels, a public list. Records with any other label are ignored."""
+    encoding: str = "auto"
+    """Character encoding of a private table that is a text file; auto: by its byte order mark, otherwise UTF-8."""
+    separator: str = "auto"
+    """Field separator of a CSV table: one character, or comma, semicolon, tab, bar; auto: by its header."""
+    allow_malformed: bool = False
+    """Read a private table even if most of its rows are malformed, empty or without a named label."""
 
     model: str = "gemma-3-270m"
     """Causal language model: a path or name that transformers loads, or gemma-3-270m from the demo extra."""
@@ -325,8 +337,10 @@ an individual budget covers; it cannot change the guarantee."""
                 raise ConfigError(f"{name} = {value}: must be at least 1 and at most {LARGEST:,}")
         if isinstance(self.clip, float) and not 1e-6 <= self.clip <= 1e6:
             raise ConfigError(f"clip = {self.clip}: must be from 1e-6 to 1e6 nats, or auto")
-        if len(set(self.labels)) != len(self.labels):
-            raise ConfigError(f"labels = {list(self.labels)}: every label once")
+        _check_labels(self.labels)
+        check_encoding(self.encoding)
+        if self.separator != "auto" and separator_of(self.separator) is None:
+            raise ConfigError(f"separator = {self.separator!r}: give one character, comma, semicolon, tab, bar or auto")
         if self.min_tokens >= self.max_tokens:
             raise ConfigError(f"min_tokens = {self.min_tokens}: must be below max_tokens = {self.max_tokens}")
         uses_private = self.reads_records
@@ -351,9 +365,21 @@ an individual budget covers; it cannot change the guarantee."""
             if template is not None and template.count("{text}") != 1:
                 raise ConfigError(f"prompt.{name}: must contain {{text}} exactly once")
         self._check_parts()
+        self._check_rounding()
         if self.votes and not uses_private:
             raise ConfigError(f"candidates = {self.candidates}: --method public reads no records that could vote")
         return self
+
+    def _check_rounding(self) -> None:
+        """Half of the numerical slack covers the rounding of sampling weights, which counts τ times in logits."""
+        needed = self.temperature * ROUNDING_RANGE
+        promised = self.parts.accounting not in (Accounting.PUBLIC, Accounting.INFINITE)
+        if promised and self.numerical_slack < needed:
+            raise ConfigError(
+                f"temperature = {self.temperature:g}: the rounding of sampling weights needs numerical_slack = "
+                f"{needed:.3g} or more, and it is {self.numerical_slack:g}; raise it, which costs a little, or lower "
+                f"temperature to {self.numerical_slack / ROUNDING_RANGE:.3g}"
+            )
 
     def _check_parts(self) -> None:
         parts = self.parts
@@ -484,7 +510,7 @@ with a seed)."""
 # Sections of the help pages, of the reference and of `plainchant init`: every field once, in the order shown.
 FIELD_GROUPS: Mapping[str, tuple[str, ...]] = {
     "Guarantee": ("epsilon", "delta", "expected_units"),
-    "Data": ("text_column", "label_column", "labels", "unit_column"),
+    "Data": ("text_column", "label_column", "labels", "unit_column", "encoding", "separator", "allow_malformed"),
     "Texts": ("texts", "max_tokens", "min_tokens", "temperature", "expand"),
     "Model": ("model", "embedder"),
     "Public corpus": ("public_corpus", "public_text_column", "centres"),
@@ -502,6 +528,18 @@ FIELD_GROUPS: Mapping[str, tuple[str, ...]] = {
 def group_of(name: str) -> str:
     """The section that a field stands in; a field that no section names stands under "Other"."""
     return next((group for group, names in FIELD_GROUPS.items() if name in names), "Other")
+
+
+def _check_labels(labels: tuple[str, ...]) -> None:
+    """Labels are told apart as records are matched with them: composed, without white space around them."""
+    forms = [normal_form(label) for label in labels]
+    if not all(forms):
+        raise ConfigError(f"labels = {list(labels)}: an empty label; give each at least one character")
+    if len(set(forms)) != len(forms):
+        raise ConfigError(
+            f"labels = {list(labels)}: every label once; two that differ only in spaces around them or in how Unicode "
+            "composes their letters are one"
+        )
 
 
 def _closest(name: str, known: list[str]) -> str:
@@ -536,8 +574,8 @@ def parse_config(text: str, overrides: Mapping[str, Any] | None = None) -> Synth
     plainchant.errors.ConfigError: epsilom: no such field; did you mean epsilon?
     """
     try:
-        values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        values = tomllib.loads(text.removeprefix("\ufeff"))
+    except (ValueError, RecursionError) as error:  # a number or a nesting too long for Python is no TOMLDecodeError
         raise ConfigError(f"the configuration is not valid TOML: {error}") from None
     return SynthesisConfig(**(values | dict(overrides or {})))
 
@@ -559,7 +597,7 @@ def load_config(path: str | Path | None, overrides: Mapping[str, Any] | None = N
     if path is None:
         return SynthesisConfig(**dict(overrides or {}))
     try:
-        content = Path(path).read_text(encoding="utf-8")
+        content = Path(path).read_text(encoding="utf-8-sig")
     except OSError as error:
         raise ConfigError(
             f"CONFIG = {path}: cannot be read ({error.strerror}); plainchant init {path} writes one"

@@ -9,12 +9,18 @@ from typing import Any
 from plainchant.config import Clusters, SynthesisConfig
 from plainchant.errors import PrivacyError
 from plainchant.privacy.accounting import Cost
+from plainchant.privacy.aggregation import ROUNDING_RANGE
 from plainchant.privacy.choice import choose_mechanism, possible_texts, smallest_batch
+from plainchant.privacy.histograms import most_contexts, noise_sigma
 from plainchant.privacy.mechanisms import TokenMechanism, TokenSettings
 from plainchant.privacy.promises import Promise, Promised, nothing_promised
 
 # Above this ε a plan warns.
 WEAK_EPSILON = 20.0
+# What a row may move by itself, nats: 3e-5, as measured in float32 (guarantee 7).
+ROW_MOVEMENT = 2**-15
+# Beside δ, the share of it with which a batch may hold more contexts than that.
+UNLIKELY = 1e-3
 # Below this derived clip, nats, a plan warns.
 SMALL_CLIP = 1.0
 
@@ -203,6 +209,7 @@ def make_plan(config: SynthesisConfig) -> Plan:
     tokens = chosen.affordable(budget)
     texts = None if tokens is None else tokens // config.max_tokens
     _check_feasible(config, chosen, budget)
+    _check_contexts(config, chosen, rho_size)
     mechanism = chosen.for_steps(config.max_tokens * (texts or 0))
     promised = mechanism.promised(
         _spent(total, Cost(rho_rebalance) + Cost(rho_vote), budget, mechanism.cost_of(tokens or 0)),
@@ -220,6 +227,21 @@ def _spent(total: Cost, counts: Cost, budget: Cost, tokens: Cost) -> Cost:
     # a budget used whole makes the total whole: its parts, added up again, could differ by rounding
     together = counts + tokens
     return total if tokens == budget or not together.fits(total) else together
+
+
+def _check_contexts(config: SynthesisConfig, mechanism: TokenMechanism, rho_size: float) -> None:
+    """The numerical slack covers movements of as many rows as a batch may hold (guarantee 7)."""
+    if not mechanism.needs_private:
+        return
+    s = mechanism.settings
+    contexts = most_contexts(s.batch_size, rho_size, config.delta * UNLIKELY)
+    needed = mechanism.amplification(contexts) * ROW_MOVEMENT + s.temperature * ROUNDING_RANGE / 2
+    if mechanism.amplification(contexts) and needed > s.slack:
+        raise PrivacyError(
+            f"numerical_slack = {s.slack:g}: noisy sizes with a standard deviation of {noise_sigma(rho_size):.3g} may "
+            f"put {contexts:.0f} contexts into a batch of {s.batch_size}, which needs {needed:.2g}; set that, or raise "
+            "rebalance_share, epsilon or batch_size"
+        )
 
 
 def _check_feasible(config: SynthesisConfig, mechanism: TokenMechanism, budget: Cost) -> None:

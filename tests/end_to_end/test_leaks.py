@@ -152,8 +152,9 @@ def test_empty_rows_are_records_and_move_no_other(run):
 
 def test_room_is_never_taken_from_private_lengths(run, config):
     short, long = Spy(), Spy()
-    run([""] * 32, out="1", model=short, randomness=AsTold([0, 1] * 16))
-    run([" a b c" * 50] * 32, out="2", model=long, randomness=AsTold([0, 1] * 16))
+    settings = config(allow_malformed=True)
+    run([""] * 32, out="1", settings=settings, model=short, randomness=AsTold([0, 1] * 16))
+    run([" a b c" * 50] * 32, out="2", settings=settings, model=long, randomness=AsTold([0, 1] * 16))
     assert {*short.rooms, *long.rooms} == {config().max_tokens}
     prompts = Prompts(config(), long)
     assert len(prompts.record(" a b" * 500, None)) == len(prompts.record("", None)) + config().max_record_tokens

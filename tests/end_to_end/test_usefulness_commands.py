@@ -53,6 +53,7 @@ def test_evaluate_writes_private_figures_and_gates_stop_a_pipeline(command, made
 
 def test_compare_keeps_promised_and_measured_apart(command, made, tmp_path):
     out = tmp_path / "comparison"
+    out.mkdir(mode=0o755)
     shown = command("compare", made / "mine", made / "free", "--real", made / "private.jsonl", "--out", out)
     assert "ε promised" in shown.out
     assert "ε measured after" in shown.out
@@ -62,7 +63,12 @@ def test_compare_keeps_promised_and_measured_apart(command, made, tmp_path):
     assert mine["ex_post"] > 0
     assert free["ex_ante"] == 0
     assert mine["evaluation"]["compared"] == free["evaluation"]["compared"] <= 20
-    assert stat.S_IMODE(out.stat().st_mode) == 0o700
+    # private figures, whoever may look into the folder
+    assert {stat.S_IMODE(path.stat().st_mode) for path in out.iterdir()} == {0o600}
+    command("compare", made / "mine", "--real", made / "private.jsonl")
+    own = made / "mine" / "private" / "comparison"
+    assert stat.S_IMODE(own.stat().st_mode) == 0o700
+    assert (own / "comparison.json").exists()
     assert (out / "comparison.png").read_bytes().startswith(b"\x89PNG")
     assert "<svg" in (out / "comparison.svg").read_text()
     assert (out / "comparison.md").read_text().count("\n|") == 3

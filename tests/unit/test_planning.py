@@ -1,13 +1,17 @@
 """A plan never promises more than its budget, and says what is feasible where the wish is not (guarantee 6.2)."""
 
+import math
 import re
 
+import numpy as np
 import pytest
+from scipy.stats import binom
 
 from plainchant.config import SynthesisConfig
 from plainchant.errors import PrivacyError
 from plainchant.planning import make_plan, not_private
 from plainchant.privacy.accounting import epsilon_of, rho_of
+from plainchant.privacy.histograms import batches_of, most_contexts, noise_sigma
 
 EX_ANTE = ["amin2024", "clustered-mean", "invisibleink"]
 
@@ -127,7 +131,7 @@ def test_clip_and_batch_size_cannot_both_be_derived():
     [
         ({"epsilon": 30}, "epsilon = 30"),
         ({"expected_units": 10_000_000}, "delta = 1e-06"),
-        ({"method": "invisibleink", "epsilon": 0.5}, "clip = "),
+        ({"method": "invisibleink", "epsilon": 0.6}, "clip = "),
         ({"expected_units": 5_000, "texts": 10}, "centres = 1000"),
     ],
 )
@@ -137,8 +141,41 @@ def test_notes_warn(changes, words):
 
 
 def test_guidance_costs_its_square():
-    once, twice = (planned("invisibleink", guidance=g, clip=0.3, numerical_slack=0) for g in (1.0, 2.0))
-    assert twice.mechanism.cost_of(1).rho == pytest.approx(4 * once.mechanism.cost_of(1).rho)
+    once, twice = (planned("invisibleink", guidance=g, clip=0.3) for g in (1.0, 2.0))
+    # beside the numerical slack, 1e-3 nats both ways, which guidance leaves alone
+    moved = [math.sqrt(8 * made.mechanism.cost_of(1).rho) - 2e-3 for made in (once, twice)]
+    assert moved[1] == pytest.approx(2 * moved[0])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"epsilon": 0.1, "batch_size": 32, "method": "clustered-mean", "accounting": "ex-post"},
+        {"epsilon": 0.2, "batch_size": 16, "method": "invisibleink"},
+    ],
+)
+def test_batches_that_noise_may_fill_beyond_what_the_slack_covers_are_refused(changes):
+    with pytest.raises(PrivacyError, match="contexts into a batch"):
+        planned(**changes)
+    assert planned(**changes | {"numerical_slack": 4e-3}).settings.slack == 4e-3
+    # a median moves as its rows do, and a larger share for the counts makes their noise small
+    assert planned("clustered-median", epsilon=0.1, batch_size=32).settings.batch_size == 32
+    assert planned(**changes | {"rebalance_share": 0.9, "epsilon": 2.0}).settings.batch_size == changes["batch_size"]
+
+
+def test_most_contexts_holds_for_every_true_count_and_grows_with_the_noise():
+    batch_size, rho, probability = 6, 0.05, 1e-3
+    most = most_contexts(batch_size, rho, probability)
+    sigma = noise_sigma(rho)
+    noise = np.arange(-120, 121)
+    weights = np.exp(-(noise**2) / (2 * sigma**2))
+    weights /= weights.sum()
+    for count in range(0, 200):
+        batches = np.array([batches_of(int(count + shift), batch_size) for shift in noise])
+        passed = binom.sf(most, count, 1 / np.maximum(batches, 1)) * (batches > 0)
+        assert (weights * passed).sum() <= probability
+    assert most < most_contexts(batch_size, rho / 100, probability)
+    assert most < most_contexts(batch_size, rho, probability / 100)
 
 
 @pytest.mark.parametrize("changes", [{}, {"epsilon": 1.0}, {"expected_units": 7_600, "texts": 200}, {"guidance": 1.0}])

@@ -111,12 +111,13 @@ def _gate(option: str, figure: "Figure | None", bound: float | None) -> None:
     "--out",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    default=Path("comparison"),
+    default=None,
     group="Output",
-    help="Directory for comparison.json, comparison.md and the plots.  [default: comparison]",
+    help="Directory for comparison.json, comparison.md and the plots, for their owner only.  [default: \
+private/comparison of the first run]",
 )
 @formatted
-def compare(console: Console, directories: tuple[Path, ...], real: Path, limit: int, out: Path) -> None:
+def compare(console: Console, directories: tuple[Path, ...], real: Path, limit: int, out: Path | None) -> None:
     """Compare several runs on the same table: usefulness against privacy.
 
     Every run is compared with as many texts as the smallest has. An ε promised before a run and one measured after it
@@ -133,6 +134,7 @@ def compare(console: Console, directories: tuple[Path, ...], real: Path, limit: 
     columns, rows = comparison_table(found)
     # one column per run, so that it fits a terminal
     names, *lines = zip(columns, *rows, strict=True)
+    out = directories[0] / "private" / "comparison" if out is None else out
     try:
         console.grid(names, [[cell.replace(" (", "\n(") for cell in line] for line in lines])
     finally:

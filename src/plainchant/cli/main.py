@@ -1,10 +1,13 @@
 """The commands. Each parses, calls the library, and hands the outcome to the console."""
 
+import contextlib
 import errno
 import os
 import sys
 import traceback
-from typing import Any
+import warnings
+from collections.abc import Iterator
+from typing import Any, TextIO
 
 import click
 
@@ -12,7 +15,7 @@ from plainchant.cli import account, demo, doctor, interrupts, judge, run, termin
 from plainchant.cli.console import Console, OutputError
 from plainchant.cli.options import GroupedCommand, style_option
 from plainchant.cli.resuming import how_to_continue
-from plainchant.errors import PlainchantError
+from plainchant.errors import DataNote, PlainchantError
 
 # What the machine may refuse, and what a user can do about it.
 _OTHER_PLACE = "choose another place, or change who may write there"
@@ -48,6 +51,30 @@ def _sentence(error: OSError) -> str | None:
     return f"{place}{os.strerror(error.errno)}; {advice}"
 
 
+@contextlib.contextmanager
+def _notes_shown() -> Iterator[None]:
+    """Notes about how the data was read, on stderr: they are the holder's own view."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", DataNote)
+        otherwise = warnings.showwarning
+
+        def show(
+            message: Warning | str,
+            category: type[Warning],
+            filename: str,
+            lineno: int,
+            file: TextIO | None = None,
+            line: str | None = None,
+        ) -> None:
+            if issubclass(category, DataNote):
+                Console("quiet").warn(str(message))
+            else:
+                otherwise(message, category, filename, lineno, file, line)
+
+        warnings.showwarning = show
+        yield
+
+
 class _Commands(GroupedCommand, click.Group):
     """Turns errors into a message and an exit code; never shows what an unexpected exception says."""
 
@@ -73,7 +100,7 @@ class _Commands(GroupedCommand, click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            with interrupts.as_exception():
+            with interrupts.as_exception(), _notes_shown():
                 return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise

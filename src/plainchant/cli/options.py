@@ -189,6 +189,8 @@ def described(name: str, field: Any) -> str:
 
 def plain_default(default: Any) -> str:
     """A default as it would be typed."""
+    if isinstance(default, bool):
+        return str(default).lower()
     return f"{default:g}" if isinstance(default, float) else str(getattr(default, "value", default))
 
 
@@ -199,10 +201,19 @@ def environment_name(name: str) -> str:
 
 def field_option(model: Any, name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """The option of a configuration field: its type, choices, bounds, section and environment variable."""
-    field = model.model_fields[name]
+    field, long_name = model.model_fields[name], name.replace("_", "-")
+    if field.annotation is bool:
+        return option(
+            f"--{long_name}/--no-{long_name}",
+            name,
+            default=None,
+            envvar=environment_name(name),
+            group=group_of(name),
+            help=described(name, field),
+        )
     kind, metavar = value_type(name, field)
     return option(
-        f"--{name.replace('_', '-')}",
+        f"--{long_name}",
         name,
         type=kind,
         metavar=metavar,

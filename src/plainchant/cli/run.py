@@ -21,6 +21,7 @@ from plainchant.cli.options import (
     with_performance,
 )
 from plainchant.config import PerformanceOptions, PromptConfig, SynthesisConfig, group_of
+from plainchant.data.files import write_text
 from plainchant.errors import ConfigError
 from plainchant.planning import Plan, make_plan
 from plainchant.privacy.accounting import Cost
@@ -34,7 +35,7 @@ def init(console: Console, file: Path) -> None:
     if file.exists():
         raise ConfigError(f"FILE = {file}: exists already; choose another name")
     try:
-        file.write_text(_template(), encoding="utf-8")
+        write_text(file, _template())
     except OSError as error:
         raise ConfigError(
             f"FILE = {file}: cannot be written ({error.strerror}); choose a directory that you may write to"
@@ -385,11 +386,13 @@ def status(console: Console, directory: Path) -> None:
         ex_post = costs["ex_post"]
         rows += [
             ("ex post, PRIVATE", f"ε = {ex_post['epsilon']:.4g} at δ = {ex_post['delta']:g} "
-                                 f"(by sum {ex_post['by_sum']:.4g}, by Ville {ex_post['by_ville']:.4g})"),
+                                 f"(the smaller of {ex_post['by_sum']:.4g} by sum and {ex_post['by_ville']:.4g} by "
+                                 f"Ville, and {ex_post['draws']:.4g} for the secret draw of batches)"),
             ("", EX_POST_NOTE),
         ]  # fmt: skip
     if not document["finished"]:
-        rows.append(("next", f"plainchant run --data FILE --out {directory} --resume"))
+        ledger = " --ledger FILE" if run.marks().last else ""
+        rows.append(("next", f"plainchant run --data FILE --out {directory} --resume{ledger}"))
     console.table(str(directory), rows)
     if cells:
         console.grid(("label", "centre", "noisy size", "batches"), [tuple(cell.values()) for cell in cells])

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from plainchant.arrays import Float32Array, IntArray
+from plainchant.data.files import atomic_write
 from plainchant.data.nearest import nearest_point
 from plainchant.errors import ConfigError
 
@@ -59,8 +60,8 @@ class Centres:
         return allowed[nearest_point(embeddings, self.vectors[allowed])]
 
     def save(self, path: str | Path) -> None:
-        """Write an .npz file at exactly this path."""
-        with open(path, "wb") as file:
+        """Write an .npz file at exactly this path; whole or not at all."""
+        with atomic_write(path) as file:
             np.savez(file, vectors=self.vectors, source=np.array(self.source))
 
     @classmethod

@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 
 
 DEFAULT_EMBEDDER = "all-MiniLM-L6-v2"
+# Characters of a text that a tokenizer sees for each token that stays; longer tokens are rare in any vocabulary.
+CHARACTERS_PER_TOKEN = 100
+_USUAL_LENGTH = 8192  # tokens, where a model states no length
+# Shares of private work are told in this many steps.
+STEPS = 20
 _BATCH = 32
 _CHUNK = 4 * _BATCH  # texts between two reports of progress
 # Weights that no embedding depends on: heads for other tasks, the pooler of BERT's kin, buffers of older versions.
@@ -52,6 +57,23 @@ class Embedder(Protocol):
         """
 
 
+def in_public_steps(report: Callable[[float], None]) -> Callable[[float], None]:
+    """A progress callback that passes on multiples of 5 % only, and each of them once, in order.
+
+    The shares that an embedder tells are those of its own pieces, 128 texts of n, and would name n. What comes out here
+    is the same for every number of texts, but for its times.
+    """
+    told = 0
+
+    def step(share: float) -> None:
+        nonlocal told
+        while told < STEPS and share >= (told + 1) / STEPS:
+            told += 1
+            report(told / STEPS)
+
+    return step
+
+
 class SentenceTransformerEmbedder:
     """A sentence-transformers model; texts beyond its own `max_seq_length` are cut there."""
 
@@ -82,8 +104,10 @@ class SentenceTransformerEmbedder:
         return _unit_rows(vectors)
 
     def _embed(self, texts: list[str], batch_size: int) -> Float32Array:
+        # cut before work: no tokenizer sees more than the tokens that stay can hold
+        most = CHARACTERS_PER_TOKEN * (self._model.max_seq_length or _USUAL_LENGTH)
         # tokenizers refuse lone surrogates, which JSON can carry
-        clean = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
+        clean = [text[:most].encode("utf-8", "replace").decode("utf-8") for text in texts]
         vectors = self._model.encode(clean, batch_size=batch_size, show_progress_bar=False, convert_to_numpy=True)
         return np.asarray(vectors, dtype=np.float32)
 

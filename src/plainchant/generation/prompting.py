@@ -8,6 +8,8 @@ import re
 from collections.abc import Sequence
 
 from plainchant.config import Example, PromptForm, SynthesisConfig
+from plainchant.data.embedding import CHARACTERS_PER_TOKEN
+from plainchant.data.segmentation import chunks, share_of_signs, word_count
 from plainchant.errors import ConfigError, ModelError
 from plainchant.models import LanguageModel
 
@@ -36,7 +38,7 @@ def choose_examples(texts: Sequence[str], count: int) -> list[str]:
     >>> choose_examples(["the bus was late again", "the bus was late today", "a lamp is broken here", "no no no no"], 2)
     ['the bus was late again', 'a lamp is broken here']
     """
-    words = {text: frozenset(text.lower().split()) for text in texts if not _is_degenerate(text)}
+    words = {text: frozenset(chunks(text.lower())) for text in texts if not _is_degenerate(text)}
     # of each that is left, how near it is to the nearest chosen one
     left = dict.fromkeys(words, 0.0)
     chosen: list[str] = []
@@ -49,16 +51,32 @@ def choose_examples(texts: Sequence[str], count: int) -> list[str]:
 
 
 def _is_degenerate(text: str) -> bool:
-    words = text.lower().split()
-    if len(words) < FEWEST_WORDS or len(set(words)) < (1 - MOST_REPEATED) * len(words):
+    words = chunks(text.lower())
+    if word_count(text) < FEWEST_WORDS or len(set(words)) < (1 - MOST_REPEATED) * len(words):
         return True
-    signs = sum(not (character.isalnum() or character.isspace()) for character in text)
-    return signs > MOST_SIGNS * len(text)
+    return share_of_signs(text) > MOST_SIGNS
 
 
 def _overlap(one: frozenset[str], other: frozenset[str]) -> float:
     """Jaccard similarity."""
     return len(one & other) / len(one | other)
+
+
+def _without_stop(text: str, stop: str) -> str:
+    """A text whose stops, each with the white space around it, are spaces; in time proportional to its length."""
+    if stop.isspace():
+        marks = "\r\n" if stop == "\n" else stop
+
+        def one_space(run: re.Match[str]) -> str:
+            found = stop in run[0] if len(stop) > 1 else any(mark in run[0] for mark in marks)
+            return " " if found else run[0]
+
+        # each run of white space is looked at once
+        return re.sub(r"\s+", one_space, text)
+    first, *others = text.split(stop)
+    if not others:
+        return text
+    return " ".join([first.rstrip(), *(part.strip() for part in others[:-1]), others[-1].lstrip()])
 
 
 class Prompts:
@@ -107,8 +125,9 @@ class Prompts:
         """A record's own part, cut after `max_record_tokens`: a function of this record alone. Secret."""
         if self.stop is not None:
             # a record must not look like several entries: what would end a text becomes a space
-            text = re.sub(rf"\s*{re.escape(self.stop)}\s*" if self.stop != "\n" else r"\s*[\r\n]\s*", " ", text)
-        text = text.strip()
+            text = _without_stop(text, self.stop)
+        # cut before work: no tokenizer sees more than the tokens that stay can hold
+        text = text.strip()[: CHARACTERS_PER_TOKEN * self._config.max_record_tokens]
         if self._is_chat:
             return self._model.encode(text, trusted=False)[: self._config.max_record_tokens]
         before, space, after = self._frame(label)

@@ -20,6 +20,8 @@ from plainchant.randomness import RandomSource
 WEIGHT_FLOOR = 2**12
 # Columns of a batch whose median is taken at once: so many of 16 contexts fit a core's cache.
 _COLUMNS = 2**13
+# By how much that rounding can widen the range of a log-ratio: up and down, on both sides, nats.
+ROUNDING_RANGE = 4 * 2**-13
 
 
 class Support(enum.StrEnum):

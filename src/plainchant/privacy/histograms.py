@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.optimize import brentq
 
 from plainchant.arrays import BoolArray, IntArray
 from plainchant.randomness import RandomSource
@@ -131,6 +132,30 @@ def rebalance(
         ),
         cell_of_unit,
     )
+
+
+def most_contexts(batch_size: int, rho: float, probability: float) -> float:
+    """Contexts in a batch, passed with a probability of at most so much: a function of public numbers (guarantee 7).
+
+    A batch is expected to hold the cell's true count over its batches. A noisy count below 2s makes one batch, and the
+    true count may lie above it by the noise; then each unit draws its batch by itself, bounded by Chernoff.
+
+    Args:
+        batch_size: s, where every context is one unit's.
+        rho: zCDP of the noisy sizes.
+        probability: in (0, 1), half of it for the noise and half for the draw.
+
+    >>> round(most_contexts(batch_size=20, rho=0.02, probability=1e-9))
+    134
+    """
+    # discrete Gaussian noise has lighter tails than exp(−x²/(2σ²))
+    tail = math.log(2 / probability)
+    expected = 2 * batch_size - 1 + noise_sigma(rho) * math.sqrt(2 * tail)
+    # P(X >= u·λ) <= exp(−λ·(u ln u − u + 1)), increasing in u from 1 on
+    needed, high = tail / expected, 2.0
+    while high * math.log(high) - high + 1 < needed:
+        high *= 2
+    return expected * float(brentq(lambda u: u * math.log(u) - u + 1 - needed, 1.0, high))
 
 
 def noisy_votes(choice: IntArray, candidates: int, rho: float, randomness: RandomSource) -> IntArray:

@@ -141,6 +141,9 @@ class TokenMechanism(CostOwner, Protocol):
     def needs_private(self) -> bool:
         """Whether a step looks at private logits."""
 
+    def amplification(self, contexts: float) -> float:
+        """How many times a movement of every row may show in a coordinate of the aggregate (guarantee 7)."""
+
     def allowance(self, spent: Float64Array, steps_left: int) -> Float64Array | None:
         """The most that each context may pay for this step; None where costs are not individual.
 
@@ -301,6 +304,11 @@ class MeanMechanism(_Base, ExAnte):
     def cost_of(self, tokens: int) -> Cost:
         return Cost(self.worst_case).scaled(tokens)
 
+    def amplification(self, contexts: float) -> float:
+        # with several units in one, the contexts are s whatever the number of units
+        s = self.settings
+        return s.guidance * (contexts / s.batch_size if s.contexts_moved == 1 else 1.0)
+
     def widest_clip(self, budget: Cost, tokens: int) -> float:
         """The clip at which a budget pays for just so many tokens ([InvInk]); not above 0 where none does."""
         s = self.settings
@@ -368,6 +376,10 @@ class MedianMechanism(_Base, ExPost):
     # an empty batch falls back to the public model, and whether a batch is empty must not show in the work done
     needs_public = True
 
+    def amplification(self, contexts: float) -> float:
+        # no order statistic moves further than the rows do, however many there are
+        return self.settings.guidance
+
     def distribution(
         self,
         private: Float32Array,
@@ -395,6 +407,9 @@ class PublicMechanism(_Base, Free):
 
     needs_public = True
     needs_private = False
+
+    def amplification(self, contexts: float) -> float:
+        return 0.0
 
     def distribution(
         self,
@@ -433,6 +448,10 @@ class NonPrivateMechanism(NoPromise):
     @property
     def needs_private(self) -> bool:
         return self.drawn_by.needs_private
+
+    def amplification(self, contexts: float) -> float:
+        # nothing is promised that a movement could break
+        return 0.0
 
     def resized(self, batch_size: int) -> Self:
         return dataclasses.replace(self, drawn_by=self.drawn_by.resized(batch_size))

@@ -12,8 +12,9 @@ from plainchant.privacy.histograms import WHOLE_LABEL, Cell
 
 EX_POST_NOTE = (
     "Measured after the run, for this data and this output: except with probability δ, seeing the release moved "
-    "nobody's odds about any one unit by more than a factor of e^ε. Nothing was promised beforehand, another run "
-    "may cost more, and the figure itself depends on the private data: keep it in private/."
+    "nobody's odds about any one unit by more than a factor of e^ε, whether or not they know which units were drawn "
+    "into which batch. Nothing was promised beforehand, another run may cost more, and the figure itself depends on "
+    "the private data: keep it in private/."
 )
 PROMISE = {
     "ex-ante": (
@@ -87,7 +88,7 @@ def data_set_card(plan: Plan, guarantee: Guarantee, cells: Sequence[Cell], texts
 
 # Synthetic texts
 
-**{guarantee.statement}**
+**{markdown_cell(guarantee.statement)}**
 
 | kind | ε | δ | ρ (zCDP) | unit | neighbouring relation | method | plainchant |
 |---|---|---|---|---|---|---|---|

@@ -1,7 +1,9 @@
 """What all runs on one data set cost together (guarantee 6.4)."""
 
+import contextlib
 import json
 import secrets
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
@@ -37,7 +39,6 @@ class Ledger:
             PrivacyError: the file has other names.
         """
         self.path = _resolved(path)
-        self._lock = _lock_of(self.path)
         content = self._read()
         self.epsilon = float(content["epsilon"])
         self.delta = float(content["delta"])
@@ -52,7 +53,7 @@ class Ledger:
         Cost.of(epsilon, delta)
         path = _resolved(path)
         try:
-            with _lock_of(path):
+            with _locked(path):
                 if path.exists():
                     raise ConfigError(
                         f"ledger = {path}: exists already, and its cap stays; leave --epsilon out to see it"
@@ -116,7 +117,7 @@ class Ledger:
             PrivacyError: it would pass the cap; its guarantee is not the one that was entered; or its directory, or the
                 ledger, is a copy or was restored.
         """
-        with self._lock:
+        with _locked(self.path):
             content = self._read()
             entry = _entry_of(content, run.origin.name)
             if entry is None:
@@ -133,7 +134,7 @@ class Ledger:
         Raises:
             PrivacyError: a copy was opened, or the guarantee is not the one that was entered.
         """
-        with self._lock:
+        with _locked(self.path):
             content = self._read()
             entry = _entry_of(content, run.origin.name)
             if entry is None:
@@ -187,7 +188,9 @@ class Ledger:
         try:
             write_json(self.path, content)
         except OSError as error:
-            raise ConfigError(f"ledger = {self.path}: cannot be written ({error.strerror}); nothing was run") from None
+            raise ConfigError(
+                f"ledger = {self.path}: cannot be written ({error.strerror}); nothing was released"
+            ) from None
         run.save_marks(Marks(mark, None))
 
     def _read(self) -> dict[str, Any]:
@@ -225,8 +228,20 @@ def _resolved(path: Path) -> Path:
         raise ConfigError(f"ledger = {path}: leads nowhere; name the file itself") from None
 
 
-def _lock_of(path: Path) -> filelock.FileLock:
-    return filelock.FileLock(path.with_name(path.name + ".lock"))
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    lock = filelock.FileLock(path.with_name(path.name + ".lock"))
+    try:
+        lock.acquire()
+    except (OSError, NotImplementedError) as error:
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        raise ConfigError(
+            f"ledger = {path}: cannot be locked ({reason}); it must lie where this process may write and lock files"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _entry_of(content: dict[str, Any], name: str) -> dict[str, Any] | None:

@@ -1,7 +1,7 @@
 """What every step of a run shares, made once: whatever can fail for public reasons fails here, at no cost."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from plainchant import models
 from plainchant.arrays import Float32Array
 from plainchant.config import Clusters, PerformanceOptions, SynthesisConfig
 from plainchant.data.centres import Centres
-from plainchant.data.embedding import Embedder
+from plainchant.data.embedding import Embedder, in_public_steps
 from plainchant.data.tables import Record, fingerprint, read_texts
 from plainchant.errors import ConfigError, DataError, PrivacyError, RunError
 from plainchant.generation.decoding import StopRule
@@ -21,7 +21,7 @@ from plainchant.planning import Guarantee, Plan, not_private
 from plainchant.randomness import RandomSource
 from plainchant.run.ledger import Ledger
 from plainchant.run.progress import Progress
-from plainchant.run.store import RunDirectory, read_table
+from plainchant.run.store import RunDirectory, read_table, refuse_private_inputs
 from plainchant.run.tuning import with_width
 
 
@@ -75,7 +75,11 @@ class Preparation:
         """
         if self.embedder is None:
             raise RunError("embedder: none was loaded for this run, but a step needs one; start it again")
-        report = None if stage is None else functools.partial(self.progress.stage, stage)
+        report: Callable[[float], None] | None = None
+        if stage is not None:
+            report = functools.partial(self.progress.stage, stage)
+            # of private texts not even the number shows
+            report = in_public_steps(report) if alone else report
         return self.embedder.encode(texts, alone=alone, progress=report)
 
     def embeddings(self) -> Float32Array:
@@ -109,6 +113,8 @@ def prepare(
     if reads_records and records is None:
         raise DataError("data: not given; name the private table with --data FILE")
     table = read_table(records, config) if reads_records else []
+    if reads_records and not resume:
+        refuse_private_inputs(records, table, config)
     directory = RunDirectory.open(out) if resume else None
     formed = directory is not None and directory.is_formed()
     clustered = reads_records and config.parts.clusters is Clusters.PUBLIC_CENTRES and not formed

@@ -54,8 +54,8 @@ def synthesize(
 
     Raises:
         ConfigError, DataError: as the message says.
-        PrivacyError: no guarantee and not allowed, the ledger's cap would be passed, or not one cell is large enough
-            for a batch.
+        PrivacyError: no guarantee and not allowed, the ledger's cap would be passed, the ledger knows `out` for a copy
+            or is not named, or not one cell is large enough for a batch.
         RunError: the directory is in use, or holds another run.
     """
     book = None if ledger is None else Ledger(Path(ledger))

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import plainchant.data.embedding
-from plainchant.data.embedding import Embedder, SentenceTransformerEmbedder, load_embedder
+from plainchant.data.embedding import STEPS, Embedder, SentenceTransformerEmbedder, in_public_steps, load_embedder
 from plainchant.errors import MissingDependencyError, ModelError
 
 TEXTS = [
@@ -221,3 +221,17 @@ def test_a_broken_embedder_is_refused(breaks: Callable[[Path], None], reason: st
     breaks(folder)
     with pytest.raises(ModelError, match=reason):
         load_embedder(str(folder))
+
+
+def test_the_shares_that_are_told_are_the_same_for_any_number_of_texts():
+    grid = [step / STEPS for step in range(1, STEPS + 1)]
+    for texts in (1, 127, 128, 129, 300, 5_000, 100_000):
+        told = []
+        step = in_public_steps(told.append)
+        for done in range(128, texts + 128, 128):
+            step(min(1.0, done / texts))
+        assert told == grid
+    # and only what is reached
+    told = []
+    in_public_steps(told.append)(128 / 300)
+    assert told == grid[:8]

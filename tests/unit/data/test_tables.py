@@ -21,8 +21,9 @@ import pyarrow.parquet
 import pytest
 
 from plainchant.data.files import atomic_write, write_jsonl, write_parquet
+from plainchant.data.raw import Dialect
 from plainchant.data.tables import Record, fingerprint, read_records, read_texts
-from plainchant.errors import DataError, MissingDependencyError
+from plainchant.errors import DataError, DataNote, MissingDependencyError
 
 ROWS: list[dict[str, Any]] = [
     {"id": 7, "body": 'No water,\nand no "notice"', "kind": "water", "who": "a"},
@@ -35,6 +36,7 @@ RECORDS = [
     Record("", None, "a"),
 ]
 MARKER = "zqxsecretzqx"
+LENIENT = Dialect(allow_malformed=True)
 
 
 def _save_jsonl(directory: Path) -> Path:
@@ -133,7 +135,7 @@ def test_label_and_unit_are_optional() -> None:
     ],
 )
 def test_text_of_one_cell(value: Any, text: str) -> None:
-    assert read_records([{"text": value}]) == [Record(text, None, None)]
+    assert read_records([{"text": value}], dialect=LENIENT) == [Record(text, None, None)]
 
 
 class _Broken:
@@ -163,15 +165,15 @@ class _Broken:
         ("a\x00b", "a b"),
     ],
 )
-def test_label_and_unit_of_one_cell(value: Any, name: str | None) -> None:
-    rows = [{"text": "x", "label": value, "unit": value}]
-    assert read_records(rows, label_column="label", unit_column="unit") == [Record("x", name, name)]
+def test_label_of_one_cell(value: Any, name: str | None) -> None:
+    assert read_records([{"text": "x", "label": value}], label_column="label") == [Record("x", name, None)]
 
 
 def test_a_missing_value_elsewhere_changes_no_other_record() -> None:
     whole = pandas.DataFrame({"text": ["a", "b"], "label": [1, 2]})
     holed = pandas.DataFrame({"text": ["a", "b"], "label": [1, None]})
-    assert read_records(whole, label_column="label")[0] == read_records(holed, label_column="label")[0]
+    columns = {"label_column": "label", "unit_column": "label"}
+    assert read_records(whole, **columns)[0] == read_records(holed, **columns)[0]  # type: ignore[arg-type]
 
 
 def test_malformed_jsonl_lines_are_empty_records(tmp_path: Path) -> None:
@@ -188,7 +190,11 @@ def test_malformed_jsonl_lines_are_empty_records(tmp_path: Path) -> None:
         + b'{"text": "caf\xc3\xa9 \xff \\u0000 \\ud800 \xe2\x80\xa8"}'
     )
     empty = Record("", None, None)
-    assert read_records(path, label_column="label", unit_column="unit") == [
+    with pytest.raises(DataError, match="--encoding"):
+        read_records(path, label_column="label", unit_column="unit")
+    with pytest.warns(DataNote, match="U\\+FFFD"):
+        records = read_records(path, label_column="label", unit_column="unit", dialect=LENIENT)
+    assert records == [
         Record("first", "a", "u"),
         *[empty] * 4,
         Record("", "b", None),
@@ -222,7 +228,9 @@ def test_csv_with_every_oddity(tmp_path: Path) -> None:
         b'\xef\xbb\xbftext,label\r\n"line 1\r\nline 2, ""quoted""",a\r\n'
         b"nul\x00 \xff,\r\nlone\rreturn,b\r\r\n" + f'"{long}",c\r\n{long},c'.encode()
     )
-    assert read_records(path, label_column="label") == [
+    with pytest.warns(DataNote, match="U\\+FFFD"):
+        records = read_records(path, label_column="label")
+    assert records == [
         Record('line 1\nline 2, "quoted"', "a", None),
         Record("nul  \ufffd", None, None),
         Record("lone return", "b", None),
@@ -230,22 +238,27 @@ def test_csv_with_every_oddity(tmp_path: Path) -> None:
     ]
 
 
-def test_parquet_with_invalid_utf8_dictionaries_and_nested_cells(tmp_path: Path) -> None:
+def test_parquet_with_invalid_utf8_and_dictionaries(tmp_path: Path) -> None:
     broken = pyarrow.array([b"ok", b"\xff", None], pyarrow.binary()).view(pyarrow.string())
     columns = {
         "text": broken,
         "label": pyarrow.array(["a", None, "a"]).dictionary_encode(),
-        "unit": pyarrow.array([[1], [1], None]),
+        "unit": pyarrow.array(["x", None, "x"]).dictionary_encode(),
     }
     path = tmp_path / "rows.parquet"
     pyarrow.parquet.write_table(pyarrow.table(columns), path)
-    expected = [Record("ok", "a", "[1]"), Record("\ufffd", None, "[1]"), Record("", "a", None)]
+    expected = [Record("ok", "a", "x"), Record("\ufffd", None, None), Record("", "a", "x")]
     assert read_records(path, label_column="label", unit_column="unit") == expected
     assert read_records(pyarrow.table(columns), label_column="label", unit_column="unit") == expected
 
 
 def test_items_that_are_no_dicts_are_empty_records() -> None:
-    assert read_records([{"text": "a"}, "b", None, 3]) == [Record("a", None, None), *[Record("", None, None)] * 3]
+    with pytest.raises(DataError, match=r"most rows .* are malformed"):
+        read_records([{"text": "a"}, "b", None, 3])
+    assert read_records([{"text": "a"}, "b", None, 3], dialect=LENIENT) == [
+        Record("a", None, None),
+        *[Record("", None, None)] * 3,
+    ]
 
 
 def _written(name: str, content: str | bytes) -> Callable[[Path], Path]:
@@ -272,6 +285,8 @@ def _save_broken_dataset(directory: Path) -> Path:
 
 BAD_TABLES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "missing": (lambda directory: directory / "none.csv", "check the path"),
+    "name too long": (lambda directory: directory / ("n" * 5000 + ".csv"), "check the path"),
+    "no name": (lambda directory: f"{directory}/a\0b.csv", "no path"),
     "extension": (_written("rows.xlsx", MARKER), "convert it to one of .jsonl"),
     "no extension": (_written("rows", MARKER), "convert it to one of .jsonl"),
     "empty jsonl": (_written("rows.jsonl", "\n \n"), "at least one"),
@@ -280,8 +295,13 @@ BAD_TABLES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "empty parquet": (_written("rows.parquet", ""), "cannot be parsed as Parquet"),
     "broken parquet": (_written("rows.parquet", MARKER * 100), "cannot be parsed as Parquet"),
     "no json": (_written("rows.jsonl", f"{MARKER}\n[1]\n"), "write each as"),
-    "utf-16": (_written("rows.jsonl", json.dumps({"text": MARKER}).encode("utf-16")), "UTF-8"),
-    "jsonl column": (_written("rows.jsonl", json.dumps({"body": MARKER, "id": 1})), "the columns body, id: set text_c"),
+    "utf-16 without a mark": (_written("rows.jsonl", json.dumps({"text": MARKER}).encode("utf-16-le")), "--encoding"),
+    "most rows malformed": (_written("rows.jsonl", f'{{"text": "{MARKER}"}}\n' + "{\n" * 2), "are malformed"),
+    "most rows empty": (lambda _: [{"text": MARKER}, {"text": ""}, {"text": None}], "have no text"),
+    "json array": (_written("rows.json", f'[{{"text": "{MARKER}"}}, {{"text":]'), "as a JSON array"),
+    "broken gzip": (_written("rows.jsonl.gz", MARKER), "decompress"),
+    "other encoding": (_written("rows.csv", f"text\n{MARKER}\xe9\n".encode("latin-1")), "--encoding"),
+    "jsonl column": (_written("rows.jsonl", json.dumps({"body": MARKER, "id": 1})), "set text_column (--text-column)"),
     "csv column": (_written("rows.csv", f"body,id\n{MARKER},1\n"), "2 other names in its header row"),
     "csv without a header": (_written("rows.csv", f"I am {MARKER},x\n"), "where the header is missing"),
     "csv with a broken header": (_written("rows.csv", f'"{MARKER}\n'), "name the columns"),
@@ -315,7 +335,12 @@ def test_whole_table_errors_name_the_next_step_and_no_cell(name: str, tmp_path: 
 @pytest.mark.parametrize("field", ["label_column", "unit_column"])
 def test_missing_columns_name_their_field_and_option(field: str) -> None:
     with pytest.raises(DataError, match=f"{field}='other' is no column .* the columns text: set {field} \\(--"):
-        read_records([{"text": MARKER}], **{field: "other"})
+        read_records(pyarrow.table({"text": [MARKER]}), **{field: "other"})  # type: ignore[arg-type]
+    # the keys of JSON rows are single rows' own
+    with pytest.raises(
+        DataError, match=rf"{field}='other' is no column of data of type list .*: set {field} \(--[^)]*\)\.$"
+    ):
+        read_records([{"text": MARKER, MARKER: 1}], **{field: "other"})  # type: ignore[arg-type]
 
 
 def test_splits_are_named(tmp_path: Path) -> None:
@@ -413,4 +438,4 @@ def test_a_csv_of_many_broken_quotes_is_read_in_reasonable_time(tmp_path: Path) 
     for index in range(20_000):
         body.write('"broken\n' if index % 2 else '"" x,"\n')
     path.write_text("text,label\n" + body.getvalue())
-    assert {record.text for record in read_records(path)} == {""}
+    assert {record.text for record in read_records(path, dialect=LENIENT)} == {""}

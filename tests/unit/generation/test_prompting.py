@@ -1,11 +1,13 @@
 """A prompt: the public part first, the record's own part a function of that record alone."""
 
+import time
+
 import pytest
 from doubles.models import Letters
 
 from plainchant.config import SynthesisConfig
 from plainchant.errors import ConfigError
-from plainchant.generation.prompting import Prompts, choose_examples
+from plainchant.generation.prompting import Prompts, _without_stop, choose_examples
 
 
 def prompts(model=None, labels=(), **prompt):
@@ -133,3 +135,28 @@ def test_more_records_than_expected_in_a_context_are_cut_at_a_public_length():
     assert longest <= room <= longest + 1
     assert len(made.records(["x" * 99, "y" * 99, "z" * 99], None)) == room
     assert made.records(["a", "b"], None) == (made.record("a", None) + made.record("b", None))[:room]
+
+
+@pytest.mark.parametrize("stop", ["\n", "###", " ## ", "\t", "\n\n"])
+@pytest.mark.parametrize("piece", [" ", "\r", " \r", "\n", "#", "\t ", "x"])
+def test_what_would_end_a_text_is_found_in_linear_time(stop, piece):
+    text = "a" + piece * 1_000_000 + "b"
+    began = time.monotonic()
+    found = _without_stop(text, stop)
+    assert time.monotonic() - began < 5
+    assert found[0] == "a"
+    assert found[-1] == "b"
+
+
+@pytest.mark.parametrize(
+    ("stop", "text", "found"),
+    [
+        ("\n", "a \n\r b  c", "a b  c"),
+        ("\n", "a\rb", "a b"),
+        ("###", "a ### \n b###c", "a b c"),
+        ("\t", "a\t\tb c", "a b c"),
+        ("\n\n", "a\n\n\nb\nc", "a b\nc"),
+    ],
+)
+def test_what_would_end_a_text_becomes_a_space(stop, text, found):
+    assert _without_stop(text, stop) == found

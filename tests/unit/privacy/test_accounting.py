@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import norm
 
 from plainchant.errors import ConfigError
 from plainchant.privacy.accounting import (
@@ -16,6 +17,7 @@ from plainchant.privacy.accounting import (
     delta_of,
     epsilon_of,
     ex_post,
+    loss_tail,
     rho_of,
     steps_affordable,
     ville_bound,
@@ -100,11 +102,26 @@ def test_bounded_range_is_an_eighth_of_the_square():
     assert bounded_range_rho(2.0) == 0.5
 
 
-def test_ex_post_is_the_smaller_bound_of_the_dearest_batch():
+def test_ex_post_is_the_smaller_bound_of_the_most_expensive_batch_and_what_the_secret_draw_adds():
     found = ex_post([1.0, 3.0], [0.4, 0.1], 0.0, 1e-6)
     assert found.by_sum == 3.0
-    assert found.by_ville == ville_bound(0.4, 5e-7)
-    assert found.epsilon == min(found.by_sum, found.by_ville)
+    assert found.by_ville == ville_bound(0.4, 2.5e-7)
+    assert found.draws == math.log(4e6)
+    assert found.epsilon == min(found.by_sum, found.by_ville) + found.draws
     with_counts = ex_post([1.0, 3.0], [0.4, 0.1], 0.05, 1e-6)
-    assert with_counts.by_sum == 3.0 + epsilon_of(0.05, 5e-7)
+    assert with_counts.by_sum == 3.0 + loss_tail(0.05, 2.5e-7)
     assert ville_bound(0.4, 1e-6) >= min((1 + x) * 0.4 + math.log(1e6) / x for x in LAMBDA_GRID)
+
+
+@pytest.mark.parametrize(("epsilon", "times"), [(8.0, 1.69), (1.0, 10.8), (0.5, 20.6)])
+def test_the_counts_loss_passes_its_tail_bound_no_more_often_than_allowed_as_a_conversion_to_dp_would(epsilon, times):
+    # the loss of Gaussian noise with zCDP ρ is itself Gaussian, N(ρ, 2ρ); the counts have 5 % of the budget
+    delta = 1e-6
+    rho = 0.05 * rho_of(epsilon, delta)
+
+    def passed(bound):
+        return float(norm.sf((bound - rho) / math.sqrt(2 * rho)))
+
+    assert passed(ex_post([], [], rho, delta).by_sum) <= delta / 4
+    # power: ε of (ε, δ/2)-DP in its place, which claimed δ/2
+    assert passed(epsilon_of(rho, delta / 2)) == pytest.approx(times * delta, rel=0.01)

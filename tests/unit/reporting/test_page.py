@@ -35,7 +35,7 @@ VECTORS = np.random.default_rng(0).normal(size=(9, 4)).astype(np.float32)
 PRIVATE = {
     "costs": {
         "note": "of the private data",
-        "ex_post": {"epsilon": 1.2345, "by_sum": 2.3456, "by_ville": 1.2345, "delta": 1e-6},
+        "ex_post": {"epsilon": 1.2345, "by_sum": 2.3456, "by_ville": 1.1234, "draws": 0.1111, "delta": 1e-6},
         "rho_counts": 0.05,
         "records": {"median": 0.3579, "largest": 0.4680, "budget": 0.9},
         "tokens": 4321,
@@ -264,6 +264,14 @@ def test_card_opens_with_the_guarantee(method):
     assert len(header) == len(figures)
     assert figures[0] == f"| {of.guarantee.kind}"
     assert "**Accountant:**" in opening
+
+
+def test_a_columns_name_is_no_markup_in_the_card():
+    of = planned(unit_column="**a** <b>|[x](http://y)")
+    opening = data_set_card(of, of.guarantee, CELLS, 3).split("## Settings")[0]
+    assert "all records that share a value of" in opening
+    for markup in ("**a**", "<b>", "|[x]", "[x](http"):
+        assert markup not in opening
 
 
 def test_card_without_labels():

@@ -176,6 +176,19 @@ def test_a_new_ledger_lies_where_a_link_leads_and_no_circle_is_one(tmp_path):
         Ledger(tmp_path / "one")
 
 
+def test_a_ledger_that_cannot_be_locked_is_named(ledger, begin, monkeypatch):
+    run = begin()
+
+    def refuse(*_, **__):
+        raise NotImplementedError
+
+    monkeypatch.setattr("filelock.FileLock.acquire", refuse)
+    with pytest.raises(ConfigError, match="cannot be locked"):
+        ledger.enter(run, guarantee())
+    assert ledger.runs == []
+    assert run.marks() == Marks()
+
+
 # one entry, one release
 
 

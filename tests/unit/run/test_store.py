@@ -1,7 +1,10 @@
 """A run directory fills each place once, for one process, and goes on only with what it was begun with."""
 
 import json
+import os
 import shutil
+import signal
+import stat
 import subprocess
 import sys
 
@@ -10,6 +13,7 @@ import pytest
 
 from plainchant import plan, synthesize
 from plainchant.config import SynthesisConfig
+from plainchant.data.files import atomic_write
 from plainchant.errors import ConfigError, DataError, PrivacyError, RunError
 from plainchant.generation.decoding import FinishedText
 from plainchant.models.table import TableModel
@@ -260,3 +264,94 @@ def test_editing_the_directory_raises_no_epsilon(tmp_path, model):
     (tmp_path / "out" / "plan.json").write_text(json.dumps(edited))
     with pytest.raises(PrivacyError, match=r"was entered with .*epsilon"):
         synthesize(RECORDS, dearer, out=tmp_path / "out", model=model, resume=True, ledger=ledger)
+
+
+# what a killed process leaves behind, what others may read and write
+
+MAKE = """
+import os, pathlib, signal, sys
+from plainchant import plan
+from plainchant.config import SynthesisConfig
+from plainchant.run import store
+def kill(*_): os.kill(os.getpid(), signal.SIGKILL)
+where, moment, umask = sys.argv[1:]
+os.umask(int(umask, 8))
+if moment == "half": store.write_json = kill
+if moment == "whole": pathlib.Path.rename = kill
+decided = plan(SynthesisConfig(method="public"))
+store.RunDirectory.create(pathlib.Path(where), decided, decided.guarantee)
+"""
+
+
+def make(where, moment="", umask="022"):
+    return subprocess.run([sys.executable, "-c", MAKE, str(where), moment, umask]).returncode
+
+
+@pytest.mark.parametrize("moment", ["half", "whole"])
+def test_what_a_killed_process_left_of_a_directory_is_removed(tmp_path, moment):
+    (tmp_path / ".run.backup").mkdir()
+    (tmp_path / ".running.unfinished-x").mkdir()
+    assert make(tmp_path / "run", moment) == -signal.SIGKILL
+    [left] = tmp_path.glob(".run.unfinished-*")
+    (tmp_path / ".run.unfinished-empty").mkdir()
+    assert make(tmp_path / "run") == 0
+    assert {path.name for path in tmp_path.iterdir()} == {".run.backup", ".running.unfinished-x", "run"}
+    assert not left.exists()
+
+
+def test_what_another_process_is_making_stays(tmp_path, directory):
+    other = tmp_path / ".second.unfinished-1"
+    shutil.copytree(directory.path, other)
+    decided = plan(CONFIG)
+    with RunDirectory(other).locked():
+        RunDirectory.create(tmp_path / "second", decided, decided.guarantee, data="x", private=True)
+    assert other.is_dir()
+
+
+@pytest.mark.parametrize("umask", ["000", "022", "077"])
+def test_nobody_else_writes_a_run_whatever_the_umask(tmp_path, umask):
+    where = tmp_path / "over" / "run"
+    assert make(where, umask=umask) == 0
+    modes = {path: stat.S_IMODE(path.stat().st_mode) for path in (where.parent, *where.rglob("*"), where)}
+    assert not [path for path, mode in modes.items() if mode & 0o022]
+    assert not [path for path, mode in modes.items() if "private" in path.parts and mode & 0o077 and path.is_dir()]
+    assert modes[where / "private"] == 0o700
+    assert modes[where / "private" / "run.sqlite"] == 0o600
+
+
+def test_a_release_touches_its_own_files_only(tmp_path, directory):
+    outside, beside = tmp_path / "outside", directory.release / "notes.txt"
+    directory.release.mkdir()
+    (directory.release / f".README.md.{'0' * 32}.tmp").write_text("left by a killed process")
+    for path in (outside, beside):
+        path.write_text("private")
+        path.chmod(0o600)
+    (directory.release / "link").symlink_to(outside)
+    directory.write_release([{"text": "a"}], {}, "card")
+    assert {stat.S_IMODE(path.stat().st_mode) for path in (outside, beside)} == {0o600}
+    names = {path.name for path in directory.release.iterdir() if stat.S_IMODE(path.stat().st_mode) == 0o644}
+    assert names == {"synthetic.jsonl", "synthetic.parquet", "guarantee.json", "README.md"}
+    assert not list(directory.release.glob(".*"))
+
+
+@pytest.mark.parametrize("name", ["synthetic.jsonl", "README.md", ""])
+def test_a_release_is_written_into_no_link(tmp_path, directory, name):
+    outside = tmp_path / "outside"
+    if name:
+        directory.release.mkdir()
+        outside.write_text("mine")
+    else:
+        outside.mkdir()
+    (directory.release / name if name else directory.release).symlink_to(outside)
+    with pytest.raises(ConfigError, match="is a link"):
+        directory.write_release([{"text": "a"}], {}, "card")
+    assert outside.read_text() == "mine" if name else not list(outside.iterdir())
+
+
+def test_private_files_are_private_from_their_first_moment(tmp_path, directory):
+    path = directory.write_private("figures.json", {"a": 1})
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    with pytest.raises(ZeroDivisionError), atomic_write(tmp_path / "file", mode=0o600) as file:
+        assert stat.S_IMODE(os.fstat(file.fileno()).st_mode) == 0o600
+        raise ZeroDivisionError
+    assert not list(tmp_path.glob(".file*"))
