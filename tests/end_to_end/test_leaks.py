@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import stat
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet
@@ -79,7 +80,8 @@ def rows_of(made):
 def test_no_default_seed_two_runs_differ(run, config):
     long = config(max_tokens=12, min_tokens=11, epsilon=80, support="full")
     first, second = run(out="1", settings=long), run(out="2", settings=long)
-    assert SystemRandomness.private and first.guarantee.kind == "ex-ante"
+    assert SystemRandomness.private
+    assert first.guarantee.kind == "ex-ante"
     assert rows_of(first) != rows_of(second)
 
 
@@ -89,7 +91,9 @@ def test_a_seed_shows_wherever_the_release_shows(run):
     first, second = run(out="1", **seeded()), run(out="2", **seeded())
     assert rows_of(first) == rows_of(second)
     told = json.loads((first.directory.release / "guarantee.json").read_text())
-    assert told["kind"] == "none" and told["epsilon"] is None and "NOT PRIVATE" in told["statement"]
+    assert told["kind"] == "none"
+    assert told["epsilon"] is None
+    assert "NOT PRIVATE" in told["statement"]
     assert "NOT PRIVATE" in (first.directory.release / "README.md").read_text()
 
 
@@ -126,7 +130,8 @@ def test_cells_batches_and_texts_depend_on_noisy_counts_only(run):
     with_all = run(out="1", randomness=AsTold(draws))
     without = run(TEXTS[:5] + TEXTS[6:], out="2", randomness=AsTold(draws[:5] + draws[6:]))
     first, second = with_all.directory, without.directory
-    assert first.cells() == second.cells() and first.batches() == second.batches()
+    assert first.cells() == second.cells()
+    assert first.batches() == second.batches()
     # each other unit is where it was
     batch_of = {record: batch for batch, records in first.members().items() for (record,), _ in records}
     moved = {record + (record >= 5): batch for batch, records in second.members().items() for (record,), _ in records}
@@ -181,7 +186,8 @@ def test_epsilon_is_the_plans_even_when_texts_end_early(run, config):
     assert costs["tokens"] < len(made.directory.texts()) * config().max_tokens
     told = json.loads((made.directory.release / "guarantee.json").read_text())
     assert told == dataclasses.asdict(planned.guarantee)
-    assert told["epsilon"] == pytest.approx(epsilon_of(told["rho"], 1e-6)) and 0 < told["epsilon"] <= 8
+    assert told["epsilon"] == pytest.approx(epsilon_of(told["rho"], 1e-6))
+    assert 0 < told["epsilon"] <= 8
 
 
 def test_zero_is_zero_and_infinite_is_none(run, config):
@@ -193,10 +199,13 @@ def test_zero_is_zero_and_infinite_is_none(run, config):
     with pytest.raises(PrivacyError):
         run(out="2", settings=wide)
     open_ = run(out="3", settings=wide, allow_not_private=True)
-    assert open_.guarantee.kind == "none" and open_.guarantee.epsilon is open_.guarantee.rho is None
+    assert open_.guarantee.kind == "none"
+    assert open_.guarantee.epsilon is open_.guarantee.rho is None
     card = (open_.directory.release / "README.md").read_text()
-    assert "| none | – | – | – |" in card and not re.search(r'"rho\w*": 0\b(?!\.\d*[1-9])', card)
-    assert epsilon_of(0.0, 1e-6) == 0.0 and epsilon_of(float("inf"), 1e-6) == float("inf")
+    assert "| none | – | – | – |" in card
+    assert not re.search(r'"rho\w*": 0\b(?!\.\d*[1-9])', card)
+    assert epsilon_of(0.0, 1e-6) == 0.0
+    assert epsilon_of(float("inf"), 1e-6) == float("inf")
 
 
 def test_private_text_is_nowhere(run, config, tmp_path, caplog, capfd):
@@ -212,9 +221,9 @@ def test_private_text_is_nowhere(run, config, tmp_path, caplog, capfd):
         with pytest.raises(DataError) as caught:
             run(records=rows, settings=labelled.model_copy(update={"prompt": made.plan.config.prompt}), **rest)
         errors.append(str(caught.value) + repr(caught.value))
-    shown = "".join(
-        [*errors, caplog.text, *capfd.readouterr(), repr(made.plan), repr(BatchWork(0, (), (1,), marks, ()))]
-    )
+    secret: Any = marks
+    work = BatchWork(0, (), (1,), secret, ())
+    shown = "".join([*errors, caplog.text, *capfd.readouterr(), repr(made.plan), repr(work)])
     files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
     assert len(files) > 8
     assert not re.search("[0-9a-f]{64}", shown)
@@ -275,7 +284,8 @@ def test_released_examples_are_a_function_of_the_release(run, tmp_path, monkeypa
         assert prefix[: len(prefixes[0])] == prefixes[0]
         assert model.decode(prefix[len(prefixes[0]) :]).replace("Text:", "").strip() in first
     # caches are made once a cell, not once a text
-    assert 1 <= len(shown) <= len(made.directory.cells()) and len(prefixes) <= 1 + len(shown)
+    assert 1 <= len(shown) <= len(made.directory.cells())
+    assert len(prefixes) <= 1 + len(shown)
 
 
 def test_expanded_texts_come_from_released_ones_alone_and_are_marked(run, tmp_path):
@@ -303,7 +313,8 @@ def test_a_vote_is_paid_for_drawn_once_and_only_its_choice_is_released(run, conf
     directory = made.directory
     choice = directory.choice()
     votes, kept = choice.votes, choice.kept
-    assert len(votes) == len(directory.texts()) == 6 + 7 and len(kept) == 7
+    assert len(votes) == len(directory.texts()) == 6 + 7
+    assert len(kept) == 7
     rows = [json.loads(line) for line in rows_of(made).splitlines()]
     assert [row["text"] for row in rows] == [directory.texts()[place].text for place in kept]
     decided, without = plan(settings), plan(config())
@@ -315,7 +326,8 @@ def test_a_vote_is_paid_for_drawn_once_and_only_its_choice_is_released(run, conf
     with synthesize([{"text": text} for text in TEXTS], decided, out=tmp_path / "out", resume=True, model=Spy(),
                     embedder=Hashing()) as again:  # fmt: skip
         assert [text.text for text in again.finish()] == [row["text"] for row in rows]
-    assert rows_of(made) == before and np.array_equal(directory.choice().votes, votes)
+    assert rows_of(made) == before
+    assert np.array_equal(directory.choice().votes, votes)
 
 
 def test_a_crash_before_the_vote_loses_no_text_and_votes_later(run, config, tmp_path, monkeypatch):
@@ -328,7 +340,8 @@ def test_a_crash_before_the_vote_loses_no_text_and_votes_later(run, config, tmp_
             run(settings=config(candidates=3), randomness=AsTold(range(1000)))
     with synthesize([{"text": text} for text in TEXTS], plan(config(candidates=3)), out=tmp_path / "out", resume=True,
                     model=Spy(), embedder=Hashing(), randomness=AsTold(range(1000))) as made:  # fmt: skip
-        assert len(made.finish()) == 6 and len(made.directory.texts()) == 18
+        assert len(made.finish()) == 6
+        assert len(made.directory.texts()) == 18
 
 
 def test_a_memory_cap_narrows_the_pass_by_public_lengths_alone(run, config, tmp_path):

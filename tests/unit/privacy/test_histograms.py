@@ -85,14 +85,16 @@ def test_without_any_unit_there_are_cells_still():
         np.empty(0, np.int64), nearest, labels=2, centres=3, batch_size=2, kept=None, min_cell=1,
         rho_select=0.1, rho_size=0.1, randomness=SeededRandomness(0),
     )  # fmt: skip
-    assert {cell.label for cell in found.cells} == {0, 1} and len(found.cell_of_unit) == 0
+    assert {cell.label for cell in found.cells} == {0, 1}
+    assert len(found.cell_of_unit) == 0
 
 
 def test_a_vote_adds_one_to_one_candidate_and_noise_to_all():
     noise = Noise(np.array([0, 5, -3, 0]))
     assert noisy_votes(np.array([0, 0, 2, 2, 2]), 4, 0.5, noise).tolist() == [2, 5, 0, 0]
     ((counts, sigma),) = noise.asked
-    assert counts == [2, 0, 3, 0] and sigma == noise_sigma(0.5) == 1.0
+    assert counts == [2, 0, 3, 0]
+    assert sigma == noise_sigma(0.5) == 1.0
     assert noisy_votes(np.array([], dtype=np.int64), 3, 0.5, Noise()).tolist() == [0, 0, 0]
 
 
