@@ -135,7 +135,7 @@ def test_nothing_is_drawn_again_after_an_interruption(command, model, table, tmp
             arguments = ["run", "--resume", "--data", table, "--out", out]
     assert len(before) == 5
 
-    def interrupt(*_):
+    def interrupt(*_, **__):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
