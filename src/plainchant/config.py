@@ -320,7 +320,7 @@ an individual budget covers; it cannot change the guarantee."""
     prompt: PromptConfig = PromptConfig()
     """Templates and public examples."""
 
-    def __init__(self, **values: Unpack[SynthesisFields]) -> None:
+    def __init__(self, /, **values: Unpack[SynthesisFields]) -> None:
         """Raises ConfigError for a field that is unknown or out of bounds, PrivacyError where no guarantee exists."""
         try:
             super().__init__(**dict[str, Any](values))
