@@ -15,6 +15,8 @@ from plainchant.privacy.aggregation import Aggregate, Clipping, Support
 
 # The largest number of contexts, centres or cells that anything here is made for.
 LARGEST = 1_000_000
+# Candidates for each released text and votes on them, where a method lives by them (docs/how-it-works.md).
+CANDIDATES, ROUNDS = 11, 2
 # Private rows of a forward pass where nobody says and nothing is measured.
 USUAL_ROWS = 64
 
@@ -28,6 +30,7 @@ class Method(enum.StrEnum):
     INVISIBLEINK = "invisibleink"
     PUBLIC = "public"
     PLAINCHANT = "plainchant"
+    PRIVATE_EVOLUTION = "private-evolution"
     NON_PRIVATE = "non-private"
 
 
@@ -46,6 +49,7 @@ class Accounting(enum.StrEnum):
     EX_POST = "ex-post"
     PUBLIC = "public"
     INFINITE = "infinite"
+    VOTES = "votes"
 
 
 class PromptForm(enum.StrEnum):
@@ -96,6 +100,7 @@ class Parts(_Frozen):
     sparse_threshold: float
     top_k: int
     candidates: int
+    rounds: int
 
 
 _AMIN = {
@@ -111,6 +116,7 @@ _AMIN = {
     "sparse_threshold": 0.5,
     "top_k": 100,
     "candidates": 1,
+    "rounds": 1,
 }
 _CLUSTERED_MEAN = _AMIN | {"clusters": Clusters.PUBLIC_CENTRES, "sparse_threshold": 0.0}
 _INVISIBLEINK = _AMIN | {
@@ -136,12 +142,26 @@ PRESETS: Mapping[Method, Parts] = {
             "guidance": 2.0,
             "released_examples": 2,
             "top_k": 1000,
-            "candidates": 2,
+            "candidates": CANDIDATES,
+            "rounds": ROUNDS,
         }
     ),
     Method.PUBLIC: Parts.model_validate(
         _INVISIBLEINK
         | {"support": Support.TOP_K, "accounting": Accounting.PUBLIC, "clip": 1.0, "batch_size": 1, "top_k": 1000}
+    ),
+    # no record is shown to the model: records vote, and that is all
+    Method.PRIVATE_EVOLUTION: Parts.model_validate(
+        _INVISIBLEINK
+        | {
+            "support": Support.TOP_K,
+            "accounting": Accounting.VOTES,
+            "clip": 1.0,
+            "batch_size": 1,
+            "top_k": 1000,
+            "candidates": CANDIDATES,
+            "rounds": ROUNDS,
+        }
     ),
     # one record a batch and a clip that never bites: each text is written from a single private record
     Method.NON_PRIVATE: Parts.model_validate(
@@ -163,7 +183,7 @@ class SynthesisConfig(_Frozen):
 
     method: Method = Method.PLAINCHANT
     """Preset that fills every part left unset: plainchant, amin2024, clustered-mean, clustered-median, invisibleink, \
-public or non-private."""
+private-evolution, public or non-private."""
     epsilon: float = 8.0
     """ε of the guarantee. Where accounting is ex post, only the noisy counts' share of it is fixed in advance."""
     delta: float = 1e-6
@@ -172,11 +192,24 @@ public or non-private."""
     """How many synthetic texts are requested."""
     max_tokens: int = Field(64, ge=1)
     """The most tokens of a text."""
-    candidates: int | None = Field(None, ge=1, le=16)
-    """How many texts are written for each that is released: one from the records, the others by the public model from \
-those; then the records vote, with noise, for the texts to keep. 1: no vote."""
+    candidates: int | None = Field(None, ge=1, le=64)
+    """How many texts are written for each that is released, in all rounds; the records vote, with noise, for those to \
+release. 1: no vote."""
+    rounds: int | None = Field(None, ge=1, le=8)
+    """How many votes: after each but the last, the public model writes further texts after the examples that won."""
+    private_texts: int | None = Field(None, ge=1)
+    """How many of the texts are written from records; unset: half of texts with several rounds of votes, else all."""
     vote_share: float = Field(0.05, gt=0, lt=1)
-    """Share of the budget for that vote."""
+    """Share of the budget for all votes together, the same for each; private-evolution spends all of it on votes."""
+    vote_spread: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    """Over how many of the nearest texts a record's vote is spread; auto: more, the weaker the votes are."""
+    vote_labels: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    """From how many labels' texts a record may choose, its own and the nearest; auto: more, the stronger votes are."""
+    choice: Literal["highest", "matching"] = "highest"
+    """How texts are chosen by their noisy votes: the highest, or those that together lie as the votes lie."""
+    quotas: Literal["auto", "votes", "balanced"] | dict[str, Annotated[int, Field(ge=0)]] = "auto"
+    """Texts for each label: as the votes say, balanced, or a table of labels and numbers; auto: balanced where labels \
+have few texts each."""
     expand: int = Field(0, ge=0)
     """How many texts to release beyond the wish, written by the public model from the others: free, and marked."""
     expected_units: int | None = Field(None, ge=1)
@@ -274,7 +307,7 @@ budget is planned for, never the guarantee."""
             raise ConfigError(f"labels = {list(self.labels)}: every label once")
         if self.min_tokens >= self.max_tokens:
             raise ConfigError(f"min_tokens = {self.min_tokens}: must be below max_tokens = {self.max_tokens}")
-        uses_private = self.parts.accounting is not Accounting.PUBLIC
+        uses_private = self.reads_records
         if self.label_column and not self.labels:
             raise ConfigError(
                 "labels: not given, but label_column is. The label set is public by definition, so it cannot be read "
@@ -284,7 +317,7 @@ budget is planned for, never the guarantee."""
             raise ConfigError("label_column: not given, but labels are; name the column that holds them")
         if self.expand and not uses_private:
             raise ConfigError(f"expand = {self.expand}: --method public writes all its texts freely; raise texts")
-        if self.votes and self.vote_share + self.rebalance_share >= 1:
+        if self.votes and self.written and self.vote_share + self.rebalance_share >= 1:
             raise PrivacyError(
                 f"vote_share = {self.vote_share}, rebalance_share = {self.rebalance_share}: leave nothing for tokens"
             )
@@ -296,9 +329,40 @@ budget is planned for, never the guarantee."""
             if template is not None and template.count("{text}") != 1:
                 raise ConfigError(f"prompt.{name}: must contain {{text}} exactly once")
         self._check_parts()
-        if self.votes and not uses_private:
-            raise ConfigError(f"candidates = {self.candidates}: --method public reads no records that could vote")
+        self._check_votes()
         return self
+
+    def _check_votes(self) -> None:
+        parts = self.parts
+        if self.votes and not self.reads_records:
+            raise ConfigError(f"candidates = {self.candidates}: --method public reads no records that could vote")
+        if self.method is Method.PRIVATE_EVOLUTION:
+            if not self.votes:
+                raise ConfigError(
+                    f"candidates = {parts.candidates}: private-evolution lives by its votes; give 2 or more"
+                )
+            if self.private_texts is not None:
+                raise ConfigError(f"private_texts = {self.private_texts}: private-evolution writes none from records")
+            if parts.clusters is not Clusters.NONE:
+                raise ConfigError(f"clusters = {parts.clusters}: private-evolution has no batches to cluster")
+        if self.private_texts is not None and not self.votes:
+            raise ConfigError(
+                f"private_texts = {self.private_texts}: without votes every text is written from records; set texts"
+            )
+        if self.private_texts is not None and self.private_texts > parts.candidates * self.texts:
+            raise ConfigError(
+                f"private_texts = {self.private_texts}: more than candidates x texts = {parts.candidates * self.texts}"
+            )
+        if isinstance(self.quotas, dict):
+            if unknown := sorted(set(self.quotas) - set(self.labels)):
+                raise ConfigError(f"quotas: {unknown[0]!r} is not in labels = {list(self.labels)}")
+            if sum(self.quotas.values()) != self.released:
+                raise ConfigError(
+                    f"quotas: add up to {sum(self.quotas.values())}, but {self.released} texts are to be released; "
+                    "set texts to their sum"
+                )
+        if self.quotas != "auto" and not self.votes:
+            raise ConfigError(f"quotas = {self.quotas!r}: texts are chosen by votes; give candidates of 2 or more")
 
     def _check_parts(self) -> None:
         parts = self.parts
@@ -314,6 +378,8 @@ budget is planned for, never the guarantee."""
             )
         if (parts.accounting is Accounting.PUBLIC) != (self.method is Method.PUBLIC):
             raise PrivacyError(f"accounting = {parts.accounting}: belongs to --method public alone")
+        if (parts.accounting is Accounting.VOTES) != (self.method is Method.PRIVATE_EVOLUTION):
+            raise PrivacyError(f"accounting = {parts.accounting}: belongs to --method private-evolution alone")
         if (parts.accounting is Accounting.INFINITE) != (self.method is Method.NON_PRIVATE):
             raise PrivacyError(f"accounting = {parts.accounting}: belongs to --method non-private alone")
         if parts.aggregate is Aggregate.MEDIAN and self.records_per_context > 1:
@@ -338,9 +404,23 @@ budget is planned for, never the guarantee."""
             )
 
     @property
+    def reads_records(self) -> bool:
+        """Whether the private table is read at all."""
+        return self.parts.accounting is not Accounting.PUBLIC
+
+    @property
     def votes(self) -> bool:
         """Whether the records vote for the texts that are released."""
         return self.parts.candidates > 1
+
+    @property
+    def written(self) -> int:
+        """How many texts records contribute to; for the public method, how many it writes in their place."""
+        if self.parts.accounting is Accounting.VOTES:
+            return 0
+        if self.private_texts is not None:
+            return self.private_texts
+        return -(-self.texts // 2) if self.votes and self.parts.rounds > 1 else self.texts
 
     @property
     def released(self) -> int:
@@ -350,7 +430,7 @@ budget is planned for, never the guarantee."""
     @property
     def further(self) -> int:
         """How many texts the public model writes, whether they are kept or not."""
-        return (self.parts.candidates - 1) * self.texts + self.expand
+        return self.parts.candidates * self.texts - self.written + self.expand
 
     @functools.cached_property
     def parts(self) -> Parts:

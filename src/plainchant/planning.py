@@ -67,7 +67,7 @@ class Plan:
         settings: the numbers of a step, batch size and clip decided.
         guarantee: derived from all of it.
         rho_select, rho_size: zCDP of the noisy counts of cells; 0 where there are none.
-        rho_vote: zCDP of the records' vote on the texts; 0 where there is none.
+        rho_vote: zCDP of the records' votes on the texts, all rounds together; 0 where there are none.
         rho_batch: what is left for the tokens of a batch; None where tokens are not paid from a budget.
         rho_expected: what a token is expected to cost a record where costs are individual, else None.
         tokens_per_batch: the most tokens that a batch releases; None where there is no such bound.
@@ -89,7 +89,7 @@ class Plan:
     @property
     def mechanism(self) -> TokenMechanism:
         """The token mechanism, which also says what a step costs."""
-        if self.config.parts.accounting is Accounting.PUBLIC:
+        if self.config.parts.accounting in (Accounting.PUBLIC, Accounting.VOTES):
             return PublicMechanism(self.settings)
         if self.rho_expected is not None and self.rho_batch is not None and self.texts_per_batch is not None:
             steps = self.texts_per_batch * self.config.max_tokens
@@ -97,6 +97,11 @@ class Plan:
         if self.config.parts.sparse_threshold > 0:
             return _sparse(self.config, self.settings)
         return private_mechanism(self.config.parts.aggregate, self.settings)
+
+    @property
+    def rho_round(self) -> float:
+        """The zCDP of one vote."""
+        return self.rho_vote / self.config.parts.rounds
 
     @property
     def rho_rebalance(self) -> float:
@@ -111,7 +116,7 @@ class Plan:
     @property
     def batches_needed(self) -> int | None:
         """How many batches write the requested texts; None where one batch may write any number."""
-        return None if self.texts_per_batch is None else math.ceil(self.config.texts / self.texts_per_batch)
+        return None if self.texts_per_batch is None else math.ceil(self.config.written / self.texts_per_batch)
 
     @property
     def units_needed(self) -> int | None:
@@ -156,10 +161,12 @@ class Plan:
             "rho_select": self.rho_select,
             "rho_size": self.rho_size,
             "rho_vote": self.rho_vote if self.config.votes else None,
+            "rounds": self.config.parts.rounds if self.config.votes else None,
             "rho_batch": self.rho_batch,
             "rho_per_token": self.mechanism.rho_per_token,
             "rho_expected": self.rho_expected,
             "texts": self.config.texts,
+            "private_texts": self.config.written,
             "max_tokens": self.config.max_tokens,
             "tokens_per_batch": self.tokens_per_batch,
             "texts_per_batch": self.texts_per_batch,
@@ -218,6 +225,9 @@ def make_plan(config: SynthesisConfig) -> Plan:
     """
     parts = config.parts
     rho = rho_of(config.epsilon, config.delta)
+    if parts.accounting is Accounting.VOTES:
+        settings = _settings(config, 1.0, 1)
+        return Plan(config, settings, _guarantee(config, rho), 0.0, 0.0, rho, None, None, None, None)
     rho_rebalance = 0.0 if config.method is Method.PUBLIC else config.rebalance_share * rho
     rho_select = rho_rebalance / 2 if parts.clusters is Clusters.PUBLIC_CENTRES else 0.0
     rho_size = rho_rebalance - rho_select
@@ -238,7 +248,7 @@ def make_plan(config: SynthesisConfig) -> Plan:
     if isinstance(parts.batch_size, int):
         batch_size = parts.batch_size
     else:
-        requested = EX_POST_BATCH if config.expected_units is None else config.expected_units // config.texts
+        requested = EX_POST_BATCH if config.expected_units is None else config.expected_units // config.written
         batch_size = min(max(requested, EX_POST_SMALLEST), EX_POST_LARGEST)
     if parts.clip == "auto":
         raise PrivacyError("clip = auto: is derived from a budget for tokens, and this method has none; give a number")
@@ -322,7 +332,7 @@ def _first_sufficient(
 ) -> TokenSettings:
     """The smallest batch that pays for one text, or, where the number of units is known, for all (guarantee 6.2)."""
     largest = config.expected_units or LARGEST_BATCH
-    requested = 1 if config.expected_units is None else config.texts
+    requested = 1 if config.expected_units is None else config.written
     first = _smallest(lambda size: _tokens(config, _sized(settings, size), rho_batch) >= config.max_tokens) or largest
     for batch_size in range(max(first, smallest), largest + 1):
         if _texts(config, _sized(settings, batch_size), rho_batch) >= requested:
@@ -355,7 +365,7 @@ def _derived_clip(config: SynthesisConfig, rho_batch: float, batch_size: int) ->
     settings = _settings(config, 1.0, batch_size)
     units = settings.units_per_batch
     if config.expected_units is not None and config.expected_units >= units:
-        texts = math.ceil(config.texts / (config.expected_units // units))
+        texts = math.ceil(config.written / (config.expected_units // units))
     eta = math.sqrt(8 * rho_batch / (texts * config.max_tokens))
     moved = settings.span / settings.clip * config.parts.guidance * settings.contexts_moved
     clip = (eta * config.temperature - 2 * config.numerical_slack) * batch_size / moved
@@ -383,9 +393,10 @@ def _check_feasible(
         )
     if config.expected_units is not None:
         possible = _texts(config, settings, rho_batch)
-        if possible < config.texts:
+        if possible < config.written:
+            name = "texts" if config.written == config.texts else "private_texts"
             raise PrivacyError(
-                f"texts = {config.texts}: about {config.expected_units} units in batches of {settings.batch_size} "
+                f"{name} = {config.written}: about {config.expected_units} units in batches of {settings.batch_size} "
                 f"pay for at most {possible} texts of {config.max_tokens} tokens at ε = {config.epsilon:g}; ask for "
                 "that many, for shorter texts, or let batch_size = auto find a larger batch"
             )

@@ -192,7 +192,7 @@ def test_budget_parts_add_up():
         parts = [float(share) for share in re.findall("[0-9.]+", shares)]
         assert len(parts) == count and sum(parts) == pytest.approx(100, abs=0.2)
         assert f"Parts of ρ = {of.guarantee.rho:.6g}" in document.text
-    assert "kept by a noisy vote of the records, some of them written by" in document.text
+    assert "chosen by a noisy vote of the records, some of them written by" in document.text
     ex_post = Document(page(METHODS["clustered-median"])).text
     assert "not released" in ex_post and "Parts of" not in ex_post
     assert "Nothing was spent" in Document(page(METHODS["public"], cells=[Cell(0, WHOLE_LABEL, 0, 1)])).text

@@ -117,6 +117,7 @@ def show_plan(console: Console, plan: Plan) -> None:
     for note in plan.notes:
         console.warn(note)
     token = plan.mechanism.rho_per_token if plan.rho_expected is None else plan.rho_expected
+    requested = config.released if config.votes else config.texts
     rows: list[tuple[str, Any]] = [
         ("guarantee", guarantee.statement),
         ("method", f"{config.method.value}: clusters {config.parts.clusters}, {config.parts.aggregate} of "
@@ -124,11 +125,13 @@ def show_plan(console: Console, plan: Plan) -> None:
         ("unit, relation", f"{guarantee.unit}, add or remove one unit"),
         ("batch size", settings.batch_size),
         ("clip, temperature", f"{settings.clip:.4g} nats, {settings.temperature:g}"),
-        ("texts", f"{config.texts} of at most {_count(config.max_tokens, 'token')}"),
+        ("texts", f"{requested} of at most {_count(config.max_tokens, 'token')}"),
     ]  # fmt: skip
-    rows_a_token = settings.batch_size * config.texts + config.further
+    rows_a_token = settings.batch_size * config.written + config.further
     if config.votes:
-        rows.append(("vote", f"the records keep {config.released} of {config.texts + config.further} texts"))
+        rows.append(("candidates", f"{config.written} written from records, {config.further} by the public model"))
+        votes = _count(config.parts.rounds, "vote")
+        rows.append(("vote", f"in {votes} of ρ = {plan.rho_round:.4g} each the records keep {config.released} of them"))
     if isinstance(plan.mechanism, SparseMeanMechanism):
         private = _count(plan.mechanism.private_tokens, "token")
         rows.append(("sparse vector", f"at most {private} of a text from the records, all others by the public model"))
@@ -240,10 +243,10 @@ def execute(
         ) as run,
     ):
         texts = run.finish()
-    if run.requested < plan.config.texts:
+    if run.requested < plan.config.written:
         console.warn(
-            f"{run.requested} of {plan.config.texts} requested texts: by its noisy counts, the data has no more "
-            "batches to pay for them. A larger ε, shorter texts, or fewer centres make more"
+            f"{run.requested} of {plan.config.written} texts that records were to write: by its noisy counts, the data "
+            "has no more batches to pay for them. A larger ε, shorter texts, or fewer centres make more"
         )
     if samples:
         console.say(f"\n{samples} of the {len(texts)} texts:")
@@ -273,7 +276,7 @@ def status(console: Console, directory: Path) -> None:
 
     The measured cost that it shows is private: it depends on the data.
     """
-    from plainchant.run.card import EX_POST_NOTE
+    from plainchant.run.card import EX_POST_NOTE, vote_in_words
     from plainchant.run.costs import realised_costs
     from plainchant.run.store import RunDirectory
 
@@ -296,9 +299,12 @@ def status(console: Console, directory: Path) -> None:
     document = {
         "guarantee": dataclasses.asdict(plan.guarantee),
         "texts": len(texts),
-        "texts_planned": (requested if batches else plan.config.texts) + plan.config.further,
+        "texts_planned": (requested if run.is_formed() else plan.config.written) + plan.config.further,
         "tokens": sum(text.tokens for text in texts),
-        "finished": bool(batches) and len(texts) == requested + plan.config.further,
+        "votes": run.facts(),
+        "finished": run.is_formed()
+        and len(texts) == requested + plan.config.further
+        and len(run.facts()) == (plan.config.parts.rounds if plan.config.votes else 0),
         "cells": cells,
         "private": costs,
     }
@@ -311,6 +317,7 @@ def status(console: Console, directory: Path) -> None:
         ),
         ("tokens", document["tokens"]),
         ("kept cells, batches", f"{len(cells)}, {len(batches)}"),
+        *((f"vote {facts['round']} of {plan.config.parts.rounds}", vote_in_words(facts)) for facts in run.facts()),
     ]
     if plan.mechanism.rho_per_token is not None and plan.tokens_per_batch is not None:
         most = max((tokens for _, tokens, _, _ in run.batch_costs()), default=0)

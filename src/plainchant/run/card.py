@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from plainchant.config import Accounting, Clusters, SynthesisConfig
@@ -35,6 +35,7 @@ _ACCOUNTANT = {
     Accounting.INDIVIDUAL: f"zCDP, a Rényi filter for every unit, {_CKS}",
     Accounting.EX_POST: "privacy loss measured token by token; noisy counts in zCDP",
     Accounting.PUBLIC: "none needed",
+    Accounting.VOTES: f"zCDP of the noisy votes, {_CKS}",
     Accounting.INFINITE: "none",
 }
 NOT_COVERED = (
@@ -47,7 +48,9 @@ NOT_COVERED = (
 # The card.
 
 
-def data_set_card(plan: Plan, guarantee: Guarantee, cells: Sequence[Cell], texts: int) -> str:
+def data_set_card(
+    plan: Plan, guarantee: Guarantee, cells: Sequence[Cell], texts: int, votes: Sequence[Mapping[str, Any]] = ()
+) -> str:
     """The card of a release, Markdown with the front matter that Hugging Face reads. Holds released facts only.
 
     Args:
@@ -55,6 +58,7 @@ def data_set_card(plan: Plan, guarantee: Guarantee, cells: Sequence[Cell], texts
         guarantee: the release's guarantee.
         cells: the kept cells, released under the plan's ρ_rebalance.
         texts: how many texts the release has.
+        votes: public facts about the votes (`RunDirectory.facts`).
     """
     from huggingface_hub import DatasetCardData
 
@@ -82,6 +86,12 @@ def data_set_card(plan: Plan, guarantee: Guarantee, cells: Sequence[Cell], texts
         f"| label | public centre | noisy size | batches |\n|---|---|---|---|\n{rows}\n"
         if plan.rho_rebalance
         else ""
+    )
+    counts += "".join(
+        [
+            "\n## Votes\n\n| vote | what it chose from |\n|---|---|\n" * bool(votes),
+            *(f"| {facts['round']} | {markdown_cell(vote_in_words(facts))} |\n" for facts in votes),
+        ]
     )
     figures = " | ".join(
         markdown_cell(value)
@@ -168,7 +178,7 @@ def public_inputs(config: SynthesisConfig) -> list[str]:
     items = ["the configuration and its prompts", f"the language model ({shared_name(config.model)})"]
     if config.labels:
         items.insert(1, "the label set")
-    clustered = config.parts.clusters is Clusters.PUBLIC_CENTRES and config.parts.accounting is not Accounting.PUBLIC
+    clustered = config.parts.clusters is Clusters.PUBLIC_CENTRES and config.reads_records
     if clustered or config.votes:
         items.append(f"the embedding model ({shared_name(config.embedder)})")
     if clustered:
@@ -188,11 +198,26 @@ def made_up(config: SynthesisConfig, texts: int) -> str:
     """That the texts are made up, and how many were written how."""
     said = f"the texts are made up. {texts} texts of at most {config.max_tokens} tokens"
     if config.votes:
-        said += ", kept by a noisy vote of the records"
-    if config.further:
+        said += ", chosen by " + ("a noisy vote" if config.parts.rounds == 1 else "noisy votes") + " of the records"
+    if config.further and not config.written:
+        said += ", all of them written by the language model, to which no record was shown (source = expanded)"
+    elif config.further:
         count = "some" if config.votes else config.further
         said += f", {count} of them written by the language model from the others (source = expanded)"
     return said + "."
+
+
+def vote_in_words(facts: Mapping[str, Any]) -> str:
+    """Public facts about a vote, for people."""
+    said = f"{facts['chosen']} chosen of {facts['candidates']} candidates"
+    if facts["left_out"]:
+        said += ", left out: " + ", ".join(f"{count} {rule}" for rule, count in facts["left_out"].items())
+    if facts["filled_up"]:
+        said += f"; {facts['filled_up']} chosen without votes, since too few different ones were left"
+    said += f"; a vote spread over {facts['spread']}, from {facts['labels_open']} of the labels"
+    if facts["labels_without_signal"]:
+        said += "; no signal above the noise for " + ", ".join(facts["labels_without_signal"])
+    return said
 
 
 def settings_json(plan: Plan) -> str:
