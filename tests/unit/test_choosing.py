@@ -7,9 +7,12 @@ import pytest
 
 from plainchant.config import SynthesisConfig
 from plainchant.errors import ConfigError
+from plainchant.generation.decoding import FinishedText
+from plainchant.privacy.histograms import Cell
 from plainchant.run.choosing import Tally, choose, herd, quotas_of
 from plainchant.run.filters import markup, repetitive, sound_candidates, too_short
-from plainchant.run.rounds import shares
+from plainchant.run.rounds import Released, shares
+from plainchant.run.store import Batch, Winner
 from plainchant.run.votes import ballot_form, first_of_equal
 
 
@@ -149,6 +152,30 @@ def test_the_first_round_has_twice_the_candidates_of_another():
         for rounds in range(1, 6):
             own = shares(further, rounds)
             assert sum(own) == further and max(own[1:], default=0) <= math.ceil(further / (rounds + 1))
+
+
+def test_a_place_tells_label_and_cell_of_every_candidate():
+    cells = [Cell(0, 3, 9, 1), Cell(0, 5, 9, 1), Cell(1, 2, 9, 1)]
+    released = Released(cells, [Batch(0, 0, 2), Batch(1, 2, 1)], [])
+    config = SynthesisConfig(labels=("x", "y"), label_column="l")
+
+    def at(batch):
+        text = FinishedText(batch, 0, "text", 3, "end", 0.0, 0.0)
+        own = released.labelled(text, config)
+        return own.label, own.cell, own.source
+
+    assert [at(batch) for batch in (0, 1)] == [("x", 0, "private"), ("y", 2, "private")]
+    assert [at(2 + cell) for cell in range(3)] == [("x", 0, "expanded"), ("x", 1, "expanded"), ("y", 2, "expanded")]
+    found = {
+        (number, label, cell): released.variation_batch(number, 2, label, cell)
+        for number in range(3) for label in range(2) for cell in range(3)
+    }  # fmt: skip
+    # a place of its own for each, after all others, whatever label the cell has
+    assert sorted(found.values()) == list(range(5, 5 + len(found)))
+    assert all(at(batch) == (config.labels[label], cell, "expanded") for (_, label, cell), batch in found.items())
+    # released under the label that the records gave
+    one = Released(cells, released.batches, [FinishedText(2, 0, "text", 3, "end", 0.0, 0.0)])
+    assert one.chosen([Winner(1, 2, 0)], config)[0].label == "y"
 
 
 @pytest.mark.parametrize(

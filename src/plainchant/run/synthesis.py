@@ -112,7 +112,7 @@ class Run:
             raise PrivacyError(
                 f"batch_size = {self.plan.settings.batch_size}: no noisy cell count reaches half of it, so there is no "
                 "batch to write from; the data is too small for this budget. A larger ε or a smaller max_tokens allows "
-                "smaller batches"
+                "smaller batches, and method = private-evolution needs none"
             )
 
     def __iter__(self) -> Iterator[SyntheticText]:

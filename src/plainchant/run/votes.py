@@ -53,16 +53,12 @@ def hold_vote(
         VOTE_GRID * noise_sigma(rho),
         first_of_equal(words),
     )
-    named = isinstance(config.quotas, dict)
-    quotas = quotas_of(_asked(config), tally, size, config.released)
-    chosen = choose(tally, vectors, quotas, config.choice, fill=0 if named else config.released)
-    by_votes = len(chosen)
-    if not named:
-        # too few different candidates: what the rules left out is better than less than was asked for
-        there = {candidate for _, candidate in chosen}
-        others = [place for place in range(len(texts)) if place not in there]
-        chosen += [(int(labels[place]), place) for place in others[: config.released - by_votes]]
-    winners = [Winner(label, texts[place].batch, texts[place].position) for label, place in chosen]
+    chosen = _chosen(config, tally, vectors)
+    # too few different candidates: what the rules left out is better than less than was asked for
+    there = {candidate for _, candidate in chosen}
+    others = [place for place in range(len(texts)) if place not in there and not isinstance(config.quotas, dict)]
+    filled = [(int(labels[place]), place) for place in others[: config.released - len(chosen)]]
+    winners = [Winner(label, texts[place].batch, texts[place].position) for label, place in chosen + filled]
     silent = tally.without_signal(size).tolist()
     facts = {
         "round": number + 1,
@@ -71,7 +67,7 @@ def hold_vote(
         "spread": spread,
         "labels_open": reach,
         "chosen": len(winners),
-        "filled_up": len(winners) - by_votes,
+        "filled_up": len(filled),
         "labels_without_signal": [config.label_set[label] or "all" for label in silent],
     }
     entries = [
@@ -79,6 +75,17 @@ def hold_vote(
         for label, place, count in zip(tally.labels, tally.candidates, votes, strict=True)
     ]
     directory.save_vote(number, entries, winners, facts)
+
+
+def _chosen(config: SynthesisConfig, tally: Tally, vectors: Float32Array) -> list[tuple[int, int]]:
+    """The (label, candidate) that the configuration's rules choose; where the user named quotas, no more than these."""
+    asked: Literal["auto", "votes", "balanced"] | dict[int, int]
+    if isinstance(config.quotas, dict):
+        asked, fill = {config.labels.index(label): count for label, count in config.quotas.items()}, 0
+    else:
+        asked, fill = config.quotas, config.released
+    quotas = quotas_of(asked, tally, len(config.label_set), config.released)
+    return choose(tally, vectors, quotas, config.choice, fill=fill)
 
 
 def _counted(preparation: Preparation, ballot: Ballot, vectors: Float32Array) -> IntArray:
@@ -95,13 +102,6 @@ def _counted(preparation: Preparation, ballot: Ballot, vectors: Float32Array) ->
         return nearest_points(embeddings[voters[units]], vectors[candidates], count)
 
     return count_votes(label_of_unit, nearest, ballot)
-
-
-def _asked(config: SynthesisConfig) -> Literal["auto", "votes", "balanced"] | dict[int, int]:
-    """The quotas that were asked for, labels by number."""
-    if isinstance(config.quotas, dict):
-        return {config.labels.index(label): count for label, count in config.quotas.items()}
-    return config.quotas
 
 
 def known_units(config: SynthesisConfig, directory: RunDirectory, cells: Sequence[Cell], number: int) -> float | None:
