@@ -12,8 +12,10 @@ import stat
 import numpy as np
 import pyarrow.parquet
 import pytest
+from click.testing import CliRunner
 
 from plainchant import plan, synthesize
+from plainchant.cli.run import status
 from plainchant.config import PerformanceOptions, SynthesisConfig
 from plainchant.data.centres import Centres
 from plainchant.errors import ConfigError, DataError, PrivacyError
@@ -23,6 +25,7 @@ from plainchant.models.table import TableModel
 from plainchant.privacy.accounting import epsilon_of
 from plainchant.privacy.histograms import VOTE_GRID
 from plainchant.randomness import SeededRandomness, SystemRandomness
+from plainchant.reporting.page import write_report
 from plainchant.run import votes as votes_module
 from plainchant.run.store import RunDirectory
 
@@ -454,6 +457,18 @@ def test_private_evolution_shows_no_record_and_spends_everything_on_votes(run, m
     assert len(rows) == 6 and {row["source"] for row in rows} == {"expanded"}
     assert sorted(row["label"] for row in rows) == ["x"] * 3 + ["y"] * 3
     assert "to which no record was shown" in (made.directory.release / "README.md").read_text()
+    # public facts about the votes, wherever a run is described
+    write_report(made.directory, decided, made.guarantee, None, None)
+    told = CliRunner().invoke(status, [str(made.directory.path), "--format", "json"])
+    facts = json.loads(told.stdout)
+    assert facts["finished"] and facts["texts"] == facts["texts_planned"] == 24
+    assert [own["candidates"] for own in facts["votes"]] == [16, 24]
+    shown = CliRunner().invoke(status, [str(made.directory.path)])
+    for place in (made.directory.release / "report.html", made.directory.release / "README.md"):
+        assert "6 chosen of 24 candidates" in place.read_text()
+    assert "vote 2 of 2" in shown.stdout + shown.stderr and "6 chosen of 24" in " ".join(
+        (shown.stdout + shown.stderr).split()
+    )
 
 
 def test_one_unit_moves_the_votes_of_a_whole_run_by_one_vote_at_most(run, monkeypatch):
