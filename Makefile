@@ -2,21 +2,23 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+# more options for the fast tests, such as --cov
+FAST_OPTIONS ?=
 
 # nothing that a test or the demo needs is downloaded
 export HF_HUB_OFFLINE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench format install clean
+.PHONY: help demo test check bench format reference install clean
 
 help:  ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s  %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s  %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(STAMP)  ## a whole run on embedded models and data
 	$(BIN)/plainchant demo
 
 test: check  ## everything that must hold before a merge
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not slow" $(FAST_OPTIONS)
 	$(BIN)/pytest -m slow
 
 check: $(STAMP)  ## lint, format, types, layers
@@ -31,6 +33,9 @@ bench: $(STAMP)  ## docs/speed.md measured anew, about twenty minutes on two qui
 format: $(STAMP)  ## rewrite the code as ruff wants it
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+reference: $(STAMP)  ## rewrite docs/reference from the code
+	$(BIN)/python docs/reference/generate.py
 
 install: $(STAMP)  ## make .venv, or bring it up to date
 

@@ -19,13 +19,14 @@ from plainchant.cli.demo_data import DEMO_LABELS, DEMO_PROMPT, PLANTED_SECRETS, 
 from plainchant.config import SynthesisConfig
 from plainchant.generation.decoding import BatchWork
 from plainchant.generation.prompting import Prompts
-from plainchant.models.transformers.model import load_model
+from plainchant.models.transformers.load import load_model
 from plainchant.planning import make_plan
-from plainchant.privacy.mechanisms import IndividualMeanMechanism, MeanMechanism
+from plainchant.privacy.individual import IndividualMeanMechanism
+from plainchant.privacy.mechanisms import MeanMechanism
 from plainchant.randomness import SeededRandomness, SystemRandomness
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from broken import AlwaysFullWeight, ForgetsWhatIsSpent, NoClipping, shared_padding
+from doubles.broken import AlwaysFullWeight, ForgetsWhatIsSpent, NoClipping, shared_padding
 
 SIZE, STEPS, TEXTS, DELTA = 18, 32, 4, 1e-6
 

@@ -15,9 +15,9 @@ from plainchant.cli.demo_data import DEMO_LABELS, DEMO_PROMPT, demo_records
 from plainchant.config import SynthesisConfig
 from plainchant.generation.decoding import BatchWork, Decoder, StopRule
 from plainchant.generation.prompting import Prompts
-from plainchant.models.transformers.model import load_model
+from plainchant.models.transformers.load import load_model
 from plainchant.planning import make_plan
-from plainchant.privacy.mechanisms import IndividualMeanMechanism
+from plainchant.privacy.individual import IndividualMeanMechanism
 from plainchant.randomness import SystemRandomness
 
 

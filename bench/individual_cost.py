@@ -17,16 +17,16 @@ from pathlib import Path
 
 import numpy as np
 
-from plainchant.cli.options import load_config
+from plainchant.config import load_config
 from plainchant.data.centres import Centres
 from plainchant.data.tables import read_records
 from plainchant.generation.decoding import BatchWork, Decoder, StopRule
 from plainchant.generation.prompting import Prompts, choose_examples
-from plainchant.models.transformers.model import load_model
+from plainchant.models.transformers.load import load_model
 from plainchant.planning import make_plan
 from plainchant.privacy.accounting import bounded_range_rho, rho_of
 from plainchant.privacy.aggregation import CLIPS_BY_PUBLIC
-from plainchant.privacy.mechanisms import IndividualMeanMechanism
+from plainchant.privacy.individual import IndividualMeanMechanism
 from plainchant.randomness import SystemRandomness
 
 # A budget that no text of the bench can spend.

@@ -41,9 +41,10 @@ from plainchant.data.embedding import load_embedder
 from plainchant.data.tables import read_records, read_texts
 from plainchant.generation.decoding import BatchWork, Decoder, StopRule
 from plainchant.generation.prompting import Prompts, choose_examples
-from plainchant.models.transformers.model import EMBEDDED_MODEL, _Segment, load_model
+from plainchant.models.transformers.attention import Segment
+from plainchant.models.transformers.load import EMBEDDED_MODEL, load_model
 from plainchant.planning import make_plan
-from plainchant.privacy.mechanisms import IndividualMeanMechanism
+from plainchant.privacy.individual import IndividualMeanMechanism
 from plainchant.randomness import SystemRandomness
 from plainchant.run.synthesis import synthesize
 from plainchant.run.tuning import fastest_rows
@@ -556,7 +557,7 @@ def pass_seconds(model, batches, positions, steps):
         segments = []
         for rows in groups:
             where = rows._lengths[:, None] + torch.arange(positions)
-            segments.append(_Segment(rows._cache, every, where, int(-(-(int(where.max()) + 1) // 32) * 32), whole=True))
+            segments.append(Segment(rows._cache, every, where, int(-(-(int(where.max()) + 1) // 32) * 32), whole=True))
         tokens = torch.full((batches * BATCH, positions), last)
         model._forward(model._model, segments, tokens, ids).logits.float().numpy()
 

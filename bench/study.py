@@ -95,8 +95,7 @@ def centres_of(cell, work, embedder):
 def run_cell(name, number, cell, options, loaded):
     """One run to its end, and its figures; None where another process is at it."""
     import plainchant as pc
-    from plainchant.cli.options import load_config
-    from plainchant.config import Clusters, PromptConfig
+    from plainchant.config import Clusters, PromptConfig, load_config
     from plainchant.evaluation.runs import evaluate
     from plainchant.planning import make_plan
 
@@ -199,7 +198,7 @@ class Loaded:
         self._options, self._models, self._embedder = options, {}, None
 
     def model(self, name):
-        from plainchant.models.transformers.model import load_model
+        from plainchant.models.transformers.load import load_model
 
         if name not in self._models:
             self._models = {name: load_model(name, dtype=self._options.dtype, threads=self._options.threads)}
@@ -333,7 +332,7 @@ def measured(name):
 
 def planned(**wish):
     """The batch size that a plan for AG News takes."""
-    from plainchant.cli.options import load_config
+    from plainchant.config import load_config
     from plainchant.planning import make_plan
 
     return make_plan(load_config(HERE.parent / "examples" / "ag_news.toml", wish)).settings.batch_size

@@ -20,17 +20,18 @@ from pathlib import Path
 
 import numpy as np
 
-from plainchant.cli.options import load_config
+from plainchant.config import load_config
 from plainchant.data.centres import Centres, fit_centres
 from plainchant.data.embedding import load_embedder
 from plainchant.data.tables import read_records, read_texts
 from plainchant.generation.prompting import Prompts
-from plainchant.models.transformers.model import load_model
+from plainchant.models.transformers.load import load_model
 from plainchant.planning import make_plan
 from plainchant.privacy.accounting import bounded_range_rho
 from plainchant.privacy.aggregation import Clipping, Support, log_softmax
 from plainchant.privacy.histograms import rebalance
-from plainchant.privacy.mechanisms import IndividualMeanMechanism, MedianMechanism, TokenSettings
+from plainchant.privacy.individual import IndividualMeanMechanism
+from plainchant.privacy.mechanisms import MedianMechanism, TokenSettings
 from plainchant.randomness import SystemRandomness
 
 CONTEXTS, SUPPORT = 64, 1000

@@ -10,42 +10,113 @@ for text in run:
 """
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING
 
+if TYPE_CHECKING:
+    # the same names as in _HOMES, for type checkers and editors; a test compares the two
+    from plainchant.auditing.runs import Audit, audit, audit_with_canaries
+    from plainchant.config import Example, PerformanceOptions, PromptConfig, SynthesisConfig, load_config
+    from plainchant.errors import (
+        ConfigError,
+        DataError,
+        GateError,
+        MissingDependencyError,
+        ModelError,
+        PlainchantError,
+        PrivacyError,
+        RunError,
+    )
+    from plainchant.evaluation.figures import Evaluation, Figure
+    from plainchant.evaluation.runs import Compared, compare, evaluate
+    from plainchant.planning import Guarantee, Plan
+    from plainchant.planning import make_plan as plan
+    from plainchant.reporting.runs import report
+    from plainchant.run.finished import FinishedRun
+    from plainchant.run.finished import open_run as open
+    from plainchant.run.ledger import Ledger
+    from plainchant.run.rounds import SyntheticText
+    from plainchant.run.synthesis import Run, synthesize
+
+__all__ = [
+    "Audit",
+    "Compared",
+    "ConfigError",
+    "DataError",
+    "Evaluation",
+    "Example",
+    "Figure",
+    "FinishedRun",
+    "GateError",
+    "Guarantee",
+    "Ledger",
+    "MissingDependencyError",
+    "ModelError",
+    "PerformanceOptions",
+    "PlainchantError",
+    "Plan",
+    "PrivacyError",
+    "PromptConfig",
+    "Run",
+    "RunError",
+    "SynthesisConfig",
+    "SyntheticText",
+    "audit",
+    "audit_with_canaries",
+    "compare",
+    "evaluate",
+    "load_config",
+    "open",
+    "plan",
+    "report",
+    "synthesize",
+]
+
+# Where each public name lives, and, after a colon, what it is called there.
 _HOMES = {
-    "SynthesisConfig": "config",
-    "PromptConfig": "config",
-    "PerformanceOptions": "config",
-    "Plan": "planning",
-    "Guarantee": "planning",
-    "plan": "planning:make_plan",
-    "Run": "run.synthesis",
-    "SyntheticText": "run.rounds",
-    "synthesize": "run.synthesis",
-    "evaluate": "evaluation.runs",
-    "audit": "auditing.runs",
     "Audit": "auditing.runs",
-    "compare": "evaluation.runs",
-    "Evaluation": "evaluation.figures",
-    "Figure": "evaluation.figures",
-    "PlainchantError": "errors",
+    "Compared": "evaluation.runs",
     "ConfigError": "errors",
     "DataError": "errors",
-    "PrivacyError": "errors",
-    "RunError": "errors",
+    "Evaluation": "evaluation.figures",
+    "Example": "config",
+    "Figure": "evaluation.figures",
+    "FinishedRun": "run.finished",
     "GateError": "errors",
+    "Guarantee": "planning",
+    "Ledger": "run.ledger",
+    "MissingDependencyError": "errors",
     "ModelError": "errors",
+    "PerformanceOptions": "config",
+    "PlainchantError": "errors",
+    "Plan": "planning",
+    "PrivacyError": "errors",
+    "PromptConfig": "config",
+    "Run": "run.synthesis",
+    "RunError": "errors",
+    "SynthesisConfig": "config",
+    "SyntheticText": "run.rounds",
+    "audit": "auditing.runs",
+    "audit_with_canaries": "auditing.runs",
+    "compare": "evaluation.runs",
+    "evaluate": "evaluation.runs",
+    "load_config": "config",
+    "open": "run.finished:open_run",
+    "plan": "planning:make_plan",
+    "report": "reporting.runs",
+    "synthesize": "run.synthesis",
 }
-__all__ = sorted(_HOMES)
 
+if not TYPE_CHECKING:
+    # lazy, so that importing plainchant brings neither torch nor anything slow; type checkers see the imports above,
+    # and an unknown name is an error to them
 
-def __getattr__(name: str) -> Any:
-    # lazy, so that importing plainchant brings neither torch nor anything slow
-    if name not in _HOMES:
-        raise AttributeError(f"module 'plainchant' has no attribute {name!r}")
-    module, _, other = _HOMES[name].partition(":")
-    return getattr(importlib.import_module(f"plainchant.{module}"), other or name)
+    def __getattr__(name: str) -> object:
+        if name not in _HOMES:
+            raise AttributeError(f"module 'plainchant' has no attribute {name!r}")
+        module, _, other = _HOMES[name].partition(":")
+        value = getattr(importlib.import_module(f"plainchant.{module}"), other or name)
+        globals()[name] = value
+        return value
 
-
-def __dir__() -> list[str]:
-    return __all__
+    def __dir__() -> list[str]:
+        return __all__

@@ -1,28 +1,36 @@
-"""What a user asks for: fields that change the guarantee or the text, and, in a class apart, those that cannot."""
+"""The configuration: fields that change the guarantee or the texts and, in a separate class, those that cannot."""
 
 import difflib
 import enum
 import functools
+import math
 import tomllib
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypedDict, Unpack
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from plainchant.data.encodings import check_encoding
+from plainchant.data.labels import normal_form
+from plainchant.data.raw import separator_of
 from plainchant.errors import ConfigError, PrivacyError
 from plainchant.privacy.accounting import check_delta, check_epsilon
-from plainchant.privacy.aggregation import Aggregate, Clipping, Support
+from plainchant.privacy.aggregation import ROUNDING_RANGE, Aggregate, Clipping, Support
+from plainchant.privacy.choice import Accounting as Accounting
+from plainchant.privacy.choice import TokenRequest
+from plainchant.privacy.individual import EXPECTED_RANGE
 
-# The largest number of contexts, centres or cells that anything here is made for.
+# Upper limit for the number of contexts, centres or cells.
 LARGEST = 1_000_000
-# Candidates for each released text and votes on them, where a method lives by them (docs/how-it-works.md).
+# Candidates for each released text, and votes on them, in the methods that live by votes (docs/how-it-works.md).
 CANDIDATES, ROUNDS = 11, 2
-# Private rows of a forward pass where nobody says and nothing is measured.
+# Private rows per forward pass where none are given and nothing is measured.
 USUAL_ROWS = 64
 
 
 class Method(enum.StrEnum):
-    """Presets over the same parts; every part can be set by itself."""
+    """Presets over the same parts; each part can also be set by itself."""
 
     AMIN2024 = "amin2024"
     CLUSTERED_MEAN = "clustered-mean"
@@ -41,17 +49,6 @@ class Clusters(enum.StrEnum):
     NONE = "none"
 
 
-class Accounting(enum.StrEnum):
-    """How the cost is counted (guarantee 5)."""
-
-    WORST_CASE = "worst-case"
-    INDIVIDUAL = "individual"
-    EX_POST = "ex-post"
-    PUBLIC = "public"
-    INFINITE = "infinite"
-    VOTES = "votes"
-
-
 class PromptForm(enum.StrEnum):
     """How a record is shown to the model."""
 
@@ -64,29 +61,29 @@ class _Frozen(BaseModel):
 
 
 class Example(_Frozen):
-    """A hand-written, made-up example: what the data's form is, and nothing from the data (guarantee 8)."""
+    """A hand-written, made-up example: it shows the form of the data and takes nothing from it (guarantee 8)."""
 
     text: str
     label: str | None = None
 
 
 class PromptConfig(_Frozen):
-    """How a record is shown to the model: templates with `{label}` and `{text}`; `prompting` fills unset ones."""
+    """How a record is shown to the model: templates with `{label}` and `{text}`; unset ones get a default."""
 
     form: PromptForm = PromptForm.EXAMPLES
-    """examples for base models (a list that the model continues), chat for instruction-tuned ones."""
+    """Form of the prompt: examples (a list to continue) for base models, chat for instruction-tuned ones."""
     header: str | None = None
-    """Opens the prompt, once."""
+    """Text at the start of the prompt."""
     example: str | None = None
-    """One entry of the list; generation starts where {text} stands and ends at what follows it."""
+    """Template of one entry in the list; generation starts at {text} and ends at whatever follows it."""
     chat: str | None = None
-    """The user's message of the chat form; {text} is the record."""
+    """Template of the user's message in the chat form; {text} is the record."""
     examples: tuple[Example, ...] = ()
-    """Made-up public examples, shown before the record: what the data's form is, and nothing from the data."""
+    """Made-up public examples, shown before the record. They show the form of the data and take nothing from it."""
 
 
 class Parts(_Frozen):
-    """The parts of a method, all decided."""
+    """The parts of a method, every one of them set."""
 
     clusters: Clusters
     aggregate: Aggregate
@@ -163,7 +160,7 @@ PRESETS: Mapping[Method, Parts] = {
             "rounds": ROUNDS,
         }
     ),
-    # one record a batch and a clip that never bites: each text is written from a single private record
+    # one record per batch and a clip too large to act: each text is written from a single private record
     Method.NON_PRIVATE: Parts.model_validate(
         _INVISIBLEINK
         | {
@@ -178,118 +175,201 @@ PRESETS: Mapping[Method, Parts] = {
 }
 
 
+class SynthesisFields(TypedDict, total=False):
+    """What `SynthesisConfig` takes: its own fields, with strings where the values of an enumeration have names.
+
+    Type checkers read it, so that a misspelt field is an error without pydantic's plugin; a test compares the two.
+    """
+
+    method: (
+        Method
+        | Literal[
+            "amin2024",
+            "clustered-mean",
+            "clustered-median",
+            "invisibleink",
+            "public",
+            "plainchant",
+            "private-evolution",
+            "non-private",
+        ]
+    )
+    epsilon: float
+    delta: float
+    texts: int
+    max_tokens: int
+    candidates: int | None
+    rounds: int | None
+    private_texts: int | None
+    vote_share: float
+    vote_spread: int | Literal["auto"]
+    vote_labels: int | Literal["auto"]
+    choice: Literal["highest", "matching"]
+    quotas: Literal["auto", "votes", "balanced"] | Mapping[str, int]
+    expand: int
+    expected_units: int | None
+    text_column: str
+    label_column: str | None
+    unit_column: str | None
+    labels: Sequence[str]
+    encoding: str
+    separator: str
+    allow_malformed: bool
+    model: str
+    embedder: str
+    public_corpus: str | None
+    public_text_column: str
+    clusters: Clusters | Literal["public-centres", "none"] | None
+    centres: int | str
+    kept: int | Literal["auto"]
+    min_cell: int | None
+    rebalance_share: float
+    aggregate: Aggregate | Literal["mean", "median"] | None
+    support: Support | Literal["full", "top_k", "top_k_plus"] | None
+    top_k: int | None
+    clipping: Clipping | Literal["logits", "difference", "increase"] | None
+    accounting: Accounting | Literal["worst-case", "individual", "ex-post", "public", "infinite", "votes"] | None
+    clip: float | Literal["auto"] | None
+    guidance: float | None
+    sparse_threshold: float | None
+    sparse_noise: float
+    private_tokens: int | None
+    temperature: float
+    batch_size: int | Literal["auto"] | None
+    expected_range: float
+    records_per_context: int
+    released_examples: int | None
+    min_tokens: int
+    max_record_tokens: int
+    numerical_slack: float
+    prompt: PromptConfig | Mapping[str, Any]
+
+
 class SynthesisConfig(_Frozen):
-    """One run, as its user wants it. Public: nothing here may be taken from the private data (guarantee 1)."""
+    """Settings of one run. They are public: nothing here may be taken from the private data (guarantee 1).
+
+    >>> config = SynthesisConfig(labels=("bug", "billing"), label_column="label")
+    >>> config.method.value, config.epsilon, config.parts.guidance
+    ('plainchant', 8.0, 2.0)
+    """
 
     method: Method = Method.PLAINCHANT
-    """Preset that fills every part left unset: plainchant, amin2024, clustered-mean, clustered-median, invisibleink, \
-private-evolution, public or non-private."""
+    """Preset that supplies every part left unset."""
     epsilon: float = 8.0
-    """ε of the guarantee. Where accounting is ex post, only the noisy counts' share of it is fixed in advance."""
+    """ε of the guarantee. With accounting = ex-post, only the share for the noisy counts is fixed before the run."""
     delta: float = 1e-6
-    """δ of the guarantee; well below one over the number of units."""
+    """δ of the guarantee; choose it well below 1 / (number of units)."""
     texts: int = Field(100, ge=1)
-    """How many synthetic texts are requested."""
+    """Number of synthetic texts to generate."""
     max_tokens: int = Field(64, ge=1)
-    """The most tokens of a text."""
+    """Maximum tokens per text."""
     candidates: int | None = Field(None, ge=1, le=64)
-    """How many texts are written for each that is released, in all rounds; the records vote, with noise, for those to \
+    """Texts written per released text, in all rounds together. The private records vote, with noise, for the texts to \
 release. 1: no vote."""
     rounds: int | None = Field(None, ge=1, le=8)
-    """How many votes: after each but the last, the public model writes further texts after the examples that won."""
+    """Number of votes. After each vote but the last, the public model writes further texts after the winning ones."""
     private_texts: int | None = Field(None, ge=1)
-    """How many of the texts are written from records; unset: half of texts with several rounds of votes, else all."""
+    """Number of texts that private records contribute to. Unset: half of texts with several votes, else all."""
     vote_share: float = Field(0.05, gt=0, lt=1)
-    """Share of the budget for all votes together, the same for each; private-evolution spends all of it on votes."""
+    """Share of the budget for all votes together, split evenly; private-evolution spends the whole budget on votes."""
     vote_spread: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
-    """Over how many of the nearest texts a record's vote is spread; auto: more, the weaker the votes are."""
+    """Number of nearest texts that a record's vote is spread over; auto: the weaker the votes, the more texts."""
     vote_labels: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
-    """From how many labels' texts a record may choose, its own and the nearest; auto: more, the stronger votes are."""
+    """Number of labels (its own and the nearest) whose texts a record may vote for; auto: the stronger, the more."""
     choice: Literal["highest", "matching"] = "highest"
-    """How texts are chosen by their noisy votes: the highest, or those that together lie as the votes lie."""
+    """How texts are chosen: by the highest noisy votes, or so that together they match where the votes lie."""
     quotas: Literal["auto", "votes", "balanced"] | dict[str, Annotated[int, Field(ge=0)]] = "auto"
-    """Texts for each label: as the votes say, balanced, or a table of labels and numbers; auto: balanced where labels \
-have few texts each."""
+    """Texts per label: in proportion to votes, balanced, or a table of labels and numbers; auto: balanced where there \
+are fewer than 20 texts per label."""
     expand: int = Field(0, ge=0)
-    """How many texts to release beyond the wish, written by the public model from the others: free, and marked."""
+    """Extra texts to release, written by the public model from the other texts; they cost nothing and are marked."""
     expected_units: int | None = Field(None, ge=1)
-    """Roughly how many units the data has, if that may be said publicly; lets the plan choose the batch size."""
+    """Approximate number of units in the data, if that may be public; the plan uses it to choose the batch size."""
 
     text_column: str = "text"
-    """Column of the private table that holds the text."""
+    """Text column of the private table."""
     label_column: str | None = None
-    """Column that holds a label; needs labels."""
+    """Label column of the private table; needs labels."""
     unit_column: str | None = None
-    """Column whose equal values mark records of one unit (a patient, a customer); unset: every record is one."""
+    """Column whose equal values mark the records of one unit (a patient, a customer). Unset: each record is a unit."""
     labels: tuple[str, ...] = ()
-    """The label set, public. A record with another label takes no part."""
+    """The labels, a public list. Records with any other label are ignored."""
+    encoding: str = "auto"
+    """Character encoding of a private table that is a text file; auto: by its byte order mark, otherwise UTF-8."""
+    separator: str = "auto"
+    """Field separator of a CSV table: one character, or comma, semicolon, tab, bar; auto: by its header."""
+    allow_malformed: bool = False
+    """Read a private table even if most of its rows are malformed, empty or without a named label."""
 
     model: str = "gemma-3-270m"
     """Causal language model: a path or name that transformers loads, or gemma-3-270m from the demo extra."""
     embedder: str = "all-MiniLM-L6-v2"
     """Sentence embedder: a path or name that sentence-transformers loads, or all-MiniLM-L6-v2 from the demo extra."""
     public_corpus: str | None = None
-    """File of public texts around whose centres the data is clustered; unset: texts sampled from the public model."""
+    """File of public texts whose cluster centres the data is grouped around. Unset: texts sampled from the model."""
     public_text_column: str = "text"
-    """Its text column."""
+    """Text column of the public corpus."""
 
     clusters: Clusters | None = None
-    """How batches are formed: public-centres or none."""
+    """How records are grouped into batches: around public cluster centres, or not at all."""
     centres: int | str = 1000
-    """How many public centres at most (a corpus carries one per four texts), or a path of saved ones (centres.npz)."""
+    """Maximum number of public centres (one per four texts of the corpus), or a file of saved ones (centres.npz)."""
     kept: int | Literal["auto"] = "auto"
-    """How many cells to keep at most, or auto: every cell above min_cell."""
+    """Maximum number of cells to keep; auto: every cell of at least min_cell."""
     min_cell: int | None = Field(None, ge=1)
-    """Least noisy count of a kept cell; unset: batch size + 2σ of the noise."""
+    """Smallest noisy count of a cell that is kept. Unset: batch size + 2σ of the noise."""
     rebalance_share: float = Field(0.05, gt=0, lt=1)
-    """Share of the budget for noisy cell counts."""
+    """Share of the budget for the noisy cell counts."""
 
     aggregate: Aggregate | None = None
-    """How a batch's predictions become one: mean or median."""
+    """How the predictions of a batch are combined."""
     support: Support | None = None
-    """Which tokens may be sampled, by the public logits: full, top_k or top_k_plus."""
+    """Which tokens may be sampled: all of them, or those that the public model ranks highest."""
     top_k: int | None = Field(None, ge=1)
-    """Size of the top_k supports."""
+    """Number of tokens in the top_k and top_k_plus supports."""
     clipping: Clipping | None = None
-    """What is clipped: logits, their difference to the public logits, or the increase alone (no token is lowered)."""
+    """What is clipped: the logits, their difference to the public logits, or only increases over the public logits."""
     accounting: Accounting | None = None
-    """How the cost is counted: worst-case or individual (both known in advance), or ex-post."""
+    """How the privacy cost is counted: worst-case and individual fix the guarantee before the run; ex-post measures \
+it afterwards. public, infinite and votes belong to the methods public, non-private and \
+private-evolution."""
     clip: float | Literal["auto"] | None = None
-    """Clip norm in nats, or auto: what the budget allows for the requested texts (differences, increases)."""
+    """Clip norm in nats; auto: as large as the budget for the requested texts allows (not for clipped logits)."""
     guidance: float | None = Field(None, gt=0, allow_inf_nan=False)
-    """How far to go away from the public model (where differences or increases are clipped); 1 is all the way to the \
-mean."""
+    """How strongly the private mean moves the public prediction (differences and increases only). 1 samples from the \
+mean itself; more goes further."""
     sparse_threshold: float | None = Field(None, ge=0, le=2)
-    """Sparse vector: where the batch's prediction is nearer to the public one than this (L1 distance, with noise), \
-the token is the public model's and free; worst-case means only, 0 for none."""
+    """Where the batch's prediction is closer to the public one than this (L1 distance, with noise), the public model \
+writes the token at no cost (sparse vector technique; worst-case means only). 0: off."""
     sparse_noise: float = Field(0.2, gt=0, allow_inf_nan=False)
-    """Scale of the noise of that comparison."""
+    """Scale of the noise in the comparison with sparse_threshold."""
     private_tokens: int | None = Field(None, ge=1)
-    """The most tokens of a text in which records have a say, with sparse_threshold; unset: half of max_tokens."""
+    """With sparse_threshold: maximum tokens per text that private records influence. Unset: half of max_tokens."""
     temperature: float = Field(1.0, gt=0, allow_inf_nan=False)
-    """Temperature of sampling."""
+    """Sampling temperature."""
     batch_size: int | Literal["auto"] | None = None
-    """Contexts a batch, on average; auto: the smallest that pays for the texts requested."""
-    expected_range: float = Field(3.0, gt=0, allow_inf_nan=False)
-    """How far one record moves the model's logits, a root mean square in nats; decides how many texts an individual \
-budget is planned for, never the guarantee."""
+    """Average number of contexts (records, unless records_per_context is set) per batch; auto: the smallest that \
+can pay for the requested texts."""
+    expected_range: float = Field(EXPECTED_RANGE, gt=0, allow_inf_nan=False)
+    """Expected influence of one record on the model's logits, root mean square in nats. Used to plan how many texts \
+an individual budget covers; it cannot change the guarantee."""
     records_per_context: int = Field(1, ge=1, le=64)
-    """Units shown together in one context (means only): closer to the data, and every cost counts four times."""
+    """Units shown together in one context (means only). Texts get closer to the data; every cost counts four times."""
     released_examples: int | None = Field(None, ge=0, le=16)
-    """How many texts that a cell has already released are shown in its prompts; free, since they are released."""
+    """Number of a cell's released texts shown in its prompts; free, since they are released anyway."""
     min_tokens: int = Field(4, ge=0)
-    """A text does not end before this many tokens."""
+    """Minimum tokens per text."""
     max_record_tokens: int = Field(192, ge=1)
-    """A record is cut after this many tokens."""
+    """Maximum tokens read of each record; the rest is cut off."""
     numerical_slack: float = Field(1e-3, ge=0, allow_inf_nan=False)
-    """Nats by which a prediction may move for numerical reasons; paid for, and a model that moves more is refused."""
+    """Allowed numerical error of a prediction, in nats; its cost is included, and a model with more is refused."""
     prompt: PromptConfig = PromptConfig()
     """Templates and public examples."""
 
-    def __init__(self, **values: Any) -> None:
-        """Raises ConfigError for a field that is unknown or out of bounds, PrivacyError where no guarantee follows."""
+    def __init__(self, **values: Unpack[SynthesisFields]) -> None:
+        """Raises ConfigError for a field that is unknown or out of bounds, PrivacyError where no guarantee exists."""
         try:
-            super().__init__(**values)
+            super().__init__(**dict[str, Any](values))
         except ValidationError as error:
             raise _translated(error) from None
 
@@ -303,8 +383,10 @@ budget is planned for, never the guarantee."""
                 raise ConfigError(f"{name} = {value}: must be at least 1 and at most {LARGEST:,}")
         if isinstance(self.clip, float) and not 1e-6 <= self.clip <= 1e6:
             raise ConfigError(f"clip = {self.clip}: must be from 1e-6 to 1e6 nats, or auto")
-        if len(set(self.labels)) != len(self.labels):
-            raise ConfigError(f"labels = {list(self.labels)}: every label once")
+        _check_labels(self.labels)
+        check_encoding(self.encoding)
+        if self.separator != "auto" and separator_of(self.separator) is None:
+            raise ConfigError(f"separator = {self.separator!r}: give one character, comma, semicolon, tab, bar or auto")
         if self.min_tokens >= self.max_tokens:
             raise ConfigError(f"min_tokens = {self.min_tokens}: must be below max_tokens = {self.max_tokens}")
         uses_private = self.reads_records
@@ -329,6 +411,7 @@ budget is planned for, never the guarantee."""
             if template is not None and template.count("{text}") != 1:
                 raise ConfigError(f"prompt.{name}: must contain {{text}} exactly once")
         self._check_parts()
+        self._check_rounding()
         self._check_votes()
         return self
 
@@ -363,6 +446,17 @@ budget is planned for, never the guarantee."""
                 )
         if self.quotas != "auto" and not self.votes:
             raise ConfigError(f"quotas = {self.quotas!r}: texts are chosen by votes; give candidates of 2 or more")
+
+    def _check_rounding(self) -> None:
+        """Half of the numerical slack covers the rounding of sampling weights, which counts τ times in logits."""
+        needed = self.temperature * ROUNDING_RANGE
+        promised = self.parts.accounting not in (Accounting.PUBLIC, Accounting.INFINITE, Accounting.VOTES)
+        if promised and self.numerical_slack < needed:
+            raise ConfigError(
+                f"temperature = {self.temperature:g}: the rounding of sampling weights needs numerical_slack = "
+                f"{needed:.3g} or more, and it is {self.numerical_slack:g}; raise it, which costs a little, or lower "
+                f"temperature to {self.numerical_slack / ROUNDING_RANGE:.3g}"
+            )
 
     def _check_parts(self) -> None:
         parts = self.parts
@@ -405,17 +499,17 @@ budget is planned for, never the guarantee."""
 
     @property
     def reads_records(self) -> bool:
-        """Whether the private table is read at all."""
+        """Whether any private record is read."""
         return self.parts.accounting is not Accounting.PUBLIC
 
     @property
     def votes(self) -> bool:
-        """Whether the records vote for the texts that are released."""
+        """Whether the records vote on which texts are released."""
         return self.parts.candidates > 1
 
     @property
     def written(self) -> int:
-        """How many texts records contribute to; for the public method, how many it writes in their place."""
+        """Number of texts that records contribute to; for the public method, the number that it writes instead."""
         if self.parts.accounting is Accounting.VOTES:
             return 0
         if self.private_texts is not None:
@@ -424,20 +518,45 @@ budget is planned for, never the guarantee."""
 
     @property
     def released(self) -> int:
-        """How many texts are to be released."""
+        """Number of texts to release."""
         return self.texts + self.expand
 
     @property
     def further(self) -> int:
-        """How many texts the public model writes, whether they are kept or not."""
+        """Number of texts that the public model writes, kept or not."""
         return self.parts.candidates * self.texts - self.written + self.expand
 
     @functools.cached_property
     def parts(self) -> Parts:
-        """The preset's parts with this configuration's own in their place."""
+        """The preset's parts, replaced by those that this configuration sets."""
         preset = PRESETS[self.method]
         own = {name: getattr(self, name) for name in Parts.model_fields if getattr(self, name) is not None}
         return preset.model_copy(update=own)
+
+    @property
+    def token_request(self) -> TokenRequest:
+        """What the mechanism of the tokens follows from."""
+        parts = self.parts
+        return TokenRequest(
+            accounting=parts.accounting,
+            aggregate=parts.aggregate,
+            support=parts.support,
+            k=parts.top_k,
+            clipping=parts.clipping,
+            clip=parts.clip,
+            guidance=parts.guidance,
+            temperature=self.temperature,
+            slack=self.numerical_slack,
+            records_per_context=self.records_per_context,
+            batch_size=parts.batch_size,
+            sparse_threshold=parts.sparse_threshold,
+            sparse_noise=self.sparse_noise,
+            private_tokens=self.private_tokens or math.ceil(self.max_tokens / 2),
+            expected_range=self.expected_range,
+            texts=self.written,
+            max_tokens=self.max_tokens,
+            units=self.expected_units,
+        )
 
     @property
     def label_set(self) -> tuple[str | None, ...]:
@@ -446,30 +565,70 @@ budget is planned for, never the guarantee."""
 
 
 class PerformanceOptions(_Frozen):
-    """How fast, never how private: nothing here can change the guarantee."""
+    """Settings that change speed only: nothing here can change the guarantee.
+
+    >>> PerformanceOptions(rows=32).width
+    32
+    """
 
     device: str = "cpu"
-    """A torch device."""
+    """Device for torch, such as cpu or cuda."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Floating-point type of the model; each has its own measured slack."""
+    """Floating-point type of the model; the numerical error of each is measured at load."""
     rows: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
-    """About how many private rows one forward pass holds, or auto: as many as are fastest here, measured at the start \
-of a run (64 where a seed is given)."""
-    memory: float | None = Field(None, gt=0)
-    """The most GiB that the caches of contexts may take, about; fewer rows then share a forward pass."""
-    threads: int | None = Field(None, ge=1)
-    """Threads of torch; unset: torch's own choice."""
+    """Approximate number of private rows per forward pass; auto: the fastest here, measured at the start of a run (64 \
+with a seed)."""
+    memory: float | None = Field(default=None, gt=0)
+    """Approximate upper limit for key-value caches, in GiB; fewer rows then share a forward pass."""
+    threads: int | None = Field(default=None, ge=1)
+    """Number of threads for torch. Unset: torch decides."""
     executor: Literal["local", "ray"] = "local"
-    """Where the work is done: in this process, or by workers on a Ray cluster (extra ray)."""
-    workers: int = Field(2, ge=1)
-    """Workers of executor = ray, each with a model of its own."""
+    """Where the work runs: in this process, or in workers on a Ray cluster (extra ray)."""
+    workers: int = Field(default=2, ge=1)
+    """Number of Ray workers; each loads the model."""
     ray_address: str | None = None
-    """The cluster's address, auto for the one on this machine; unset: begin one here."""
+    """Address of the Ray cluster; auto: the one on this machine. Unset: start one here."""
 
     @property
     def width(self) -> int:
-        """Private rows of a forward pass where nothing is measured."""
+        """Private rows per forward pass where nothing is measured."""
         return USUAL_ROWS if self.rows == "auto" else self.rows
+
+
+# Sections of the help pages, of the reference and of `plainchant init`: every field once, in the order shown.
+FIELD_GROUPS: Mapping[str, tuple[str, ...]] = {
+    "Guarantee": ("epsilon", "delta", "expected_units"),
+    "Data": ("text_column", "label_column", "labels", "unit_column", "encoding", "separator", "allow_malformed"),
+    "Texts": ("texts", "max_tokens", "min_tokens", "temperature", "expand"),
+    "Model": ("model", "embedder"),
+    "Public corpus": ("public_corpus", "public_text_column", "centres"),
+    "Method": ("method", "candidates", "rounds", "private_texts"),
+    "Method (votes)": ("vote_share", "vote_spread", "vote_labels", "choice", "quotas"),
+    "Method (batches)": ("clusters", "batch_size", "records_per_context", "kept", "min_cell", "rebalance_share"),
+    "Method (aggregate)": ("aggregate", "support", "top_k", "clipping", "clip", "guidance"),
+    "Method (accounting)": (
+        "accounting", "expected_range", "numerical_slack", "sparse_threshold", "sparse_noise", "private_tokens",
+    ),
+    "Prompt": ("prompt", "released_examples", "max_record_tokens"),
+    "Performance": tuple(PerformanceOptions.model_fields),
+}  # fmt: skip
+
+
+def group_of(name: str) -> str:
+    """The section that a field stands in; a field that no section names stands under "Other"."""
+    return next((group for group, names in FIELD_GROUPS.items() if name in names), "Other")
+
+
+def _check_labels(labels: tuple[str, ...]) -> None:
+    """Labels are told apart as records are matched with them: composed, without white space around them."""
+    forms = [normal_form(label) for label in labels]
+    if not all(forms):
+        raise ConfigError(f"labels = {list(labels)}: an empty label; give each at least one character")
+    if len(set(forms)) != len(forms):
+        raise ConfigError(
+            f"labels = {list(labels)}: every label once; two that differ only in spaces around them or in how Unicode "
+            "composes their letters are one"
+        )
 
 
 def _closest(name: str, known: list[str]) -> str:
@@ -495,9 +654,43 @@ def _translated(error: ValidationError) -> ConfigError | PrivacyError:
 
 
 def parse_config(text: str, overrides: Mapping[str, Any] | None = None) -> SynthesisConfig:
-    """A configuration from TOML text, with single fields replaced."""
+    """A configuration from TOML text, with single fields replaced.
+
+    >>> parse_config('method = "clustered-mean"', {"texts": 5}).texts
+    5
+    >>> parse_config("epsilom = 3")
+    Traceback (most recent call last):
+    plainchant.errors.ConfigError: epsilom: no such field; did you mean epsilon?
+    """
     try:
-        values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        values = tomllib.loads(text.removeprefix("\ufeff"))
+    except (ValueError, RecursionError) as error:  # a number or a nesting too long for Python is no TOMLDecodeError
         raise ConfigError(f"the configuration is not valid TOML: {error}") from None
     return SynthesisConfig(**(values | dict(overrides or {})))
+
+
+def load_config(path: str | Path | None, overrides: Mapping[str, Any] | None = None) -> SynthesisConfig:
+    """A configuration from a TOML file, with single fields replaced.
+
+    Args:
+        path: the file; None for the defaults.
+        overrides: fields by name, each in place of what the file says.
+
+    Raises:
+        ConfigError: the file cannot be read, or a field is unknown or out of bounds.
+        PrivacyError: no guarantee follows from what it asks for.
+
+    >>> load_config(None, {"epsilon": 3}).epsilon
+    3.0
+    """
+    if path is None:
+        return SynthesisConfig(**dict(overrides or {}))
+    try:
+        content = Path(path).read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise ConfigError(
+            f"CONFIG = {path}: cannot be read ({error.strerror}); plainchant init {path} writes one"
+        ) from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"CONFIG = {path}: is not UTF-8 text") from None
+    return parse_config(content, overrides)

@@ -19,6 +19,10 @@ class DataError(PlainchantError, ValueError):
     exit_code = 2
 
 
+class DataNote(UserWarning):
+    """What the holder of a table should know about how it was read; never a record's text."""
+
+
 class PrivacyError(PlainchantError, ValueError):
     """The guarantee cannot be derived, or what was asked would break it."""
 

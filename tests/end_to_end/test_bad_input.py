@@ -1,10 +1,15 @@
 """Bad input: a clear message and the right exit code, or a sensible run; never a private word (see `command`)."""
 
+import json
+
+import pyarrow
+import pyarrow.parquet
 import pytest
 from click.testing import CliRunner
+from doubles.tables import MARKER, OPTIONS, rows, write
 
-from end_to_end.conftest import MARKER, OPTIONS, rows, write
 from plainchant.cli.main import main
+from plainchant.run.ledger import Ledger
 
 USAGE, PRIVACY = 2, 3
 
@@ -39,7 +44,7 @@ def test_files_that_cannot_be_read(run, tmp_path):
         ("--epsilon", "-1", USAGE, "epsilon = -1"),
         ("--epsilon", "nan", USAGE, "epsilon = nan"),
         ("--epsilon", "inf", USAGE, "epsilon = inf"),
-        ("--epsilon", "many", USAGE, "epsilon = 'many'"),
+        ("--epsilon", "many", USAGE, "'--epsilon': 'many'"),
         ("--epsilon", "1e-6", PRIVACY, "batch_size"),
         ("--delta", "0", USAGE, "delta = 0"),
         ("--delta", "1", USAGE, "delta = 1"),
@@ -48,7 +53,7 @@ def test_files_that_cannot_be_read(run, tmp_path):
         ("--temperature", "0", USAGE, "temperature"),
         ("--temperature", "inf", USAGE, "temperature"),
         ("--numerical-slack", "inf", USAGE, "numerical_slack"),
-        ("--numerical-slack", "1e-9", PRIVACY, "numerical_slack"),
+        ("--numerical-slack", "5e-4", PRIVACY, "numerical_slack"),
         ("--max-record-tokens", "5000", USAGE, "max_record_tokens"),
         ("--accounting", "public", PRIVACY, "accounting"),
         ("--device", "abacus", USAGE, "device"),
@@ -129,6 +134,10 @@ def test_a_damaged_run_is_named(run, command, table, tmp_path):
         ("rebalance_share = 1", "rebalance_share"),
         ("expected_units = 0", "expected_units"),
         ("prompt = 3", "prompt"),
+        ("label_column = 'label'\nlabels = ['', 'a']", "labels"),
+        ("label_column = 'label'\nlabels = ['Cafe\u0301', 'Caf\u00e9']", "labels"),
+        ("encoding = 'none'", "encoding"),
+        ("separator = 'none'", "separator"),
         ("[prompt]\nexample = 'no place for it'", "prompt.example"),
         ("[prompt]\nexamlpe = '{text}'", "did you mean example"),
         ("[[prompt.examples]]\ntext = 'a'\nlabel = 'zz'", "prompt.examples"),
@@ -206,3 +215,57 @@ def test_what_an_unexpected_error_says_is_not_shown(model, table, tmp_path, monk
     result = CliRunner().invoke(main, words)
     assert result.exit_code == 1 and "unexpected ValueError" in result.stderr
     assert MARKER not in result.output and MARKER not in str(result.exception)
+
+
+def _labelled(value):
+    return [row | {"label": value(number)} for number, row in enumerate(rows())]
+
+
+def test_public_inputs_that_are_private_are_refused(run, table, tmp_path):
+    copy = write(tmp_path / "copy.jsonl", rows()[::-1])
+    ledger = tmp_path / "ledger.json"
+    Ledger.create(ledger, 100.0, 1e-6)
+    before = ledger.read_bytes()
+    for corpus in (table, copy):
+        refused = run(
+            table, "--clusters", "public-centres", "--public-corpus", corpus, "--ledger", ledger, code=PRIVACY
+        )
+        assert "public_corpus" in refused.err
+    assert "centres" in run(table, "--clusters", "public-centres", "--centres", table, code=PRIVACY).err
+    assert ledger.read_bytes() == before and not (tmp_path / "run").exists()
+
+
+def test_tables_of_a_wrong_form_are_refused_before_anything_is_made(run, tmp_path):
+    text = "\n".join(f"Straße {MARKER} {n},{('red', 'blue')[n % 2]}" for n in range(80))
+    latin = tmp_path / "latin.csv"
+    latin.write_bytes(f"text,label\n{text}\n".encode("cp1252"))
+    struct = tmp_path / "struct.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"text": [{"body": MARKER}] * 80, "label": ["red"] * 80}), struct)
+    empty = write(tmp_path / "empty.jsonl", [row | {"text": ""} for row in rows()])
+    indented = tmp_path / "indented.jsonl"
+    indented.write_text(json.dumps(rows(), indent=1))
+    others = write(tmp_path / "others.jsonl", _labelled(lambda n: f"{MARKER}{n % 2}"))
+    cases = (
+        (latin, "--encoding"),
+        (struct, "of type struct"),
+        (empty, "have no text"),
+        (indented, "JSON"),
+        (others, "labels = red, blue"),
+    )
+    for file, words in cases:
+        assert words in run(file, code=USAGE).err
+        assert not (tmp_path / "run").exists()
+
+
+def test_tables_of_another_dialect_are_read_with_a_note(run, tmp_path):
+    text = "\n".join(f"{MARKER} café {n};{('Red', ' BLUE')[n % 2]}" for n in range(80))
+    file = tmp_path / "semi.csv"
+    file.write_bytes(f"text;label\n{text}\n".encode("utf-16"))
+    told = run(file)
+    assert "warning: data" in told.err and "byte order mark" in told.err and "separator ';'" in told.err
+
+
+def test_a_configuration_with_a_byte_order_mark_is_read(command, tmp_path):
+    config = tmp_path / "bom.toml"
+    config.write_bytes(b"\xef\xbb\xbfepsilon = 4.0\n")
+    assert "ε = 4" in command("plan", config).out

@@ -5,8 +5,8 @@ import json
 import pyarrow
 import pyarrow.parquet
 import pytest
+from doubles.tables import MARKER, OPTIONS, rows
 
-from end_to_end.conftest import MARKER, OPTIONS, rows
 from plainchant.config import SynthesisConfig, parse_config
 
 FIELDS = [name for name in SynthesisConfig.model_fields if name != "prompt"]
@@ -22,7 +22,7 @@ def finished(command, model, table, tmp_path):
 def test_json_is_one_document_and_quiet_one_line(command, model, table, tmp_path, finished, name):
     arguments = {
         "plan": ["plan"],
-        "account": ["account", "--epsilon", 8, "--tokens", 20],
+        "account": ["account", "--epsilon", 8, "--max-tokens", 20],
         "status": ["status", finished],
         "run": ["run", "--resume", "--data", table, "--out", finished],
     }[name]
@@ -45,7 +45,8 @@ def test_a_refusal_in_json_leaves_stdout_empty(command, tmp_path):
 def test_every_field_is_an_option(command, name):
     text = command(name, "--help").out
     for field in FIELDS:
-        assert f"--{field.replace('_', '-')} VALUE" in text
+        assert f"--{field.replace('_', '-')} " in text
+    assert "VALUE" not in text and "\\b" not in text
 
 
 def test_a_run_takes_option_before_environment_before_file(command, model, table, tmp_path):
@@ -119,7 +120,14 @@ def test_doctor_says_what_does_not_load(command, model, tmp_path):
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("--tokens", 0), ("--tokens", -5), ("--batch-size", 0), ("--slack", -1), ("--clip", 0), ("--temperature", "nan")],
+    [
+        ("--max-tokens", 0),
+        ("--max-tokens", -5),
+        ("--batch-size", 0),
+        ("--numerical-slack", -1),
+        ("--clip", 0),
+        ("--temperature", "nan"),
+    ],
 )
 def test_account_names_what_is_out_of_bounds(command, option, value):
     message = command("account", "--epsilon", 8, "--batch-size", 10, option, value, code=2).err

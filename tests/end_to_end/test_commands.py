@@ -6,8 +6,8 @@ import stat
 
 import pyarrow.parquet
 import pytest
+from doubles.tables import OPTIONS, write
 
-from end_to_end.conftest import OPTIONS, write
 from plainchant.config import SynthesisConfig, parse_config
 
 GUARANTEE = {"kind", "epsilon", "delta", "rho", "unit", "relation", "method", "version", "statement"}
@@ -52,10 +52,10 @@ def test_option_goes_before_environment_before_file_before_default(command, tmp_
 
 
 def test_account_turns_batch_sizes_into_tokens_and_back(command):
-    size = json.loads(command("account", "--epsilon", 8, "--tokens", 50, "--format", "json").out)["batch_size"]
+    size = json.loads(command("account", "--epsilon", 8, "--max-tokens", 50, "--format", "json").out)["batch_size"]
     for batch_size, pays in ((size, True), (size - 1, False)):
         out = command("account", "--epsilon", 8, "--batch-size", batch_size, "--format", "json").out
-        assert (json.loads(out)["tokens"] >= 50) is pays
+        assert (json.loads(out)["tokens_per_batch"] >= 50) is pays
     command("account", code=2)
     command("account", "--rho", 1, "--epsilon", 1, code=2)
 

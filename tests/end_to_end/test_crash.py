@@ -7,8 +7,8 @@ import sqlite3
 import time
 
 import pytest
+from doubles.tables import OPTIONS
 
-from end_to_end.conftest import OPTIONS
 from plainchant.run import store
 
 TEXTS = 60
@@ -99,7 +99,7 @@ def everything(out):
     with sqlite3.connect(out / "private" / "run.sqlite") as database:
         found = {
             table: database.execute(f"SELECT * FROM {table}").fetchall()
-            for table in ("meta", "cells", "batches", "units")
+            for table in ("origin", "cells", "batches", "units")
         }
     database.close()
     return found

@@ -5,19 +5,22 @@ import json
 import sys
 import time
 
-import numpy as np
+import doubles.embedders
+import doubles.models
 import pytest
+from doubles.embedders import Lengths
+from doubles.models import Slow
+from doubles.tables import MARKER, rows
 from strategies import settings
 
-from end_to_end.conftest import MARKER, rows
 from plainchant.config import PerformanceOptions, SynthesisConfig
 from plainchant.errors import ConfigError, PrivacyError, RunError
 from plainchant.generation.decoding import BatchWork, Decoder, StopRule
 from plainchant.generation.ray import RayEmbedder, RayExecutor
-from plainchant.models.table import TableModel
 from plainchant.planning import make_plan
 from plainchant.privacy.aggregation import Clipping
-from plainchant.privacy.mechanisms import IndividualMeanMechanism, MeanMechanism
+from plainchant.privacy.individual import IndividualMeanMechanism
+from plainchant.privacy.mechanisms import MeanMechanism
 from plainchant.randomness import SeededRandomness, SystemRandomness
 from plainchant.run.synthesis import synthesize
 
@@ -32,7 +35,8 @@ STEP = settings(batch_size=2, clipping=Clipping.DIFFERENCE, clip=3.0)
 @pytest.fixture(scope="module", autouse=True)
 def cluster():
     # the workers know no tests
-    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    for module in (sys.modules[__name__], doubles.models, doubles.embedders):
+        ray.cloudpickle.register_pickle_by_value(module)
     import os
 
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
@@ -41,22 +45,7 @@ def cluster():
     ray.shutdown()
 
 
-class Slow(TableModel):
-    """Takes its time for every pass of private rows."""
-
-    def __init__(self, seconds, fails=False):
-        super().__init__(["a", "b", "c"], lambda row: [0.5 * len(row), row[0], 1.0])
-        self.seconds, self.fails = seconds, fails
-
-    def step(self, groups, supports=None):
-        if self.fails:
-            raise ValueError(f"{MARKER} in a message")
-        if groups and groups[0][0].count != 1:
-            time.sleep(self.seconds)
-        return super().step(groups, supports)
-
-
-def decoder(mechanism, seconds=0.0, fails=False):
+def decoder(mechanism, seconds=0.0, fails=None):
     return Decoder(Slow(seconds, fails), mechanism, STOP, rows=2, randomness=SystemRandomness())
 
 
@@ -103,7 +92,7 @@ def test_workers_that_die_again_and_again_end_the_run():
 
 
 def test_a_workers_error_quotes_nothing():
-    there = executor(1, MeanMechanism(STEP), fails=True)
+    there = executor(1, MeanMechanism(STEP), fails=f"{MARKER} in a message")
     with pytest.raises(RunError, match="ValueError") as caught:
         list(there.run(works(1)))
     assert MARKER not in str(caught.value) and caught.value.__cause__ is None
@@ -153,15 +142,6 @@ def test_a_run_on_two_workers_finishes_like_one_in_this_process_though_one_is_ki
     with pytest.raises(PrivacyError, match="no seed"):
         synthesize(rows(200), decided, out=tmp_path / "seeded", performance=options, allow_not_private=True,
                    randomness=SeededRandomness(1))  # fmt: skip
-
-
-class Lengths:
-    """An embedder that knows how long a text is."""
-
-    name = "lengths"
-
-    def encode(self, texts, *, alone=False, progress=None):
-        return np.array([[len(text), alone] for text in texts], dtype=np.float32).reshape(-1, 2)
 
 
 def test_embeddings_come_back_in_order():

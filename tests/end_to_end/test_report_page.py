@@ -22,7 +22,8 @@ HOSTILE = "<script>parent.ran = true</script><img src='http://example.org/x' one
 LABELS = (HOSTILE, "a" * 90, *(f"label {number}" for number in range(9)))
 PRIVATE = {
     "costs": {
-        "note": HOSTILE, "ex_post": {"epsilon": 1.5, "by_sum": 1.5, "by_ville": 2.5, "delta": 1e-6}, "tokens": 9,
+        "note": HOSTILE, "ex_post": {"epsilon": 2.0, "by_sum": 1.5, "by_ville": 2.5, "draws": 0.5, "delta": 1e-6},
+        "tokens": 9,
         "records": {"median": 0.1, "largest": 0.2, "budget": 0.9},
         "batches": [{"batch": 0, "tokens": 9, "loss": 1.5, "rho": 0.2}],
     },

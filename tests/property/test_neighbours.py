@@ -16,7 +16,7 @@ from plainchant.privacy.aggregation import (
     clip_logits,
     median_box,
 )
-from plainchant.privacy.mechanisms import MeanMechanism, MedianMechanism, private_mechanism
+from plainchant.privacy.mechanisms import MeanMechanism, MedianMechanism
 
 VOCABULARY = 3
 GRID = np.array([-4.0, -1.0, 0.0, 2.5], dtype=np.float32)
@@ -45,7 +45,7 @@ VARIANTS = [
 @pytest.mark.parametrize(("aggregate", "changes"), VARIANTS)
 @given(rows=BATCHES, public=PUBLIC)
 def test_every_neighbour_stays_within_loss_and_rho(aggregate, changes, rows, public):
-    mechanism = private_mechanism(aggregate, settings(**changes))
+    mechanism = {Aggregate.MEDIAN: MedianMechanism, Aggregate.MEAN: MeanMechanism}[aggregate](settings(**changes))
     distribution = distribution_of(mechanism, rows, public)
     p = probabilities(distribution, VOCABULARY)
     costs = [mechanism.cost(distribution, index) for index in range(len(distribution.support))]
@@ -65,9 +65,9 @@ def test_worst_case_covers_what_is_measured(clipping, rows, public):
     distribution = distribution_of(mechanism, rows, public)
     for index in range(VOCABULARY):
         loss, rho = mechanism.cost(distribution, index)
-        assert rho == mechanism.rho_per_token
+        assert rho == mechanism.cost_of(1).rho
         # the realised loss never passes the range of the worst case: sqrt(8ρ)
-        assert loss <= np.sqrt(8 * mechanism.rho_per_token) + ROUNDING
+        assert loss <= np.sqrt(8 * mechanism.cost_of(1).rho) + ROUNDING
 
 
 @given(rows=st.integers(3, 7).flatmap(lambda n: arrays(np.float32, (n, 2), elements=LOGITS)))
@@ -121,5 +121,5 @@ def test_the_bound_has_power():
             2,
         )
 
-    assert divergence(real) <= 2 * real.rho_per_token
-    assert divergence(forgetful) > 2 * real.rho_per_token
+    assert divergence(real) <= 2 * real.cost_of(1).rho
+    assert divergence(forgetful) > 2 * real.cost_of(1).rho

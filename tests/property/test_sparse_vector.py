@@ -12,7 +12,8 @@ from strategies import additions, probabilities, removals, renyi, settings, step
 
 from plainchant.errors import ConfigError
 from plainchant.privacy.aggregation import Support
-from plainchant.privacy.mechanisms import PublicMechanism, SparseMeanMechanism, distance
+from plainchant.privacy.mechanisms import PublicMechanism
+from plainchant.privacy.sparse_vector import SparseMeanMechanism, distance
 
 V, T = 3, 3
 OUTPUTS = list(itertools.product(range(V), repeat=T))
@@ -74,17 +75,17 @@ def violations(mechanism, claim):
 
 @pytest.mark.parametrize(("threshold", "noise"), [(0.5, 0.2), (0.9, 0.05), (0.75, 0.4)])
 def test_a_text_stays_within_its_rho(threshold, noise):
-    mechanism = SparseMeanMechanism(STEP, threshold, noise, 2)
+    mechanism = SparseMeanMechanism(STEP, threshold, noise, 2, 4)
     assert violations(mechanism, mechanism.rho_per_text) == 0
 
 
 def test_power_less_noise_than_was_paid_for_is_caught():
-    claimed = SparseMeanMechanism(STEP, 0.75, 0.4, 2)
+    claimed = SparseMeanMechanism(STEP, 0.75, 0.4, 2, 4)
     assert violations(dataclasses.replace(claimed, noise=2e-4), claimed.rho_per_text) > 20
 
 
 def test_power_a_comparison_that_costs_nothing_is_caught():
-    mechanism = SparseMeanMechanism(STEP, 0.75, 0.02, 2)
+    mechanism = SparseMeanMechanism(STEP, 0.75, 0.02, 2, 4)
     assert violations(mechanism, 2 * mechanism.worst_case) > 0
 
 
@@ -107,7 +108,7 @@ def test_the_sensitivity_is_attained_and_rounding_is_paid_for():
     far = np.array([[-9.0, 9.0, -9.0]], dtype=np.float32)
     moved = distance(step, far, public) - distance(step, far[:0], public)
     assert moved == pytest.approx(1 / 4, rel=1e-6)
-    mechanism = SparseMeanMechanism(step, 0.5, 0.2, 4)
+    mechanism = SparseMeanMechanism(step, 0.5, 0.2, 4, 4)
     assert mechanism.sensitivity > 1 / 4 + 2e-3
     rng = np.random.default_rng(0)
     for _ in range(200):
@@ -126,4 +127,4 @@ def test_a_row_that_is_not_finite_counts_as_nothing():
 def test_bounds_are_checked():
     for values in ((0, 0.2, 4), (0.5, 0, 4), (0.5, 0.2, 0), (float("nan"), 0.2, 4)):
         with pytest.raises(ConfigError):
-            SparseMeanMechanism(settings(support=Support.FULL), *values)
+            SparseMeanMechanism(settings(support=Support.FULL), *values, 8)

@@ -22,10 +22,10 @@ from strategies import settings
 from plainchant.generation import decoding
 from plainchant.generation.decoding import BatchWork, Decoder, StopRule
 from plainchant.models.table import TableModel
-from plainchant.models.transformers.model import _embedded_directory, load_model
+from plainchant.models.transformers.load import embedded_directory, load_model
 from plainchant.privacy.aggregation import Clipping, Support, sample
+from plainchant.privacy.individual import IndividualMeanMechanism
 from plainchant.privacy.mechanisms import (
-    IndividualMeanMechanism,
     MeanMechanism,
     MedianMechanism,
     TokenDistribution,
@@ -226,7 +226,7 @@ def plain_logits(gemma: Any) -> Any:
     from transformers import AutoModelForCausalLM
 
     raw = AutoModelForCausalLM.from_pretrained(
-        _embedded_directory(), dtype=torch.float32, attn_implementation="eager", local_files_only=True
+        embedded_directory(), dtype=torch.float32, attn_implementation="eager", local_files_only=True
     )
 
     @functools.cache

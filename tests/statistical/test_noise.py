@@ -10,7 +10,7 @@ from strategies import distribution_of, settings
 
 from plainchant.errors import PrivacyError
 from plainchant.privacy.accounting import delta_of
-from plainchant.privacy.aggregation import sample, sampling_weights
+from plainchant.privacy.aggregation import ROUNDING_RANGE, WEIGHT_FLOOR, sample, sampling_weights
 from plainchant.privacy.mechanisms import MeanMechanism
 from plainchant.randomness import SeededRandomness, SystemRandomness
 
@@ -98,8 +98,19 @@ def epsilon_at_least(mechanism, delta):
 
 def test_empirical_epsilon_stays_under_the_claim_and_exceeds_it_without_clipping():
     real, forgetful = MeanMechanism(settings(clip=0.4)), MeanMechanism(settings(clip=4.0))
-    claim = np.sqrt(8 * real.rho_per_token)
+    claim = np.sqrt(8 * real.cost_of(1).rho)
     assert 0 < epsilon_at_least(real, 0.0) <= claim
     assert epsilon_at_least(forgetful, 0.0) > claim
     # the same as (ε, δ): the claim of zCDP at that ε
-    assert epsilon_at_least(real, delta_of(real.rho_per_token, claim)) <= claim
+    assert epsilon_at_least(real, delta_of(real.cost_of(1).rho, claim)) <= claim
+
+
+def test_rounding_of_weights_widens_a_log_ratio_by_no_more_than_is_covered():
+    # scores down to below the floor, where rounding counts most; the exact weights as `sampling_weights` scales them
+    scores = np.append(0.0, np.linspace(-26.0, -20.0, 20_001))
+    bits = 62 - len(scores).bit_length()
+    exact = np.maximum(np.exp(scores) * 2.0**bits, WEIGHT_FLOOR)
+    moved = np.log(sampling_weights(scores).astype(np.float64)) - np.log(exact)
+    # either neighbour's weights may be rounded up at one token and down at another
+    assert 2 * np.ptp(moved) <= ROUNDING_RANGE
+    assert 2 * np.ptp(moved) > 0.9 * ROUNDING_RANGE

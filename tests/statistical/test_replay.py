@@ -9,7 +9,8 @@ import dataclasses
 
 import numpy as np
 import pytest
-from broken import AlwaysFullWeight, ForgetsWhatIsSpent, NoClipping, shared_padding
+from doubles.broken import AlwaysFullWeight, ForgetsWhatIsSpent, NoClipping, shared_padding
+from doubles.randomness import Stuck
 from scipy.stats import binom, binomtest
 from strategies import settings
 
@@ -17,7 +18,8 @@ from plainchant.auditing.replay import Steps, _lower, distributions_of, replay
 from plainchant.errors import ConfigError
 from plainchant.privacy.accounting import epsilon_of
 from plainchant.privacy.aggregation import Clipping, Support, sampling_weights
-from plainchant.privacy.mechanisms import IndividualMeanMechanism, MeanMechanism, MedianMechanism, PublicMechanism
+from plainchant.privacy.individual import IndividualMeanMechanism
+from plainchant.privacy.mechanisms import MeanMechanism, MedianMechanism, PublicMechanism
 from plainchant.randomness import SeededRandomness, SystemRandomness
 
 ALPHA = 1e-6
@@ -117,12 +119,6 @@ def test_power_one_seed_for_every_sequence_is_caught():
 
 
 def test_power_a_repeated_sequence_is_caught_where_the_likelihoods_are_equal():
-    class Stuck:
-        """Draws one number for ever: at the border of two tokens it shows a unit that hardly matters."""
-
-        def below(self, bound):
-            return int(bound * border)
-
     # the unit wants the third token a little, which moves the border of the other two, alike in likelihood
     private = np.zeros((3, 3), np.float32)
     private[UNIT, 2] = 1e-3
@@ -132,7 +128,7 @@ def test_power_a_repeated_sequence_is_caught_where_the_likelihoods_are_equal():
     q = [sampling_weights(distribution.scores) for distribution in distributions_of(mechanism, instance, UNIT)]
     border = float(np.mean([w[0][0] / w[0].sum() for w in (p, q)]))
     assert p[0][0] == p[0][1] and q[0][0] == q[0][1]
-    assert audited(mechanism, instance, randomness=Stuck).refuted
+    assert audited(mechanism, instance, randomness=lambda: Stuck(border)).refuted
     assert not audited(mechanism, instance).refuted
 
 
@@ -173,7 +169,7 @@ def test_an_event_that_looks_good_by_chance_is_tested_on_other_runs():
 def test_the_claim_is_that_of_all_steps_and_delta_weakens_the_bound():
     mechanism = MeanMechanism(STEP)
     found = audited(mechanism, runs=2_000)
-    assert found.epsilon_claimed == epsilon_of(T * mechanism.rho_per_token, 1e-6)
+    assert found.epsilon_claimed == epsilon_of(T * mechanism.cost_of(1).rho, 1e-6)
     assert audited(NoClipping(STEP), runs=2_000, delta=0.9).epsilon_low == 0
 
 

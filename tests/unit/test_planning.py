@@ -1,13 +1,17 @@
 """A plan never promises more than its budget, and says what is feasible where the wish is not (guarantee 6.2)."""
 
+import math
 import re
 
+import numpy as np
 import pytest
+from scipy.stats import binom
 
 from plainchant.config import SynthesisConfig
 from plainchant.errors import PrivacyError
 from plainchant.planning import make_plan, not_private
 from plainchant.privacy.accounting import epsilon_of, rho_of
+from plainchant.privacy.histograms import batches_of, most_contexts, noise_sigma
 
 EX_ANTE = ["amin2024", "clustered-mean", "invisibleink"]
 
@@ -23,7 +27,7 @@ def test_worst_case_plans_spend_no_more_than_their_budget(method, changes):
     config, total = made.config, rho_of(made.config.epsilon, made.config.delta)
     spent = made.guarantee.rho
     if method != "amin2024":
-        assert spent == made.rho_rebalance + made.tokens_per_batch * made.mechanism.rho_per_token
+        assert spent == made.rho_rebalance + made.tokens_per_batch * made.mechanism.cost_of(1).rho
     assert spent <= total * (1 + 1e-12) and spent > 0.8 * total * (config.max_tokens > 7)
     assert made.rho_rebalance == pytest.approx(0.05 * total)
     assert made.guarantee.kind == "ex-ante" and made.guarantee.epsilon <= config.epsilon
@@ -83,14 +87,15 @@ def test_derived_clip_pays_for_just_the_texts_wished(texts, size):
     made = planned("invisibleink", texts=texts, batch_size=size, expected_units=1600)
     requested = -(-texts // (1600 // size))
     assert made.texts_per_batch == requested
-    assert requested * made.config.max_tokens * made.mechanism.rho_per_token <= made.rho_batch
+    assert requested * made.config.max_tokens * made.mechanism.cost_of(1).rho <= made.rho_batch
     assert made.guarantee.epsilon <= 8
 
 
 def test_kinds_of_guarantees():
     median = planned("clustered-median")
     assert median.guarantee.kind == "ex-post" and median.guarantee.epsilon is None and median.guarantee.rho is None
-    assert median.rho_batch is median.tokens_per_batch is median.mechanism.rho_per_token is None
+    assert median.rho_batch is median.tokens_per_batch is None
+    assert not median.mechanism.cost_of(1).is_limited and not median.batch.is_limited
     public = planned("public")
     assert (public.guarantee.kind, public.guarantee.epsilon, public.rho_rebalance) == ("ex-ante", 0.0, 0.0)
     assert not public.mechanism.needs_private
@@ -118,7 +123,7 @@ def test_clip_and_batch_size_cannot_both_be_derived():
     [
         ({"epsilon": 30}, "epsilon = 30"),
         ({"expected_units": 10_000_000}, "delta = 1e-06"),
-        ({"method": "invisibleink", "epsilon": 0.5}, "clip = "),
+        ({"method": "invisibleink", "epsilon": 0.6}, "clip = "),
         ({"expected_units": 5_000, "texts": 10}, "centres = 1000"),
     ],
 )
@@ -128,8 +133,41 @@ def test_notes_warn(changes, words):
 
 
 def test_guidance_costs_its_square():
-    once, twice = (planned("invisibleink", guidance=g, clip=0.3, numerical_slack=0) for g in (1.0, 2.0))
-    assert twice.mechanism.rho_per_token == pytest.approx(4 * once.mechanism.rho_per_token)
+    once, twice = (planned("invisibleink", guidance=g, clip=0.3) for g in (1.0, 2.0))
+    # beside the numerical slack, 1e-3 nats both ways, which guidance leaves alone
+    moved = [math.sqrt(8 * made.mechanism.cost_of(1).rho) - 2e-3 for made in (once, twice)]
+    assert moved[1] == pytest.approx(2 * moved[0])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"epsilon": 0.1, "batch_size": 32, "method": "clustered-mean", "accounting": "ex-post"},
+        {"epsilon": 0.2, "batch_size": 16, "method": "invisibleink"},
+    ],
+)
+def test_batches_that_noise_may_fill_beyond_what_the_slack_covers_are_refused(changes):
+    with pytest.raises(PrivacyError, match="contexts into a batch"):
+        planned(**changes)
+    assert planned(**changes | {"numerical_slack": 4e-3}).settings.slack == 4e-3
+    # a median moves as its rows do, and a larger share for the counts makes their noise small
+    assert planned("clustered-median", epsilon=0.1, batch_size=32).settings.batch_size == 32
+    assert planned(**changes | {"rebalance_share": 0.9, "epsilon": 2.0}).settings.batch_size == changes["batch_size"]
+
+
+def test_most_contexts_holds_for_every_true_count_and_grows_with_the_noise():
+    batch_size, rho, probability = 6, 0.05, 1e-3
+    most = most_contexts(batch_size, rho, probability)
+    sigma = noise_sigma(rho)
+    noise = np.arange(-120, 121)
+    weights = np.exp(-(noise**2) / (2 * sigma**2))
+    weights /= weights.sum()
+    for count in range(0, 200):
+        batches = np.array([batches_of(int(count + shift), batch_size) for shift in noise])
+        passed = binom.sf(most, count, 1 / np.maximum(batches, 1)) * (batches > 0)
+        assert (weights * passed).sum() <= probability
+    assert most < most_contexts(batch_size, rho / 100, probability)
+    assert most < most_contexts(batch_size, rho, probability / 100)
 
 
 @pytest.mark.parametrize("changes", [{}, {"epsilon": 1.0}, {"expected_units": 7_600, "texts": 200}, {"guidance": 1.0}])
@@ -140,10 +178,10 @@ def test_individual_plans_spend_the_whole_budget_and_expect_enough_texts(changes
     spent = made.rho_rebalance + made.rho_vote + made.rho_batch
     assert spent == pytest.approx(made.guarantee.rho) == pytest.approx(total)
     # guarantee 6.2: what a record of the expected range pays for one batch's texts fits into its budget
-    assert made.texts_per_batch * config.max_tokens * made.rho_expected <= made.rho_batch
+    assert made.texts_per_batch * config.max_tokens * made.mechanism.per_token.rho <= made.rho_batch
     assert made.mechanism.budget == made.rho_batch
     assert made.mechanism.steps == made.texts_per_batch * config.max_tokens
-    assert made.mechanism.rho_per_token is None
+    assert made.mechanism.cost_of(1) == made.batch
 
 
 def test_individual_plans_need_smaller_batches_than_the_worst_case():

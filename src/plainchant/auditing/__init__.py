@@ -4,7 +4,8 @@ An audit can refute a guarantee, never prove it: that one found nothing says onl
 or runs, found nothing. What each can show, and what it cannot:
 
 * **Copied text** (`copied`): runs of words that synthetic and private text share, beside those shared with real text
-  that was not in the data. Shows copying word for word; sees no paraphrase, and no words in scripts without spaces.
+  that was not in the data. Shows copying word for word; sees no paraphrase. In scripts without
+  spaces, words are counted by clusters of characters (`data.segmentation`).
 * **Canaries** (`plant`, `exposure`): made-up secrets among the records. Show whether what occurs once, or a few times,
   comes out again; they speak for records like them, and the run that they are in is for auditing only.
 * **Membership** (`attacks`): whether private records can be told from like ones that were not in the data. An average:

@@ -1,7 +1,6 @@
 """Copied text and membership inference."""
 
 import math
-import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,6 +8,7 @@ import numpy as np
 from plainchant.arrays import Float32Array, Float64Array, IntArray
 from plainchant.auditing.statistics import CharacterModel, bootstrapped, check_not_empty
 from plainchant.data.embedding import Embedder
+from plainchant.data.segmentation import QUARTERS, units
 from plainchant.evaluation.figures import Figure, share
 
 # Words from which on a run counts as copied, and the length of the runs whose share is counted.
@@ -24,16 +24,20 @@ def _shared_runs(texts: Sequence[str], references: Sequence[str]) -> tuple[IntAr
     """Runs of words that m texts have in common with any reference.
 
     Returns:
-        The longest of each text, in words, int64 [m]; how many of its `SHORT_RUN`-grams are common, and how many it
-        has, int64 [m, 2].
+        The longest of each text, in whole words, int64 [m] (where a script has no spaces, by the clusters that count
+        for a word, see `data.segmentation`); how many of its `SHORT_RUN`-grams of pieces are common, and how
+        many it has, int64 [m, 2].
     """
-    words = [re.findall(r"\w+(?:[^\w\s]+\w+)*", text.casefold()) for text in (*texts, *references)]
+    pieces = [units(text.casefold()) for text in (*texts, *references)]
     numbers = {"\0": 0}
     # a 0 ends every text, so that no run reaches into the next one
-    tokens = np.array([numbers.setdefault(w, len(numbers)) for text in words for w in (*text, "\0")], np.int64)
-    owner = np.repeat(np.arange(len(words)), [len(text) + 1 for text in words])
+    ended = [entry for text in pieces for entry in (*text, ("\0", 0))]
+    tokens = np.array([numbers.setdefault(piece, len(numbers)) for piece, _ in ended], np.int64)
+    shares = np.array([share for _, share in ended], np.int64)
+    before = np.concatenate([[0], np.cumsum(shares)])
+    owner = np.repeat(np.arange(len(pieces)), [len(text) + 1 for text in pieces])
     longest = np.zeros(len(texts), np.int64)
-    short = np.array([[0, max(0, len(text) - SHORT_RUN + 1)] for text in words[: len(texts)]], np.int64)
+    short = np.array([[0, max(0, len(text) - SHORT_RUN + 1)] for text in pieces[: len(texts)]], np.int64)
     # n grows, and only places whose n-gram stands on both sides are kept: few after the first words
     places, grams, n = np.flatnonzero(tokens), tokens[tokens > 0], 1
     while len(places):
@@ -41,14 +45,15 @@ def _shared_runs(texts: Sequence[str], references: Sequence[str]) -> tuple[IntAr
         ours = owner[places] < len(texts)
         common = np.bincount(grams[ours], minlength=len(unique)) * np.bincount(grams[~ours], minlength=len(unique)) > 0
         places, grams = places[common[grams]], grams[common[grams]]
-        found = owner[places[owner[places] < len(texts)]]
-        longest[found] = n
+        own = places[owner[places] < len(texts)]
+        found = owner[own]
+        np.maximum.at(longest, found, before[own + n] - before[own])
         if n == SHORT_RUN:
             short[:, 0] = np.bincount(found, minlength=len(texts))
         following = tokens[places + n]
         places, grams = places[following > 0], (grams * len(numbers) + following)[following > 0]
         n += 1
-    return longest, short
+    return longest // QUARTERS, short
 
 
 def copied(

@@ -10,17 +10,12 @@ import numpy.typing as npt
 from scipy.stats import beta
 
 from plainchant.arrays import Float32Array, Float64Array, IntArray
-from plainchant.errors import ConfigError, PrivacyError
+from plainchant.errors import ConfigError
 from plainchant.generation.decoding import BatchWork
 from plainchant.models import LanguageModel
-from plainchant.privacy.accounting import check_delta, epsilon_of
+from plainchant.privacy.accounting import check_delta
 from plainchant.privacy.aggregation import sampling_weights
-from plainchant.privacy.mechanisms import (
-    IndividualMeanMechanism,
-    SparseMeanMechanism,
-    TokenDistribution,
-    TokenMechanism,
-)
+from plainchant.privacy.mechanisms import TokenDistribution, TokenMechanism
 from plainchant.randomness import RandomSource
 
 # Values of the log-likelihood ratio that a replay may choose its threshold from.
@@ -96,21 +91,6 @@ def record_steps(model: LanguageModel, mechanism: TokenMechanism, work: BatchWor
     return Steps(np.array(public, dtype=np.float32), private, ids)
 
 
-def claimed_epsilon(mechanism: TokenMechanism, steps: int, delta: float) -> float | None:
-    """What a mechanism claims for so many steps of a batch; None for the median, whose ε is measured afterwards.
-
-    Raises:
-        PrivacyError: its budget is for fewer steps, or whether records have a say depends on more than logits.
-    """
-    if isinstance(mechanism, SparseMeanMechanism):
-        raise PrivacyError("sparse_threshold: a sparse vector's choices are not replayed; audit the mean without it")
-    if isinstance(mechanism, IndividualMeanMechanism):
-        if steps > mechanism.steps:
-            raise PrivacyError(f"steps = {steps}: the mechanism's budget is for {mechanism.steps} steps at most")
-        return epsilon_of(mechanism.budget, delta)
-    return None if mechanism.rho_per_token is None else epsilon_of(steps * mechanism.rho_per_token, delta)
-
-
 def distributions_of(mechanism: TokenMechanism, steps: Steps, without: int | None = None) -> list[TokenDistribution]:
     """The distribution of each step's token, with all contexts or without one; charges add up as in the decoder."""
     public = steps.public if without is None or steps.public_without is None else steps.public_without
@@ -159,7 +139,7 @@ def replay(
 
     Raises:
         ConfigError: there is no such context, or runs, delta or alpha is out of its bounds.
-        PrivacyError: as for `claimed_epsilon`.
+        PrivacyError: as for the mechanism's `claim`.
     """
     check_delta(delta)
     if runs < 2:
@@ -168,7 +148,7 @@ def replay(
         raise ConfigError(f"alpha = {alpha}: must lie strictly between 0 and 1; 1e-3 is usual")
     if not 0 <= unit < len(steps.private[0]):
         raise ConfigError(f"unit = {unit}: the batch has no context of that number")
-    claimed = claimed_epsilon(mechanism, len(steps.ids), delta)
+    claimed = mechanism.claim(len(steps.ids), delta)
     worlds = distributions_of(mechanism, steps), distributions_of(mechanism, steps, without=unit)
     tokens = [_drawn(distributions, runs, randomness) for distributions in worlds]
     ratios = [_log_p(worlds[0], drawn) - _log_p(worlds[1], drawn) for drawn in tokens]

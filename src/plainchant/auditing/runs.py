@@ -1,16 +1,21 @@
-"""An audit of a run on disk."""
+"""An audit of a run on disk, and of a run made for it with canaries."""
 
+import functools
+import secrets
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from plainchant import models
 from plainchant.auditing.attacks import LONG_RUN, attacks, copied
 from plainchant.auditing.canaries import CANARIES, Canary, exposure, plant_again
 from plainchant.auditing.replay import Replay, Steps, record_steps, replay
-from plainchant.data.embedding import Embedder
+from plainchant.config import PerformanceOptions
+from plainchant.data.embedding import Embedder, load_embedder
 from plainchant.data.tables import Record, fingerprint
-from plainchant.errors import DataError
+from plainchant.errors import ConfigError, DataError
 from plainchant.evaluation.figures import Figure, Figures
 from plainchant.evaluation.runs import directory_of
 from plainchant.generation.decoding import BatchWork
@@ -18,7 +23,9 @@ from plainchant.generation.prompting import Prompts
 from plainchant.models import LanguageModel
 from plainchant.planning import Plan, make_plan
 from plainchant.randomness import SystemRandomness
+from plainchant.run.progress import NoProgress, Progress
 from plainchant.run.store import RunDirectory, read_table
+from plainchant.run.synthesis import synthesize
 
 # Runs and steps of a replay on a run's own batch, and where the canaries of a run are noted.
 RUNS, STEPS = 100_000, 24
@@ -63,7 +70,7 @@ def audit(
     """Attacks a finished run with what its owner has. Reads private data; the figures are private.
 
     Args:
-        run: a `Run`, a `RunDirectory` or a path.
+        run: a `Run`, a `FinishedRun`, a `RunDirectory` or a path.
         real: the table that the run was made from (see `data.read_records`), without canaries.
         held_out: a table of like texts that were not in it; needed for membership.
         embedder: needed with `held_out`.
@@ -99,13 +106,98 @@ def audit(
     report_progress(0.6)
     if canaries:
         groups["canaries"] = exposure(canaries, texts)
-    replayable = decided.guarantee.kind == "ex-ante" and decided.mechanism.needs_private
-    if load_model is not None and replayable and config.parts.sparse_threshold == 0 and config.records_per_context == 1:
+    if load_model is not None and decided.mechanism.replayable:
         found = replay_of(directory, decided, planted, load_model())
         names = ("epsilon_low", "epsilon_claimed", "epsilon_limit")
         groups["replay"] = {name: Figure(value) for name in names if (value := getattr(found, name)) is not None}
     report_progress(1.0)
     return Audit(groups)
+
+
+def audit_with_canaries(
+    real: Any,
+    plan: Plan,
+    *,
+    out: str | Path,
+    count: int = 20,
+    repetitions: int = 1,
+    resume: bool = False,
+    allow_not_private: bool = False,
+    performance: PerformanceOptions | None = None,
+    held_out: Any = None,
+    replay: bool = True,
+    model: LanguageModel | None = None,
+    embedder: Embedder | None = None,
+    progress: Progress | None = None,
+) -> Audit:
+    """Plants canaries in the table, makes a run of its own from it and attacks that run.
+
+    The run spends privacy budget of the same records as other runs on them: it is for the audit, and its release is
+    not to be shared. Which canaries were planted is noted in its private/.
+
+    Args:
+        real: the private table, without canaries (see `data.read_records`).
+        plan: from `plan(config)`.
+        out: the directory of the run with canaries.
+        count: canaries to plant; a resumed run keeps the number that it was begun with.
+        repetitions: records of each canary; likewise.
+        resume: go on with the run in `out`.
+        allow_not_private: needed where the plan has no guarantee.
+        performance: device, dtype and width.
+        held_out: as for `audit`.
+        replay: whether to replay a batch, where ε was promised.
+        model: a loaded one, in place of the configured name.
+        embedder: likewise, for membership.
+        progress: is told of both parts.
+
+    Raises:
+        ConfigError, DataError, PrivacyError, RunError: as `synthesize` and `audit`; or `out` holds no canaries to
+            resume with.
+    """
+    performance, progress = performance or PerformanceOptions(), progress or NoProgress()
+    load = functools.cache(lambda: model or models.load(plan.config.model, performance))
+    directory = _run_with_canaries(
+        real, plan, Path(out), {"count": count, "repetitions": repetitions}, resume=resume,
+        allow_not_private=allow_not_private, performance=performance, load=load, progress=progress,
+    )  # fmt: skip
+    if held_out is not None and embedder is None:
+        embedder = load_embedder(plan.config.embedder, device=performance.device)
+    return audit(
+        directory, real, held_out=held_out, embedder=embedder,
+        load_model=load if replay else None, progress=functools.partial(progress.stage, "auditing"),
+    )  # fmt: skip
+
+
+def _run_with_canaries(
+    real: Any,
+    plan: Plan,
+    out: Path,
+    noted: Mapping[str, int],
+    *,
+    resume: bool,
+    allow_not_private: bool,
+    performance: PerformanceOptions,
+    load: Callable[[], LanguageModel],
+    progress: Progress,
+) -> RunDirectory:
+    """A finished run on the table with canaries in it; what they were made from is noted in private/."""
+    config = plan.config
+    records = read_table(real, config)
+    known = RunDirectory.open(out).read_private(CANARIES) if resume else {"seed": secrets.randbits(63), **noted}
+    if known is None:
+        raise ConfigError(f"resume: {out} holds no canaries; begin a new audit in another directory")
+    planted, _ = plant_again(records, config.label_set, known)
+    columns = {"text": config.text_column, "label": config.label_column, "unit": config.unit_column}
+    rows = [{name: getattr(record, field) for field, name in columns.items() if name is not None} for record in planted]
+    with synthesize(
+        rows, plan, out=out, resume=resume, allow_not_private=allow_not_private, performance=performance, model=load(),
+        progress=progress,
+    ) as made:  # fmt: skip
+        if not resume:
+            made.directory.write_private(CANARIES, known)
+        for _ in made:
+            pass
+    return made.directory
 
 
 def replay_of(

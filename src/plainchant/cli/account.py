@@ -1,4 +1,4 @@
-"""The calculator and the ledger."""
+"""The calculator and the ledger (the `account` command)."""
 
 from pathlib import Path
 from typing import Any
@@ -6,28 +6,51 @@ from typing import Any
 import click
 
 from plainchant.cli.console import Console
-from plainchant.cli.options import formatted
+from plainchant.cli.options import command, formatted, option
 from plainchant.errors import ConfigError
-from plainchant.planning import smallest_batch
-from plainchant.privacy import accounting
+from plainchant.privacy.accounting import Cost, rho_of
 from plainchant.privacy.aggregation import Clipping, Support
+from plainchant.privacy.choice import smallest_batch
 from plainchant.privacy.mechanisms import MeanMechanism, TokenSettings
 
 
-@click.command()
-@click.option("--epsilon", type=float, help="ε, to be turned into ρ.")
-@click.option("--rho", type=float, help="ρ of zCDP, to be turned into ε.")
-@click.option("--delta", type=float, default=1e-6, show_default=True)
-@click.option("--tokens", type=click.IntRange(min=1), help="Tokens a batch is to release: gives the batch size.")
-@click.option("--batch-size", type=click.IntRange(min=1), help="Contexts a batch: gives the tokens that it pays for.")
-@click.option("--clip", type=float, default=10.0, show_default=True, help="Clip norm, nats.")
-@click.option("--temperature", type=float, default=1.0, show_default=True)
-@click.option("--guidance", type=float, default=1.0, show_default=True)
-@click.option("--slack", type=click.FloatRange(min=0), default=1e-3, show_default=True, help="Numerical slack, nats.")
-@click.option(
+@command()
+@option("--epsilon", type=float, metavar="X>0", group="Guarantee", help="ε, converted to ρ.")
+@option("--rho", type=float, metavar="X>0", group="Guarantee", help="ρ of zCDP, converted to ε.")
+@option("--delta", type=float, metavar="0<X<1", default=1e-6, group="Guarantee", help="δ.  [default: 1e-06]")
+@option(
+    "--max-tokens",
+    type=click.IntRange(min=1),
+    metavar="N>=1",
+    group="Batches",
+    help="Maximum tokens per text: gives the smallest batch size whose budget covers one text.",
+)
+@option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    metavar="N>=1",
+    group="Batches",
+    help="Average number of contexts per batch: gives the tokens that the budget of a batch covers.",
+)
+@option("--clip", type=float, metavar="X>0", default=10.0, group="Batches", help="Clip norm, nats.  [default: 10]")
+@option("--temperature", type=float, metavar="X>0", default=1.0, group="Batches",
+        help="Sampling temperature.  [default: 1]")  # fmt: skip
+@option("--guidance", type=float, metavar="X>0", default=1.0, group="Batches",
+        help="How strongly the private mean moves the public prediction.  [default: 1]")  # fmt: skip
+@option(
+    "--numerical-slack",
+    type=click.FloatRange(min=0),
+    metavar="X>=0",
+    default=1e-3,
+    group="Batches",
+    help="Allowed numerical error of a prediction, nats.  [default: 0.001]",
+)
+@option(
     "--ledger",
     type=click.Path(path_type=Path),
-    help="Show what all runs on a data set have cost together; with --epsilon and --delta, begin one with that cap.",
+    metavar="FILE",
+    group="Ledger",
+    help="Show what all runs on a data set have cost together; with --epsilon and --delta, create one with that cap.",
 )
 @formatted
 def account(
@@ -35,30 +58,31 @@ def account(
     epsilon: float | None,
     rho: float | None,
     delta: float,
-    tokens: int | None,
+    max_tokens: int | None,
     batch_size: int | None,
     clip: float,
     temperature: float,
     guidance: float,
-    slack: float,
+    numerical_slack: float,
     ledger: Path | None,
 ) -> None:
-    r"""A calculator: ρ to ε and back, and batch size to tokens and back for the worst-case mean; a data set's ledger.
+    """Convert ρ to ε and batch size to tokens, both ways, for the worst-case mean; show or create a ledger.
 
     \b
     plainchant account --epsilon 8 --delta 1e-6 --batch-size 52
-    plainchant account --rho 1 --tokens 64
-    plainchant account --ledger tickets.ledger --epsilon 8      begins a ledger with this cap
+    plainchant account --rho 1 --max-tokens 64
+    plainchant account --ledger tickets.ledger --epsilon 8      create a ledger with this cap
     plainchant account --ledger tickets.ledger                  what is spent, what is left
     """
     if ledger is not None:
         _show_ledger(console, ledger, epsilon, delta)
         return
     if epsilon is not None and rho is None:
-        rho = accounting.rho_of(epsilon, delta)
+        rho = rho_of(epsilon, delta)
     elif rho is None or epsilon is not None:
         raise ConfigError("epsilon, rho: give exactly one of --epsilon and --rho")
-    document: dict[str, Any] = {"rho": rho, "epsilon": accounting.epsilon_of(rho, delta), "delta": delta}
+    budget = Cost(rho)
+    document: dict[str, Any] = {"rho": rho, "epsilon": budget.epsilon(delta), "delta": delta}
     settings = TokenSettings(
         support=Support.FULL,
         k=1,
@@ -67,12 +91,12 @@ def account(
         guidance=guidance,
         temperature=temperature,
         batch_size=batch_size or 1,
-        slack=slack,
+        slack=numerical_slack,
     )
-    if tokens is not None:
-        document["batch_size"] = smallest_batch(settings, rho, tokens)
+    if max_tokens is not None:
+        document["batch_size"] = smallest_batch(MeanMechanism(settings), budget, max_tokens)
     if batch_size is not None:
-        document["tokens"] = accounting.steps_affordable(rho, MeanMechanism(settings).worst_case)
+        document["tokens_per_batch"] = MeanMechanism(settings).affordable(budget)
     console.table("", document.items())
     console.result(document, " ".join(f"{value:.6g}" for value in document.values()))
 
@@ -81,20 +105,20 @@ def _show_ledger(console: Console, path: Path, epsilon: float | None, delta: flo
     from plainchant.run.ledger import Ledger
 
     book = Ledger(path) if epsilon is None else Ledger.create(path, epsilon, delta)
-    spent, runs = book.spent, book.runs
+    cap, spent, left, runs = book.cap, book.spent, book.left, book.runs
     document = {
         "ledger": str(path),
         "epsilon": book.epsilon,
         "delta": book.delta,
-        "rho": book.cap,
-        "rho_spent": spent,
-        "epsilon_spent": accounting.epsilon_of(spent, book.delta),
-        "rho_left": max(0.0, book.cap - spent),
+        "rho": cap.rho,
+        "rho_spent": spent.rho,
+        "epsilon_spent": spent.epsilon(book.delta),
+        "rho_left": left.rho,
         "runs": runs,
     }
     rows: list[tuple[str, Any]] = [
-        ("cap", f"ε = {book.epsilon:g} at δ = {book.delta:g}, ρ = {book.cap:.4g}"),
-        ("spent", f"ρ = {spent:.4g}, together ε = {document['epsilon_spent']:.4g}"),
+        ("cap", f"ε = {book.epsilon:g} at δ = {book.delta:g}, ρ = {cap.rho:.4g}"),
+        ("spent", f"ρ = {spent.rho:.4g}, together ε = {document['epsilon_spent']:.4g}"),
         ("left", f"ρ = {document['rho_left']:.4g}"),
     ]
     console.table(f"Ledger {path}", rows)

@@ -1,35 +1,35 @@
 """An end-to-end run on built-in data."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from plainchant.cli.console import Console
-from plainchant.cli.judge import write_pages
-from plainchant.cli.options import formatted, with_performance
+from plainchant.cli.options import command, formatted, option, with_performance
 from plainchant.cli.run import execute
 from plainchant.config import Method, PerformanceOptions, SynthesisConfig
 from plainchant.errors import PrivacyError
 from plainchant.planning import make_plan
 
-if TYPE_CHECKING:
-    pass
 
-
-@click.command()
-@click.option(
-    "--out", type=click.Path(path_type=Path), help="Where to put it.  [default: runs/demo, or the next free name]"
+@command()
+@option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    group="Output",
+    help="Directory of the run.  [default: runs/demo, or the next free name]",
 )
 @with_performance
 @formatted
 def demo(console: Console, out: Path | None, performance: PerformanceOptions) -> None:
-    """The whole way on built-in data, model and embedder: plan, run, evaluate, report; five minutes on two cores."""
+    """Run everything once on built-in data: plan, run, evaluate, report. About five minutes on two cores."""
     from plainchant.cli.demo_data import DEMO_LABELS, DEMO_PROMPT, PLANTED_SECRETS, demo_public_texts, demo_records
     from plainchant.data.embedding import load_embedder
     from plainchant.data.files import write_jsonl
     from plainchant.evaluation.figures import ACCURACY, ON_REAL, ON_SYNTHETIC
     from plainchant.evaluation.runs import evaluate as measure
+    from plainchant.reporting.runs import report as write_pages
     from plainchant.run.store import RunDirectory
 
     if out is None:
@@ -58,9 +58,9 @@ def demo(console: Console, out: Path | None, performance: PerformanceOptions) ->
     embedder = load_embedder(config.embedder, device=performance.device)
     figures = measure(run, private, embedder=embedder)
     run.write_private("evaluation.json", figures.as_dict())
-    page, twin = write_pages(run, embedder)
+    page, private_page = write_pages(run, embedder=embedder)
     console.table(
-        "\nUseful? (private figures, with 95 % intervals; plainchant evaluate says more)",
+        "\nUsefulness (private figures, with 95 % intervals; plainchant evaluate shows more)",
         [
             (name, str(figures.figure(name)))
             for name in (
@@ -71,8 +71,10 @@ def demo(console: Console, out: Path | None, performance: PerformanceOptions) ->
             )
         ],
     )
-    console.table("", [("to share, the report", page), ("never share, its twin", twin)])
+    console.table("", [("to share, the report", page), ("keep private", private_page)])
     found = sum(any(secret in text for text in texts) for secret in PLANTED_SECRETS)
     console.say(f"planted secrets found in the release: {found} of {len(PLANTED_SECRETS)}")
     if found:
-        raise PrivacyError("a planted secret came out, which the guarantee makes all but impossible; please report it")
+        raise PrivacyError(
+            "a planted secret was found in the release, which the guarantee makes all but impossible; please report it"
+        )

@@ -6,22 +6,21 @@ import sys
 import time
 from typing import Any
 
-import click
-
 from plainchant.cli.console import Console
-from plainchant.cli.options import formatted, with_performance
+from plainchant.cli.options import command, field_option, formatted, with_performance
 from plainchant.config import PerformanceOptions, SynthesisConfig
 from plainchant.errors import PlainchantError
 
 
-@click.command()
-@click.option("--model", default=SynthesisConfig.model_fields["model"].default, show_default=True)
-@click.option("--embedder", default=SynthesisConfig.model_fields["embedder"].default, show_default=True)
+@command()
+@field_option(SynthesisConfig, "model")
+@field_option(SynthesisConfig, "embedder")
 @with_performance
 @formatted
-def doctor(console: Console, model: str, embedder: str, performance: PerformanceOptions) -> None:
-    """What is installed, whether model and embedder load, and what speed to expect."""
-    findings = examine(model, embedder, performance)
+def doctor(console: Console, model: str | None, embedder: str | None, performance: PerformanceOptions) -> None:
+    """Show what is installed, whether model and embedder load, and what speed to expect."""
+    usual = SynthesisConfig()
+    findings = examine(model or usual.model, embedder or usual.embedder, performance)
     console.table("plainchant doctor", findings.items())
     console.result(findings, "ok" if findings["verdict"] == "ok" else "not ok")
     if findings["verdict"] != "ok":
@@ -34,7 +33,7 @@ PROMPT_TOKENS, STEPS = 100, 8
 
 def examine(model: str, embedder: str, performance: PerformanceOptions) -> dict[str, Any]:
     """Versions, whether model and embedder load, and measured decoding speed; `verdict` is "ok" or what is wrong."""
-    from plainchant.models.transformers.model import describe_device
+    from plainchant.models import describe_device
 
     findings: dict[str, Any] = {"python": platform.python_version(), **describe_device()}
     for package in PACKAGES:
@@ -54,10 +53,10 @@ def examine(model: str, embedder: str, performance: PerformanceOptions) -> dict[
 
 
 def _examine_model(name: str, performance: PerformanceOptions) -> dict[str, Any]:
-    from plainchant.generation.executor import load_on
+    from plainchant import models
 
     began = time.perf_counter()
-    model = load_on(name, performance)
+    model = models.load(name, performance)
     loaded = time.perf_counter()
     token = model.encode(" text", trusted=False)[0]
     prefix = model.prefill(model.start_tokens or (token,))
@@ -71,8 +70,10 @@ def _examine_model(name: str, performance: PerformanceOptions) -> dict[str, Any]
     return {
         "model": f"{model.name}, {performance.device}, {performance.dtype}",
         "seconds to load": round(loaded - began, 1),
-        "prompt tokens a second": round(performance.width * PROMPT_TOKENS / (filled - loaded)),
-        f"model rows a second ({performance.width} rows together)": round(performance.width * STEPS / (done - filled)),
+        "prompt tokens per second": round(performance.width * PROMPT_TOKENS / (filled - loaded)),
+        f"model rows per second ({performance.width} rows together)": round(
+            performance.width * STEPS / (done - filled)
+        ),
     }
 
 

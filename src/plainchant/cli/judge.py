@@ -1,44 +1,46 @@
 """Commands about finished runs: evaluate, compare, report, audit."""
 
+import contextlib
 import functools
-import secrets
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from plainchant.cli import resuming
 from plainchant.cli.console import Console
-from plainchant.cli.options import LIMIT, REAL, formatted, load_config, with_performance
-from plainchant.config import PerformanceOptions, SynthesisConfig
-from plainchant.errors import ConfigError, GateError, PrivacyError
+from plainchant.cli.options import LIMIT, REAL, command, formatted, option, with_performance
+from plainchant.config import PerformanceOptions, load_config
+from plainchant.errors import ConfigError, GateError, PrivacyError, RunError
 from plainchant.planning import make_plan
 
 if TYPE_CHECKING:
-    from plainchant.data.embedding import Embedder
     from plainchant.evaluation.figures import Figure
-    from plainchant.models import LanguageModel
     from plainchant.run.store import RunDirectory
 
 
-@click.command()
+@command()
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
 @REAL
 @LIMIT
-@click.option("--min-mauve", type=float, help="Exit with 4 where MAUVE is below this.")
-@click.option(
+@option("--min-mauve", type=float, metavar="X", group="Gates", help="Exit with 4 if MAUVE is lower than this.")
+@option(
     "--min-accuracy",
     type=float,
-    help="Exit with 4 where a classifier trained on the synthetic texts is right less often than this.",
+    metavar="X",
+    group="Gates",
+    help="Exit with 4 if the accuracy of a classifier trained on the synthetic texts is lower than this.",
 )
 @formatted
 def evaluate(
     console: Console, directory: Path, real: Path, limit: int, min_mauve: float | None, min_accuracy: float | None
 ) -> None:
-    """Whether a run's texts look like the real ones, and whether one can train on them.
+    """Compare a run's texts with the real ones: do they look alike, and can one train on them?
 
-    Reads private data, and its figures are not private: they are shown here and written to DIR/private alone. Every
-    figure has a 95 % interval, and both sides of a comparison have the same number of texts.
+    Reads private data, and the guarantee does not cover its figures: they are shown here and written to DIR/private
+    only. Every figure has a 95 % interval, and both sides of a comparison have the same number of texts.
     """
     from plainchant.evaluation.figures import ACCURACY, EXPLANATIONS, MAUVE, NOTE, ON_SYNTHETIC
     from plainchant.evaluation.runs import evaluate as measure
@@ -48,13 +50,36 @@ def evaluate(
     console.warn(NOTE)
     with console.progress() as progress:
         found = measure(run, real, limit=limit, progress=functools.partial(progress.stage, "embedding the real texts"))
-    path = run.write_private("evaluation.json", found.as_dict())
-    _show_groups(console, found.groups, EXPLANATIONS)
-    console.say(f"\n{found.compared} texts on each side; written to {path}")
     mauve = found.figure(MAUVE)
-    console.result(found.as_dict(), str(mauve))
+    with _saved_whatever_happens(console, run, "evaluation.json", found.as_dict()):
+        _show_groups(console, found.groups, EXPLANATIONS)
+        console.say(f"\n{found.compared} texts on each side")
+        console.result(found.as_dict(), str(mauve))
     _gate("min-mauve", mauve, min_mauve)
     _gate("min-accuracy", found.figure(f"{ACCURACY}, {ON_SYNTHETIC}"), min_accuracy)
+
+
+@contextlib.contextmanager
+def _saved_whatever_happens(
+    console: Console, run: "RunDirectory", name: str, document: dict[str, Any]
+) -> Iterator[None]:
+    """Saves figures after they were shown: those that cannot be saved were seen, those that cannot be shown are kept.
+
+    Raises:
+        RunError: they cannot be saved.
+    """
+    try:
+        yield
+    finally:
+        try:
+            path = run.write_private(name, document)
+        except OSError as error:
+            reason = os.strerror(error.errno) if error.errno else type(error).__name__
+            raise RunError(
+                f"{run.private / name}: cannot be written ({reason}), so the figures are above only; make room there "
+                "and repeat the command, or copy them from here"
+            ) from None
+        console.say(f"written to {path}")
 
 
 def _show_groups(
@@ -78,24 +103,26 @@ def _gate(option: str, figure: "Figure | None", bound: float | None) -> None:
         raise GateError(f"--{option} {bound:g}: the figure is {figure.value:.4g}")
 
 
-@click.command()
+@command()
 @click.argument("directories", metavar="DIR...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @REAL
 @LIMIT
-@click.option(
+@option(
     "--out",
     type=click.Path(path_type=Path),
-    default=Path("comparison"),
-    show_default=True,
-    help="Where comparison.json, comparison.md and the plots go.",
+    metavar="DIR",
+    default=None,
+    group="Output",
+    help="Directory for comparison.json, comparison.md and the plots, for their owner only.  [default: \
+private/comparison of the first run]",
 )
 @formatted
-def compare(console: Console, directories: tuple[Path, ...], real: Path, limit: int, out: Path) -> None:
-    """Several runs on the same table side by side: usefulness against privacy.
+def compare(console: Console, directories: tuple[Path, ...], real: Path, limit: int, out: Path | None) -> None:
+    """Compare several runs on the same table: usefulness against privacy.
 
-    Every run is taken with as many texts as the smallest has. An ε that was promised before a run and one that was
-    measured after it are different things and stand in columns, and plots, of their own. Reads private data: nothing
-    here is private.
+    Every run is compared with as many texts as the smallest has. An ε promised before a run and one measured after it
+    differ in meaning and are shown in separate columns and plots. Reads private data: the guarantees do not cover
+    these figures.
     """
     from plainchant.evaluation.figures import NOTE
     from plainchant.evaluation.runs import compare as measure
@@ -105,68 +132,98 @@ def compare(console: Console, directories: tuple[Path, ...], real: Path, limit: 
     with console.progress() as progress:
         found = measure(directories, real, limit=limit, progress=functools.partial(progress.stage, "comparing"))
     columns, rows = comparison_table(found)
-    # a run a column, so that it fits a terminal
+    # one column per run, so that it fits a terminal
     names, *lines = zip(columns, *rows, strict=True)
-    console.grid(names, [[cell.replace(" (", "\n(") for cell in line] for line in lines])
-    paths = write_comparison(out, found)
+    out = directories[0] / "private" / "comparison" if out is None else out
+    try:
+        console.grid(names, [[cell.replace(" (", "\n(") for cell in line] for line in lines])
+    finally:
+        # what cannot be written was seen, what cannot be shown is kept
+        paths = write_comparison(out, found)
     console.say(f"\n{found[0].evaluation.compared} texts of each run; written to {', '.join(map(str, paths))}")
     console.result({"note": NOTE, "runs": [run.as_dict() for run in found]}, str(out))
 
 
-@click.command()
+@command()
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
 @formatted
 def report(console: Console, directory: Path) -> None:
-    """One page about a finished run, in DIR/release, and its private twin, in DIR/private.
+    """Write one page about a finished run to DIR/release, and a private version of it to DIR/private.
 
     The page needs no network and may be shared with the release: guarantee, budget, cells on a map, samples, settings.
-    Figures that evaluate and audit have left stand on the private page alone.
+    Figures from evaluate and audit appear on the private page only.
     """
-    from plainchant.run.store import RunDirectory
+    from plainchant.reporting.runs import report as write_pages
 
-    paths = write_pages(RunDirectory.open(directory))
-    console.table("", [("to share" if path.parent.name == "release" else "never share", path) for path in paths])
+    paths = write_pages(directory)
+    console.table("", [("to share" if path.parent.name == "release" else "keep private", path) for path in paths])
     console.result({"pages": [str(path) for path in paths]}, str(paths[0]))
 
 
-def write_pages(run: "RunDirectory", embedder: "Embedder | None" = None) -> list[Path]:
-    """The report of a finished run."""
-    from plainchant.data.embedding import load_embedder
-    from plainchant.evaluation.runs import centres_of
-    from plainchant.planning import Guarantee
-    from plainchant.reporting.page import write_report
-
-    config = run.config
-    centres = centres_of(run, config)
-    if centres is not None and embedder is None:
-        embedder = load_embedder(config.embedder)
-    # the run's own, which says so where its randomness came from a seed
-    guarantee = Guarantee(**run.plan["guarantee"])
-    return write_report(run, make_plan(config), guarantee, None if embedder is None else embedder.encode, centres)
-
-
-@click.command()
+@command()
 @click.argument("target", metavar="DIR|CONFIG", type=click.Path(path_type=Path, exists=True))
-@click.option(
-    "--real", type=click.Path(path_type=Path), required=True, help="The table that the run was, or is, made from."
+@option(
+    "--real",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    required=True,
+    group="Data",
+    help="The table that the run was, or is to be, made from.",
 )
-@click.option(
+@option(
     "--held-out",
     type=click.Path(path_type=Path),
-    help="Texts of the same kind that were not in it: needed for membership, and to tell copies from chance.",
+    metavar="FILE",
+    group="Data",
+    help="Texts of the same kind that were not in the table: needed for membership, and to tell copies from chance.",
 )
-@click.option("--replay/--no-replay", default=True, help="Load the model and replay a batch, where ε was promised.")
-@click.option("--canaries", type=click.IntRange(min=1), default=20, show_default=True, help="CONFIG: records to plant.")
-@click.option(
-    "--repetitions", type=click.IntRange(min=1), default=1, show_default=True, help="CONFIG: how often each is planted."
+@option(
+    "--replay/--no-replay",
+    default=True,
+    group="Attacks",
+    help="Load the model and replay a batch, where ε was promised.  [default: replay]",
 )
-@click.option("--out", type=click.Path(path_type=Path), help="CONFIG: the directory of the run with canaries.")
-@click.option("--resume", is_flag=True, help="CONFIG: go on with the run in --out.")
-@click.option(
-    "--i-know-this-is-not-private", "not_private", is_flag=True, help="CONFIG: allow one without a guarantee."
+@option(
+    "--canaries",
+    type=click.IntRange(min=1),
+    metavar="N>=1",
+    default=20,
+    group="Attacks",
+    help="CONFIG: number of records to plant.  [default: 20]",
 )
-@click.option("--max-copied", type=float, help="Exit with 4 where a larger share of the texts is copied.")
-@click.option("--max-audit-epsilon", type=float, help="Exit with 4 where the replay shows a larger ε than this.")
+@option(
+    "--repetitions",
+    type=click.IntRange(min=1),
+    metavar="N>=1",
+    default=1,
+    group="Attacks",
+    help="CONFIG: how often each is planted.  [default: 1]",
+)
+@option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    group="Output",
+    help="CONFIG: directory of the run with canaries.",
+)
+@option("--resume", is_flag=True, group="Output", help="CONFIG: continue the run in --out.")
+@option(
+    "--i-know-this-is-not-private",
+    "not_private",
+    is_flag=True,
+    group="Guarantee",
+    help="CONFIG: allow a run without a guarantee.",
+)
+@option(
+    "--max-copied", type=float, metavar="X", group="Gates", help="Exit with 4 if a larger share of the texts is copied."
+)
+@option(
+    "--max-audit-epsilon",
+    type=float,
+    metavar="X",
+    group="Gates",
+    help="Exit with 4 if the replay shows a larger ε than this.",
+)
 @with_performance
 @formatted
 def audit(
@@ -184,42 +241,59 @@ def audit(
     max_audit_epsilon: float | None,
     performance: PerformanceOptions,
 ) -> None:
-    """Attacks a run: copied text, membership, canaries, and a lower bound on ε by replay.
+    """Attack a run: copied text, membership, canaries, and a lower bound on ε by replay.
 
-    With DIR, a finished run. With CONFIG, a run of its own on the data with made-up secrets planted in it, written to
-    --out: it spends from the same data, so it is for auditing and not to be shared. An audit can refute a guarantee,
-    never prove it. Reads private data; the figures are shown here and written to DIR/private alone.
+    \b
+    plainchant audit DIR --real FILE --held-out FILE
+    plainchant audit CONFIG --real FILE --out DIR
+
+    DIR is a finished run. With CONFIG, a new run on the data, with made-up secrets planted in it, is written to --out:
+    it spends privacy budget of the same data, so it is for auditing only and must not be shared. An audit can refute a
+    guarantee, never prove it. Reads private data; the figures are shown here and written to DIR/private only.
     """
-    from plainchant.auditing.runs import EXPLANATIONS
+    from plainchant import models
+    from plainchant.auditing.runs import EXPLANATIONS, audit_with_canaries
     from plainchant.auditing.runs import audit as attack
     from plainchant.data.embedding import load_embedder
     from plainchant.evaluation.figures import NOTE
-    from plainchant.generation.executor import load_on
     from plainchant.run.store import RunDirectory
 
     console.warn(NOTE)
-    load = functools.cache(functools.partial(load_on, performance=performance))
     if target.is_dir():
         run = RunDirectory.open(target)
+        config = run.config
+        embedder = load_embedder(config.embedder, device=performance.device) if held_out else None
+        with console.progress() as progress:
+            found = attack(
+                run, real, held_out=held_out, embedder=embedder,
+                load_model=(lambda: models.load(config.model, performance)) if replay else None,
+                progress=functools.partial(progress.stage, "auditing"),
+            )  # fmt: skip
     else:
         if out is None:
             raise ConfigError("out: not given; a run with canaries needs a directory, --out DIR")
-        config, noted = load_config(target, {}), {"count": canaries, "repetitions": repetitions}
-        options = {"resume": resume, "allow_not_private": not_private, "performance": performance}
-        run = _run_with_canaries(console, config, real, out, noted, load, options)
-    config = run.config
-    embedder = load_embedder(config.embedder, device=performance.device) if held_out else None
-    with console.progress() as progress:
-        found = attack(
-            run, real, held_out=held_out, embedder=embedder,
-            load_model=functools.partial(load, config.model) if replay else None,
-            progress=functools.partial(progress.stage, "auditing"),
-        )  # fmt: skip
-    path = run.write_private("audit.json", found.as_dict())
-    _show_groups(console, found.groups, EXPLANATIONS)
-    console.say(f"\nwritten to {path}")
+        plan = make_plan(load_config(target))
+        console.warn(
+            "this run spends privacy budget of the same data as other runs: it is for auditing, "
+            "do not share its release"
+        )
+        resuming.note_resumable(
+            out,
+            ["plainchant", "audit", str(target), "--resume"],
+            {"real": real, "held_out": held_out, "out": out, "i_know_this_is_not_private": not_private}
+            | resuming.set_performance(performance),
+        )
+        with console.progress() as progress:
+            found = audit_with_canaries(
+                real, plan, out=out, count=canaries, repetitions=repetitions, resume=resume,
+                allow_not_private=not_private, performance=performance, held_out=held_out, replay=replay,
+                progress=progress,
+            )  # fmt: skip
+        run = RunDirectory.open(out)
     shown = found.figure("epsilon_low")
-    console.result(found.as_dict(), str(found.figure("copied")))
+    with _saved_whatever_happens(console, run, "audit.json", found.as_dict()):
+        _show_groups(console, found.groups, EXPLANATIONS)
+        console.result(found.as_dict(), str(found.figure("copied")))
     _gate("max-copied", found.figure("copied"), max_copied)
     _gate("max-audit-epsilon", shown, max_audit_epsilon)
     claimed = found.figure("epsilon_claimed")
@@ -228,39 +302,3 @@ def audit(
             f"the replay shows ε of at least {shown.value:.4g}, more than the {claimed.value:.4g} that is claimed: do "
             "not release, and please report it"
         )
-
-
-def _run_with_canaries(
-    console: Console,
-    config: SynthesisConfig,
-    real: Path,
-    out: Path,
-    noted: dict[str, int],
-    load: Callable[[str], "LanguageModel"],
-    options: dict[str, Any],
-) -> "RunDirectory":
-    """Plants canaries and runs a plan on the data with them; which ones is noted in private/."""
-    from plainchant.auditing.canaries import CANARIES, plant_again
-    from plainchant.run.store import RunDirectory, read_table
-    from plainchant.run.synthesis import synthesize
-
-    records = read_table(real, config)
-    resume = options["resume"]
-    known = RunDirectory.open(out).read_private(CANARIES) if resume else {"seed": secrets.randbits(63), **noted}
-    if known is None:
-        raise ConfigError(f"resume: {out} holds no canaries; begin a new audit in another directory")
-    planted, _ = plant_again(records, config.label_set, known)
-    columns = {"text": config.text_column, "label": config.label_column, "unit": config.unit_column}
-    rows = [{name: getattr(record, field) for field, name in columns.items() if name is not None} for record in planted]
-    console.warn("this run spends from the same data as others: it is for auditing, its release is not to be shared")
-    with (
-        console.progress() as progress,
-        synthesize(
-            rows, make_plan(config), out=out, model=load(config.model), progress=progress, **options
-        ) as made,
-    ):  # fmt: skip
-        if not resume:
-            made.directory.write_private(CANARIES, known)
-        for _ in made:
-            pass
-    return made.directory

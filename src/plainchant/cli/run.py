@@ -1,97 +1,116 @@
 """Commands of a run: init, plan, run, status."""
 
+import contextlib
 import dataclasses
 import time
-import typing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from plainchant.cli import resuming
 from plainchant.cli.console import Console
-from plainchant.cli.options import formatted, with_configuration, with_performance
-from plainchant.config import Accounting, PerformanceOptions, PromptConfig, SynthesisConfig
+from plainchant.cli.options import (
+    OPTION_NAMES,
+    command,
+    formatted,
+    option,
+    plain_default,
+    value_type,
+    with_configuration,
+    with_performance,
+)
+from plainchant.config import PerformanceOptions, PromptConfig, SynthesisConfig, group_of
+from plainchant.data.files import write_text
 from plainchant.errors import ConfigError
 from plainchant.planning import Plan, make_plan
-from plainchant.privacy.mechanisms import SparseMeanMechanism
-
-if TYPE_CHECKING:
-    pass
+from plainchant.privacy.accounting import Cost
 
 
-@click.command()
-@click.argument("file", type=click.Path(path_type=Path), default=Path("plainchant.toml"))
+@command()
+@click.argument("file", metavar="[FILE]", type=click.Path(path_type=Path), default=Path("plainchant.toml"))
 @formatted
 def init(console: Console, file: Path) -> None:
-    """Writes a commented configuration file (default plainchant.toml)."""
+    """Write a commented configuration file (default plainchant.toml)."""
     if file.exists():
         raise ConfigError(f"FILE = {file}: exists already; choose another name")
     try:
-        file.write_text(_template(), encoding="utf-8")
+        write_text(file, _template())
     except OSError as error:
-        raise ConfigError(f"FILE = {file}: cannot be written ({error.strerror})") from None
+        raise ConfigError(
+            f"FILE = {file}: cannot be written ({error.strerror}); choose a directory that you may write to"
+        ) from None
     console.say(f"wrote {file}; next: plainchant plan {file}")
     console.result({"file": str(file)}, str(file))
 
 
 def _template() -> str:
     lines = [
-        "# plainchant configuration. Everything here is public: take nothing in it from the private data.",
-        "# A line that is commented out shows the default; options on the command line go before this file.",
+        "# plainchant configuration. Everything here is public: copy nothing into it from the private data.",
+        "# A line that is commented out shows the default. The command line and the environment replace this file.",
         "",
     ]
-    for name, field in SynthesisConfig.model_fields.items():
-        if name == "prompt":
-            continue
+    section = ""
+    for name in OPTION_NAMES:
+        field = SynthesisConfig.model_fields[name]
+        if group_of(name) != section:
+            section = group_of(name)
+            lines += [f"# ---- {section} ----", ""]
         lines += [f"# {line}" for line in (field.description or "").splitlines()]
-        lines += [f"# {name} = {_toml_value(field.default, field.annotation)}", ""]
-    lines += ["# [prompt]", ""]
+        lines += [f"# {name} = {_toml_value(name, field)}", ""]
+    lines += ["# ---- Prompt ----", "", "# [prompt]", ""]
     for name, field in PromptConfig.model_fields.items():
         lines += [f"# {field.description}"]
         if name != "examples":
-            lines += [f"# {name} = {_toml_value(field.default, field.annotation)}", ""]
+            lines += [f"# {name} = {_toml_value(name, field)}", ""]
     lines += ["# [[prompt.examples]]", '# label = "…"', '# text = "…"', ""]
     return "\n".join(lines)
 
 
-def _toml_value(default: Any, annotation: Any) -> str:
-    if default is None:
-        choices = [kind for kind in typing.get_args(annotation) if kind is not type(None)]
-        options = [str(member.value) for kind in choices if hasattr(kind, "__members__") for member in kind]
-        return f'"{options[0]}"  # or {", ".join(options[1:])}; unset: the method decides' if options else "…  # unset"
-    if isinstance(default, tuple):
+def _toml_value(name: str, field: Any) -> str:
+    """A field's default as TOML, with the choices where there are some."""
+    kind, _ = value_type(name, field)
+    words = list(kind.choices) if isinstance(kind, click.Choice) else []
+    choices = f"  # {', '.join(words)}" if words else ""
+    if field.default is None:
+        return f'"{words[0]}"{choices}; unset: set by the method' if words else "…  # unset"
+    if isinstance(field.default, tuple):
         return "[]"
-    return str(default) if isinstance(default, int | float) else f'"{getattr(default, "value", default)}"'
+    value = plain_default(field.default)
+    return value if isinstance(field.default, int | float) else f'"{value}"{choices}'
 
 
-@click.command()
+@command()
 @formatted
-@click.option(
+@option(
     "--measure",
     "trial",
     is_flag=True,
-    help="Load the model and try it on public text: how far a record moves it, how long the run takes here.",
+    group="Output",
+    help="Load the model and try it on public text: how strongly a record influences it, how long the run takes here.",
 )
-@with_performance
 @with_configuration
+@with_performance
 def plan(console: Console, config: SynthesisConfig, trial: bool, performance: PerformanceOptions) -> None:
-    """What a run would guarantee, release and need. Reads no private data.
+    """Show what a run would guarantee, release and need. Reads no private data.
 
-    Options go before CONFIG's values, and PLAINCHANT_<FIELD> in the environment stands between the two.
+    \b
+    plainchant plan CONFIG
+    plainchant plan CONFIG --epsilon 4 --texts 500
+    plainchant plan CONFIG --public-corpus FILE --measure
     """
     decided = make_plan(config)
+    texts = _public_texts(decided) if trial else []
     show_plan(console, decided)
     document = decided.as_dict()
     if trial:
-        document["measured"] = _measured(console, decided, performance)
+        document["measured"] = _measured(console, decided, texts, performance)
     console.result(document, decided.guarantee.statement)
 
 
-def _measured(console: Console, plan: Plan, performance: PerformanceOptions) -> dict[str, float]:
-    """A trial on the public corpus, or else on the hand-written examples."""
+def _public_texts(plan: Plan) -> list[str]:
+    """Texts for a trial: the public corpus, or else the hand-written examples."""
     from plainchant.data.tables import read_texts
-    from plainchant.generation.executor import load_on
-    from plainchant.run.tuning import measure
 
     config = plan.config
     texts = [example.text for example in config.prompt.examples]
@@ -101,11 +120,20 @@ def _measured(console: Console, plan: Plan, performance: PerformanceOptions) -> 
         raise ConfigError(
             "measure: needs public text; name a corpus with --public-corpus FILE, or write prompt.examples"
         )
-    found = measure(plan, load_on(config.model, performance), texts, rows=performance.width)
+    return texts
+
+
+def _measured(console: Console, plan: Plan, texts: list[str], performance: PerformanceOptions) -> dict[str, float]:
+    """A trial on public texts."""
+    from plainchant import models
+    from plainchant.run.tuning import measure
+
+    config = plan.config
+    found = measure(plan, models.load(config.model, performance), texts, rows=performance.width)
     rows: list[tuple[str, Any]] = [
         ("range", f"{found.expected_range:.3g} nats on public text, for expected_range = {config.expected_range:g}"),
-        ("tokens a text", f"{found.tokens_per_text:.3g}"),
-        ("time", f"about {found.seconds:.0f} seconds to write the texts; loading and embedding come on top"),
+        ("tokens per text", f"{found.tokens_per_text:.3g}"),
+        ("time", f"about {found.seconds:.0f} seconds to write the texts, plus loading and embedding"),
     ]
     console.table("Measured", rows)
     return dataclasses.asdict(found)
@@ -116,8 +144,7 @@ def show_plan(console: Console, plan: Plan) -> None:
     config, settings, guarantee = plan.config, plan.settings, plan.guarantee
     for note in plan.notes:
         console.warn(note)
-    token = plan.mechanism.rho_per_token if plan.rho_expected is None else plan.rho_expected
-    requested = config.released if config.votes else config.texts
+    mechanism, requested = plan.mechanism, config.released if config.votes else config.texts
     rows: list[tuple[str, Any]] = [
         ("guarantee", guarantee.statement),
         ("method", f"{config.method.value}: clusters {config.parts.clusters}, {config.parts.aggregate} of "
@@ -125,21 +152,21 @@ def show_plan(console: Console, plan: Plan) -> None:
         ("unit, relation", f"{guarantee.unit}, add or remove one unit"),
         ("batch size", settings.batch_size),
         ("clip, temperature", f"{settings.clip:.4g} nats, {settings.temperature:g}"),
-        ("texts", f"{requested} of at most {_count(config.max_tokens, 'token')}"),
+        ("texts", f"{requested}, at most {_count(config.max_tokens, 'token')} each"),
     ]  # fmt: skip
-    rows_a_token = settings.batch_size * config.written + config.further
+    rows_per_token = settings.batch_size * config.written + config.further
     if config.votes:
-        rows.append(("candidates", f"{config.written} written from records, {config.further} by the public model"))
-        votes = _count(config.parts.rounds, "vote")
-        rows.append(("vote", f"in {votes} of ρ = {plan.rho_round:.4g} each the records keep {config.released} of them"))
-    if isinstance(plan.mechanism, SparseMeanMechanism):
-        private = _count(plan.mechanism.private_tokens, "token")
-        rows.append(("sparse vector", f"at most {private} of a text from the records, all others by the public model"))
+        rows += [
+            ("candidates", f"{config.written} written from records, {config.further} by the public model"),
+            ("votes", f"{config.parts.rounds} of ρ = {plan.rho_round:.4g} each; the private records vote for "
+                      f"{config.released} of them"),
+        ]  # fmt: skip
+    rows += mechanism.plan_rows()
     if plan.texts_per_batch is not None:
         rows += [
             (
-                "a batch pays for" if plan.rho_expected is None else "a batch pays for, about",
-                f"{_count(plan.tokens_per_batch, 'token')}, so {_count(plan.texts_per_batch, 'text')}",
+                "texts per batch",
+                f"{plan.texts_per_batch} (the budget covers {mechanism.about}{_count(plan.tokens_per_batch, 'token')})",
             ),
             (
                 "data needed",
@@ -148,9 +175,9 @@ def show_plan(console: Console, plan: Plan) -> None:
             ),
         ]
     rows += [
-        ("ρ", f"{plan.rho_counts:.4g} for noisy counts, {_or_dash(plan.rho_batch)} for a batch's tokens, "
-              f"{_or_dash(token)} a token{'' if plan.rho_expected is None else ', as expected'}"),
-        ("model rows", f"{rows_a_token * config.max_tokens:,} at most, plus prompts"),
+        ("ρ", f"{plan.rho_counts:.4g} for noisy counts, {_figure(plan.batch)} for the tokens of a batch, "
+              f"{mechanism.about}{_figure(mechanism.per_token)} per token"),
+        ("model rows", f"{rows_per_token * config.max_tokens:,} at most, plus prompts"),
     ]  # fmt: skip
     console.table("Plan", rows)
 
@@ -159,32 +186,44 @@ def _count(number: int | None, one: str, many: str = "") -> str:
     return f"{number} {one if number == 1 else many or one + 's'}"
 
 
-def _or_dash(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4g}"
+def _figure(cost: Cost) -> str:
+    return f"{cost.rho:.4g}" if cost.is_limited else "–"
 
 
-@click.command()
+@command()
+@option(
+    "--data",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    group="Data",
+    help="The private table: JSONL, CSV, Parquet or a datasets directory.",
+)
+@option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    required=True,
+    group="Output",
+    help="Directory of the run: a new one, or with --resume the one to continue.",
+)
+@option("--resume", is_flag=True, group="Output", help="Continue the run in --out.")
 @formatted
-@click.option(
-    "--data", type=click.Path(path_type=Path), help="The private table: JSONL, CSV, Parquet or a datasets directory."
+@option(
+    "--ledger",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    group="Guarantee",
+    help="Ledger of the data set (see plainchant account --ledger): a run that would exceed its cap is refused.",
 )
-@click.option(
-    "--out", type=click.Path(path_type=Path), required=True, help="The run's directory, new or with --resume."
-)
-@click.option("--resume", is_flag=True, help="Go on with the run in --out.")
-@click.option(
+@option(
     "--i-know-this-is-not-private",
     "not_private",
     is_flag=True,
+    group="Guarantee",
     help="Allow a run without a guarantee, and its release.",
 )
-@click.option(
-    "--ledger",
-    type=click.Path(path_type=Path),
-    help="The data set's ledger (plainchant account --ledger): a run that would pass its cap is refused.",
-)
-@with_performance
 @with_configuration
+@with_performance
 def run(
     console: Console,
     config: SynthesisConfig,
@@ -195,21 +234,33 @@ def run(
     ledger: Path | None,
     performance: PerformanceOptions,
 ) -> None:
-    """Writes synthetic texts from a private table into a run's directory.
+    """Write synthetic texts from a private table into a run directory.
 
-    Texts are committed one by one: an interrupted or crashed run goes on with --resume, and CONFIG then defaults to the
-    run's own. What may be shared is in DIR/release, what must not be in DIR/private.
+    \b
+    plainchant run CONFIG --data FILE --out DIR
+    plainchant run --resume --data FILE --out DIR
+
+    Texts are stored one by one: --resume continues a run that was interrupted or killed, and takes the configuration
+    that the run was begun with. DIR/release may be shared, DIR/private must not.
     """
-    execute(
-        console,
-        make_plan(config),
-        data,
-        out,
-        resume=resume,
-        not_private=not_private,
-        ledger=ledger,
-        performance=performance,
-    )
+    from plainchant.run.store import RunDirectory
+
+    with contextlib.ExitStack() as resources:
+        if resume:
+            # the configuration's relative paths start where the run was begun, the command line's where we are
+            out = out.absolute()
+            data, ledger = (None if path is None else path.absolute() for path in (data, ledger))
+            resources.enter_context(resuming.where_begun(RunDirectory.open(out)))
+        execute(
+            console,
+            make_plan(config),
+            data,
+            out,
+            resume=resume,
+            not_private=not_private,
+            ledger=ledger,
+            performance=performance,
+        )
 
 
 def execute(
@@ -228,9 +279,16 @@ def execute(
     from plainchant.run.synthesis import synthesize
 
     began = time.monotonic()
-    show_plan(console, plan)
+    performance = performance or PerformanceOptions()
+    options = {"ledger": ledger, "i_know_this_is_not_private": not_private}
+    resuming.note_resumable(
+        out,
+        ["plainchant", "run", "--resume"],
+        {"data": data, "out": out} | options | resuming.set_performance(performance),
+    )
     with (
-        console.progress() as progress,
+        # what is wrong with data, configuration or model is said first, and then there is no plan to show
+        console.progress(first=lambda: show_plan(console, plan)) as progress,
         synthesize(
             data,
             plan,
@@ -242,11 +300,12 @@ def execute(
             progress=progress,
         ) as run,
     ):
+        resuming.note_where(run.directory)
         texts = run.finish()
     if run.requested < plan.config.written:
         console.warn(
-            f"{run.requested} of {plan.config.written} texts that records were to write: by its noisy counts, the data "
-            "has no more batches to pay for them. A larger ε, shorter texts, or fewer centres make more"
+            f"{run.requested} of {plan.config.written} texts from records: by the noisy counts, the data has too few "
+            "batches for more. A larger ε, shorter texts or fewer centres allow more"
         )
     if samples:
         console.say(f"\n{samples} of the {len(texts)} texts:")
@@ -259,7 +318,7 @@ def execute(
             ("guarantee", run.guarantee.statement),
             ("texts", f"{len(texts)} in {time.monotonic() - began:.0f} seconds"),
             ("to share", f"{out / 'release'} (synthetic.jsonl, synthetic.parquet, README.md, guarantee.json)"),
-            ("never share", f"{out / 'private'}"),
+            ("keep private", f"{out / 'private'}"),
         ],
     )
     console.result(
@@ -268,13 +327,13 @@ def execute(
     return [text.text for text in texts]
 
 
-@click.command()
+@command()
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
 @formatted
 def status(console: Console, directory: Path) -> None:
-    """What a run has done, what it has spent, and what is left.
+    """Show what a run has done, what it has spent, and what is left.
 
-    The measured cost that it shows is private: it depends on the data.
+    The measured cost is private: it depends on the data.
     """
     from plainchant.run.card import EX_POST_NOTE, vote_in_words
     from plainchant.run.costs import realised_costs
@@ -285,8 +344,7 @@ def status(console: Console, directory: Path) -> None:
     texts = run.texts()
     batches = run.batches()
     requested = sum(batch.texts for batch in batches)
-    measured = plan.config.parts.accounting not in (Accounting.PUBLIC, Accounting.INFINITE)
-    costs = realised_costs(run, plan) if measured else None
+    costs = realised_costs(run, plan) if plan.mechanism.measured else None
     cells = [
         {
             "label": plan.config.label_set[cell.label],
@@ -313,33 +371,34 @@ def status(console: Console, directory: Path) -> None:
         (
             "texts",
             f"{len(texts)} of {document['texts_planned']}"
-            + (f", of which the records keep {plan.config.released}" if plan.config.votes else ""),
+            + (f", of which the private records vote for {plan.config.released}" if plan.config.votes else ""),
         ),
         ("tokens", document["tokens"]),
         ("kept cells, batches", f"{len(cells)}, {len(batches)}"),
         *((f"vote {facts['round']} of {plan.config.parts.rounds}", vote_in_words(facts)) for facts in run.facts()),
     ]
-    if plan.mechanism.rho_per_token is not None and plan.tokens_per_batch is not None:
-        most = max((tokens for _, tokens, _, _ in run.batch_costs()), default=0)
-        rows.append(("tokens of the dearest batch", f"{most} of {plan.tokens_per_batch} that the budget pays for"))
+    most = max((tokens for _, tokens, _, _ in run.batch_costs()), default=0)
+    rows += plan.mechanism.status_rows(most, plan.tokens_per_batch)
     if costs and costs["records"]:
         paid = costs["records"]
         rows.append(
             (
                 "records, PRIVATE",
-                f"the median has paid ρ = {paid['median']:.4g}, the dearest {paid['largest']:.4g}, "
-                f"of {paid['budget']:.4g}",
+                f"budget used: median record {paid['median'] / paid['budget']:.0%}, "
+                f"highest {paid['largest'] / paid['budget']:.0%}",
             )
         )
     if costs:
         ex_post = costs["ex_post"]
         rows += [
             ("ex post, PRIVATE", f"ε = {ex_post['epsilon']:.4g} at δ = {ex_post['delta']:g} "
-                                 f"(by sum {ex_post['by_sum']:.4g}, by Ville {ex_post['by_ville']:.4g})"),
+                                 f"(the smaller of {ex_post['by_sum']:.4g} by sum and {ex_post['by_ville']:.4g} by "
+                                 f"Ville, and {ex_post['draws']:.4g} for the secret draw of batches)"),
             ("", EX_POST_NOTE),
         ]  # fmt: skip
     if not document["finished"]:
-        rows.append(("next", f"plainchant run --data FILE --out {directory} --resume"))
+        ledger = " --ledger FILE" if run.marks().last else ""
+        rows.append(("next", f"plainchant run --data FILE --out {directory} --resume{ledger}"))
     console.table(str(directory), rows)
     if cells:
         console.grid(("label", "centre", "noisy size", "batches"), [tuple(cell.values()) for cell in cells])

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from plainchant.arrays import Float32Array, IntArray
+from plainchant.data.files import atomic_write
+from plainchant.data.nearest import nearest_point
 from plainchant.errors import ConfigError
-
-_CHUNK = 4096  # rows of one distance matrix: 32 MB at k = 1000
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,10 +34,8 @@ class Centres:
     def nearest(self, embeddings: Float32Array, among: IntArray | None = None) -> IntArray:
         """The nearest centre of each row by Euclidean distance; of equally near ones the lowest index.
 
-        Each answer is a function of its own row: nothing is normalised or balanced over rows (guarantee 2.2).
-        Products are
-        summed in float64, so the order of summation, which may differ with a chunk's height, cannot matter except
-        within 1e-15 of a tie.
+        Each answer is a function of its own row, to the last bit: nothing is normalised or balanced over rows, and
+        the arithmetic is exact (see `data.nearest`; guarantee 2.2).
 
         Args:
             embeddings: float32 [n, d].
@@ -48,6 +46,10 @@ class Centres:
 
         Raises:
             ConfigError: `among` is empty or out of range, or d is not that of the centres.
+
+        >>> centres = Centres(np.eye(2, dtype=np.float32), "an example")
+        >>> centres.nearest(np.array([[0.9, 0.1], [0.2, 0.8]], dtype=np.float32))
+        array([0, 1])
         """
         k, d = self.vectors.shape
         allowed = np.arange(k) if among is None else np.unique(np.asarray(among, dtype=np.int64))
@@ -55,18 +57,11 @@ class Centres:
             raise ConfigError(f"among: needs at least one index, each in 0, ..., {k - 1}")
         if embeddings.ndim != 2 or embeddings.shape[1] != d:
             raise ConfigError(f"centres have {d} dimensions, the embeddings do not: fit both with the same embedder")
-        vectors = self.vectors[allowed].astype(np.float64)
-        half_squares = 0.5 * np.einsum("kd,kd->k", vectors, vectors)
-        cells = np.empty(len(embeddings), dtype=np.int64)
-        for start in range(0, len(embeddings), _CHUNK):
-            rows = embeddings[start : start + _CHUNK].astype(np.float64)
-            # |x - c|^2 / 2 without |x|^2 / 2, which is the same for every centre
-            cells[start : start + _CHUNK] = np.argmin(half_squares - rows @ vectors.T, axis=1)
-        return allowed[cells]
+        return allowed[nearest_point(embeddings, self.vectors[allowed])]
 
     def save(self, path: str | Path) -> None:
-        """Write an .npz file at exactly this path."""
-        with open(path, "wb") as file:
+        """Write an .npz file at exactly this path; whole or not at all."""
+        with atomic_write(path) as file:
             np.savez(file, vectors=self.vectors, source=np.array(self.source))
 
     @classmethod
@@ -97,6 +92,10 @@ def fit_centres(embeddings: Float32Array, k: int, *, random_state: int = 0, sour
 
     Raises:
         ConfigError: k is not in 1, ..., the number of different rows.
+
+    >>> points = np.array([[0, 0], [0, 1], [9, 9], [9, 8]], dtype=np.float32)
+    >>> sorted(fit_centres(points, 2).vectors.tolist())
+    [[0.0, 0.5], [9.0, 8.5]]
     """
     # sklearn is slow to import
     from sklearn.cluster import KMeans, kmeans_plusplus

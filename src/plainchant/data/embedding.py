@@ -1,22 +1,32 @@
 """Sentence embedders: texts in, unit vectors out; each vector a function of its own text (guarantee 2.2)."""
 
 import logging
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from plainchant.arrays import Float32Array
-from plainchant.errors import MissingDependencyError, ModelError
+from plainchant.data.checkpoints import fault_of, incomplete
+from plainchant.errors import MissingDependencyError, ModelError, PlainchantError
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 
 DEFAULT_EMBEDDER = "all-MiniLM-L6-v2"
+# Characters of a text that a tokenizer sees for each token that stays; longer tokens are rare in any vocabulary.
+CHARACTERS_PER_TOKEN = 100
+_USUAL_LENGTH = 8192  # tokens, where a model states no length
+# Shares of private work are told in this many steps.
+STEPS = 20
 _BATCH = 32
 _CHUNK = 4 * _BATCH  # texts between two reports of progress
+# Weights that no embedding depends on: heads for other tasks, the pooler of BERT's kin, buffers of older versions.
+_UNUSED = re.compile(r"(^|\.)(pooler|cls|lm_head|classifier|qa_outputs|vocab_\w+)\.|(^|\.)position_ids$")
 
 
 class Embedder(Protocol):
@@ -47,13 +57,37 @@ class Embedder(Protocol):
         """
 
 
+def in_public_steps(report: Callable[[float], None]) -> Callable[[float], None]:
+    """A progress callback that passes on multiples of 5 % only, and each of them once, in order.
+
+    The shares that an embedder tells are those of its own pieces, 128 texts of n, and would name n. What comes out here
+    is the same for every number of texts, but for its times.
+    """
+    told = 0
+
+    def step(share: float) -> None:
+        nonlocal told
+        while told < STEPS and share >= (told + 1) / STEPS:
+            told += 1
+            report(told / STEPS)
+
+    return step
+
+
 class SentenceTransformerEmbedder:
     """A sentence-transformers model; texts beyond its own `max_seq_length` are cut there."""
 
     def __init__(self, name: str, model: "SentenceTransformer"):
         self.name = name
         self._model = model
-        self.dimension = self._embed([""], 1).shape[1]
+        vectors = self._embed(["", "The library opens at nine.", "My invoice shows a wrong amount."], 1)
+        # later, a vector that is not finite would become an ordinary one, and a record's cell would mean nothing
+        if not np.isfinite(vectors).all() or np.array_equal(vectors[1], vectors[2]):
+            raise ModelError(
+                f"embedder = {name!r}: its vectors are not finite, or the same for different texts; fetch it again, or "
+                "give another"
+            )
+        self.dimension = vectors.shape[1]
 
     def encode(
         self, texts: Sequence[str], *, alone: bool = False, progress: Callable[[float], None] | None = None
@@ -70,8 +104,10 @@ class SentenceTransformerEmbedder:
         return _unit_rows(vectors)
 
     def _embed(self, texts: list[str], batch_size: int) -> Float32Array:
+        # cut before work: no tokenizer sees more than the tokens that stay can hold
+        most = CHARACTERS_PER_TOKEN * (self._model.max_seq_length or _USUAL_LENGTH)
         # tokenizers refuse lone surrogates, which JSON can carry
-        clean = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
+        clean = [text[:most].encode("utf-8", "replace").decode("utf-8") for text in texts]
         vectors = self._model.encode(clean, batch_size=batch_size, show_progress_bar=False, convert_to_numpy=True)
         return np.asarray(vectors, dtype=np.float32)
 
@@ -91,18 +127,59 @@ def load_embedder(name: str = DEFAULT_EMBEDDER, *, device: str = "cpu") -> Sente
     with _quiet():
         from sentence_transformers import SentenceTransformer
 
+        folder = Path(source).expanduser()
+        if folder.exists() and (fault := fault_of(folder)) is not None:
+            raise ModelError(f"embedder = {name!r} does not load: {fault}, or give the folder of another embedder")
         try:
-            model = SentenceTransformer(source, device=device)
+            # shapes that differ are left to the report, which names them
+            options = {"use_safetensors": True, "ignore_mismatched_sizes": True}
+            model = SentenceTransformer(source, device=device, model_kwargs=options)
+            _require_whole(name, model)
+            # a model that also reads images or sound would take a record that is an address for one, and fetch it
+            if unwanted := set(model.modalities) - {"text", "message"}:
+                raise ModelError(f"embedder = {name!r} reads {', '.join(map(str, unwanted))}: choose one for text only")
+            return SentenceTransformerEmbedder(name, model)
+        except PlainchantError:
+            raise
         except Exception as error:  # loaders of foreign models raise anything
             raise ModelError(
                 f"embedder = {name!r} does not load on device {device!r} ({type(error).__name__}): give the folder of "
                 f"a sentence-transformers model, a name that the Hugging Face hub knows (needs a network once), or "
                 f"{DEFAULT_EMBEDDER!r}, which is embedded in the extra 'demo'"
             ) from error
-        # a model that also reads images or sound would take a record that is an address for one, and fetch it
-        if unwanted := set(model.modalities) - {"text", "message"}:
-            raise ModelError(f"embedder = {name!r} reads {', '.join(map(str, unwanted))}: choose one for text only")
-        return SentenceTransformerEmbedder(name, model)
+
+
+def _require_whole(name: str, model: "SentenceTransformer") -> None:
+    """Refuses weights that do not fit their configuration: loaders fill what is missing with random numbers.
+
+    Raises:
+        ModelError: with the names of such weights.
+    """
+    for module in model:
+        body: Any = getattr(module, "auto_model", None)
+        if body is None or not getattr(body.config, "_name_or_path", ""):
+            continue
+        # sentence-transformers keeps no report of its own loading
+        _, report = type(body).from_pretrained(
+            body.config._name_or_path, use_safetensors=True, ignore_mismatched_sizes=True, output_loading_info=True,
+            local_files_only=True,
+        )  # fmt: skip
+        missing, unexpected, misshapen = (
+            [key for key in names if not _UNUSED.search(key)]
+            for names in (
+                report["missing_keys"],
+                report["unexpected_keys"],
+                [key[0] for key in report["mismatched_keys"]],
+            )
+        )
+        if (fault := incomplete(missing, unexpected, misshapen)) is not None:
+            raise ModelError(f"embedder = {name!r} does not load: {fault}, or give another embedder")
+    broken = [key for key, weight in model.named_parameters() if not bool(weight.isfinite().all())]
+    if broken:
+        raise ModelError(
+            f"embedder = {name!r} does not load: weights are not finite (NaN or infinite): {', '.join(broken[:3])}; "
+            "fetch it again, or give another embedder"
+        )
 
 
 def _bundled_folder() -> str:

@@ -1,5 +1,6 @@
 """Files that appear whole or not at all."""
 
+import glob
 import json
 import os
 import uuid
@@ -8,15 +9,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+_TEMPORARY = ".tmp"
+# Modes of files: what anyone may read, and what is private.
+SHARED, PRIVATE = 0o644, 0o600
 
-def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, str | int | None]]) -> None:
+
+def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, str | int | None]], *, mode: int | None = None) -> None:
     """Writes one JSON object a line (UTF-8); the file appears whole or not at all."""
-    with atomic_write(path) as handle:
+    with atomic_write(path, mode=mode) as handle:
         for row in rows:
             handle.write(json.dumps(dict(row), ensure_ascii=False).encode() + b"\n")
 
 
-def write_parquet(path: str | Path, rows: Iterable[Mapping[str, str | int | None]]) -> None:
+def write_parquet(path: str | Path, rows: Iterable[Mapping[str, str | int | None]], *, mode: int | None = None) -> None:
     """Writes a Parquet file with the columns of all rows (null where a row lacks one); whole or not at all."""
     import pyarrow  # here and below, so that importing the package stays light
     import pyarrow.parquet
@@ -24,17 +29,26 @@ def write_parquet(path: str | Path, rows: Iterable[Mapping[str, str | int | None
     rows = list(rows)
     columns = dict.fromkeys(name for row in rows for name in row)
     table = pyarrow.table({name: [row.get(name) for row in rows] for name in columns})
-    with atomic_write(path) as handle:
+    with atomic_write(path, mode=mode) as handle:
         pyarrow.parquet.write_table(table, handle)
 
 
 @contextmanager
-def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
-    """Opens a temporary file beside `path` that takes its name, flushed to the disk, when the block ends well."""
+def atomic_write(path: str | Path, *, mode: int | None = None) -> Iterator[BinaryIO]:
+    """Opens a temporary file beside `path` that takes its name, flushed to the disk, when the block ends well.
+
+    Args:
+        path: the file; where a link stands there, the link is replaced, and what it leads to stays as it is.
+        mode: its mode, whatever the umask; if not given, 0644 less what the umask takes, so that only the owner writes.
+    """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}{_TEMPORARY}")
     try:
-        with open(temporary, "xb") as handle:
+        # private from its first moment
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, SHARED if mode is None else PRIVATE)
+        with open(descriptor, "wb") as handle:
+            if mode is not None:
+                os.fchmod(descriptor, mode)
             yield handle
             handle.flush()
             os.fsync(handle.fileno())
@@ -48,12 +62,18 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
         os.close(directory)
 
 
-def write_text(path: Path, content: str) -> None:
+def remove_leftovers(path: Path) -> None:
+    """Removes what killed processes have left of writing `path`; nobody else may be writing it."""
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.{'[0-9a-f]' * 32}{_TEMPORARY}"):
+        leftover.unlink(missing_ok=True)
+
+
+def write_text(path: Path, content: str, *, mode: int | None = None) -> None:
     """Writes UTF-8 text; whole or not at all."""
-    with atomic_write(path) as file:
+    with atomic_write(path, mode=mode) as file:
         file.write(content.encode())
 
 
-def write_json(path: Path, content: dict[str, Any]) -> None:
+def write_json(path: Path, content: dict[str, Any], *, mode: int | None = None) -> None:
     """Writes a JSON document; whole or not at all."""
-    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n", mode=mode)

@@ -17,8 +17,6 @@ For d = 384, b is 22: a coordinate is known to within 2^-23 of its vector's larg
 other than that are one; the lowest index has it.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from plainchant.arrays import Float32Array, Float64Array, IntArray
@@ -38,6 +36,9 @@ def nearest_point(rows: Float32Array, points: Float32Array) -> IntArray:
 
     Returns:
         int64 [n]. Each answer is a function of its own row and of `points`, to the last bit (see the module).
+
+    >>> nearest_point(np.array([[0.9, 0.1]], dtype=np.float32), np.eye(2, dtype=np.float32))
+    array([0])
     """
     scores_of = _Scores(points)
     chosen = np.empty(len(rows), dtype=np.int64)
@@ -45,24 +46,6 @@ def nearest_point(rows: Float32Array, points: Float32Array) -> IntArray:
         # |x|^2 / 2 is the same for every point
         chosen[start : start + _CHUNK] = np.argmin(scores_of(rows[start : start + _CHUNK]), axis=1)
     return chosen
-
-
-def nearest_text(rows: Float32Array, texts: Sequence[str], vectors: Float32Array) -> IntArray:
-    """The nearest candidate of each row, among candidates that differ: of equal texts, only the first is chosen.
-
-    Args:
-        rows: float32 [n, d].
-        texts: the k candidates, at least one.
-        vectors: theirs, float32 [k, d]; of equal texts the first one's counts.
-
-    Returns:
-        Indices into `texts`, int64 [n]; each a function of its own row and of the candidates, to the last bit.
-    """
-    first: dict[str, int] = {}
-    for place, text in enumerate(texts):
-        first.setdefault(text, place)
-    distinct = np.array(list(first.values()), dtype=np.int64)
-    return distinct[nearest_point(rows, vectors[distinct])]
 
 
 def nearest_points(rows: Float32Array, points: Float32Array, count: int) -> IntArray:

@@ -11,7 +11,6 @@ Drawing with replacement would not do: a text that is drawn twice is its own nea
 
 import itertools
 import math
-import re
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from plainchant.arrays import Float64Array, FloatArray, IntArray
+from plainchant.data.segmentation import words
 from plainchant.errors import DataError
 from plainchant.evaluation.figures import (
     ACCURACY,
@@ -166,9 +166,9 @@ def predicted(train: Sample, test: Sample, *, by_words: bool = False) -> npt.NDA
     if not by_words:
         model = LogisticRegression(C=10.0, max_iter=1000).fit(train.vectors, labels)
         return np.asarray(model.predict(test.vectors))
-    words = TfidfVectorizer(sublinear_tf=True, token_pattern=r"(?u)\b\w+\b")
+    vectorizer = TfidfVectorizer(sublinear_tf=True, tokenizer=words, token_pattern=None)
     try:
-        pipeline = make_pipeline(words, LogisticRegression(C=10.0, max_iter=1000)).fit(list(train.texts), labels)
+        pipeline = make_pipeline(vectorizer, LogisticRegression(C=10.0, max_iter=1000)).fit(list(train.texts), labels)
     except ValueError:  # not one word in all texts
         return np.full(len(test), Counter(labels.tolist()).most_common(1)[0][0])
     return np.asarray(pipeline.predict(list(test.texts)))
@@ -202,16 +202,14 @@ def _usefulness(synthetic: Sample, train: Sample, test: Sample, names: Sequence[
 
 # the texts by themselves
 
-_WORD = re.compile(r"\w+")
-
 
 def _text_figures(sample: Sample) -> dict[str, float]:
-    words = [_WORD.findall(text.casefold()) for text in sample.texts]
-    pairs = [pair for own in words for pair in itertools.pairwise(own)]
-    every = [word for own in words for word in own]
-    counts = Counter(" ".join(own) for own in words)
+    found = [words(text.casefold()) for text in sample.texts]
+    pairs = [pair for own in found for pair in itertools.pairwise(own)]
+    every = [word for own in found for word in own]
+    counts = Counter(" ".join(own) for own in found)
     return {
-        "words a text": float(np.mean([len(own) for own in words])),
+        "words a text": float(np.mean([len(own) for own in found])),
         "different words": float(len(set(every))),
         "different pairs of words, share": len(set(pairs)) / max(1, len(pairs)),
         "repeated texts, share": 1 - len(counts) / len(sample),

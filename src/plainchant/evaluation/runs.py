@@ -10,7 +10,7 @@ import numpy as np
 
 from plainchant.config import SynthesisConfig
 from plainchant.data.centres import Centres
-from plainchant.data.embedding import Embedder, load_embedder
+from plainchant.data.embedding import Embedder, in_public_steps, load_embedder
 from plainchant.data.tables import Record, fingerprint
 from plainchant.errors import ConfigError, DataError
 from plainchant.evaluation.figures import Evaluation
@@ -67,7 +67,8 @@ def real_sample(
     )
     kept = next((vectors for vectors in same if vectors is not None), None)
     texts = [records[number].text for number in chosen]
-    vectors = embedder.encode(texts, progress=progress) if kept is None else kept[chosen]
+    steps = None if progress is None else in_public_steps(progress)
+    vectors = embedder.encode(texts, progress=steps) if kept is None else kept[chosen]
     return Sample(texts, [records[number].label for number in chosen], vectors)
 
 
@@ -97,7 +98,7 @@ def evaluate(
     """Compares a run's release with real text. Reads private data; the figures are private.
 
     Args:
-        run: a `Run`, a `RunDirectory` or a path.
+        run: a `Run`, a `FinishedRun`, a `RunDirectory` or a path.
         real: the real table (see `data.read_records`), or a `Sample`.
         embedder: a loaded one, in place of the run's.
         size: texts on each side of a comparison, at most.

@@ -49,6 +49,10 @@ def allot_texts(cells: Sequence[Cell], texts: int, per_batch: int | None) -> lis
 
     Returns:
         For each cell, for each of its batches, a number of texts. Their sum is `texts`, or all that can be paid for.
+
+    >>> cells = [Cell(label=0, centre=3, noisy_size=60, batches=3), Cell(label=1, centre=5, noisy_size=20, batches=1)]
+    >>> allot_texts(cells, texts=8, per_batch=2)
+    [[2, 2, 2], [2]]
     """
     capacity = np.array([texts if per_batch is None else per_batch * cell.batches for cell in cells], dtype=np.int64)
     capacity[[cell.batches == 0 for cell in cells]] = 0

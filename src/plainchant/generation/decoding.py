@@ -1,6 +1,7 @@
 """The token loop: many batches side by side, one token of each at every step (guarantee 4). Knows token ids only."""
 
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -78,6 +79,41 @@ class FinishedText:
     spent: tuple[float, ...] = field(default=(), repr=False)
 
 
+@dataclass(frozen=True)
+class StepTiming:
+    """What one step of the decoder took. Private: a pass takes longer the more contexts there are.
+
+    Attributes:
+        batches: how many batches were side by side.
+        rows: the private rows of the step. Secret.
+        public_pass: the forward pass of the public rows, seconds.
+        private_pass: the forward pass of the private rows, seconds; with what was unread of their prompts.
+        rest: supports, aggregation, drawing, accounting and text, seconds.
+    """
+
+    batches: int
+    rows: int
+    public_pass: float
+    private_pass: float
+    rest: float
+
+    @property
+    def seconds(self) -> float:
+        """The whole step."""
+        return self.public_pass + self.private_pass + self.rest
+
+
+class _Stopwatch:
+    """Tells the seconds since it was last asked."""
+
+    def __init__(self) -> None:
+        self._since = time.perf_counter()
+
+    def lap(self) -> float:
+        before, self._since = self._since, time.perf_counter()
+        return self._since - before
+
+
 class _Session:
     """A batch at work: its rows in the model and the text that it is writing."""
 
@@ -118,6 +154,7 @@ class Decoder:
         rows: about how many private rows a forward pass holds. Counted by the public batch size, since the true number
             of contexts is secret and must not decide which batches share a pass.
         randomness: where tokens come from.
+        observer: told after each step what it took; for benchmarks. What it is told is private.
     """
 
     def __init__(
@@ -128,6 +165,7 @@ class Decoder:
         *,
         rows: int,
         randomness: RandomSource,
+        observer: Callable[[StepTiming], None] | None = None,
     ):
         self._model = model
         self._mechanism = mechanism
@@ -135,6 +173,7 @@ class Decoder:
         self._stop = stop
         self._width = max(1, rows // mechanism.settings.batch_size)
         self._randomness = randomness
+        self._observer = observer
         self._prefixes: dict[tuple[int, ...], Any] = {}
         self._allowed, self._allowed_early = self._releasable()
         self.steps = 0
@@ -183,8 +222,10 @@ class Decoder:
         return _Session(work, private, public, self._mechanism.gate(self._randomness))
 
     def _step(self, active: Sequence[_Session]) -> list[tuple[_Session, FinishedText]]:
+        watch = _Stopwatch()
         # guarantee 4.1: the public rows in a pass of their own, before the private ones
         public_logits = self._model.step([(s.public, s.last) for s in active if s.public is not None])
+        public_pass = watch.lap()
         publics = [logits[0] for logits in public_logits] or [None] * len(active)
         early = [len(s.tokens) < self._stop.min_tokens for s in active]
         supports = [
@@ -192,7 +233,9 @@ class Decoder:
             for public, soon in zip(publics, early, strict=True)
         ]
         private = [(s.private, s.last) for s in active if s.private is not None]
+        rest = watch.lap()
         private_logits = self._model.step(private, supports) if private else []
+        private_pass = watch.lap()
         self.steps += len(active)
         finished = []
         for place, session in enumerate(active):
@@ -214,6 +257,9 @@ class Decoder:
             if (text := self._ended(session)) is not None:
                 session.positions.pop(0)
                 finished.append((session, text))
+        if self._observer is not None:
+            contexts = sum(group.count for group, _ in private)
+            self._observer(StepTiming(len(active), contexts, public_pass, private_pass, rest + watch.lap()))
         return finished
 
     def _ended(self, session: _Session) -> FinishedText | None:

@@ -5,6 +5,7 @@ import functools
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
+from plainchant import models
 from plainchant.config import PerformanceOptions
 from plainchant.data.embedding import Embedder, load_embedder
 from plainchant.errors import PrivacyError
@@ -20,20 +21,6 @@ class Executor(Protocol):
 
     def run(self, works: Iterable[BatchWork]) -> Iterator[FinishedText]:
         """Yields texts as they end, each place once."""
-
-
-def load_on(name: str, performance: PerformanceOptions) -> LanguageModel:
-    """A language model by path or name, as the performance options want it."""
-    from plainchant.models.transformers.model import load_model
-
-    return load_model(name, device=performance.device, dtype=performance.dtype, threads=performance.threads)
-
-
-def memory_on(performance: PerformanceOptions) -> float:
-    """GiB of the device that the performance options name."""
-    from plainchant.models.transformers.model import device_memory
-
-    return device_memory(performance.device)
 
 
 def open_embedder(name: str, performance: PerformanceOptions) -> Embedder:
@@ -64,6 +51,7 @@ def open_executor(
 
 
 def make_decoder(plan: Plan, stop: StopRule, performance: PerformanceOptions) -> Decoder:
-    """A decoder with a model of its own, as a worker needs it."""
-    model = load_on(plan.config.model, performance)
+    """A decoder with a model of its own, as a worker needs it; the model is checked on the worker's own machine."""
+    model = models.load(plan.config.model, performance)
+    models.checked(model, rows=performance.width, batch_size=plan.settings.batch_size, movement=plan.row_movement)
     return Decoder(model, plan.mechanism, stop, rows=performance.width, randomness=SystemRandomness())

@@ -8,7 +8,9 @@ import re
 from collections.abc import Sequence
 
 from plainchant.config import Example, PromptForm, SynthesisConfig
-from plainchant.errors import ConfigError
+from plainchant.data.embedding import CHARACTERS_PER_TOKEN
+from plainchant.data.segmentation import chunks, share_of_signs, word_count
+from plainchant.errors import ConfigError, ModelError
 from plainchant.models import LanguageModel
 
 _DEFAULTS = {
@@ -32,8 +34,11 @@ def choose_examples(texts: Sequence[str], count: int) -> list[str]:
     """Which of a cell's released texts serve as examples: not degenerate, and as different as can be (guarantee 8).
 
     A function of released text alone, and of its order: a resumed run chooses the same.
+
+    >>> choose_examples(["the bus was late again", "the bus was late today", "a lamp is broken here", "no no no no"], 2)
+    ['the bus was late again', 'a lamp is broken here']
     """
-    words = {text: frozenset(text.lower().split()) for text in texts if not _is_degenerate(text)}
+    words = {text: frozenset(chunks(text.lower())) for text in texts if not _is_degenerate(text)}
     # of each that is left, how near it is to the nearest chosen one
     left = dict.fromkeys(words, 0.0)
     chosen: list[str] = []
@@ -46,16 +51,32 @@ def choose_examples(texts: Sequence[str], count: int) -> list[str]:
 
 
 def _is_degenerate(text: str) -> bool:
-    words = text.lower().split()
-    if len(words) < FEWEST_WORDS or len(set(words)) < (1 - MOST_REPEATED) * len(words):
+    words = chunks(text.lower())
+    if word_count(text) < FEWEST_WORDS or len(set(words)) < (1 - MOST_REPEATED) * len(words):
         return True
-    signs = sum(not (character.isalnum() or character.isspace()) for character in text)
-    return signs > MOST_SIGNS * len(text)
+    return share_of_signs(text) > MOST_SIGNS
 
 
 def _overlap(one: frozenset[str], other: frozenset[str]) -> float:
     """Jaccard similarity."""
     return len(one & other) / len(one | other)
+
+
+def _without_stop(text: str, stop: str) -> str:
+    """A text whose stops, each with the white space around it, are spaces; in time proportional to its length."""
+    if stop.isspace():
+        marks = "\r\n" if stop == "\n" else stop
+
+        def one_space(run: re.Match[str]) -> str:
+            found = stop in run[0] if len(stop) > 1 else any(mark in run[0] for mark in marks)
+            return " " if found else run[0]
+
+        # each run of white space is looked at once
+        return re.sub(r"\s+", one_space, text)
+    first, *others = text.split(stop)
+    if not others:
+        return text
+    return " ".join([first.rstrip(), *(part.strip() for part in others[:-1]), others[-1].lstrip()])
 
 
 class Prompts:
@@ -64,6 +85,12 @@ class Prompts:
     Attributes:
         stop: a string in the released text that ends it (guarantee 4.6); None where only end-of-text does.
         longest: the most tokens of a context, its text included: public.
+
+    >>> from plainchant.models.table import TableModel  # its characters are its tokens; others are left out
+    >>> model = TableModel(["<end>", *"abcdefghijklmnopqrstuvwxyz :DT"], lambda row: [0.0] * 31, end_of_text={0})
+    >>> prompts = Prompts(SynthesisConfig(), model)
+    >>> model.decode(prompts.prefix(None)), model.decode(prompts.records(["a lamp is broken"], None))
+    ('Different texts of one kind:', 'Text: a lamp is broken')
     """
 
     def __init__(self, config: SynthesisConfig, model: LanguageModel):
@@ -98,8 +125,9 @@ class Prompts:
         """A record's own part, cut after `max_record_tokens`: a function of this record alone. Secret."""
         if self.stop is not None:
             # a record must not look like several entries: what would end a text becomes a space
-            text = re.sub(rf"\s*{re.escape(self.stop)}\s*" if self.stop != "\n" else r"\s*[\r\n]\s*", " ", text)
-        text = text.strip()
+            text = _without_stop(text, self.stop)
+        # cut before work: no tokenizer sees more than the tokens that stay can hold
+        text = text.strip()[: CHARACTERS_PER_TOKEN * self._config.max_record_tokens]
         if self._is_chat:
             return self._model.encode(text, trusted=False)[: self._config.max_record_tokens]
         before, space, after = self._frame(label)
@@ -138,9 +166,17 @@ class Prompts:
         return stripped, before[len(stripped) :], after
 
     def _chat_parts(self, label: str | None, released: Sequence[str] = ()) -> tuple[str, str]:
-        mark = "\x00record\x00"
+        # characters that a template which quotes its messages (JSON, HTML) would not leave alone
+        mark = '\x00<"record">\x00'
         message = self._shown(label, released) + self._chat.replace("{label}", label or "").replace("{text}", mark)
-        before, _, after = self._model.chat(message).partition(mark)
+        formatted = self._model.chat(message)
+        if formatted.count(mark) != 1:
+            raise ModelError(
+                f"model {self._model.name!r}: its chat template does not show a user's message once and as it is (it "
+                "quotes, changes, drops or repeats it), so a record has no place in it; use prompt.form = 'examples', "
+                "or mend chat_template.jinja (or chat_template in tokenizer_config.json)"
+            )
+        before, _, after = formatted.partition(mark)
         return before, after
 
     def _check_lengths(self) -> int:

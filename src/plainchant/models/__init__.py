@@ -4,13 +4,14 @@ The decoder knows token ids only. A model keeps, for a *prefix* that is public a
 a group of *rows* (the contexts of one batch) the caches of their prompts, so that nothing is computed twice.
 """
 
-from collections.abc import Sequence
+import math
+import weakref
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from plainchant.arrays import Float32Array, IntArray
-
-CACHE_STEP = 32
-"""Caches are read, and made, up to a multiple of so many tokens: other rows' lengths must not show (guarantee 7)."""
+from plainchant.config import PerformanceOptions
+from plainchant.errors import ConfigError
 
 
 class Rows(Protocol):
@@ -40,8 +41,8 @@ class LanguageModel(Protocol):
     """V, the width of the logits."""
     context_length: int
     """The most tokens a row can hold, prompt and continuation together."""
-    bytes_per_token: int
-    """What one token of one row takes in a cache."""
+    largest_id: int
+    """The largest id that stands for text in the tokenizer; a model that may read records has it below V."""
     start_tokens: tuple[int, ...]
     """What opens every prompt (beginning of sequence), may be empty."""
     end_of_text: frozenset[int]
@@ -50,6 +51,9 @@ class LanguageModel(Protocol):
     """Ids that stand for no text: outside every support unless in `end_of_text` (guarantee 4.2)."""
     numerical_slack: float
     """Nats by which a logit may move when other rows change (guarantee 7); 0 for exact models."""
+
+    def row_bytes(self, tokens: int) -> int:
+        """Bytes that the cache of a row of that many tokens takes."""
 
     def encode(self, text: str, *, trusted: bool) -> list[int]:
         """Token ids of a text, without `start_tokens`. Trusted (public) text may contain special tokens' names."""
@@ -85,3 +89,91 @@ class LanguageModel(Protocol):
         Returns:
             For each group the next-token logits, float32 [n, |S|] or [n, V].
         """
+
+
+Loader = Callable[[str, PerformanceOptions], LanguageModel]
+
+PACKAGES = ("torch", "transformers")
+"""Packages whose versions decide what the built-in backend computes."""
+
+_LOADERS: dict[str, Loader] = {}
+# Models that have passed `conformance.check`: nothing else is kept of them.
+_CONFORMING: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def register(scheme: str, loader: Loader) -> None:
+    """Makes another backend known: names that begin with `scheme:` are loaded by it, from what follows the colon.
+
+    Args:
+        scheme: letters before the colon, such as "mine" for "mine:a-model".
+        loader: called with the rest of the name and the performance options. What it returns is checked like any model.
+
+    Raises:
+        ConfigError: the scheme is taken, or no word of at least two letters.
+    """
+    if scheme in _LOADERS or not scheme.isalpha() or len(scheme) < 2:
+        raise ConfigError(f"scheme = {scheme!r}: must be a new word of at least two letters")
+    _LOADERS[scheme] = loader
+
+
+def load(name: str, performance: PerformanceOptions) -> LanguageModel:
+    """A language model by name, ready for use: it has shown what any backend must (see `conformance.check`).
+
+    Args:
+        name: a path or name that the built-in backend loads, or `scheme:rest` for a registered one.
+        performance: device, dtype and threads.
+
+    Raises:
+        ConfigError: device or dtype cannot be used.
+        MissingDependencyError: an extra is needed.
+        ModelError: the model is not found, broken, not supported, or fails a check.
+    """
+    from plainchant.models.conformance import check
+
+    scheme, colon, rest = name.partition(":")
+    if colon and scheme in _LOADERS:
+        model = _LOADERS[scheme](rest, performance)
+    else:
+        from plainchant.models.transformers.load import load_model
+
+        model = load_model(name, device=performance.device, dtype=performance.dtype, threads=performance.threads)
+    check(model)
+    _CONFORMING.add(model)
+    return model
+
+
+def checked(model: LanguageModel, *, rows: int, batch_size: int, movement: float = math.inf) -> LanguageModel:
+    """The same model, once it has shown on this machine that a pass of a run's width moves no row (guarantee 7).
+
+    A run calls this before it reads or charges anything. A model that did not come from `load` shows the rest as well.
+
+    Args:
+        model: the language model.
+        rows: about how many private rows a forward pass will hold.
+        batch_size: s.
+        movement: how far a row may move, nats, if that is less than the model's own slack allows.
+
+    Raises:
+        ModelError: the guarantee cannot rest on this model here.
+    """
+    from plainchant.models.conformance import check, check_width
+
+    if model not in _CONFORMING:
+        check(model)
+        _CONFORMING.add(model)
+    check_width(model, rows=rows, batch_size=batch_size, movement=movement)
+    return model
+
+
+def device_memory(performance: PerformanceOptions) -> float:
+    """GiB of the device that the performance options name: all of it, not what is free."""
+    from plainchant.models.transformers.load import device_memory as memory
+
+    return memory(performance.device)
+
+
+def describe_device() -> dict[str, str | int]:
+    """What the built-in backend computes with here: versions, threads, device."""
+    from plainchant.models.transformers.load import describe_device as described
+
+    return described()

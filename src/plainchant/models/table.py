@@ -47,7 +47,6 @@ class TableModel:
 
     name = "table"
     numerical_slack = 0.0
-    bytes_per_token = 8
 
     def __init__(
         self,
@@ -59,6 +58,7 @@ class TableModel:
         start_tokens: Sequence[int] = (),
     ) -> None:
         self.vocabulary_size = len(vocabulary)
+        self.largest_id = self.vocabulary_size - 1
         self.context_length = context_length
         self.start_tokens = tuple(start_tokens)
         self.end_of_text = frozenset(end_of_text)
@@ -68,6 +68,10 @@ class TableModel:
         self._table = table
         self._longest_first = sorted((word, i) for i, word in enumerate(vocabulary) if word)
         self._longest_first.sort(key=lambda entry: -len(entry[0]))
+
+    def row_bytes(self, tokens: int) -> int:
+        """Eight bytes per token, as if ids were all that a cache holds."""
+        return 8 * tokens
 
     def encode(self, text: str, *, trusted: bool) -> list[int]:
         """The longest token that matches at each place; characters that no token starts with are dropped."""

@@ -1,8 +1,9 @@
 """Privacy arithmetic: zCDP conversions, bounded range, ex-post bounds (guarantee 5, 6.1). Numbers only."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 from scipy.optimize import brentq
@@ -14,7 +15,11 @@ LAMBDA_GRID = tuple(float(value) for value in np.geomspace(1 / 16, 1024, 43))
 
 
 def check_delta(delta: float) -> float:
-    """Returns delta where 0 < delta < 1, else raises ConfigError."""
+    """Returns delta where 0 < delta < 1, else raises ConfigError.
+
+    >>> check_delta(1e-6)
+    1e-06
+    """
     if not 0 < delta < 1:
         raise ConfigError(
             f"delta = {delta}: must lie strictly between 0 and 1; 1e-6 is usual, below 1 / (number of units)"
@@ -23,7 +28,11 @@ def check_delta(delta: float) -> float:
 
 
 def check_epsilon(epsilon: float) -> float:
-    """Returns epsilon where it is positive and finite, else raises ConfigError."""
+    """Returns epsilon where it is positive and finite, else raises ConfigError.
+
+    >>> check_epsilon(8.0)
+    8.0
+    """
     if not (epsilon > 0 and math.isfinite(epsilon)):
         raise ConfigError(
             f"epsilon = {epsilon}: must be a finite number > 0; 1 is strong, 8 is usual for text. "
@@ -33,12 +42,20 @@ def check_epsilon(epsilon: float) -> float:
 
 
 def bounded_range_rho(eta: float) -> float:
-    """The zCDP of a step whose log-ratio has range at most eta nats: eta²/8 ([CR21]; guarantee 5)."""
+    """The zCDP of a step whose log-ratio has range at most eta nats: eta²/8 ([CR21]; guarantee 5).
+
+    >>> bounded_range_rho(0.4)
+    0.020000000000000004
+    """
     return eta * eta / 8
 
 
 def delta_of(rho: float, epsilon: float) -> float:
-    """The smallest delta for which rho-zCDP implies (epsilon, delta)-DP ([CKS20]; guarantee 6.1)."""
+    """The smallest delta for which rho-zCDP implies (epsilon, delta)-DP ([CKS20]; guarantee 6.1).
+
+    >>> f"{delta_of(rho=1.0, epsilon=8.0):.1e}"
+    '4.3e-07'
+    """
     if rho == 0:
         return 0.0
     if math.isinf(rho):
@@ -73,7 +90,11 @@ def _narrowed(low: float, high: float, holds: Callable[[float], bool]) -> tuple[
 
 
 def epsilon_of(rho: float, delta: float) -> float:
-    """The smallest epsilon (rounded up) for which rho-zCDP implies (epsilon, delta)-DP; inf for inf."""
+    """The smallest epsilon (rounded up) for which rho-zCDP implies (epsilon, delta)-DP; inf for inf.
+
+    >>> round(epsilon_of(rho=1.0, delta=1e-6), 3)
+    7.766
+    """
     check_delta(delta)
     if rho < 0 or math.isnan(rho):
         raise ConfigError(f"rho = {rho}: must be at least 0")
@@ -86,7 +107,13 @@ def epsilon_of(rho: float, delta: float) -> float:
 
 
 def rho_of(epsilon: float, delta: float) -> float:
-    """The largest rho (rounded down in its 12th digit) for which rho-zCDP implies (epsilon, delta)-DP."""
+    """The largest rho (rounded down in its 12th digit) for which rho-zCDP implies (epsilon, delta)-DP.
+
+    >>> round(rho_of(epsilon=8.0, delta=1e-6), 3)
+    1.052
+    >>> epsilon_of(rho_of(8.0, 1e-6), 1e-6) <= 8.0
+    True
+    """
     check_epsilon(epsilon)
     check_delta(delta)
     low, high = 0.0, epsilon
@@ -96,7 +123,11 @@ def rho_of(epsilon: float, delta: float) -> float:
 
 
 def steps_affordable(rho: float, rho_per_step: float) -> int:
-    """The most steps whose costs add up to no more than rho (guarantee 5.1), as floating point adds them."""
+    """The most steps whose costs add up to no more than rho (guarantee 5.1), as floating point adds them.
+
+    >>> steps_affordable(1.0, 0.015)
+    66
+    """
     steps = math.floor(rho / rho_per_step)
     while steps * rho_per_step > rho:
         steps -= 1
@@ -104,40 +135,159 @@ def steps_affordable(rho: float, rho_per_step: float) -> int:
 
 
 @dataclass(frozen=True)
+class Cost:
+    """What something costs in privacy. Today zCDP alone: for every α > 1 the Rényi divergence is at most α·rho.
+
+    * Costs of adaptive releases from the same unit add up.
+    * A cost may be without limit: the sum with any other is so too, and it fits no budget but one without limit.
+    * Frozen, so that what was planned is what is charged.
+
+    >>> budget = Cost.of(epsilon=8.0, delta=1e-6)
+    >>> counts, token = Cost(0.05), Cost(0.01)
+    >>> (counts + token.scaled(64)).fits(budget)
+    True
+    >>> token.times_in(Cost(0.25))
+    25
+    >>> round(budget.epsilon(1e-6), 6)
+    8.0
+    >>> Cost.from_dict(counts.as_dict()) == counts
+    True
+    >>> sum([counts, token], Cost()) == counts + token
+    True
+    >>> Cost().is_zero, Cost.unlimited().fits(budget)
+    (True, False)
+
+    Attributes:
+        rho: of zCDP, at least 0; infinite where nothing limits the cost.
+    """
+
+    rho: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.rho >= 0:
+            raise ConfigError(f"rho = {self.rho}: must be at least 0")
+
+    @classmethod
+    def of(cls, epsilon: float, delta: float) -> Self:
+        """The largest cost (rounded down in its 12th digit) that implies (epsilon, delta)-DP: a budget."""
+        return cls(rho_of(epsilon, delta))
+
+    @classmethod
+    def unlimited(cls) -> Self:
+        """The cost of what nothing limits."""
+        return cls(math.inf)
+
+    def __add__(self, other: "Cost") -> "Cost":
+        return Cost(self.rho + other.rho)
+
+    def scaled(self, times: int) -> "Cost":
+        """The cost of doing it so many times."""
+        if times < 0:
+            raise ConfigError(f"times = {times}: must be at least 0")
+        # nothing done costs nothing, though once would cost without limit
+        return Cost(times * self.rho) if times else Cost()
+
+    def epsilon(self, delta: float) -> float:
+        """The smallest ε (rounded up) for which this cost implies (ε, delta)-DP; inf where there is no limit."""
+        return epsilon_of(self.rho, delta)
+
+    def fits(self, budget: "Cost") -> bool:
+        """Whether a budget pays for it."""
+        return self.rho <= budget.rho
+
+    def times_in(self, budget: "Cost") -> int:
+        """How many times a limited budget pays for it; the cost itself is more than nothing."""
+        return steps_affordable(budget.rho, self.rho)
+
+    @property
+    def is_zero(self) -> bool:
+        """Whether nothing is spent."""
+        return self.rho == 0
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether anything limits it."""
+        return math.isfinite(self.rho)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; None stands for a cost without limit, since JSON has no infinity."""
+        return {"rho": self.rho if self.is_limited else None}
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Self:
+        """The cost that `as_dict` described; other keys may stand beside it.
+
+        Raises:
+            ConfigError: it is not one.
+        """
+        rho = content["rho"]
+        if rho is None:
+            return cls.unlimited()
+        if isinstance(rho, bool) or not isinstance(rho, int | float):
+            raise ConfigError(f"rho = {rho!r}: must be a number, or null for no limit")
+        return cls(float(rho))
+
+
+@dataclass(frozen=True)
 class ExPost:
     """What a finished release cost, given its output: data-dependent, itself private (guarantee 5.3).
 
     Attributes:
-        epsilon: the smaller of the two bounds, nats.
-        by_sum: the largest batch's sum of realised losses, plus rebalancing.
-        by_ville: the largest batch's bound by Ville's inequality, with rebalancing inside.
+        epsilon: the smaller of the two bounds with `draws` added, nats: it holds for whoever sees the release, whatever
+            they know of the secret draws.
+        by_sum: the largest batch's sum of realised losses, plus a tail bound of the noisy counts' loss: for an observer
+            who also knows the secret draws, the batch of every unit above all.
+        by_ville: the largest batch's bound by Ville's inequality, with the noisy counts inside: likewise.
+        draws: what not knowing the draws adds.
         delta: the probability, over the release's own randomness, that the true loss exceeds `epsilon`.
     """
 
     epsilon: float
     by_sum: float
     by_ville: float
+    draws: float
     delta: float
 
 
+def loss_tail(rho: float, delta: float) -> float:
+    """What the privacy loss of a rho-zCDP release exceeds with probability at most delta: ρ + 2√(ρ ln(1/δ)) [BS16].
+
+    More than `epsilon_of`: (ε, δ)-DP allows the loss to pass ε more often than δ, as long as it does so by little.
+
+    >>> round(loss_tail(rho=1.0, delta=1e-6), 3), round(epsilon_of(rho=1.0, delta=1e-6), 3)
+    (8.434, 7.766)
+    """
+    return rho + 2 * math.sqrt(rho * math.log(1 / delta))
+
+
 def ville_bound(rho: float, delta: float) -> float:
-    """The smallest over the fixed grid of (1+λ)·ρ + ln(J/δ)/λ ([Amin25]; guarantee 5.3)."""
+    """The smallest over the fixed grid of (1+λ)·ρ + ln(J/δ)/λ ([Amin25]; guarantee 5.3).
+
+    >>> round(ville_bound(rho=1.0, delta=1e-6), 2)
+    9.39
+    """
     return min((1 + x) * rho + math.log(len(LAMBDA_GRID) / delta) / x for x in LAMBDA_GRID)
 
 
 def ex_post(losses: Sequence[float], rhos: Sequence[float], rho_counts: float, delta: float) -> ExPost:
     """The ex-post bound of a release from the costs of its batches (guarantee 5.3).
 
-    Batches are disjoint, so a unit pays for its own batch and for rebalancing. Each of the two bounds gets half of
-    delta, because the smaller one is picked afterwards: the sum needs it for rebalancing's conversion only.
+    Batches are disjoint, so a unit pays for its own batch and for the noisy counts. Four things may go wrong, each with
+    probability delta / 4: the tail bound in the sum, Ville's bound, the step from an observer who knows the secret
+    draws to one who does not, and a release that speaks for the neighbour though it came from this data.
 
     Args:
         losses: for each batch Σ_t ε_t, nats.
         rhos: for each batch Σ_t ρ_t.
         rho_counts: zCDP of the noisy counts.
         delta: failure probability, in (0, 1).
+
+    >>> cost = ex_post(losses=[0.7, 2.0], rhos=[0.1, 0.3], rho_counts=0.01, delta=1e-6)
+    >>> cost.by_sum < cost.by_ville, cost.epsilon == cost.by_sum + cost.draws
+    (True, True)
     """
-    check_delta(delta)
-    by_sum = max(losses, default=0.0) + epsilon_of(rho_counts, delta / 2)
-    by_ville = ville_bound(max(rhos, default=0.0) + rho_counts, delta / 2)
-    return ExPost(min(by_sum, by_ville), by_sum, by_ville, delta)
+    each = check_delta(delta) / 4
+    by_sum = max(losses, default=0.0) + loss_tail(rho_counts, each)
+    by_ville = ville_bound(max(rhos, default=0.0) + rho_counts, each)
+    draws = math.log(1 / each)
+    return ExPost(min(by_sum, by_ville) + draws, by_sum, by_ville, draws, delta)

@@ -20,6 +20,8 @@ from plainchant.randomness import RandomSource
 WEIGHT_FLOOR = 2**12
 # Columns of a batch whose median is taken at once: so many of 16 contexts fit a core's cache.
 _COLUMNS = 2**13
+# By how much that rounding can widen the range of a log-ratio: up and down, on both sides, nats.
+ROUNDING_RANGE = 4 * 2**-13
 
 
 class Support(enum.StrEnum):
@@ -62,6 +64,12 @@ def support_indices(
 
     Raises:
         ModelError: the public logits are not finite.
+
+    >>> public = np.array([0.0, 3.0, 1.0, 2.0], dtype=np.float32)
+    >>> support_indices(Support.TOP_K, public, np.arange(4), k=2, margin=0.0)
+    array([1, 3])
+    >>> support_indices(Support.TOP_K_PLUS, public, np.arange(4), k=2, margin=1.0)
+    array([1, 2, 3])
     """
     if support is Support.FULL:
         return allowed
@@ -99,6 +107,9 @@ def clip_logits(logits: Float32Array, clip: float) -> Float32Array:
     Args:
         logits: float32 [n, |S|].
         clip: c > 0, nats.
+
+    >>> clip_logits(np.array([[5.0, 4.0, -9.0]], dtype=np.float32), clip=2.0)
+    array([[ 2.,  1., -2.]], dtype=float32)
     """
     if not len(logits):
         return logits.astype(np.float32)
@@ -119,6 +130,10 @@ def clip_differences(logits: Float32Array, public: Float32Array, clip: float) ->
         logits: float32 [n, |S|].
         public: float32 [|S|].
         clip: C > 0, nats.
+
+    >>> public = np.zeros(3, dtype=np.float32)
+    >>> clip_differences(np.array([[5.0, 4.0, -5.0]], dtype=np.float32), public, clip=2.0)
+    array([[ 2.,  2., -2.]], dtype=float32)
     """
 
     def mid_range(difference: Float32Array) -> Float32Array:
@@ -138,6 +153,10 @@ def clip_increases(logits: Float32Array, public: Float32Array, clip: float) -> F
         logits: float32 [n, |S|].
         public: float32 [|S|].
         clip: C > 0, nats.
+
+    >>> public = np.zeros(3, dtype=np.float32)
+    >>> clip_increases(np.array([[5.0, 2.0, -1.0]], dtype=np.float32), public, clip=2.0)
+    array([[2., 0., 0.]], dtype=float32)
     """
     weights = np.exp((public - public.max()) / 2)
     weights /= weights.sum()
@@ -194,6 +213,10 @@ def median_box(clipped: Float32Array, clip: float, empty: Float32Array) -> Box:
     Returns:
         The box is exact for n ≥ 3: every neighbour lies in it, and in each coordinate some neighbour attains each end.
         For n < 3 it is the clip range.
+
+    >>> box = median_box(np.array([[0.0], [1.0], [5.0]], dtype=np.float32), 9.0, np.zeros(1, dtype=np.float32))
+    >>> [float(values[0]) for values in box]
+    [1.0, 0.5, 3.0]
     """
     n = len(clipped)
     if n < 3:
@@ -250,7 +273,11 @@ def _selection_network(size: int, first: int, last: int) -> Sequence[tuple[int, 
 
 
 def log_softmax(scores: Float64Array) -> Float64Array:
-    """The log softmax over the last axis, float64 in and out."""
+    """The log softmax over the last axis, float64 in and out.
+
+    >>> np.exp(log_softmax(np.log([1.0, 3.0])))
+    array([0.25, 0.75])
+    """
     shifted = scores - scores.max()
     return np.asarray(shifted - np.log(np.exp(shifted).sum()))
 
@@ -260,6 +287,10 @@ def sampling_weights(scores: Float64Array) -> npt.NDArray[np.uint64]:
 
     Integers, so that their cumulative sum is exact and rare tokens keep their probability to 1.2e-4 relative. Weights
     under the floor are raised to it, which brings the distributions of two neighbours only closer together.
+
+    >>> weights = sampling_weights(np.log([1.0, 3.0]))
+    >>> float(weights[0] / weights.sum())
+    0.25
     """
     bits = 62 - len(scores).bit_length()
     weights = np.rint(np.exp(scores - scores.max()) * 2.0**bits).astype(np.uint64)
@@ -267,7 +298,12 @@ def sampling_weights(scores: Float64Array) -> npt.NDArray[np.uint64]:
 
 
 def sample(scores: Float64Array, randomness: RandomSource) -> int:
-    """Draws an index x with probability ∝ exp(scores[x]), by inverse CDF in exact integers (guarantee 4.5)."""
+    """Draws an index x with probability ∝ exp(scores[x]), by inverse CDF in exact integers (guarantee 4.5).
+
+    >>> from plainchant.randomness import SystemRandomness
+    >>> sample(np.array([0.0, -1000.0]), SystemRandomness())  # the other has a probability of about 1e-14
+    0
+    """
     cumulative = np.cumsum(sampling_weights(scores))
     draw = np.uint64(randomness.below(int(cumulative[-1])))
     return int(np.searchsorted(cumulative, draw, side="right"))

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.optimize import brentq
 
 from plainchant.arrays import BoolArray, IntArray
 from plainchant.errors import ConfigError
@@ -44,12 +45,20 @@ class Rebalanced:
 
 
 def noise_sigma(rho: float) -> float:
-    """σ of discrete Gaussian noise on a histogram of ℓ2-sensitivity 1 that is rho-zCDP (guarantee 2.3; [CKS20])."""
+    """σ of discrete Gaussian noise on a histogram of ℓ2-sensitivity 1 that is rho-zCDP (guarantee 2.3; [CKS20]).
+
+    >>> noise_sigma(rho=0.02)
+    5.0
+    """
     return math.sqrt(1 / (2 * rho))
 
 
 def batches_of(noisy_size: int, batch_size: int) -> int:
-    """m_c = ⌊ñ_c / s⌋, at least 1 if ñ_c ≥ s/2, else 0 (guarantee 2.5)."""
+    """m_c = ⌊ñ_c / s⌋, at least 1 if ñ_c ≥ s/2, else 0 (guarantee 2.5).
+
+    >>> [batches_of(size, batch_size=10) for size in (-3, 4, 5, 19, 20)]
+    [0, 0, 1, 1, 2]
+    """
     return max(noisy_size // batch_size, int(2 * noisy_size >= batch_size))
 
 
@@ -83,6 +92,15 @@ def rebalance(
         rho_select: zCDP of the first histogram.
         rho_size: zCDP of the second.
         randomness: source of the noise.
+
+    >>> from plainchant.randomness import SeededRandomness  # for an example that repeats; a run takes SystemRandomness
+    >>> labels = np.repeat([0, 1], 50)
+    >>> found = rebalance(
+    ...     labels, None, labels=2, centres=0, batch_size=10, kept=None, min_cell=None, rho_select=0.0, rho_size=50.0,
+    ...     randomness=SeededRandomness(1),
+    ... )
+    >>> [(cell.label, cell.batches) for cell in found.cells]
+    [(0, 5), (1, 5)]
     """
     taking_part = label_of_unit != NO_CELL
     cells: list[tuple[int, int]] = []
@@ -119,6 +137,30 @@ def rebalance(
     )
 
 
+def most_contexts(batch_size: int, rho: float, probability: float) -> float:
+    """Contexts in a batch, passed with a probability of at most so much: a function of public numbers (guarantee 7).
+
+    A batch is expected to hold the cell's true count over its batches. A noisy count below 2s makes one batch, and the
+    true count may lie above it by the noise; then each unit draws its batch by itself, bounded by Chernoff.
+
+    Args:
+        batch_size: s, where every context is one unit's.
+        rho: zCDP of the noisy sizes.
+        probability: in (0, 1), half of it for the noise and half for the draw.
+
+    >>> round(most_contexts(batch_size=20, rho=0.02, probability=1e-9))
+    134
+    """
+    # discrete Gaussian noise has lighter tails than exp(−x²/(2σ²))
+    tail = math.log(2 / probability)
+    expected = 2 * batch_size - 1 + noise_sigma(rho) * math.sqrt(2 * tail)
+    # P(X >= u·λ) <= exp(−λ·(u ln u − u + 1)), increasing in u from 1 on
+    needed, high = tail / expected, 2.0
+    while high * math.log(high) - high + 1 < needed:
+        high *= 2
+    return expected * float(brentq(lambda u: u * math.log(u) - u + 1 - needed, 1.0, high))
+
+
 @dataclass(frozen=True, eq=False)
 class Ballot:
     """What a unit may vote for, by its label: public, fixed before any record is looked at (guarantee 8).
@@ -150,7 +192,11 @@ class Ballot:
 
 
 def vote_weight(chosen: int) -> int:
-    """What a unit gives each of its candidates, in units of the grid: w = ⌊G/√Q⌋, so that Q·w² ≤ G² exactly."""
+    """What a unit gives each of its candidates, in units of the grid: w = ⌊G/√Q⌋, so that Q·w² ≤ G² exactly.
+
+    >>> [vote_weight(chosen) for chosen in (1, 2, 4, 16)]
+    [1024, 724, 512, 256]
+    """
     return math.isqrt(VOTE_GRID**2 // chosen)
 
 
@@ -167,6 +213,10 @@ def count_votes(
 
     Returns:
         Votes for each cell of the ballot, in units of the grid, int64 [cells].
+
+    >>> ballot = Ballot((np.array([0, 2]), np.array([1])), spread=4)
+    >>> count_votes(np.array([0, 1, NO_CELL]), lambda units, own, count: np.arange(count)[None], ballot)
+    array([ 724,  724, 1024])
     """
     first = ballot.first
     counts = np.zeros(int(first[-1]), dtype=np.int64)
@@ -186,5 +236,9 @@ def noisy_votes(counts: IntArray, rho: float, randomness: RandomSource) -> IntAr
         counts: from `count_votes`.
         rho: zCDP.
         randomness: source of the noise.
+
+    >>> from plainchant.randomness import SeededRandomness  # for an example that repeats; a run takes SystemRandomness
+    >>> len(noisy_votes(np.array([1024, 0, 512]), 0.5, SeededRandomness(1)))
+    3
     """
     return randomness.add_discrete_gaussian(counts.tolist(), VOTE_GRID * noise_sigma(rho))

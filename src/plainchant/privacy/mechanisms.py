@@ -3,8 +3,8 @@
 A closed set: a foreign implementation could break the guarantee. Every mechanism satisfies, for one batch:
 
 * the token is a function of the batch's private logits, the public logits and fresh randomness only;
-* `rho_per_token`, where it is not None, bounds the zCDP of one step under adding or removing one context, whatever the
-  logits are (ex ante);
+* `cost_of` bounds what the tokens of a batch cost under adding or removing one context, whatever the logits are (ex
+  ante), and is without limit where no such bound is known;
 * `loss` and `rho` of a result bound, for every neighbour of *this* batch, the realised log-ratio of *this* token in
   both directions, and the zCDP of the step (ex post);
 * where costs are individual, `charges` of a result, and a context's charges over all steps of its batch never add up
@@ -13,18 +13,18 @@ A closed set: a foreign implementation could break the guarantee. Every mechanis
 All allow each coordinate of the aggregate to move by `slack` nats for numerical reasons alone (guarantee 7).
 """
 
+import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol, Self
 
 import numpy as np
 
 from plainchant.arrays import Float32Array, Float64Array, IntArray
-from plainchant.errors import ConfigError, ModelError, PrivacyError
-from plainchant.privacy.accounting import bounded_range_rho
+from plainchant.errors import ConfigError, ModelError
+from plainchant.privacy.accounting import Cost, bounded_range_rho
 from plainchant.privacy.aggregation import (
     CLIPS_BY_PUBLIC,
-    Aggregate,
     Clipping,
     Support,
     clip_logits,
@@ -33,10 +33,8 @@ from plainchant.privacy.aggregation import (
     sample,
     support_indices,
 )
+from plainchant.privacy.promises import CONVERTED, CostOwner, ExAnte, ExPost, Free, NoPromise, Promised
 from plainchant.randomness import RandomSource
-
-# A context pays at most so many times its even share of what it has left, and never more than half of that.
-PACE = 8.0
 
 
 @dataclass(frozen=True)
@@ -113,8 +111,23 @@ class StepResult:
     charges: Float64Array | None = None
 
 
-class TokenMechanism(Protocol):
-    """Draws one token from the logits of one batch."""
+class Gate(Protocol):
+    """Decides, token by token of one text, whether the records have a say. Its state is secret."""
+
+    @property
+    def rho(self) -> float:
+        """Σ ρ of its decisions so far."""
+
+    @property
+    def loss(self) -> float:
+        """A bound on their realised loss, nats."""
+
+    def opens(self, private: Float32Array, public: Float32Array) -> bool:
+        """Whether the records have a say in this token; both logits on the support."""
+
+
+class TokenMechanism(CostOwner, Protocol):
+    """Draws one token from the logits of one batch, and owns its whole cost."""
 
     @property
     def settings(self) -> TokenSettings:
@@ -128,9 +141,8 @@ class TokenMechanism(Protocol):
     def needs_private(self) -> bool:
         """Whether a step looks at private logits."""
 
-    @property
-    def rho_per_token(self) -> float | None:
-        """The zCDP of a step, known in advance; None where it depends on the data."""
+    def amplification(self, contexts: float) -> float:
+        """How many times a movement of every row may show in a coordinate of the aggregate (guarantee 7)."""
 
     def allowance(self, spent: Float64Array, steps_left: int) -> Float64Array | None:
         """The most that each context may pay for this step; None where costs are not individual.
@@ -140,7 +152,7 @@ class TokenMechanism(Protocol):
             steps_left: the most steps that the batch still has, this one included: a function of released text only.
         """
 
-    def gate(self, randomness: RandomSource) -> "Gate | None":
+    def gate(self, randomness: RandomSource) -> Gate | None:
         """Opened for every text: decides at each step whether the records have a say; None where they always have."""
 
     def support(self, public: Float32Array | None, allowed: IntArray) -> IntArray:
@@ -200,7 +212,7 @@ class TokenDistribution:
     charges: Float64Array | None = None
 
 
-def _clipped(
+def clipped_rows(
     settings: TokenSettings, private: Float32Array, public: Float32Array | None, support: IntArray
 ) -> tuple[Float32Array, Float64Array | float, Float32Array]:
     """The clipped rows on the support, what the aggregate is added to, and what an empty batch yields."""
@@ -224,15 +236,19 @@ def _clipped(
     )
 
 
+@dataclass(frozen=True)
 class _Base:
     """What most mechanisms share: the support that the settings name (guarantee 4.2), no budgets, no gate."""
 
     settings: TokenSettings
 
+    def resized(self, batch_size: int) -> Self:
+        return dataclasses.replace(self, settings=dataclasses.replace(self.settings, batch_size=batch_size))
+
     def allowance(self, spent: Float64Array, steps_left: int) -> Float64Array | None:
         return None
 
-    def gate(self, randomness: RandomSource) -> "Gate | None":
+    def gate(self, randomness: RandomSource) -> Gate | None:
         return None
 
     def support(self, public: Float32Array | None, allowed: IntArray) -> IntArray:
@@ -258,7 +274,7 @@ def box_loss(distribution: TokenDistribution, index: int) -> float:
 
 
 @dataclass(frozen=True)
-class MeanMechanism(_Base):
+class MeanMechanism(_Base, ExAnte):
     """The mean of clipped logits ([Amin24]) or of differences ([InvInk]), worst case ex ante (guarantee 4.4, 5.1).
 
     Clipped values lie in an interval of length L, 2C or C. Adding or removing one context moves the coordinates of the
@@ -266,17 +282,17 @@ class MeanMechanism(_Base):
     η = (g·L/s + 2ξ)/τ, and a token is (η²/8)-zCDP.
     """
 
-    settings: TokenSettings
-
     needs_private = True
+    accountant: ClassVar[str] = f"zCDP at its worst case, {CONVERTED}"
+
+    @property
+    def replayable(self) -> bool:
+        # a replay leaves a context out; with several units in one, a unit changes it (guarantee 3.3)
+        return self.settings.contexts_moved == 1
 
     @property
     def needs_public(self) -> bool:
         return self.settings.support is not Support.FULL or self.settings.clipping is not Clipping.LOGITS
-
-    @property
-    def rho_per_token(self) -> float | None:
-        return self.worst_case
 
     @property
     def worst_case(self) -> float:
@@ -285,6 +301,20 @@ class MeanMechanism(_Base):
         moved = s.contexts_moved * s.guidance * s.span / s.batch_size
         return bounded_range_rho((moved + 2 * s.slack) / s.temperature)
 
+    def cost_of(self, tokens: int) -> Cost:
+        return Cost(self.worst_case).scaled(tokens)
+
+    def amplification(self, contexts: float) -> float:
+        # with several units in one, the contexts are s whatever the number of units
+        s = self.settings
+        return s.guidance * (contexts / s.batch_size if s.contexts_moved == 1 else 1.0)
+
+    def widest_clip(self, budget: Cost, tokens: int) -> float:
+        """The clip at which a budget pays for just so many tokens ([InvInk]); not above 0 where none does."""
+        s = self.settings
+        moved = s.span / s.clip * s.guidance * s.contexts_moved
+        return (math.sqrt(8 * budget.rho / tokens) * s.temperature - 2 * s.slack) * s.batch_size / moved
+
     def distribution(
         self,
         private: Float32Array,
@@ -292,7 +322,7 @@ class MeanMechanism(_Base):
         support: IntArray,
         allowance: Float64Array | None = None,
     ) -> TokenDistribution:
-        clipped, base, _ = _clipped(self.settings, private, public, support)
+        clipped, base, _ = clipped_rows(self.settings, private, public, support)
         return self._mean(support, clipped, base)
 
     def _mean(
@@ -324,204 +354,31 @@ class MeanMechanism(_Base):
         return loss, self.worst_case
 
 
-# Distances are compared with noise on a grid of this many steps a unit, where discrete Laplace noise is exact.
-GRID = 2**32
+@dataclass(frozen=True)
+class ExPostMeanMechanism(ExPost, MeanMechanism):
+    """The mean whose cost is measured after the run, in the currency of the median (guarantee 5.3): to compare them."""
+
+    replayable = False
+
+    def cost_of(self, tokens: int) -> Cost:
+        # the worst case is known all the same, and no budget limits it
+        return Cost(self.worst_case).scaled(tokens)
 
 
 @dataclass(frozen=True)
-class SparseMeanMechanism(MeanMechanism):
-    """The worst-case mean with a sparse vector: what the public model predicts as the batch does is free ([Amin24]).
-
-    At each step the distance q = ‖(1/s) Σ_i softmax(φ_i/τ) − softmax(φ_0/τ)‖₁ with noise is compared with a noisy
-    threshold; below it the token comes from the public model alone, else from the batch (guarantee 5.4).
-
-    * One context moves q by at most 1/s, numerical movement of ξ in the logits by e^(2ξ/τ) − 1 more.
-    * An instance, from a fresh threshold up to the first distance above it, is 2Δ/σ-DP (noise σ on the threshold, 2σ on
-      the distance), hence (2Δ/σ)²/2-zCDP, whatever number of public tokens it lets pass.
-    * A text has at most `private_tokens` tokens from the batch and one more instance than that; after them it goes on
-      with the public model, and private records are not looked at.
-
-    Attributes:
-        threshold: θ, an L1 distance from 0 to 2.
-        noise: σ, the scale of the Laplace noise on the threshold.
-        private_tokens: the most tokens of a text in which records have a say.
-    """
-
-    threshold: float
-    noise: float
-    private_tokens: int
-
-    # the gate compares with the public logits whatever the support is
-    needs_public = True
-
-    def __post_init__(self) -> None:
-        for name in ("threshold", "noise", "private_tokens"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
-                raise ConfigError(f"{name} = {value}: must be a finite number > 0")
-
-    @property
-    def sensitivity(self) -> float:
-        """Δ: how far one unit, and rounding, can move the distance."""
-        s = self.settings
-        return s.contexts_moved / s.batch_size + math.expm1(2 * s.slack / s.temperature) + 1 / GRID
-
-    @property
-    def epsilon_per_instance(self) -> float:
-        """ε of one instance of the sparse vector: pure, so that it bounds every realised loss too."""
-        return 2 * self.sensitivity / self.noise
-
-    @property
-    def rho_per_instance(self) -> float:
-        """Its zCDP."""
-        return self.epsilon_per_instance**2 / 2
-
-    @property
-    def rho_per_text(self) -> float:
-        """The most that a text can cost."""
-        return self.private_tokens * (self.worst_case + self.rho_per_instance) + self.rho_per_instance
-
-    def gate(self, randomness: RandomSource) -> "Gate | None":
-        return Gate(self, randomness)
-
-
-class Gate:
-    """The sparse vector of one text. Its state is secret; nothing of it outlives the text.
-
-    Attributes:
-        instances: how many thresholds were drawn, each of which is paid for.
-    """
-
-    def __init__(self, mechanism: SparseMeanMechanism, randomness: RandomSource):
-        self._mechanism = mechanism
-        self._randomness = randomness
-        self._left = mechanism.private_tokens
-        self.instances = 0
-        self._draw()
-
-    def _draw(self) -> None:
-        scale = self._mechanism.noise * GRID
-        self._threshold = round(self._mechanism.threshold * GRID) + self._randomness.discrete_laplace(scale)
-        self.instances += 1
-
-    def opens(self, private: Float32Array, public: Float32Array) -> bool:
-        """Whether the records have a say in this token; both logits on the support."""
-        if not self._left:
-            return False
-        noise = self._randomness.discrete_laplace(2 * self._mechanism.noise * GRID)
-        if round(distance(self._mechanism.settings, private, public) * GRID) + noise < self._threshold:
-            return False
-        self._left -= 1
-        self._draw()
-        return True
-
-    @property
-    def rho(self) -> float:
-        """Σ ρ of the instances so far."""
-        return self.instances * self._mechanism.rho_per_instance
-
-    @property
-    def loss(self) -> float:
-        """A bound on their realised loss, nats."""
-        return self.instances * self._mechanism.epsilon_per_instance
-
-
-def distance(settings: TokenSettings, private: Float32Array, public: Float32Array) -> float:
-    """‖(1/s) Σ_i softmax(φ_i/τ) − softmax(φ_0/τ)‖₁, from 0 to 1 + n/s; a row that is not finite counts as nothing."""
-    together = np.zeros(private.shape[1])
-    for row in private:
-        if np.isfinite(row.max()):
-            together += np.exp(log_softmax(row.astype(np.float64) / settings.temperature))
-    base = np.exp(log_softmax(public.astype(np.float64) / settings.temperature))
-    return float(np.abs(together / settings.batch_size - base).sum())
-
-
-@dataclass(frozen=True)
-class IndividualMeanMechanism(MeanMechanism):
-    """The mean, where every context pays for what it moves by itself: a Rényi filter ([FZ21]; guarantee 5.2).
-
-    Context i moves the log-ratio of a step by a range of at most η_i = (g·w_i·r_i/s + 2ξ)/τ, where r_i is the range of
-    its own clipped row and w_i ≤ 1 a weight, and pays η_i²/8. The weight is the largest, at most 1, at which the
-    payment stays within its allowance, a fraction of what it has left.
-
-    * r_i, w_i and the payment are functions of the context's own record and of released text, up to ξ.
-    * Σ payments ≤ budget for every context and every output: `budget`-zCDP, known in advance.
-    * Where a unit changes a context, (η + η′)² ≤ 2η² + 2η′²: four contexts' payments, so each may pay a quarter.
-    * The aggregate moves continuously with every row: nobody is cut off at a threshold, where the last bits of another
-      row could decide (guarantee 7). What numerical movement costs one that has nothing left is put aside at the start.
-
-    Attributes:
-        budget: ρ that one unit of a batch may cost in all.
-        steps: the most steps of a batch.
-    """
-
-    budget: float
-    steps: int
-
-    def __post_init__(self) -> None:
-        if not self._payable > 0:
-            raise PrivacyError(
-                f"numerical_slack = {self.settings.slack:g}: its cost over {self.steps} tokens is more than a batch's "
-                f"budget of ρ = {self.budget:.4g}; ask for fewer texts, or run a dtype with less slack"
-            )
-
-    @property
-    def rho_per_token(self) -> float | None:
-        return None
-
-    @property
-    def _numerical(self) -> float:
-        """2ξ/τ: by how much the log-ratio of a step may vary though a context takes no part in it."""
-        return 2 * self.settings.slack / self.settings.temperature
-
-    @property
-    def _payable(self) -> float:
-        """What a context may pay, without what every step costs for numerical reasons."""
-        return self.budget / self.settings.contexts_moved**2 - self.steps * bounded_range_rho(self._numerical)
-
-    def allowance(self, spent: Float64Array, steps_left: int) -> Float64Array | None:
-        # rounding may leave a hair less than nothing
-        left = np.maximum(self._payable - spent, 0.0)
-        return np.asarray(left * min(0.5, PACE / steps_left))
-
-    def distribution(
-        self,
-        private: Float32Array,
-        public: Float32Array | None,
-        support: IntArray,
-        allowance: Float64Array | None = None,
-    ) -> TokenDistribution:
-        if allowance is None or len(allowance) != len(private):
-            raise PrivacyError("individual accounting needs the allowance of every context")
-        s = self.settings
-        clipped, base, _ = _clipped(s, private, public, support)
-        if not len(clipped):
-            return self._mean(support, clipped, base, np.zeros(0))
-        own = clipped.max(axis=1).astype(np.float64) - clipped.min(axis=1)
-        reach = s.guidance / (s.batch_size * s.temperature) * own
-        # guarantee 5.2 beyond the part put aside: ((w·reach + 2ξ/τ)² − (2ξ/τ)²)/8 ≤ allowance
-        numerical = self._numerical
-        affordable = np.sqrt(numerical**2 + 8 * allowance) - numerical
-        weight = np.ones_like(reach)
-        np.divide(affordable, reach, out=weight, where=reach > affordable)
-        moved = np.minimum(reach, affordable)
-        charges = moved * (moved + 2 * numerical) / 8
-        return self._mean(support, clipped * weight[:, None], base, charges)
-
-
-@dataclass(frozen=True)
-class MedianMechanism(_Base):
+class MedianMechanism(_Base, ExPost):
     """The coordinate-wise median, whose cost is what neighbours of this batch could change (guarantee 4.4, 5.3).
 
     [Amin25]: where the contexts agree, the middle values lie close together and one context moves little.
     """
 
-    settings: TokenSettings
-
     needs_private = True
     # an empty batch falls back to the public model, and whether a batch is empty must not show in the work done
     needs_public = True
-    rho_per_token = None
+
+    def amplification(self, contexts: float) -> float:
+        # no order statistic moves further than the rows do, however many there are
+        return self.settings.guidance
 
     def distribution(
         self,
@@ -531,7 +388,7 @@ class MedianMechanism(_Base):
         allowance: Float64Array | None = None,
     ) -> TokenDistribution:
         s = self.settings
-        clipped, base, empty = _clipped(s, private, public, support)
+        clipped, base, empty = clipped_rows(s, private, public, support)
         box = median_box(clipped, s.clip, empty)
 
         def scores(values: Float32Array, slack: float) -> Float64Array:
@@ -545,14 +402,14 @@ class MedianMechanism(_Base):
 
 
 @dataclass(frozen=True)
-class PublicMechanism(_Base):
+class PublicMechanism(_Base, Free):
     """The public model by itself: no private context, ρ = 0 (guarantee 5.5)."""
-
-    settings: TokenSettings
 
     needs_public = True
     needs_private = False
-    rho_per_token = 0.0
+
+    def amplification(self, contexts: float) -> float:
+        return 0.0
 
     def distribution(
         self,
@@ -570,6 +427,61 @@ class PublicMechanism(_Base):
         return 0.0, 0.0
 
 
-def private_mechanism(aggregate: Aggregate, settings: TokenSettings) -> TokenMechanism:
-    """The mechanism of an aggregate, where costs are not individual."""
-    return MedianMechanism(settings) if aggregate is Aggregate.MEDIAN else MeanMechanism(settings)
+class VotesOnlyMechanism(PublicMechanism):
+    """The public model by itself, in a run whose records vote: tokens are free, and the votes are the whole cost."""
+
+    accountant: ClassVar[str] = f"zCDP of the noisy votes, {CONVERTED}"
+
+    def promised(self, total: Cost, epsilon: float, delta: float, unit: str) -> Promised:
+        return ExAnte.promised(self, total, epsilon, delta, unit)
+
+
+@dataclass(frozen=True)
+class NonPrivateMechanism(NoPromise):
+    """Another mechanism's tokens with no limit on how many are drawn: accounted as infinite (guarantee 5.5).
+
+    Attributes:
+        drawn_by: what aggregates and draws.
+    """
+
+    drawn_by: MeanMechanism | MedianMechanism
+
+    @property
+    def settings(self) -> TokenSettings:
+        return self.drawn_by.settings
+
+    @property
+    def needs_public(self) -> bool:
+        return self.drawn_by.needs_public
+
+    @property
+    def needs_private(self) -> bool:
+        return self.drawn_by.needs_private
+
+    def amplification(self, contexts: float) -> float:
+        # nothing is promised that a movement could break
+        return 0.0
+
+    def resized(self, batch_size: int) -> Self:
+        return dataclasses.replace(self, drawn_by=self.drawn_by.resized(batch_size))
+
+    def allowance(self, spent: Float64Array, steps_left: int) -> Float64Array | None:
+        return self.drawn_by.allowance(spent, steps_left)
+
+    def gate(self, randomness: RandomSource) -> Gate | None:
+        return self.drawn_by.gate(randomness)
+
+    def support(self, public: Float32Array | None, allowed: IntArray) -> IntArray:
+        return self.drawn_by.support(public, allowed)
+
+    def distribution(
+        self,
+        private: Float32Array,
+        public: Float32Array | None,
+        support: IntArray,
+        allowance: Float64Array | None = None,
+    ) -> TokenDistribution:
+        return self.drawn_by.distribution(private, public, support, allowance)
+
+    def cost(self, distribution: TokenDistribution, index: int) -> tuple[float, float]:
+        return self.drawn_by.cost(distribution, index)

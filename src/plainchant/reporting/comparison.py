@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from plainchant.data.files import atomic_write
+from plainchant.data.files import PRIVATE, atomic_write
 from plainchant.errors import ConfigError
 from plainchant.evaluation.figures import ACCURACY, MACRO_F1, MAUVE, NOTE, ON_SYNTHETIC, ON_TFIDF
 from plainchant.evaluation.runs import Compared
@@ -62,7 +62,8 @@ def write_comparison(out: Path, found: Sequence[Compared]) -> list[Path]:
     try:
         out.mkdir(mode=0o700, parents=True, exist_ok=True)
         for name, content in contents.items():
-            with atomic_write(out / name) as file:
+            # whatever the folder allows
+            with atomic_write(out / name, mode=PRIVATE) as file:
                 file.write(content)
     except OSError as error:
         raise ConfigError(f"out = {out}: cannot be written ({error.strerror}); choose another directory") from None

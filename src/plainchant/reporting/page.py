@@ -17,8 +17,9 @@ import markupsafe
 import numpy as np
 import tomli_w
 
+from plainchant import models
 from plainchant.arrays import Float32Array
-from plainchant.config import Accounting, SynthesisConfig
+from plainchant.config import SynthesisConfig
 from plainchant.data.centres import Centres
 from plainchant.planning import Guarantee, Plan
 from plainchant.privacy.histograms import Cell, noise_sigma
@@ -26,6 +27,7 @@ from plainchant.reporting.pictures import MOST_DRAWN, MapPoints, histogram, map_
 from plainchant.run.card import (
     KIND,
     NOT_COVERED,
+    PAID,
     PROMISE,
     accountant_of,
     centre_name,
@@ -99,6 +101,7 @@ def report_page(
         plan=plan,
         guarantee=guarantee,
         kind=KIND[guarantee.kind],
+        paid=PAID[guarantee.kind],
         promise=markupsafe.Markup(PROMISE[guarantee.kind]).replace("e^ε", markupsafe.Markup("e<sup>ε</sup>")),
         accountant=accountant_of(plan, guarantee),
         public=public_inputs(config),
@@ -162,9 +165,7 @@ def write_report(
         )  # fmt: skip
         return directory.write_page(html, private=private is not None)
 
-    # what a run without private data, or without a limit, has cost needs no measurement
-    measured = plan.config.parts.accounting not in (Accounting.PUBLIC, Accounting.INFINITE)
-    names = [*["costs"] * measured, "evaluation", "audit"]
+    names = [*["costs"] * plan.mechanism.measured, "evaluation", "audit"]
     found = {name: directory.read_private(f"{name}.json") for name in names}
     figures = {name: content for name, content in found.items() if content is not None}
     return [page(None), *([page(figures)] if figures else [])]
@@ -183,15 +184,10 @@ class _Part:
 
 def _budget(plan: Plan, guarantee: Guarantee) -> list[_Part]:
     """Where the budget goes; empty where there is none."""
-    if guarantee.kind == "none" or guarantee.rho == 0:
+    if not guarantee.delta:
+        # nothing is promised, or nothing was spent
         return []
-    accounting, total = plan.config.parts.accounting, guarantee.rho
-    if accounting is Accounting.WORST_CASE:
-        tokens = f"at most {plan.tokens_per_batch} tokens of a batch"
-    elif accounting is Accounting.INDIVIDUAL:
-        tokens = "what a unit may move the tokens of its batch; who has paid all of it has no more say"
-    else:
-        tokens = "measured after the run, and not released"
+    total, tokens = guarantee.rho, plan.mechanism.pays_for(plan.tokens_per_batch)
     parts = [
         ("choice of cells", "select", plan.rho_select, "a noisy count for each label and public centre"),
         ("sizes of cells", "size", plan.rho_size, "a noisy count for each kept cell"),
@@ -228,7 +224,7 @@ def _shared_configuration(config: SynthesisConfig) -> str:
 
 
 def _versions() -> dict[str, str]:
-    packages = ("plainchant", "torch", "transformers", "numpy")
+    packages = ("plainchant", *models.PACKAGES, "numpy")
     return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in packages}
 
 

@@ -6,14 +6,15 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from plainchant.config import Accounting, Clusters, SynthesisConfig
+from plainchant.config import Clusters, SynthesisConfig
 from plainchant.planning import Guarantee, Plan
 from plainchant.privacy.histograms import WHOLE_LABEL, Cell
 
 EX_POST_NOTE = (
     "Measured after the run, for this data and this output: except with probability δ, seeing the release moved "
-    "nobody's odds about any one unit by more than a factor of e^ε. Nothing was promised beforehand, another run "
-    "may cost more, and the figure itself depends on the private data: keep it in private/."
+    "nobody's odds about any one unit by more than a factor of e^ε, whether or not they know which units were drawn "
+    "into which batch. Nothing was promised beforehand, another run may cost more, and the figure itself depends on "
+    "the private data: keep it in private/."
 )
 PROMISE = {
     "ex-ante": (
@@ -29,15 +30,7 @@ PROMISE = {
     "none": "There is no guarantee. This data may repeat private records word for word.",
 }
 KIND = {"ex-ante": "ex ante: fixed before the run", "ex-post": "ex post: measured after the run", "none": "none"}
-_CKS = "converted to (ε, δ) by Canonne, Kamath and Steinke (2020)"
-_ACCOUNTANT = {
-    Accounting.WORST_CASE: f"zCDP at its worst case, {_CKS}",
-    Accounting.INDIVIDUAL: f"zCDP, a Rényi filter for every unit, {_CKS}",
-    Accounting.EX_POST: "privacy loss measured token by token; noisy counts in zCDP",
-    Accounting.PUBLIC: "none needed",
-    Accounting.VOTES: f"zCDP of the noisy votes, {_CKS}",
-    Accounting.INFINITE: "none",
-}
+PAID = {"ex-ante": ", paid for by the guarantee", "ex-post": ", paid for by the guarantee", "none": ""}
 NOT_COVERED = (
     "what the language model had learnt before, from its own training data",
     "facts that many units share",
@@ -80,9 +73,7 @@ def data_set_card(
         for cell in cells
     )
     counts = (
-        "\n## Cells\n\nNoisy counts of units"
-        + ("." if guarantee.kind == "none" else ", paid for by the guarantee.")
-        + "\n\n"
+        f"\n## Cells\n\nNoisy counts of units{PAID[guarantee.kind]}.\n\n"
         f"| label | public centre | noisy size | batches |\n|---|---|---|---|\n{rows}\n"
         if plan.rho_rebalance
         else ""
@@ -106,7 +97,7 @@ def data_set_card(
 
 # Synthetic texts
 
-**{guarantee.statement}**
+**{markdown_cell(guarantee.statement)}**
 
 | kind | ε | δ | ρ (zCDP) | unit | neighbouring relation | method | plainchant |
 |---|---|---|---|---|---|---|---|
@@ -170,7 +161,8 @@ def last_part(path: str) -> str:
 
 def accountant_of(plan: Plan, guarantee: Guarantee) -> str:
     """How the cost was counted, in a sentence."""
-    return "none" if guarantee.kind == "none" else _ACCOUNTANT[plan.config.parts.accounting]
+    # a seed undoes what the mechanism would promise
+    return {"none": "none"}.get(guarantee.kind, plan.mechanism.accountant)
 
 
 def public_inputs(config: SynthesisConfig) -> list[str]:

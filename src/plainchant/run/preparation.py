@@ -1,26 +1,27 @@
 """What every step of a run shares, made once: whatever can fail for public reasons fails here, at no cost."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from plainchant import models
 from plainchant.arrays import Float32Array
 from plainchant.config import Clusters, PerformanceOptions, SynthesisConfig
 from plainchant.data.centres import Centres
-from plainchant.data.embedding import Embedder
+from plainchant.data.embedding import Embedder, in_public_steps
 from plainchant.data.tables import Record, fingerprint, read_texts
 from plainchant.errors import ConfigError, DataError, PrivacyError, RunError
 from plainchant.generation.decoding import StopRule
-from plainchant.generation.executor import load_on, open_embedder
+from plainchant.generation.executor import open_embedder
 from plainchant.generation.prompting import Prompts
 from plainchant.models import LanguageModel
 from plainchant.planning import Guarantee, Plan, not_private
 from plainchant.randomness import RandomSource
 from plainchant.run.ledger import Ledger
 from plainchant.run.progress import Progress
-from plainchant.run.store import RunDirectory, read_table
+from plainchant.run.store import RunDirectory, read_table, refuse_private_inputs
 from plainchant.run.tuning import with_width
 
 
@@ -74,7 +75,11 @@ class Preparation:
         """
         if self.embedder is None:
             raise RunError("embedder: none was loaded for this run, but a step needs one; start it again")
-        report = None if stage is None else functools.partial(self.progress.stage, stage)
+        report: Callable[[float], None] | None = None
+        if stage is not None:
+            report = functools.partial(self.progress.stage, stage)
+            # of private texts not even the number shows
+            report = in_public_steps(report) if alone else report
         return self.embedder.encode(texts, alone=alone, progress=report)
 
     def embeddings(self) -> Float32Array:
@@ -108,6 +113,8 @@ def prepare(
     if reads_records and records is None:
         raise DataError("data: not given; name the private table with --data FILE")
     table = read_table(records, config) if reads_records else []
+    if reads_records and not resume:
+        refuse_private_inputs(records, table, config)
     directory = RunDirectory.open(out) if resume else None
     formed = directory is not None and directory.is_formed()
     clustered = reads_records and config.parts.clusters is Clusters.PUBLIC_CENTRES and not formed
@@ -125,6 +132,8 @@ def prepare(
         # a measured width would change in which order a seed's numbers are used
         performance = performance.model_copy(update={"rows": performance.width})
     performance = with_width(performance, model, prompts, plan, progress)
+    # at the widths that a pass will have, before the model may read a record and before anything is booked
+    models.checked(model, rows=performance.width, batch_size=plan.settings.batch_size, movement=plan.row_movement)
     stop = StopRule(prompts.stop, config.max_tokens, config.min_tokens)
     if directory is None:
         data = fingerprint(table)
@@ -193,6 +202,6 @@ def public_corpus(config: SynthesisConfig) -> Centres | Sequence[str] | None:
 def loaded_model(config: SynthesisConfig, performance: PerformanceOptions, progress: Progress) -> LanguageModel:
     """The configured language model."""
     progress.stage("loading the language model", 0.0)
-    model = load_on(config.model, performance)
+    model = models.load(config.model, performance)
     progress.stage("loading the language model", 1.0)
     return model

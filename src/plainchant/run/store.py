@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import errno
+import glob
 import json
 import secrets
 import shutil
@@ -17,8 +18,19 @@ import numpy as np
 import tomli_w
 
 from plainchant.arrays import Float32Array, IntArray
-from plainchant.config import SynthesisConfig, parse_config
-from plainchant.data.files import atomic_write, write_json, write_jsonl, write_parquet, write_text
+from plainchant.config import Clusters, SynthesisConfig, parse_config
+from plainchant.data.files import (
+    PRIVATE,
+    SHARED,
+    atomic_write,
+    remove_leftovers,
+    write_json,
+    write_jsonl,
+    write_parquet,
+    write_text,
+)
+from plainchant.data.overlap import Overlap, check_public_inputs
+from plainchant.data.raw import Dialect
 from plainchant.data.tables import Record, read_records
 from plainchant.errors import ConfigError, RunError
 from plainchant.generation.batching import NO_BATCH
@@ -26,8 +38,12 @@ from plainchant.generation.decoding import FinishedText
 from plainchant.planning import Guarantee, Plan
 from plainchant.privacy.histograms import Cell
 
+# In the hidden name that a run directory has while it is made.
+_UNFINISHED = ".unfinished-"
+
 SCHEMA = """
 CREATE TABLE origin (name TEXT NOT NULL, data TEXT NOT NULL, private INTEGER NOT NULL);
+CREATE TABLE marks (last TEXT, next TEXT);
 CREATE TABLE voters (record INTEGER PRIMARY KEY);
 CREATE TABLE ballots (round INTEGER PRIMARY KEY, facts TEXT NOT NULL);
 CREATE TABLE votes (
@@ -55,8 +71,35 @@ CREATE TABLE texts (
 def read_table(source: Any, config: SynthesisConfig) -> list[Record]:
     """The private table by the columns that a configuration names (see `data.read_records`)."""
     return read_records(
-        source, text_column=config.text_column, label_column=config.label_column, unit_column=config.unit_column
+        source,
+        text_column=config.text_column,
+        label_column=config.label_column,
+        unit_column=config.unit_column,
+        labels=config.labels,
+        dialect=Dialect(config.encoding, config.separator, config.allow_malformed),
     )
+
+
+def refuse_private_inputs(source: Any, table: Sequence[Record], config: SynthesisConfig) -> Overlap:
+    """Refuses a configuration whose public inputs are the private table (see `data.overlap`)."""
+    clustered = config.parts.clusters is Clusters.PUBLIC_CENTRES
+    saved = isinstance(config.centres, str)
+    return check_public_inputs(
+        source,
+        table,
+        # a corpus beside saved centres is not read
+        public_corpus=config.public_corpus if clustered and not saved else None,
+        public_text_column=config.public_text_column,
+        examples=[example.text for example in config.prompt.examples],
+        centres=config.centres if clustered else None,
+    )
+
+
+def _make_folders(path: Path) -> None:
+    """Makes a folder and those above it, writable for their owner alone, whatever the umask."""
+    for folder in (*reversed(path.parents), path):
+        if not folder.is_dir():
+            folder.mkdir(mode=0o755, exist_ok=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,6 +135,19 @@ class Winner:
     position: int
 
 
+@dataclasses.dataclass(frozen=True)
+class Marks:
+    """What a directory shares with its entry in a ledger, to be told from a copy of itself (`run.ledger`).
+
+    Attributes:
+        last: the mark of the last opening that is known to stand in the ledger; None before the first.
+        next: a mark that was about to be written there; None where that is done.
+    """
+
+    last: str | None = None
+    next: str | None = None
+
+
 class RunDirectory:
     """A run on disk.
 
@@ -108,7 +164,7 @@ class RunDirectory:
         self.centres = path / "centres.npz"
         self._embeddings = self.private / "embeddings.npy"
         self._database = self.private / "run.sqlite"
-        self._lock = filelock.FileLock(self.private / "lock")
+        self._lock = filelock.FileLock(self.private / "lock", mode=PRIVATE)
 
     @classmethod
     def create(cls, path: Path, plan: Plan, guarantee: Guarantee, *, data: str, private: bool) -> Self:
@@ -132,11 +188,15 @@ class RunDirectory:
             raise ConfigError(in_use)
         # made whole beside its place, so that a crash leaves no half of a directory there
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            scratch = cls(Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent)))
+            _make_folders(path.parent)
+            cls._remove_unfinished(path)
+            scratch = cls(Path(tempfile.mkdtemp(prefix=f".{path.name}{_UNFINISHED}", dir=path.parent)))
             try:
-                scratch._fill(plan, guarantee, Origin(secrets.token_hex(8), data, private))
-                scratch.path.rename(path)
+                scratch.private.mkdir(mode=0o700)
+                # whoever finds it locked knows that its maker lives
+                with scratch.locked():
+                    scratch._fill(plan, guarantee, Origin(secrets.token_hex(8), data, private))
+                    scratch.path.rename(path)
             finally:
                 shutil.rmtree(scratch.path, ignore_errors=True)
         except OSError as error:
@@ -145,9 +205,20 @@ class RunDirectory:
             raise ConfigError(f"out = {path}: cannot be made ({error.strerror}); choose another directory") from None
         return directory
 
+    @classmethod
+    def _remove_unfinished(cls, path: Path) -> None:
+        """Removes what a process has left that was killed while it made this directory; nothing was drawn in it."""
+        for found in path.parent.glob(f".{glob.escape(path.name)}{_UNFINISHED}*"):
+            leftover = cls(found)
+            with contextlib.suppress(RunError):  # its maker is at work
+                if leftover.private.is_dir():
+                    with leftover.locked():
+                        shutil.rmtree(found)
+                else:
+                    shutil.rmtree(found)
+
     def _fill(self, plan: Plan, guarantee: Guarantee, origin: Origin) -> None:
         self.path.chmod(0o755)
-        self.private.mkdir(mode=0o700)
         write_text(self.path / "config.toml", tomli_w.dumps(plan.config.model_dump(mode="json", exclude_none=True)))
         write_json(self.path / "plan.json", plan.as_dict() | {"guarantee": dataclasses.asdict(guarantee)})
         with self._connect() as database:
@@ -216,11 +287,22 @@ class RunDirectory:
             name, data, private = database.execute("SELECT name, data, private FROM origin").fetchone()
         return Origin(name, data, bool(private))
 
+    def marks(self) -> Marks:
+        """The marks of the last opening with a ledger; empty where there was none."""
+        with self._connect() as database:
+            row = database.execute("SELECT last, next FROM marks").fetchone()
+        return Marks(*row) if row else Marks()
+
+    def save_marks(self, marks: Marks) -> None:
+        """Replaces the marks; they are on the disk when this returns."""
+        with self._connect() as database:
+            database.execute("DELETE FROM marks")
+            database.execute("INSERT INTO marks VALUES (?, ?)", dataclasses.astuple(marks))
+
     def save_embeddings(self, embeddings: Float32Array) -> None:
         """Keeps the embeddings of the private records, so that a resumed run does not compute them again."""
-        with atomic_write(self._embeddings) as file:
+        with atomic_write(self._embeddings, mode=PRIVATE) as file:
             np.save(file, embeddings)
-        self._embeddings.chmod(0o600)
 
     def embeddings(self) -> Float32Array | None:
         """The kept embeddings, float32 [n, d], or None."""
@@ -366,8 +448,7 @@ class RunDirectory:
     def write_private(self, name: str, content: dict[str, Any]) -> Path:
         """A JSON file in private/."""
         path = self.private / name
-        write_json(path, content)
-        path.chmod(0o600)
+        write_json(path, content, mode=PRIVATE)
         return path
 
     def read_private(self, name: str) -> dict[str, Any] | None:
@@ -387,22 +468,34 @@ class RunDirectory:
 
     def write_page(self, html: str, *, private: bool) -> Path:
         """The report: in private/ where it shows private figures, else in release/."""
-        folder = self.private if private else self.release
-        folder.mkdir(exist_ok=True)
-        path = folder / "report.html"
-        write_text(path, html)
-        path.chmod(0o600 if private else 0o644)
+        path = (self.private if private else self.release) / "report.html"
+        if not private:
+            self._check_release(path)
+        write_text(path, html, mode=PRIVATE if private else SHARED)
         return path
 
     def write_release(self, rows: list[dict[str, Any]], guarantee: dict[str, Any], card: str) -> None:
-        """Everything that may be shared."""
-        self.release.mkdir(exist_ok=True)
-        write_jsonl(self.release / "synthetic.jsonl", rows)
-        write_parquet(self.release / "synthetic.parquet", rows)
-        write_json(self.release / "guarantee.json", guarantee)
-        write_text(self.release / "README.md", card)
-        for path in self.release.iterdir():
-            path.chmod(0o644)
+        """Everything that may be shared; no other file is touched.
+
+        Raises:
+            ConfigError: a link stands where the release goes.
+        """
+        names = ("synthetic.jsonl", "synthetic.parquet", "guarantee.json", "README.md")
+        lines, table, promise, page = paths = [self.release / name for name in names]
+        self._check_release(*paths)
+        for path in paths:
+            remove_leftovers(path)
+        write_jsonl(lines, rows, mode=SHARED)
+        write_parquet(table, rows, mode=SHARED)
+        write_json(promise, guarantee, mode=SHARED)
+        write_text(page, card, mode=SHARED)
+
+    def _check_release(self, *paths: Path) -> None:
+        """Makes the folder of the release; refuses links, which would lead what is shared somewhere else."""
+        for path in (self.release, *paths):
+            if path.is_symlink():
+                raise ConfigError(f"{path}: is a link, and a release is written into no link; remove it and --resume")
+        self.release.mkdir(mode=0o755, exist_ok=True)
 
     def released(self) -> list[dict[str, Any]]:
         """The rows of the release.

@@ -20,6 +20,7 @@ from plainchant.run.ledger import Ledger
 from plainchant.run.preparation import Preparation, check_begun_alike, prepare
 from plainchant.run.progress import NoProgress, Progress
 from plainchant.run.rounds import Released, Round, SyntheticText, rounds_of
+from plainchant.run.store import Marks
 
 
 def synthesize(
@@ -53,8 +54,8 @@ def synthesize(
 
     Raises:
         ConfigError, DataError: as the message says.
-        PrivacyError: no guarantee and not allowed, the ledger's cap would be passed, or not one cell is large enough
-            for a batch.
+        PrivacyError: no guarantee and not allowed, the ledger's cap would be passed, the ledger knows `out` for a copy
+            or is not named, or not one cell is large enough for a batch.
         RunError: the directory is in use, or holds another run.
     """
     book = None if ledger is None else Ledger(Path(ledger))
@@ -79,7 +80,11 @@ def synthesize(
         check_begun_alike(preparation)
         # 3. the cost is booked before the first noise is drawn; a resumed run is booked already
         if book is not None:
-            book.enter(directory.origin.name, preparation.guarantee)
+            book.enter(directory, preparation.guarantee)
+        elif directory.marks() != Marks():
+            raise PrivacyError(
+                f"{out}: is paid for by a ledger, which tells it from its copies; name it: --ledger FILE"
+            )
         # 4. noisy cells and secret batches, drawn once
         if not directory.is_formed():
             form_batches(preparation)
@@ -87,7 +92,7 @@ def synthesize(
         executor = resources.enter_context(
             open_executor(plan, preparation.stop, preparation.performance, preparation.model, preparation.randomness)
         )
-        return Run(preparation, rounds_of(preparation, executor), resources.pop_all())
+        return Run(preparation, rounds_of(preparation, executor), book, resources.pop_all())
 
 
 class Run:
@@ -100,12 +105,15 @@ class Run:
         requested: how many texts records contribute to in the end; known once the noisy counts are.
     """
 
-    def __init__(self, preparation: Preparation, rounds: Sequence[Round], resources: contextlib.ExitStack):
+    def __init__(
+        self, preparation: Preparation, rounds: Sequence[Round], ledger: Ledger | None, resources: contextlib.ExitStack
+    ):
         self.directory = preparation.directory
         self.plan = preparation.plan
         self.guarantee = preparation.guarantee
         self._progress = preparation.progress
         self._rounds = rounds
+        self._ledger = ledger
         self._resources = resources
         self.requested = sum(batch.texts for batch in self.directory.batches())
         if not self.requested and self.plan.config.written:
@@ -160,6 +168,9 @@ class Run:
         return released.chosen(winners, config)
 
     def _release(self) -> None:
+        if self._ledger is not None:
+            # nobody has opened a copy of the directory in the meantime, and from now on nobody can
+            self._ledger.confirm(self.directory, self.guarantee)
         config = self.plan.config
         columns = ["text", *["label"] * bool(config.labels), "cell", *["source"] * bool(config.further)]
         rows = [{name: getattr(text, name) for name in columns} for text in self._kept()]

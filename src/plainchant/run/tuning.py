@@ -13,12 +13,11 @@ from plainchant.arrays import IntArray
 from plainchant.config import USUAL_ROWS, PerformanceOptions
 from plainchant.errors import ConfigError
 from plainchant.generation.decoding import KEPT_PREFIXES, BatchWork, Decoder, StopRule
-from plainchant.generation.executor import memory_on
 from plainchant.generation.prompting import Prompts
-from plainchant.models import CACHE_STEP, LanguageModel
+from plainchant.models import LanguageModel, device_memory
 from plainchant.planning import Plan
 from plainchant.privacy.aggregation import Support
-from plainchant.privacy.mechanisms import IndividualMeanMechanism
+from plainchant.privacy.individual import IndividualMeanMechanism
 from plainchant.randomness import SystemRandomness
 from plainchant.run.progress import Progress
 
@@ -134,7 +133,7 @@ def with_width(
 
     By public lengths, since the true ones are secret.
     """
-    row = (prompts.longest + CACHE_STEP) * model.bytes_per_token / 2**30
+    row = model.row_bytes(prompts.longest) / 2**30
     size, memory, rows = plan.settings.batch_size, performance.memory, performance.rows
     # a batch's own contexts, of which there may be more than s, and its public one; beside them the prefixes
     batch, prefixes = (size + math.sqrt(size) + 1) * row, KEPT_PREFIXES * row
@@ -144,7 +143,7 @@ def with_width(
             f"{batch + prefixes:.2g} GiB; allow that, or lower max_record_tokens, max_tokens or batch_size"
         )
     if memory is None and rows == "auto":
-        memory = memory_on(performance) * MEMORY_SHARE
+        memory = device_memory(performance) * MEMORY_SHARE
     most = math.inf if memory is None else max(1, int((memory - prefixes) / batch)) * size
     if rows == "auto":
         # about the middle between the shortest context and the longest

@@ -1,0 +1,68 @@
+"""The very command that continues what was interrupted."""
+
+import contextlib
+import os
+import shlex
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from plainchant.config import PerformanceOptions
+
+_KEY = "plainchant.continue"
+# In private/: the directory that the relative paths of the configuration start from.
+_BEGUN_IN = "begun-in.json"
+
+
+def note_resumable(out: Path, words: list[str], options: Mapping[str, Any]) -> None:
+    """Notes the command that continues the work in `out`, in case the current command is interrupted.
+
+    Args:
+        out: the run's directory.
+        words: the command and its arguments.
+        options: options by name; None and False are left out, True stands for a flag.
+    """
+    for name, value in options.items():
+        if value is not None and value is not False:
+            words = [*words, f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
+    context = click.get_current_context(silent=True)
+    if context is not None:
+        context.meta[_KEY] = (out, shlex.join(words))
+
+
+def set_performance(options: PerformanceOptions) -> dict[str, Any]:
+    """The performance options that are not at their defaults."""
+    fields = type(options).model_fields
+    return {name: getattr(options, name) for name in fields if getattr(options, name) != fields[name].default}
+
+
+def how_to_continue() -> str:
+    """What follows "interrupted" in a message: what is kept, and the command that goes on."""
+    context = click.get_current_context(silent=True)
+    noted = None if context is None else context.meta.get(_KEY)
+    if noted is None:
+        return ""
+    out, command = noted
+    if not (out / "config.toml").exists():
+        return "; nothing was written yet, the same command starts again"
+    return f"; finished texts are kept. Continue with: {command}"
+
+
+def note_where(run: Any) -> None:
+    """Notes, once, the directory that the relative paths of a run's configuration start from."""
+    if run.read_private(_BEGUN_IN) is None:
+        run.write_private(_BEGUN_IN, {"directory": os.getcwd()})
+
+
+@contextlib.contextmanager
+def where_begun(run: Any) -> Iterator[None]:
+    """Works in the directory where a run was begun, so that its configuration's relative paths mean the same files."""
+    noted = run.read_private(_BEGUN_IN) or {}
+    directory = Path(str(noted.get("directory", "")))
+    if noted and directory.is_dir():
+        with contextlib.chdir(directory):
+            yield
+    else:
+        yield

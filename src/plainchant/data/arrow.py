@@ -1,0 +1,140 @@
+"""Arrow columns: which types can be a text, a label or a unit's id, and their values (guarantee 9).
+
+The type decides, by the schema alone: a list, a struct or a map is none of the three; bytes and points in time are no
+text. A unit's id keeps every bit of its value, whatever the type.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from plainchant.errors import DataError
+
+# From here on not every whole number is a number of floating point, so that two ids may have become one.
+_EXACT_UP_TO = 2**53
+_WANTED = {"text_column": "a text", "label_column": "a label", "unit_column": "a unit's id"}
+
+
+def wrong_type(role: str, where: str, kind: str, purpose: str = "") -> DataError:
+    """The error of a column whose type does not fit."""
+    purpose = purpose or _WANTED[role]
+    return DataError(
+        f"{role}: the column of {where} is of type {kind}, which cannot be {purpose}: write it as "
+        f"{'a string' if role != 'unit_column' else 'strings or whole numbers'}, or name another column."
+    )
+
+
+def class_names(schema: Any) -> Mapping[str, Sequence[str]]:
+    """The names of each ClassLabel column that the package datasets noted in a schema."""
+    try:
+        noted = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+        features = noted.get("info", {}).get("features", {})
+        return {
+            str(name): [str(one) for one in feature["names"]]
+            for name, feature in features.items()
+            if isinstance(feature, Mapping) and feature.get("_type") == "ClassLabel" and "names" in feature
+        }
+    except (ValueError, AttributeError, TypeError):  # foreign metadata
+        return {}
+
+
+def column_of_arrow(column: Any, role: str, where: str) -> list[Any]:
+    """The values of a column for one of the three roles.
+
+    Raises:
+        DataError: its type cannot be what is wanted, or holds values that cannot be read.
+    """
+    import pyarrow
+
+    types = pyarrow.types
+    try:
+        column = _plain(column)
+    except pyarrow.ArrowException:
+        raise wrong_type(role, where, _type_name(column.type)) from None
+    kind = column.type
+    if types.is_nested(kind) or (role == "text_column" and (_is_binary(kind) or types.is_temporal(kind))):
+        raise wrong_type(role, where, _type_name(kind))
+    if types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
+        # one string of invalid UTF-8 must not stop the others
+        return [_text(value) for value in column.cast(pyarrow.large_binary()).to_pylist()]
+    if role == "unit_column":
+        return _exact(column, role, where)
+    return [_lenient(scalar) for scalar in column]
+
+
+def checked_floats(values: Sequence[Any], role: str, where: str) -> list[Any]:
+    """Numbers of a column of floating point; refuses ids that are too large to be told apart."""
+    if role == "unit_column" and any(_is_inexact(value) for value in values):
+        raise DataError(
+            f"{role}: the column of {where} is of a type of floating point and holds ids beyond 2^53, which it cannot "
+            "tell apart: write them as strings or whole numbers."
+        )
+    return list(values)
+
+
+def _is_inexact(value: Any) -> bool:
+    return isinstance(value, float) and math.isfinite(value) and abs(value) >= _EXACT_UP_TO
+
+
+def _plain(column: Any) -> Any:
+    """A column without the ways in which Arrow may wrap one."""
+    import pyarrow
+    import pyarrow.compute
+
+    for _ in range(4):
+        if isinstance(column.type, pyarrow.BaseExtensionType):
+            chunks = column.chunks if isinstance(column, pyarrow.ChunkedArray) else [column]
+            column = pyarrow.chunked_array([chunk.storage for chunk in chunks], column.type.storage_type)
+        elif pyarrow.types.is_dictionary(column.type):
+            column = column.cast(column.type.value_type)
+        elif pyarrow.types.is_run_end_encoded(column.type):
+            column = pyarrow.compute.run_end_decode(column)
+        else:
+            break
+    return column
+
+
+def _is_binary(kind: Any) -> bool:
+    import pyarrow
+
+    types = pyarrow.types
+    views = getattr(types, "is_binary_view", lambda _: False)
+    return bool(types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind) or views(kind))
+
+
+def _type_name(kind: Any) -> str:
+    """A type's name without the names of its fields."""
+    return str(kind).partition("<")[0].partition("[")[0]
+
+
+def _text(value: bytes | None) -> str | bytes | None:
+    if value is None:
+        return None
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value
+
+
+def _exact(column: Any, role: str, where: str) -> list[Any]:
+    """Ids with every bit: points and spans of time as the whole numbers that they are stored as."""
+    import pyarrow
+
+    types, kind = pyarrow.types, column.type
+    try:
+        if types.is_temporal(kind) and not types.is_interval(kind):
+            column = column.cast(pyarrow.int32() if kind.bit_width == 32 else pyarrow.int64())
+        values = column.to_pylist()
+    except Exception:
+        raise wrong_type(role, where, _type_name(kind)) from None
+    if types.is_floating(kind):
+        return checked_floats(values, role, where)
+    return list(values)
+
+
+def _lenient(scalar: Any) -> Any:
+    try:
+        return scalar.as_py()
+    except Exception:  # a value that Python cannot hold, like a date in the year 20000
+        return None

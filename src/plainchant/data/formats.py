@@ -1,0 +1,190 @@
+"""Formats: which reader a source takes, by its extension or its library (guarantee 9)."""
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import repeat
+from pathlib import Path
+from typing import Any
+
+from plainchant.data.arrow import checked_floats, class_names, column_of_arrow, wrong_type
+from plainchant.data.encodings import Decoded, bare_suffix, decode, read_bytes
+from plainchant.data.raw import Dialect, RawTable, Row, Wanted, check_columns, check_path, describe
+from plainchant.data.textual import of_csv, of_dicts, of_json
+from plainchant.errors import DataError, MissingDependencyError
+
+FORMATS = (
+    ".jsonl, .ndjson, .json, .csv, .tsv, .parquet, .arrow, .feather (text formats also with .gz or .zst), a directory "
+    "of such files of one kind, or a directory that datasets.save_to_disk wrote"
+)
+
+
+def read_raw(source: Any, wanted: Wanted, dialect: Dialect) -> RawTable:
+    """The wanted columns of any source.
+
+    Raises:
+        DataError: the table cannot be read as a whole. No message quotes a cell.
+        MissingDependencyError: a data set directory, and the package `datasets` is not installed.
+    """
+    if isinstance(source, (str, os.PathLike)):
+        return _of_path(Path(source), wanted, dialect)
+    return _of_object(source, wanted, dialect, describe(source))
+
+
+def decoded(path: Path, dialect: Dialect) -> Decoded:
+    """The text of a text file."""
+    where = describe(path)
+    check_path(path)
+    content = read_bytes(path, where)
+    return decode(content, dialect.encoding, where, hint=dialect.hint, allow_malformed=dialect.allow_malformed)
+
+
+# Paths
+
+
+def _of_path(path: Path, wanted: Wanted, dialect: Dialect) -> RawTable:
+    check_path(path)
+    if path.is_dir():
+        return _of_directory(path, wanted, dialect)
+    suffix = bare_suffix(path)
+    if suffix == ".parquet" or suffix in (".arrow", ".feather", ".ipc"):
+        return _of_columnar_file(path, suffix, wanted)
+    readers = dict.fromkeys((".jsonl", ".ndjson", ".json"), of_json) | dict.fromkeys((".csv", ".tsv"), of_csv)
+    reader = readers.get(suffix)
+    if reader is None:
+        raise DataError(f"{describe(path)} has the extension {path.suffix!r}: convert it to one of {FORMATS}.")
+    text = decoded(path, dialect)
+    found = reader(text.text, suffix, wanted, dialect, describe(path))
+    return RawTable(found.rows, found.malformed, (*text.notes, *found.notes))
+
+
+def _of_directory(path: Path, wanted: Wanted, dialect: Dialect) -> RawTable:
+    saved = any((path / name).is_file() for name in ("state.json", "dataset_dict.json"))
+    shards = [] if saved else sorted(child for child in path.iterdir() if child.is_file() and child.name[0] not in "._")
+    known = [
+        child for child in shards if bare_suffix(child) in (".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".arrow")
+    ]
+    if not known:
+        return _of_object(_load_dataset(path), wanted, dialect, describe(path))
+    if len({bare_suffix(child) for child in known}) > 1:
+        raise DataError(f"{describe(path)} holds tables of several formats: give a directory of one kind, or one file.")
+    tables = [_of_path(child, wanted, dialect) for child in known]
+    notes = (f"{describe(path)} is read as the {len(known)} files in it, in the order of their names.",)
+    return RawTable(
+        [row for table in tables for row in table.rows],
+        sum(table.malformed for table in tables),
+        notes + tuple(note for table in tables for note in table.notes),
+        tables[0].class_names,
+    )
+
+
+def _of_columnar_file(path: Path, suffix: str, wanted: Wanted) -> RawTable:
+    import pyarrow.parquet
+
+    if not path.is_file():
+        raise DataError(f"{describe(path)} does not exist as a file: check the path.")
+    try:
+        if suffix == ".parquet":
+            with pyarrow.parquet.ParquetFile(path) as file:
+                schema = file.schema_arrow
+                table = file.read(columns=[name for name in wanted.values() if name in schema.names])
+        else:
+            table = _read_arrow(path)
+            schema = table.schema
+    except Exception:  # parsers raise anything; from None, here and below: their messages may quote what they read
+        raise DataError(
+            f"{describe(path)} cannot be parsed as {suffix[1:].capitalize()}: write it anew, or give JSONL or CSV."
+        ) from None
+    check_columns(schema.names, wanted, describe(path))
+    return _of_arrow(table, wanted, describe(path), class_names(schema))
+
+
+def _read_arrow(path: Path) -> Any:
+    import pyarrow
+
+    with pyarrow.memory_map(str(path)) as source:
+        try:
+            return pyarrow.ipc.open_file(source).read_all()
+        except pyarrow.ArrowInvalid:
+            source.seek(0)
+            return pyarrow.ipc.open_stream(source).read_all()
+
+
+def _load_dataset(path: Path) -> Any:
+    splits = path / "dataset_dict.json"
+    if splits.is_file():
+        names = ", ".join(sorted(str(child) for child in path.iterdir() if (child / "state.json").is_file()))
+        raise DataError(f"{describe(path)} holds several splits: give the directory of one of them: {names}.")
+    if not (path / "state.json").is_file():
+        raise DataError(f"{describe(path)} is a directory without a data set: give a file or directory: {FORMATS}.")
+    try:
+        import datasets
+    except ImportError:
+        raise MissingDependencyError(
+            f"{describe(path)} needs the package datasets: run `pip install datasets`, or give JSONL, CSV or Parquet."
+        ) from None
+    try:
+        return datasets.load_from_disk(str(path))
+    except Exception:
+        raise DataError(
+            f"{describe(path)} cannot be loaded as a data set: save it anew, or give JSONL, CSV or Parquet."
+        ) from None
+
+
+# Objects
+
+
+def _of_object(source: Any, wanted: Wanted, dialect: Dialect, where: str) -> RawTable:
+    libraries = {base.__module__.partition(".")[0] for base in type(source).__mro__}
+    if "polars" in libraries and hasattr(source, "collect"):
+        source = source.collect()
+    if "pandas" in libraries and hasattr(source, "columns"):
+        return RawTable(
+            _of_columns(source.columns, lambda i, role: _of_pandas(source.iloc[:, i], role, where), wanted, where)
+        )
+    if "polars" in libraries and hasattr(source, "to_series"):
+        return RawTable(
+            _of_columns(source.columns, lambda i, role: _of_polars(source.to_series(i), role, where), wanted, where)
+        )
+    if "pyarrow" in libraries and hasattr(source, "column_names"):
+        return _of_arrow(source, wanted, where, class_names(source.schema))
+    if "datasets" in libraries and hasattr(source, "select"):
+        names = {name: kind.names for name, kind in source.features.items() if type(kind).__name__ == "ClassLabel"}
+        return _of_arrow(source.with_format("arrow")[:], wanted, where, names)
+    if isinstance(source, (Mapping, bytes)) or not isinstance(source, Iterable):
+        raise DataError(
+            f"{where} is not a table: give a path, a data frame, one split of a data set, or an iterable of dicts."
+        )
+    return of_dicts(source, wanted, dialect, where)
+
+
+def _of_pandas(series: Any, role: str, where: str) -> list[Any]:
+    kind = str(getattr(series.dtype, "kind", "O"))
+    if role == "text_column" and kind in "mM":
+        raise wrong_type(role, where, str(series.dtype))
+    return checked_floats(series.tolist(), role, where) if kind == "f" else list(series.tolist())
+
+
+def _of_polars(series: Any, role: str, where: str) -> list[Any]:
+    try:
+        if str(series.dtype) == "Object":  # Arrow would hold the addresses of Python's objects
+            raise TypeError
+        column = series.to_arrow()
+    except Exception:  # a type that Arrow does not have
+        raise wrong_type(role, where, str(series.dtype), "a column") from None
+    return column_of_arrow(column, role, where)
+
+
+def _of_arrow(table: Any, wanted: Wanted, where: str, names: Mapping[str, Sequence[str]]) -> RawTable:
+    rows = _of_columns(
+        table.column_names, lambda index, role: column_of_arrow(table.column(index), role, where), wanted, where
+    )
+    return RawTable(rows, class_names=names)
+
+
+def _of_columns(
+    found: Iterable[Any], column_at: Callable[[int, str], Iterable[Any]], wanted: Wanted, where: str
+) -> list[Row]:
+    names = [str(name) for name in found]
+    check_columns(names, wanted, where)
+    columns = (repeat(None) if name is None else column_at(names.index(name), role) for role, name in wanted.items())
+    return list(zip(*columns, strict=False))  # a column that was not asked for repeats None for ever

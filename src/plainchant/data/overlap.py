@@ -1,0 +1,111 @@
+"""Public inputs that are private: the public corpus, the prompt's examples and the centres, compared with the table.
+
+The guarantee takes these inputs for public. Whoever gives private rows as one of them is told so before anything is
+read into a model or spent; the answer depends on private rows, so it is the holder's own view.
+
+What is compared: whole texts, without regard to case, white space and control characters, by their hashes, in time
+proportional to their length. Parts of texts, paraphrases and blank texts are not looked at. A file of centres holds no
+text: of it only the file itself is compared, by its content.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from plainchant.data.tables import Record, read_texts
+from plainchant.errors import PrivacyError
+
+# From more than this share on the rows count as the same.
+MOST = 0.5
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """What public inputs have in common with a private table. It depends on private data.
+
+    Attributes:
+        of_corpus: share of the public corpus's different texts that are texts of the table.
+        of_table: share of the table's different texts that are texts of the corpus.
+        of_examples: share of the prompt's different examples that are texts of the table.
+    """
+
+    of_corpus: float = 0.0
+    of_table: float = 0.0
+    of_examples: float = 0.0
+
+
+def check_public_inputs(
+    source: Any,
+    table: Sequence[Record],
+    *,
+    public_corpus: str | None = None,
+    public_text_column: str = "text",
+    examples: Iterable[str] = (),
+    centres: str | int | None = None,
+) -> Overlap:
+    """Compares the inputs that count as public with the private table.
+
+    Args:
+        source: where the table came from; a path, or anything else.
+        table: its records.
+        public_corpus: the file of public texts, if there is one.
+        public_text_column: its text column.
+        examples: the texts of the prompt's examples.
+        centres: the path of saved centres; a number is none.
+
+    Returns:
+        The shares of what is the same, each at most `MOST`.
+
+    Raises:
+        PrivacyError: an input is the private file itself, or more than `MOST` of either side is the same. No row shows.
+        DataError: the public corpus cannot be read.
+    """
+    files = {"public_corpus": public_corpus, "centres": centres if isinstance(centres, str) else None}
+    for field, path in files.items():
+        if path is not None and _same_file(source, path):
+            raise _refusal(field, "is the private table itself")
+    private = _digests(record.text for record in table)
+    corpus = _digests([] if public_corpus is None else read_texts(public_corpus, text_column=public_text_column))
+    shown = _digests(examples)
+    overlap = Overlap(_share(corpus, private), _share(private, corpus), _share(shown, private))
+    if max(overlap.of_corpus, overlap.of_table) > MOST:
+        raise _refusal("public_corpus", "holds most of the private table's texts, or is mostly made of them")
+    if overlap.of_examples > MOST:
+        raise _refusal("prompt.examples", "are mostly texts of the private table")
+    return overlap
+
+
+def _refusal(field: str, what: str) -> PrivacyError:
+    return PrivacyError(
+        f"{field}: {what}; what counts as public must hold nothing of the private data. Give other public texts; "
+        "nothing was spent"
+    )
+
+
+def _same_file(source: Any, path: str) -> bool:
+    if not isinstance(source, (str, os.PathLike)):
+        return False
+    one, other = Path(source), Path(path)
+    if not (one.is_file() and other.is_file()):
+        return one.is_dir() and other.is_dir() and one.samefile(other)
+    if one.samefile(other):
+        return True
+    return one.stat().st_size == other.stat().st_size and _digest_of(one) == _digest_of(other)
+
+
+def _digest_of(path: Path) -> bytes:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
+
+
+def _digests(texts: Iterable[str]) -> set[bytes]:
+    """Hashes of the different texts that are not blank."""
+    normal = (" ".join(text.casefold().split()) for text in texts)
+    return {hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=16).digest() for text in normal if text}
+
+
+def _share(some: set[bytes], others: set[bytes]) -> float:
+    return len(some & others) / len(some) if some else 0.0

@@ -1,0 +1,108 @@
+"""What every reader takes and gives: a dialect, raw values, and errors of the table, never of a cell."""
+
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from plainchant.data.encodings import AUTO
+from plainchant.errors import DataError
+
+SEPARATORS = {"comma": ",", "semicolon": ";", "tab": "\t", "bar": "|"}
+_PLAIN_NAME = re.compile(r"[^\W\d][\w.:-]{0,39}")
+_NAMES_SHOWN = 20
+
+Wanted: TypeAlias = Mapping[str, str | None]
+"""The name of the column for each of the options text_column, label_column and unit_column; None: not asked for."""
+Row: TypeAlias = tuple[Any, ...]
+"""The raw values of the wanted columns; None stands for a missing one."""
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How files are read.
+
+    Attributes:
+        encoding: a character encoding, or auto.
+        separator: what stands between the fields of CSV: one character, comma, semicolon, tab, bar, or auto.
+        allow_malformed: read a table most of whose rows are malformed or empty.
+        options: whether the user has options for these three, which errors may name.
+    """
+
+    encoding: str = AUTO
+    separator: str = AUTO
+    allow_malformed: bool = False
+    options: bool = True
+
+    @property
+    def hint(self) -> str:
+        """What to do about a file in another encoding."""
+        return "set encoding (--encoding) to what it was saved in" if self.options else "save it as UTF-8"
+
+
+@dataclass(frozen=True)
+class RawTable:
+    """The raw values of a table.
+
+    Attributes:
+        rows: the wanted columns' values.
+        malformed: how many rows are no rows of the format.
+        notes: sentences for the holder of the data.
+        class_names: for each column of a data set's ClassLabel its names.
+    """
+
+    rows: list[Row] = field(repr=False)
+    malformed: int = 0
+    notes: tuple[str, ...] = ()
+    class_names: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+
+def describe(source: Any) -> str:
+    """A source in words that show nothing of it."""
+    is_path = isinstance(source, (str, os.PathLike))
+    return f"data {str(source)!r}" if is_path else f"data of type {type(source).__name__}"
+
+
+def separator_of(name: str) -> str | None:
+    """The character that an option names; None where it names none."""
+    found = SEPARATORS.get(name, name)
+    return found if len(found) == 1 and found not in '"\r\n' and ord(found) < 128 else None
+
+
+def check_path(path: Path) -> None:
+    """Refuses a path that the file system cannot even look for; one that is not there is the reader's matter."""
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return
+    except ValueError:
+        raise DataError(f"{describe(path)} is no path: check it.") from None
+    except OSError as error:
+        raise DataError(f"{describe(path)} cannot be read ({error.strerror}): check the path.") from None
+
+
+def check_columns(found: Iterable[str], wanted: Wanted, where: str, listed: str = "") -> None:
+    """Refuses a table whose header or schema lacks a wanted column."""
+    found = list(found)
+    for role, name in wanted.items():
+        if name is not None and name not in found:
+            has = listed or _list_names(found)
+            raise DataError(f"{role}={name!r} is no column of {where}, which has {has}: set {role} ({option(role)}).")
+
+
+def option(role: str) -> str:
+    """The command line's name of a column's option."""
+    return "--" + role.replace("_", "-")
+
+
+def _list_names(names: Sequence[str]) -> str:
+    """The column names that look like names."""
+    plain = [name for name in names if _PLAIN_NAME.fullmatch(name)]
+    shown = ", ".join(plain[:_NAMES_SHOWN])
+    hidden = len(names) - len(plain[:_NAMES_SHOWN])
+    if not hidden:
+        return f"the columns {shown}" if shown else "no columns"
+    counted = f"{hidden} whose names are not shown (more than one word, or many; is the header row missing?)"
+    return f"the columns {shown} and {counted}" if shown else counted

@@ -1,0 +1,168 @@
+"""JSON Lines, JSON arrays, dicts and CSV: text becomes raw values, row by row (guarantee 9).
+
+- **Malformed rows** (a line that is not a JSON object, a CSV row with the wrong number of fields or a broken quote, an
+  item that is not a dict) are rows without any value. A CSV row with a broken quote is one line, and reading goes on at
+  the next one. Only where a later quote happens to close it properly are the lines between one row with it: the one
+  case in which a row reaches others, and JSONL and Parquet do not have it.
+- **Blank lines** of JSONL, CSV and text files are no rows, wherever they stand; nor are the lines of a JSON Lines file
+  that hold only the brackets of an array around it. A comma that ends such a line is no part of it.
+- **Columns** are decided by form: by the header or the schema; of JSON rows and dicts by whether enough rows have the
+  key (`SCARCE`), so that no single row decides. Elsewhere a missing key is a missing value.
+- **Separator** of CSV: the option, or by the header: the first of comma (tab in .tsv), semicolon, tab and bar that
+  makes the wanted columns.
+"""
+
+import csv
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from plainchant.data.encodings import AUTO
+from plainchant.data.raw import SEPARATORS, Dialect, RawTable, Wanted, check_columns, option, separator_of
+from plainchant.errors import DataError
+
+# A column of JSON rows or dicts that fewer than one row in so many has is taken for none.
+SCARCE = 10
+# Stands for a carriage return inside a CSV row; no decoded text holds this lone surrogate.
+_RETURN = "\udc0d"
+_FIELD_SIZE_LIMIT = 2**31 - 1  # the largest that a C long holds on every platform
+
+
+# JSON
+
+
+def of_json(text: str, suffix: str, wanted: Wanted, dialect: Dialect, where: str) -> RawTable:
+    """The rows of JSON Lines; of a .json file that begins with a bracket, of its array."""
+    if suffix == ".json" and text.lstrip()[:1] == "[":
+        try:
+            return of_dicts(json.loads(text), wanted, dialect, where)
+        except (ValueError, RecursionError):
+            raise DataError(f"{where} cannot be parsed as a JSON array: write it anew, or give JSONL.") from None
+    lines = text.split("\n")  # not splitlines: U+2028 may stand inside a JSON string
+    rows = (_parse_line(line) for line in lines if line.strip() not in ("", "[", "]", ","))
+    return of_dicts(rows, wanted, dialect, where)
+
+
+def _parse_line(line: str) -> Any:
+    """A line's row; brackets and the comma of an array around all lines are no part of it."""
+    found = _parse_json(line)
+    if found is None:
+        bare = line.strip().removesuffix(",")
+        bare = bare[1:] if bare.startswith("[{") else bare
+        found = _parse_json(bare.removesuffix("]") if bare.endswith("}]") else bare)
+        if found is None:
+            found = _parse_json(bare)
+    return found
+
+
+def _parse_json(line: str) -> Any:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+
+
+def of_dicts(items: Iterable[Any], wanted: Wanted, dialect: Dialect, where: str) -> RawTable:
+    """The rows of dicts; an item that is none is a row without values."""
+    rows = [item if isinstance(item, Mapping) else None for item in items]
+    mappings = [row for row in rows if row is not None]
+    if rows and not mappings:
+        raise DataError(
+            f'{where} has no row that is a JSON object or dict: write each as {{"text": ...}}, one a line (UTF-8, or '
+            "with --encoding)."
+        )
+    for role, name in wanted.items():
+        present = sum(name in row for row in mappings)
+        if (
+            rows
+            and name is not None
+            and (not present or (SCARCE * present < len(rows) and not dialect.allow_malformed))
+        ):
+            # which other keys there are is not said: they are single rows' own
+            raise DataError(
+                f"{role}={name!r} is no column of {where} (a key of fewer than one row in {SCARCE} counts as none): "
+                f"set {role} ({option(role)})."
+            )
+    empty: Mapping[str, Any] = {}
+    values = [
+        tuple(None if name is None else (empty if row is None else row).get(name) for name in wanted.values())
+        for row in rows
+    ]
+    return RawTable(values, len(rows) - len(mappings))
+
+
+# CSV
+
+
+def of_csv(text: str, suffix: str, wanted: Wanted, dialect: Dialect, where: str) -> RawTable:
+    """The rows of CSV; of .tsv with tabs."""
+    lines = _csv_lines(text)
+    separator, notes = _choose_separator(lines, suffix, wanted, dialect, where)
+    rows = _split_csv(lines, separator)
+    header = next(rows, [])
+    if header is None:
+        raise DataError(f"{where} has no header row that can be parsed: name the columns in its first line.")
+    if not header:
+        return RawTable([])
+    # a file without a header row has a record in its first line, so its names are not shown
+    hidden = (
+        f"{len(header)} other names in its header row, read with the separator {separator!r} (not shown: where the "
+        "header is missing, they are a record's; another separator: --separator)"
+    )
+    check_columns(header, wanted, where, hidden)
+    body = [row if row is not None and len(row) == len(header) else None for row in rows]
+    places = [None if name is None else header.index(name) for name in wanted.values()]
+    # CSV cannot tell a missing value from an empty one
+    values = [
+        tuple(None if row is None or place is None else row[place].replace(_RETURN, "\r") or None for place in places)
+        for row in body
+    ]
+    return RawTable(values, sum(row is None for row in body), notes)
+
+
+def _choose_separator(
+    lines: Sequence[str], suffix: str, wanted: Wanted, dialect: Dialect, where: str
+) -> tuple[str, tuple[str, ...]]:
+    """The separator and what to say of it: a function of the options and of the header."""
+    if dialect.separator != AUTO:
+        given = separator_of(dialect.separator)
+        if given is None:
+            raise DataError(f"separator = {dialect.separator!r}: give one character, {', '.join(SEPARATORS)} or auto.")
+        return given, ()
+    usual = "\t" if suffix == ".tsv" else ","
+    for separator in dict.fromkeys((usual, *SEPARATORS.values())):
+        header = next(_split_csv(lines, separator), None) or []
+        if all(name is None or name in header for name in wanted.values()):
+            note = f"{where} is read with the separator {separator!r}, by its header; set separator to say so."
+            return separator, (() if separator == usual else (note,))
+    return usual, ()
+
+
+def _csv_lines(text: str) -> list[str]:
+    lines = text.split("\n")
+    if "\r" not in text:
+        return [line + "\n" for line in lines]
+    # a carriage return by itself is no end of a row: the csv module would refuse it outside quotes
+    bare = [line.rstrip("\r") for line in lines]
+    return [
+        one.replace("\r", _RETURN) + ("\n" if len(one) == len(line) else "\r\n")
+        for one, line in zip(bare, lines, strict=True)
+    ]
+
+
+def _split_csv(lines: Sequence[str], delimiter: str) -> Iterator[list[str] | None]:
+    """The rows of CSV lines; None for a line at which no row can be parsed, after which the next line is tried."""
+    csv.field_size_limit(max(csv.field_size_limit(), _FIELD_SIZE_LIMIT))
+    start = 0
+    while start < len(lines):
+        row_start = start
+        reader = csv.reader(map(lines.__getitem__, range(start, len(lines))), delimiter=delimiter, strict=True)
+        try:
+            for row in reader:
+                row_start = start + reader.line_num
+                if row:
+                    yield row
+            return
+        except csv.Error:
+            yield None
+            start = row_start + 1

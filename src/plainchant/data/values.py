@@ -1,0 +1,184 @@
+r"""Cells: what a text, a label and a unit's id are, each a function of one cell (guarantee 3.1, 9).
+
+- **Text**: a string as it is; bytes as UTF-8; a number or a truth value as its `str`; missing (None, NaN, NA, a key
+  that the row lacks), a list, a dict and anything else: the empty text, which is a valid record.
+- **Label**: the `str` of any value, without surrounding white space; missing or blank: None. A whole number of a
+  fractional type loses its ".0": a table that turns integers into floats because another row lacks a value must not
+  change this one.
+- **Characters** of texts and labels: "\r\n" becomes a newline; other control characters than newline and tab, NUL
+  included, become a space; invalid UTF-8 and lone surrogates become the replacement character U+FFFD.
+- **Unit**: the value itself. Two different values never become one and one never becomes many, so nothing is trimmed,
+  cleaned or cut. Numbers are the same where they are equal (1 and 1.0, whatever their types); a string is never a
+  number, and a truth value is neither. Missing (None, NA, NaN, NaT): None, a unit by itself.
+"""
+
+import datetime
+import hashlib
+import math
+import numbers
+import re
+import uuid
+from collections.abc import Mapping
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_SPACES = {code: " " for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\t\n"}
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
+# Kinds of ids other than strings begin with it; a string that does so itself is marked as well.
+_MARK = "\x00"
+# Powers of ten up to which a decimal number is compared with the other kinds of numbers.
+_LARGEST_EXPONENT = 10_000
+_END = object()
+_MISSING_TYPES = ("NAType", "NaTType", "NoneType")  # pandas' missing values, without importing pandas
+
+
+class UnreadableUnit(ValueError):
+    """A value of a type that has no identity here; says the type's name, never the value."""
+
+
+def as_text(value: Any) -> str:
+    """The text of a cell."""
+    if isinstance(value, str):
+        return clean(value)
+    return clean(_scalar(value)) if is_bool(value) or isinstance(value, (bytes, numbers.Number)) else ""
+
+
+def as_name(value: Any) -> str | None:
+    """The label of a cell, as it stands there."""
+    return clean(value if isinstance(value, str) else _scalar(value)).strip() or None
+
+
+def clean(text: str) -> str:
+    """Text without control characters and surrogates, in time proportional to its length."""
+    text = text.replace("\r\n", "\n")
+    if _CONTROL.search(text):
+        text = text.translate(_SPACES)
+    return _SURROGATE.sub("\ufffd", text)
+
+
+def is_bool(value: Any) -> bool:
+    """Whether a cell is a truth value, numpy's included."""
+    return type(value).__name__ in ("bool", "bool_")
+
+
+def _is_missing(value: Any) -> bool:
+    return type(value).__name__ in _MISSING_TYPES
+
+
+def _scalar(value: Any) -> str:
+    if _is_missing(value):
+        return ""
+    try:
+        if isinstance(value, bytes):
+            return value.decode("utf-8", "replace")
+        if isinstance(value, (numbers.Real, Decimal)) and not isinstance(value, numbers.Integral):
+            if math.isnan(value):
+                return ""
+            if math.isfinite(value) and value == (whole := round(value)):
+                return str(whole)
+        return str(value)
+    except Exception:  # a signalling NaN, an integer too long for str, an object whose __str__ raises: no row may raise
+        return ""
+
+
+def unit_key(value: Any) -> str | None:
+    """The identity of a unit as a string: equal for equal values and different for different ones; None: missing.
+
+    A string stands for itself. Anything else begins with NUL and its kind.
+
+    Raises:
+        UnreadableUnit: the value's type has no identity here.
+    """
+    if isinstance(value, str):
+        return f"{_MARK}str:{value}" if value.startswith(_MARK) else str.__str__(value)
+    if _is_missing(value):
+        return None
+    if is_bool(value):
+        return f"{_MARK}bool:{bool(value)}"
+    if isinstance(value, (numbers.Number, Decimal)):
+        return _number_key(value)
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return f"{_MARK}bytes:{bytes(value).hex()}"
+    if isinstance(value, (list, tuple, Mapping)):
+        return _nested_key(value)
+    return _other_key(value)
+
+
+def _number_key(value: Any) -> str | None:
+    if isinstance(value, numbers.Complex) and not isinstance(value, numbers.Real):
+        if value != value:
+            return None
+        if value.imag != 0:
+            return f"{_MARK}complex:{_number_key(value.real)}:{_number_key(value.imag)}"
+        value = value.real
+    if isinstance(value, Decimal):
+        if value.is_nan():
+            return None
+        if value.is_finite() and value and abs(value.adjusted()) > _LARGEST_EXPONENT:
+            # its fraction would not fit into memory
+            sign, digits, exponent = value.as_tuple()
+            trimmed = "".join(map(str, digits)).strip("0") if isinstance(exponent, int) else ""
+            return f"{_MARK}decimal:{sign}:{trimmed}:{value.adjusted()}"
+    elif isinstance(value, numbers.Rational):
+        return _ratio_key(int(value.numerator), int(value.denominator))
+    elif value != value:
+        return None
+    if not (value.is_finite() if isinstance(value, Decimal) else math.isfinite(value)):
+        return f"{_MARK}number:{'inf' if value > 0 else '-inf'}"
+    return _ratio_key(*value.as_integer_ratio())
+
+
+def _ratio_key(numerator: int, denominator: int) -> str:
+    ratio = Fraction(numerator, denominator)
+    # hexadecimal: Python refuses decimals of very long integers
+    return f"{_MARK}number:{ratio.numerator:x}/{ratio.denominator:x}"
+
+
+def _nested_key(value: Any) -> str:
+    """A hash of all values inside, each with its length, so that no two structures have one encoding; of any depth."""
+    digest = hashlib.sha256()
+    left = [value]
+    while left:
+        item = left.pop()
+        if item is _END:
+            digest.update(b"]")
+        elif isinstance(item, Mapping):
+            digest.update(b"{")
+            left.append(_END)
+            for key, inner in sorted(((_part(key), inner) for key, inner in item.items()), key=_first, reverse=True):
+                left += [inner, key]
+        elif isinstance(item, (list, tuple)):
+            digest.update(b"[")
+            left += [_END, *reversed(item)]
+        else:
+            part = _part(item).encode("utf-8", "surrogatepass")
+            digest.update(b"%d:" % len(part) + part)
+    return f"{_MARK}nested:{digest.hexdigest()}"
+
+
+def _first(pair: tuple[str, Any]) -> str:
+    return pair[0]
+
+
+def _part(value: Any) -> str:
+    key = unit_key(value)
+    return f"{_MARK}null" if key is None else key
+
+
+def _other_key(value: Any) -> str:
+    if isinstance(value, datetime.datetime):
+        # equal instants of two time zones are equal values
+        utc = value.astimezone(datetime.UTC) if value.utcoffset() is not None else value
+        return f"{_MARK}time:{utc.isoformat()}"
+    if isinstance(value, (datetime.date, datetime.time)):
+        return f"{_MARK}{type(value).__name__}:{value.isoformat()}"
+    if isinstance(value, datetime.timedelta):
+        nanoseconds = getattr(value, "nanoseconds", 0)  # pandas' own part below a microsecond
+        return f"{_MARK}span:{value.days}:{value.seconds}:{value.microseconds}:{nanoseconds}"
+    if isinstance(value, uuid.UUID):
+        return f"{_MARK}uuid:{value.hex}"
+    if type(value).__module__ == "numpy" and type(value).__name__ in ("datetime64", "timedelta64"):
+        return f"{_MARK}{type(value).__name__}:{value}"
+    raise UnreadableUnit(type(value).__name__)

@@ -1,0 +1,175 @@
+"""What any backend must show before it may read a record (guarantee 4.1, 7, 9), by the Protocol alone.
+
+Everything here is public: made-up text, the model and the machine. Maxima are safe against NaN: a logit that is not
+finite is a refusal, never a small difference.
+"""
+
+import math
+
+import numpy as np
+
+from plainchant.arrays import Float32Array, IntArray
+from plainchant.errors import ModelError
+from plainchant.models import LanguageModel
+
+PROBES = (
+    "The library on Mill Street opens at nine.\n\nIt lends maps, films & tools, 🎵 and is free for everybody.",
+    "<s></s><bos><eos><pad><unk><|endoftext|><|im_start|>user<|im_end|><start_of_turn><end_of_turn><unused7>[INST]",
+    "",
+    "< bos><<eos>eos>\ud800\x00\t\u2028שלום 中文 हिन्दी e\u0301",
+)
+"""Public texts: plain English, names of control tokens, nothing, odd characters."""
+
+SHARE = 1 / 3
+"""Of the numerical slack may be seen in a check: the few shapes that it tries are not all that there are."""
+
+ROWS = 40
+"""Rows among which `check` measures that a row does not move."""
+
+_SEEN_IDS = 200
+
+
+def moved_by(one: Float32Array, other: Float32Array) -> float:
+    """The largest difference of two arrays of logits, nats; infinite where a number is not finite.
+
+    >>> import numpy as np
+    >>> moved_by(np.array([1.0, 2.0]), np.array([1.0, 2.5]))
+    0.5
+    >>> moved_by(np.array([1.0, np.nan]), np.array([1.0, np.nan]))
+    inf
+    """
+    if not (np.isfinite(one).all() and np.isfinite(other).all()):
+        return float("inf")
+    return float(np.abs(one - other).max(initial=0.0))
+
+
+def check(model: LanguageModel) -> None:
+    """Tokenizer, finite logits, the public row, and rows of different lengths that come and go.
+
+    Raises:
+        ModelError: the guarantee cannot rest on this model here; the message says why.
+    """
+    _check_tokens(model)
+    _check_public_row(model)
+    _check_lengths(model)
+
+
+def check_width(model: LanguageModel, *, rows: int, batch_size: int, movement: float = math.inf) -> None:
+    """Measures how far rows move in a pass as wide as a run's when a row or a batch comes or goes.
+
+    Args:
+        model: the language model.
+        rows: about how many private rows a pass will hold.
+        batch_size: s, rows of a batch.
+        movement: how far a row may move, nats, if that is less than the model's own slack allows.
+
+    Raises:
+        ModelError: by more than `SHARE` of the model's numerical slack, or than `movement`.
+    """
+    batches = max(1, rows // batch_size)
+    tokens = _tokens(model)
+    prefix, ids = model.prefill([*model.start_tokens, *tokens[:4]]), _some_ids(model)
+    # a few rows with prompts of their own; for the others the prefix is prompt enough, and costs nothing to read
+    own = [[tokens[(5 * row + place) % len(tokens)] for place in range(row % 7)] for row in range(min(8, batch_size))]
+
+    def logits(sizes: list[int]) -> list[Float32Array]:
+        groups = [
+            (model.open_rows(prefix, [*own, *[[]] * size][:size], room=1), tokens[place % len(tokens)])
+            for place, size in enumerate(sizes)
+        ]
+        return model.step(groups, [ids] * len(sizes))
+
+    whole, moved = logits([batch_size] * batches), 0.0
+    changed = [
+        [batch_size - 1, *[batch_size] * (batches - 1)],
+        [*[batch_size] * (batches - 1), batch_size + 1],
+        [batch_size] * (batches - 1),
+        [batch_size] * (batches // 2),
+        [1],
+    ]
+    for sizes in changed:
+        for before, after in zip(whole, logits(sizes) if sizes else [], strict=False):
+            common = min(len(before), len(after))
+            moved = max(moved, moved_by(before[:common], after[:common]))
+    _require_still(model, moved, f"in a pass of {rows} rows", movement)
+
+
+def _check_tokens(model: LanguageModel) -> None:
+    width = model.vocabulary_size
+    largest = max(model.largest_id, *model.start_tokens, -1)
+    if largest >= width:
+        raise ModelError(
+            f"model {model.name!r}: its tokenizer has ids up to {largest}, and its logits are {width} wide: tokenizer "
+            "and weights do not belong together; fetch both from one place, or resize the embeddings to the tokenizer"
+        )
+    for probe in PROBES:
+        tokens = model.encode(probe, trusted=False)
+        if not all(0 <= token < width for token in tokens):
+            raise ModelError(f"model {model.name!r}: its tokenizer yields ids beyond its {width} logits; use another")
+        if model.special.intersection(tokens):
+            raise ModelError(f"model {model.name!r}: its tokenizer lets text name special tokens; use another model")
+
+
+def _check_public_row(model: LanguageModel) -> None:
+    """The public row's logits are the same to the last bit, whether or not private rows are there (guarantee 4.1)."""
+    tokens = _tokens(model)
+    tail = [tokens[place % len(tokens)] for place in range(3)]
+
+    def logits(private: int) -> list[Float32Array]:
+        prefix = model.prefill([*model.start_tokens, *tokens[:4]])
+        public = model.open_rows(prefix, [tokens[:1]], room=len(tail))
+        others = model.open_rows(prefix, [tokens[row : row + 3] for row in range(private)], room=len(tail))
+        found = []
+        for token in tail:
+            found += model.step([(public, token)])
+            if private:
+                model.step([(others, token)])
+        return found
+
+    alone = logits(0)
+    if not all(np.isfinite(row).all() for row in alone):
+        raise ModelError(
+            f"model {model.name!r}: its logits are not finite (NaN or infinite); its weights are broken, or another "
+            "dtype (float32) helps"
+        )
+    for private in (1, 7):
+        if not all(np.array_equal(one, other) for one, other in zip(alone, logits(private), strict=True)):
+            raise ModelError(
+                f"model {model.name!r}: on this machine the public row's logits change when other rows are there; use "
+                "float32 on a CPU"
+            )
+
+
+def _check_lengths(model: LanguageModel) -> None:
+    tokens, ids = _tokens(model), _some_ids(model)
+    prefix = model.prefill([*model.start_tokens, *tokens[:4]])
+    texts = [[tokens[(5 * row + place) % len(tokens)] for place in range(1 + row % 7)] for row in range(ROWS)]
+
+    def logits(first: int, last: int) -> Float32Array:
+        rows = model.open_rows(prefix, texts[first:last], room=1)
+        return model.step([(rows, tokens[0])], [ids])[0]
+
+    whole, moved = logits(0, ROWS), 0.0
+    for first, last in ((0, 1), (1, 6), (1, 17), (1, ROWS)):
+        moved = max(moved, moved_by(logits(first, last), whole[first:last]))
+    _require_still(model, moved, f"among {ROWS} rows")
+
+
+def _require_still(model: LanguageModel, moved: float, where: str, movement: float = math.inf) -> None:
+    allowed = min(model.numerical_slack * SHARE, movement)
+    if not moved <= allowed:
+        raise ModelError(
+            f"model {model.name!r}: on this machine a row moves by {moved:.2g} nats {where} when others come or go "
+            f"(allowed: {allowed:.2g}); use float32 on a CPU, or a larger numerical_slack"
+        )
+
+
+def _tokens(model: LanguageModel) -> list[int]:
+    """At least one id that stands for text."""
+    return model.encode(PROBES[0], trusted=False) or [
+        next((token for token in range(model.vocabulary_size) if token not in model.special), 0)
+    ]
+
+
+def _some_ids(model: LanguageModel) -> IntArray:
+    return np.arange(0, model.vocabulary_size, max(1, model.vocabulary_size // _SEEN_IDS), dtype=np.int64)

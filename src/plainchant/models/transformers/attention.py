@@ -1,0 +1,170 @@
+"""Caches of rows and the attention over them, in the place of transformers' own.
+
+The caches of transformers pad the rows of a batch against each other. Here index equals position in every row: no
+padding lies between a row's tokens, so that a row's sliding windows and rotary positions do not depend on other rows
+(guarantee 4.1, 7). Only attention keeps the groups of rows apart; everything else runs on all rows at once.
+"""
+
+from collections.abc import Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+from plainchant.errors import ModelError
+
+CACHE_STEP = 32
+"""Caches are read, and made, up to a multiple of this many tokens: other rows' lengths must not show (guarantee 7)."""
+
+_IGNORED_ARGUMENTS = {"position_ids", "use_cache", "output_attentions", "output_hidden_states", "output_router_logits",
+                      "return_dict", "logits_to_keep"}  # fmt: skip
+
+
+@dataclass(eq=False)
+class Cache:
+    """Keys and values of n rows: for each layer two tensors [n, kv_heads, capacity, head_dim] in the model's dtype."""
+
+    count: int
+    capacity: int
+    prefix: "Cache | None" = None
+    layers: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+    def layer(self, index: int, like: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """The tensors of a layer, made at first use (their shapes are the model's business), the prefix in front."""
+        if index not in self.layers:
+            # Zeros, not empty memory: a masked NaN would still spoil the sum.
+            made = [x.new_zeros(self.count, x.shape[1], self.capacity, x.shape[3]) for x in like]
+            if self.prefix is not None and self.prefix.capacity:
+                for ours, public in zip(made, self.prefix.layers[index], strict=True):
+                    ours[:, :, : self.prefix.capacity] = public
+            self.layers[index] = (made[0], made[1])
+        return self.layers[index]
+
+
+# Texts to be read into a cache: one for each of its rows, all from one position on.
+Texts = tuple[Cache, Sequence[Sequence[int]], int]
+
+
+@dataclass(eq=False)
+class Segment:
+    """Rows of one cache within a forward pass.
+
+    Attributes:
+        cache: where their keys and values are.
+        rows: int64 [m], which rows of the cache.
+        positions: int64 [m, q], where their new tokens go, all < `stop`.
+        stop: how many positions of the cache are read.
+        whole: `rows` are all rows in order, so that reading the cache needs no copy.
+    """
+
+    cache: Cache
+    rows: Tensor
+    positions: Tensor
+    stop: int
+    whole: bool
+    masks: dict[tuple[int | None, int], Tensor] = field(default_factory=dict)
+
+    def extend(self, index: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Writes keys and values [m, kv_heads, q, d] at their positions; returns the rows' [m, kv_heads, stop, d]."""
+        stored = self.cache.layer(index, (key, value))
+        for tensor, new in zip(stored, (key, value), strict=True):
+            tensor[self.rows[:, None], :, self.positions] = new.transpose(1, 2)
+        keys, values = (x[:, :, : self.stop] if self.whole else x[self.rows, :, : self.stop] for x in stored)
+        return keys, values
+
+    def mask(self, window: int | None, heads: int) -> Tensor:
+        """True where a query sees a key: bool [m, 1, q, stop], or [m, 1, heads * q, stop] for q > 1."""
+        if (window, heads) not in self.masks:
+            keys, queries = torch.arange(self.stop, device=self.positions.device), self.positions[:, None, :, None]
+            visible = keys <= queries
+            if window is not None:
+                visible &= keys > queries - window
+            self.masks[window, heads] = visible.repeat(1, 1, heads, 1) if self.positions.shape[1] > 1 else visible
+        return self.masks[window, heads]
+
+
+@dataclass(eq=False)
+class Pass:
+    """What one forward pass tells the attention function and the head, and the sliding windows that layers asked for.
+
+    Attributes:
+        segments: who is in the pass.
+        supports: for each segment the ids whose logits are wanted, int64 [|S|]; None for all.
+        windows: the sliding window of each layer.
+    """
+
+    segments: list[Segment]
+    supports: list[Tensor] | None = None
+    windows: dict[int, int | None] = field(default_factory=dict)
+
+
+CURRENT_PASS: ContextVar[Pass] = ContextVar("plainchant_pass")
+
+
+def attention(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    is_causal: bool | None = None,
+    **others: Any,
+) -> tuple[Tensor, None]:
+    """Attention of all rows of a pass, group by group, over the groups' own caches (transformers' AttentionInterface).
+
+    Args:
+        module: the attention layer.
+        query: [rows, heads, q, d].
+        key: [rows, kv_heads, q, d], the new tokens only.
+        value: [rows, kv_heads, q, d_value], the new tokens only.
+        attention_mask: must be None; the mask follows from the positions.
+        dropout: must be 0.
+        scaling: factor of the scores, None for 1/sqrt(d).
+        sliding_window: a query at p sees the keys in (p - window, p].
+        softcap: scores are squashed to (-softcap, softcap).
+        is_causal: must not be False.
+        **others: refused, unless empty or harmless.
+
+    Returns:
+        [rows, q, heads, d_value] in the query's dtype, and None in place of the weights.
+
+    Raises:
+        ModelError: the layer wants something that is not computed here.
+    """
+    refused = sorted(k for k, v in others.items() if k not in _IGNORED_ARGUMENTS and v is not None and v is not False)
+    causal = getattr(module, "is_causal", True) and is_causal is not False
+    if refused or attention_mask is not None or dropout or not causal:
+        raise ModelError(
+            f"{type(module).__name__} needs attention that is not computed here {refused}; use another model"
+        )
+    current = CURRENT_PASS.get()
+    current.windows[module.layer_idx] = sliding_window
+    heads, length, width = query.shape[1:]
+    output = query.new_empty(len(query), length, heads, value.shape[-1])
+    first = 0
+    for segment in current.segments:
+        here = slice(first, first := first + len(segment.rows))
+        keys, values = segment.extend(module.layer_idx, key[here], value[here])
+        kv_heads = keys.shape[1]
+        # The query heads of one key head lie side by side: no copies of the keys.
+        queries = query[here].reshape(-1, kv_heads, heads // kv_heads * length, width)
+        mask = segment.mask(sliding_window, heads // kv_heads)
+        if softcap is None:
+            attended = scaled_dot_product_attention(queries, keys, values, attn_mask=mask, scale=scaling)
+        else:
+            scores = queries @ keys.transpose(2, 3) * (width**-0.5 if scaling is None else scaling)
+            scores = (softcap * torch.tanh(scores / softcap)).masked_fill(~mask, -torch.inf)
+            attended = scores.softmax(-1, dtype=torch.float32).to(values.dtype) @ values
+        output[here] = attended.reshape(-1, heads, length, values.shape[-1]).transpose(1, 2)
+    return output, None
+
+
+transformers.AttentionInterface.register("plainchant", attention)  # no mask of that name: transformers makes none

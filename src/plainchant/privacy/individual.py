@@ -1,0 +1,130 @@
+"""Every record for itself, known in advance: the mean with individual accounting (guarantee 5.2)."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+import numpy as np
+
+from plainchant.arrays import Float32Array, Float64Array, IntArray
+from plainchant.errors import PrivacyError
+from plainchant.privacy.accounting import Cost, bounded_range_rho
+from plainchant.privacy.mechanisms import MeanMechanism, TokenDistribution, clipped_rows
+from plainchant.privacy.promises import CONVERTED
+
+# A context pays at most so many times its even share of what it has left, and never more than half of that.
+PACE = 8.0
+# Root mean square range of a context's clipped row, nats, where nobody has measured it.
+EXPECTED_RANGE = 3.0
+
+
+@dataclass(frozen=True)
+class IndividualMeanMechanism(MeanMechanism):
+    """The mean, where every context pays for what it moves by itself: a Rényi filter ([FZ21]; guarantee 5.2).
+
+    Context i moves the log-ratio of a step by a range of at most η_i = (g·w_i·r_i/s + 2ξ)/τ, where r_i is the range of
+    its own clipped row and w_i ≤ 1 a weight, and pays η_i²/8. The weight is the largest, at most 1, at which the
+    payment stays within its allowance, a fraction of what it has left.
+
+    * r_i, w_i and the payment are functions of the context's own record and of released text, up to ξ.
+    * Σ payments ≤ budget for every context and every output: `budget`-zCDP, known in advance.
+    * Where a unit changes a context, (η + η′)² ≤ 2η² + 2η′²: four contexts' payments, so each may pay a quarter.
+    * The aggregate moves continuously with every row: nobody is cut off at a threshold, where the last bits of another
+      row could decide (guarantee 7). What numerical movement costs one that has nothing left is put aside at the start.
+
+    Attributes:
+        budget: ρ that one unit of a batch may cost in all.
+        steps: the most steps of a batch.
+        expected_range: root mean square range of a context's clipped row, nats; plans the number of texts, and is no
+            part of the guarantee.
+    """
+
+    budget: float
+    steps: int
+    expected_range: float = EXPECTED_RANGE
+
+    accountant = f"zCDP, a Rényi filter for every unit, {CONVERTED}"
+    # where nothing is known of the data's size, and the bound below where it is
+    least_batch: ClassVar[tuple[int, int]] = (24, 8)
+    about: ClassVar[str] = "about "
+
+    def __post_init__(self) -> None:
+        if not self._payable > 0:
+            raise PrivacyError(
+                f"numerical_slack = {self.settings.slack:g}: its cost over {self.steps} tokens is more than a batch's "
+                f"budget of ρ = {self.budget:.4g}; ask for fewer texts, or run a dtype with less slack"
+            )
+
+    @property
+    def per_token(self) -> Cost:
+        s = self.settings
+        moved = s.guidance * self.expected_range / s.batch_size
+        return Cost(bounded_range_rho((moved + 2 * s.slack) / s.temperature))
+
+    def affordable(self, budget: Cost) -> int | None:
+        return self.per_token.times_in(Cost(budget.rho / self.settings.contexts_moved**2))
+
+    def cost_of(self, tokens: int) -> Cost:
+        # whatever number of its steps: nobody pays more
+        return Cost(self.budget)
+
+    def claim(self, tokens: int, delta: float) -> float | None:
+        if tokens > self.steps:
+            raise PrivacyError(f"steps = {tokens}: the mechanism's budget is for {self.steps} steps at most")
+        return super().claim(tokens, delta)
+
+    def planned_figures(self) -> Mapping[str, float | None]:
+        return {"rho_per_token": None, "rho_expected": self.per_token.rho}
+
+    def status_rows(self, most: int, limit: int | None) -> Sequence[tuple[str, str]]:
+        return ()
+
+    def pays_for(self, limit: int | None) -> str:
+        return "what a unit may move the tokens of its batch; who has paid all of it has no more say"
+
+    def paid(self, spent: Sequence[float]) -> Mapping[str, float] | None:
+        middle = float(np.median(spent)) if len(spent) else 0.0
+        return {"median": middle, "largest": max(spent, default=0.0), "budget": self.budget}
+
+    def for_steps(self, steps: int) -> Self:
+        return dataclasses.replace(self, steps=steps)
+
+    @property
+    def _numerical(self) -> float:
+        """2ξ/τ: by how much the log-ratio of a step may vary though a context takes no part in it."""
+        return 2 * self.settings.slack / self.settings.temperature
+
+    @property
+    def _payable(self) -> float:
+        """What a context may pay, without what every step costs for numerical reasons."""
+        return self.budget / self.settings.contexts_moved**2 - self.steps * bounded_range_rho(self._numerical)
+
+    def allowance(self, spent: Float64Array, steps_left: int) -> Float64Array | None:
+        # rounding may leave a hair less than nothing
+        left = np.maximum(self._payable - spent, 0.0)
+        return np.asarray(left * min(0.5, PACE / steps_left))
+
+    def distribution(
+        self,
+        private: Float32Array,
+        public: Float32Array | None,
+        support: IntArray,
+        allowance: Float64Array | None = None,
+    ) -> TokenDistribution:
+        if allowance is None or len(allowance) != len(private):
+            raise PrivacyError("individual accounting needs the allowance of every context")
+        s = self.settings
+        clipped, base, _ = clipped_rows(s, private, public, support)
+        if not len(clipped):
+            return self._mean(support, clipped, base, np.zeros(0))
+        own = clipped.max(axis=1).astype(np.float64) - clipped.min(axis=1)
+        reach = s.guidance / (s.batch_size * s.temperature) * own
+        # guarantee 5.2 beyond the part put aside: ((w·reach + 2ξ/τ)² − (2ξ/τ)²)/8 ≤ allowance
+        numerical = self._numerical
+        affordable = np.sqrt(numerical**2 + 8 * allowance) - numerical
+        weight = np.ones_like(reach)
+        np.divide(affordable, reach, out=weight, where=reach > affordable)
+        moved = np.minimum(reach, affordable)
+        charges = moved * (moved + 2 * numerical) / 8
+        return self._mean(support, clipped * weight[:, None], base, charges)

@@ -1,0 +1,243 @@
+"""What a mechanism promises and costs, and how that is said: planning, report, audit and cli ask, and decide nothing.
+
+Numbers and words only; how a token is drawn is in `mechanisms`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal, Protocol, Self, TypeAlias
+
+from plainchant.privacy.accounting import Cost
+
+Promise: TypeAlias = Literal["ex-ante", "ex-post", "none"]
+"""Whether a figure is known before the run, measured after it, or there is none."""
+CONVERTED = "converted to (ε, δ) by Canonne, Kamath and Steinke (2020)"
+
+
+@dataclass(frozen=True)
+class Promised:
+    """What a whole release promises (guarantee 6.1).
+
+    Attributes:
+        kind: known before the run, measured after it, or nothing.
+        epsilon, delta, rho: the figures; None where there is none, or none that may be released.
+        statement: all of it in one sentence.
+    """
+
+    kind: Promise
+    epsilon: float | None
+    delta: float | None
+    rho: float | None
+    statement: str
+
+
+def nothing_promised(why: str) -> Promised:
+    """The promise of a release that has none."""
+    return Promised(
+        "none", None, None, None, f"NOT PRIVATE: there is no guarantee, because {why}; do not release."
+    )  # fmt: skip
+
+
+class CostOwner(Protocol):
+    """The half of a token mechanism that knows what its tokens cost. Tokens are those of one batch."""
+
+    @property
+    def promise(self) -> Promise:
+        """When its figure is known."""
+
+    @property
+    def accountant(self) -> str:
+        """How the cost is counted, for card and page."""
+
+    @property
+    def measured(self) -> bool:
+        """Whether what a run has cost is worth measuring on its output (guarantee 5.3)."""
+
+    @property
+    def replayable(self) -> bool:
+        """Whether an audit can draw its tokens again from kept logits and test `claim` on them."""
+
+    @property
+    def least_batch(self) -> tuple[int, int]:
+        """The smallest batch size that is searched: where the number of units is unknown, and where it is known."""
+
+    @property
+    def cheaper(self) -> str:
+        """What else makes a text cheaper, as the end of a sentence; empty where nothing does."""
+
+    @property
+    def about(self) -> str:
+        """Stands before what is only expected: "about ", or nothing where `affordable` and `per_token` are exact."""
+
+    @property
+    def per_token(self) -> Cost:
+        """What a token costs a record: at most, or, where that depends on the record, as expected."""
+
+    def affordable(self, budget: Cost) -> int | None:
+        """Tokens that a batch may release for a budget; None where they are not paid from one."""
+
+    def cost_of(self, tokens: int) -> Cost:
+        """The most that tokens can cost one unit, as known before the run; without limit where nothing is known."""
+
+    def claim(self, tokens: int, delta: float) -> float | None:
+        """The ε that an audit tests at delta; None where nothing is claimed in advance.
+
+        Raises:
+            PrivacyError: tokens are more than was paid for, or cannot be replayed.
+        """
+
+    def promised(self, total: Cost, epsilon: float, delta: float, unit: str) -> Promised:
+        """What a release promises.
+
+        Args:
+            total: everything that it costs a unit, as far as it is known.
+            epsilon: of the guarantee that was asked for; total is within it.
+            delta: likewise.
+            unit: what is protected, in words.
+        """
+
+    def planned_figures(self) -> Mapping[str, float | None]:
+        """Its ρ per token for plan.json: "rho_per_token" where it is exact, "rho_expected" where it is expected."""
+
+    def plan_rows(self) -> Sequence[tuple[str, str]]:
+        """What a plan says of it beyond its numbers: name and value."""
+
+    def status_rows(self, most: int, limit: int | None) -> Sequence[tuple[str, str]]:
+        """What may be said of the largest batch so far: its tokens, of those that a batch may release."""
+
+    def pays_for(self, limit: int | None) -> str:
+        """What the tokens' share of the budget pays for; `limit` tokens per batch, where there is such a bound."""
+
+    def paid(self, spent: Sequence[float]) -> Mapping[str, float] | None:
+        """What records have paid of their budgets: median, largest, budget; None where they pay no own price."""
+
+    def for_steps(self, steps: int) -> Self:
+        """The mechanism as it works in batches of at most so many tokens."""
+
+    def resized(self, batch_size: int) -> Self:
+        """The same with another batch size."""
+
+
+class _Words:
+    """What most mechanisms say."""
+
+    measured: ClassVar[bool] = True
+    least_batch: ClassVar[tuple[int, int]] = (1, 1)
+    cheaper: ClassVar[str] = ""
+    about: ClassVar[str] = ""
+
+    def plan_rows(self) -> Sequence[tuple[str, str]]:
+        return ()
+
+    def status_rows(self, most: int, limit: int | None) -> Sequence[tuple[str, str]]:
+        return ()
+
+    def pays_for(self, limit: int | None) -> str:
+        return "measured after the run, and not released"
+
+    def paid(self, spent: Sequence[float]) -> Mapping[str, float] | None:
+        return None
+
+    def for_steps(self, steps: int) -> Self:
+        return self
+
+
+class ExAnte(_Words):
+    """Known before the run, whatever the data: `cost_of` bounds every unit's cost."""
+
+    promise: ClassVar[Promise] = "ex-ante"
+
+    @property
+    def per_token(self) -> Cost:
+        return self.cost_of(1)
+
+    def cost_of(self, tokens: int) -> Cost:
+        raise NotImplementedError
+
+    def affordable(self, budget: Cost) -> int | None:
+        return self.per_token.times_in(budget)
+
+    def claim(self, tokens: int, delta: float) -> float | None:
+        return self.cost_of(tokens).epsilon(delta)
+
+    def promised(self, total: Cost, epsilon: float, delta: float, unit: str) -> Promised:
+        # total is at most the cost of (ε, δ), which is rounded down, and its ε is rounded up: both figures hold
+        known = min(total.epsilon(delta), epsilon)
+        statement = (
+            f"(ε = {known:.6g}, δ = {delta:g})-differentially private under adding or removing {unit}, "
+            "as known before the run."
+        )
+        return Promised(self.promise, known, delta, total.rho, statement)
+
+    def planned_figures(self) -> Mapping[str, float | None]:
+        return {"rho_per_token": self.per_token.rho, "rho_expected": None}
+
+    def status_rows(self, most: int, limit: int | None) -> Sequence[tuple[str, str]]:
+        return (("tokens of the most expensive batch", f"{most} of {limit} that the budget pays for"),)
+
+    def pays_for(self, limit: int | None) -> str:
+        return f"at most {limit} tokens of a batch"
+
+
+class ExPost(_Words):
+    """Measured after the run, for its data and its output: no figure is fixed beforehand (guarantee 5.3)."""
+
+    promise: ClassVar[Promise] = "ex-post"
+    accountant: ClassVar[str] = "privacy loss measured token by token; noisy counts in zCDP"
+    replayable: ClassVar[bool] = False
+
+    @property
+    def per_token(self) -> Cost:
+        return self.cost_of(1)
+
+    def affordable(self, budget: Cost) -> int | None:
+        return None
+
+    def cost_of(self, tokens: int) -> Cost:
+        return Cost.unlimited().scaled(tokens)
+
+    def claim(self, tokens: int, delta: float) -> float | None:
+        return None
+
+    def promised(self, total: Cost, epsilon: float, delta: float, unit: str) -> Promised:
+        statement = (
+            f"Every token was drawn with its privacy loss measured (ex post, data-dependent, δ = {delta:g}, "
+            f"adding or removing {unit}): no figure was fixed beforehand, and the one measured is itself private."
+        )
+        return Promised(self.promise, None, delta, None, statement)
+
+    def planned_figures(self) -> Mapping[str, float | None]:
+        return {"rho_per_token": self.per_token.as_dict()["rho"], "rho_expected": None}
+
+
+class NoPromise(ExPost):
+    """Nothing limits what a record may move: accounted as infinite, never as 0 (guarantee 5.5)."""
+
+    promise: ClassVar[Promise] = "none"
+    accountant: ClassVar[str] = "none"
+    # what a run without a limit has cost needs no measurement
+    measured: ClassVar[bool] = False
+
+    def promised(self, total: Cost, epsilon: float, delta: float, unit: str) -> Promised:
+        return nothing_promised("it was made by the non-private method, without any limit on what a record may move")
+
+
+class Free(ExAnte):
+    """No private data is read: nothing is spent (guarantee 5.5)."""
+
+    accountant: ClassVar[str] = "none needed"
+    measured: ClassVar[bool] = False
+    replayable: ClassVar[bool] = False
+
+    def affordable(self, budget: Cost) -> int | None:
+        return None
+
+    def cost_of(self, tokens: int) -> Cost:
+        return Cost()
+
+    def promised(self, total: Cost, epsilon: float, delta: float, unit: str) -> Promised:
+        statement = "No private data was read: the text comes from the public model alone (ε = 0)."
+        return Promised(self.promise, 0.0, 0.0, 0.0, statement)
+
+    def status_rows(self, most: int, limit: int | None) -> Sequence[tuple[str, str]]:
+        return ()

@@ -1,0 +1,81 @@
+"""A finished run, opened by its directory."""
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from plainchant.config import SynthesisConfig
+from plainchant.errors import RunError
+from plainchant.planning import Guarantee, Plan, make_plan
+from plainchant.run.rounds import SyntheticText
+from plainchant.run.store import RunDirectory
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """What a finished run released and promises. Reads its directory, and changes nothing there.
+
+    `evaluate`, `compare`, `audit` and `report` take it as they take a `Run` or a path.
+
+    Attributes:
+        directory: where it lives.
+    """
+
+    directory: RunDirectory
+
+    @classmethod
+    def open(cls, path: str | Path) -> Self:
+        """The finished run in a directory.
+
+        Raises:
+            ConfigError: there is no run, or it is not finished.
+        """
+        run = cls(RunDirectory.open(Path(path)))
+        # an unfinished run is refused here, and not only where its texts are asked for
+        run.directory.released()
+        return run
+
+    @property
+    def config(self) -> SynthesisConfig:
+        """The configuration that the run was made with."""
+        return self.directory.config
+
+    @property
+    def guarantee(self) -> Guarantee:
+        """What the release promises, as it was recorded when the run began."""
+        return Guarantee(**self.directory.plan["guarantee"])
+
+    @functools.cached_property
+    def plan(self) -> Plan:
+        """The plan that the run was made with.
+
+        Raises:
+            RunError: this version plans the same configuration in another way.
+        """
+        plan, recorded = make_plan(self.config), self.directory.plan
+        version = recorded.pop("guarantee")["version"]
+        if {name: value for name, value in plan.as_dict().items() if name != "guarantee"} != recorded:
+            raise RunError(
+                f"{self.directory.path / 'plan.json'}: was made by plainchant {version}, and this version plans the "
+                "same configuration in another way; open the run with that version"
+            )
+        return plan
+
+    @property
+    def texts(self) -> list[SyntheticText]:
+        """The released texts in order."""
+        default = SyntheticText.source
+        return [
+            SyntheticText(row["text"], row.get("label"), row["cell"], row.get("source", default))
+            for row in self.directory.released()
+        ]
+
+
+def open_run(path: str | Path) -> FinishedRun:
+    """The finished run in a directory: its texts, guarantee, plan and configuration.
+
+    Raises:
+        ConfigError: there is no run, or it is not finished.
+    """
+    return FinishedRun.open(path)

@@ -1,0 +1,28 @@
+"""A private table with a marker in every cell, and the options of a small run on it."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+MARKER = "zanzibarquartz"
+# What every small run shares; batches of 10 pay for a text of 12 tokens at this clip
+OPTIONS = [
+    *("--method", "clustered-mean", "--clusters", "none", "--support", "top_k", "--clipping", "difference"),
+    *("--clip", "1.5", "--batch-size", "10", "--label-column", "label", "--labels", "red,blue"),
+    *("--max-tokens", "12", "--max-record-tokens", "40", "--texts", "10"),
+]
+
+
+def rows(count: int = 80) -> list[dict[str, str]]:
+    """Records of two labels, each of a unit of its own."""
+    return [
+        {"text": f"{MARKER} note {n} about the harbour", "label": ("red", "blue")[n % 2], "unit": f"{MARKER}{n}"}
+        for n in range(count)
+    ]
+
+
+def write(path: Path, records: Iterable[Any]) -> Path:
+    """Writes records as JSON Lines."""
+    path.write_text("\n".join(json.dumps(record) for record in records), encoding="utf-8")
+    return path

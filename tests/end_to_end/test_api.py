@@ -1,0 +1,177 @@
+"""Every public name used, and used twice, on whole runs of a table as model: no file of a model is read."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from doubles.embedders import Hashing
+
+import plainchant as pc
+from plainchant.models.table import TableModel
+
+WORDS = ("<eos>", "Text:", "\n", " red", " blue", " lamp", " post", " street")
+ROWS = [
+    {"text": " ".join(("red", "blue", "lamp", "post", "street")[(n * k) % 5] for k in range(1, 7))} for n in range(120)
+]
+HELD_OUT = [{"text": f"blue {'lamp ' * (n % 3)}street"} for n in range(40)]
+ONCE = {"method": "clustered-mean", "clusters": "none", "clip": 1.0, "batch_size": 4, "epsilon": 300.0, "texts": 24,
+        "max_tokens": 6, "min_tokens": 4, "rebalance_share": 0.5}  # fmt: skip
+
+
+def model():
+    def table(row):
+        return np.array([-9, -9, -9, 0, 0, 0, 0, 0]) + 0.3 * np.bincount(row, minlength=len(WORDS)) * (
+            [0] * 3 + [1] * 5
+        )
+
+    return TableModel(WORDS, table, end_of_text={0}, context_length=256)
+
+
+def finish(path, **changes):
+    plan = pc.plan(pc.SynthesisConfig(**(ONCE | changes)))
+    records = None if plan.config.method == "public" else ROWS
+    options = pc.PerformanceOptions(rows=8)
+    with pc.synthesize(records, plan, out=path, model=model(), performance=options) as run:
+        return run, run.finish()
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    path = tmp_path_factory.mktemp("run") / "a"
+    run, texts = finish(path)
+    return path, run, texts
+
+
+def test_a_finished_run_is_opened_by_its_directory(finished):
+    path, run, texts = finished
+    for opened in (pc.open(path), pc.open(str(path))):
+        assert isinstance(opened, pc.FinishedRun)
+        assert opened.texts == texts and isinstance(opened.texts[0], pc.SyntheticText)
+        assert opened.guarantee == run.guarantee and isinstance(opened.guarantee, pc.Guarantee)
+        assert opened.plan == run.plan and isinstance(opened.plan, pc.Plan)
+        assert opened.config == run.plan.config
+    assert isinstance(run, pc.Run)
+
+
+def test_expanded_texts_are_marked_when_a_run_is_opened(tmp_path):
+    _, texts = finish(tmp_path / "run", expand=6)
+    assert pc.open(tmp_path / "run").texts == texts
+    assert {text.source for text in texts} == {"private", "expanded"}
+
+
+def test_what_is_no_finished_run_is_not_opened(tmp_path):
+    with pytest.raises(pc.ConfigError, match="is not a run directory"):
+        pc.open(tmp_path)
+    plan = pc.plan(pc.SynthesisConfig(**ONCE))
+    pc.synthesize(ROWS, plan, out=tmp_path / "begun", model=model()).close()
+    with pytest.raises(pc.ConfigError, match="has no release yet"):
+        pc.open(tmp_path / "begun")
+
+
+def test_a_plan_of_another_version_is_refused(tmp_path):
+    finish(tmp_path / "run")
+    path = tmp_path / "run" / "plan.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"texts_per_batch": 10_000}))
+    opened = pc.open(tmp_path / "run")
+    assert len(opened.texts) == 24
+    with pytest.raises(pc.RunError, match="open the run with that version"):
+        opened.plan  # noqa: B018
+
+
+def test_evaluate_and_compare_take_a_run_however_it_is_named(finished, tmp_path):
+    path, run, _ = finished
+    named = [path, str(path), run, pc.open(path)]
+    figures = [pc.evaluate(name, ROWS, embedder=Hashing()) for name in named]
+    assert all(isinstance(found, pc.Evaluation) and found == figures[0] for found in figures)
+    assert isinstance(figures[0].figure("MAUVE"), pc.Figure)
+    other, _ = finish(tmp_path / "b")
+    for pair in ([*named[:1], other], [named[3], other]):
+        compared = pc.compare(pair, ROWS, embedder=Hashing())
+        assert [found.name for found in compared] == ["a", "b"] and isinstance(compared[0], pc.Compared)
+
+
+def test_audit_works_the_second_time(finished):
+    path, _, _ = finished
+    first, second = (
+        pc.audit(name, ROWS, held_out=HELD_OUT, embedder=Hashing(), load_model=None) for name in (path, pc.open(path))
+    )
+    assert isinstance(first, pc.Audit) and first == second
+    assert set(first.groups) == {"copied", "membership"}
+    with pytest.raises(pc.DataError, match="is not the table"):
+        pc.audit(path, HELD_OUT)
+
+
+def test_an_audit_with_canaries_makes_a_run_of_its_own_and_goes_on_with_it(tmp_path):
+    plan = pc.plan(pc.SynthesisConfig(**ONCE))
+    stages = []
+
+    class Progress:
+        def stage(self, name, share):
+            stages.append(name)
+
+        def texts(self, done, requested, tokens):
+            stages.append("texts")
+
+    options = {
+        "out": tmp_path / "canaries",
+        "replay": False,
+        "model": model(),
+        "performance": pc.PerformanceOptions(rows=8),
+    }
+    first = pc.audit_with_canaries(ROWS, plan, count=5, repetitions=2, progress=Progress(), **options)
+    again = pc.audit_with_canaries(ROWS, plan, resume=True, **options)
+    assert isinstance(first, pc.Audit) and first.groups["canaries"] == again.groups["canaries"]
+    noted = json.loads((tmp_path / "canaries" / "private" / "canaries.json").read_text())
+    assert (noted["count"], noted["repetitions"]) == (5, 2)
+    assert {"texts", "auditing"} <= set(stages)
+    finish(tmp_path / "plain")
+    with pytest.raises(pc.ConfigError, match="holds no canaries"):
+        pc.audit_with_canaries(ROWS, plan, resume=True, **(options | {"out": tmp_path / "plain"}))
+
+
+def test_report_writes_the_pages_of_a_run(finished):
+    path, run, _ = finished
+    for name in (path, run, pc.open(path)):
+        assert pc.report(name) == [path / "release" / "report.html", path / "private" / "report.html"]
+    assert "differentially private" in (path / "release" / "report.html").read_text()
+
+
+def test_a_ledger_counts_runs_and_refuses_the_one_too_many(tmp_path):
+    ledger = pc.Ledger.create(tmp_path / "ledger", epsilon=400.0, delta=1e-6)
+    plan = pc.plan(pc.SynthesisConfig(**ONCE))
+    options = pc.PerformanceOptions(rows=8)
+    pc.synthesize(ROWS, plan, out=tmp_path / "a", model=model(), ledger=ledger.path, performance=options).close()
+    assert len(pc.Ledger(tmp_path / "ledger").runs) == 1 and ledger.spent.rho == plan.guarantee.rho
+    with pytest.raises(pc.PrivacyError, match="ledger"):
+        pc.synthesize(ROWS, plan, out=tmp_path / "b", model=model(), ledger=ledger.path)
+
+
+def test_a_configuration_is_loaded_from_a_file_or_from_nothing(tmp_path):
+    path = tmp_path / "c.toml"
+    path.write_text('epsilon = 2\n[prompt]\nheader = "h"\n', encoding="utf-8")
+    for name in (path, str(path)):
+        config = pc.load_config(name, {"texts": 5})
+        assert (config.epsilon, config.texts, config.prompt) == (2.0, 5, pc.PromptConfig(header="h"))
+    assert pc.load_config(None) == pc.SynthesisConfig()
+    with pytest.raises(pc.ConfigError, match="plainchant init"):
+        pc.load_config(tmp_path / "missing.toml")
+
+
+def test_an_example_is_public_and_frozen():
+    config = pc.SynthesisConfig(prompt=pc.PromptConfig(examples=(pc.Example(text="made up"),)))
+    assert config.prompt.examples[0].text == "made up"
+    with pytest.raises(ValueError, match="frozen"):
+        config.prompt.examples[0].text = "other"
+
+
+def test_every_error_is_one_of_plainchants_and_has_an_exit_code():
+    errors = [value for name in pc.__all__ if name.endswith("Error") and (value := getattr(pc, name))]
+    assert all(issubclass(error, pc.PlainchantError) for error in errors) and len(errors) == 8
+    assert {error.exit_code for error in errors} == {1, 2, 3, 4}
+
+
+def test_results_are_frozen(finished):
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        pc.open(finished[0]).directory = None

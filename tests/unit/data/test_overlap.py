@@ -1,0 +1,103 @@
+"""Public inputs that are private are refused by content, and never shown."""
+
+import json
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+
+from plainchant.config import SynthesisConfig
+from plainchant.data.overlap import Overlap, check_public_inputs
+from plainchant.data.tables import Record, read_records
+from plainchant.errors import DataError, PrivacyError
+from plainchant.planning import make_plan
+from plainchant.run.ledger import Ledger
+from plainchant.run.synthesis import synthesize
+
+MARKER = "zqxsecretzqx"
+TEXTS = [f"{MARKER} note {number}" for number in range(40)]
+TABLE = [Record(text, None, None) for text in TEXTS]
+
+
+def _save(path: Path, texts: list[str], column: str = "text") -> Path:
+    path.write_text("".join(json.dumps({column: text}) + "\n" for text in texts))
+    return path
+
+
+def _refused(field: str, **inputs: object) -> None:
+    with pytest.raises(PrivacyError) as caught:
+        check_public_inputs(inputs.pop("source", None), TABLE, **inputs)  # type: ignore[arg-type]
+    assert str(caught.value).startswith(field) and MARKER not in str(caught.value)
+    assert caught.value.exit_code == 3
+
+
+def test_the_same_file_is_refused_under_any_name(tmp_path: Path) -> None:
+    data = _save(tmp_path / "private.jsonl", TEXTS)
+    (tmp_path / "link.jsonl").symlink_to(data)
+    shutil.copy(data, tmp_path / "copy.jsonl")
+    for name in ("private.jsonl", "link.jsonl", "copy.jsonl"):
+        _refused("public_corpus", source=data, public_corpus=str(tmp_path / name))
+        _refused("centres", source=data, centres=str(tmp_path / name))
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        TEXTS,
+        TEXTS[::-1],
+        [f"  {text.upper()}\n" for text in TEXTS],
+        TEXTS[:21],  # most of the corpus, and most of the table
+        TEXTS[:3],  # all of the corpus
+        [*TEXTS, *(f"public {number}" for number in range(400))],  # all of the table
+    ],
+)
+def test_most_rows_the_same_are_refused(texts: list[str], tmp_path: Path) -> None:
+    corpus = _save(tmp_path / "corpus.jsonl", texts, "body")
+    _refused("public_corpus", public_corpus=str(corpus), public_text_column="body")
+
+
+def test_a_smaller_overlap_is_a_share(tmp_path: Path) -> None:
+    corpus = _save(tmp_path / "corpus.jsonl", [*TEXTS[:10], *(f"public {number}" for number in range(30))])
+    found = check_public_inputs(None, TABLE, public_corpus=str(corpus), examples=[TEXTS[0], "made up", "another"])
+    assert found == Overlap(0.25, 0.25, 1 / 3)
+    assert check_public_inputs(None, TABLE) == Overlap()
+    assert check_public_inputs("private.jsonl", TABLE, centres=100) == Overlap()
+
+
+def test_blank_texts_are_nothing_in_common(tmp_path: Path) -> None:
+    table = [Record("", None, None)] * 30 + TABLE[:1]
+    assert check_public_inputs(None, table, public_corpus=str(_save(tmp_path / "c.jsonl", ["", "a"]))) == Overlap()
+
+
+def test_examples_that_are_rows_are_refused() -> None:
+    _refused("prompt.examples", examples=[TEXTS[3]])
+    _refused("prompt.examples", examples=[TEXTS[3], f" {TEXTS[4]} ", "made up"])
+
+
+def test_a_corpus_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="does not exist"):
+        check_public_inputs(None, TABLE, public_corpus=str(tmp_path / "none.jsonl"))
+
+
+def test_it_is_linear(tmp_path: Path) -> None:
+    long = "word " * 800_000 + "\u0301\u0316" * 400_000
+    began = time.monotonic()
+    check_public_inputs(None, [Record(long, None, None)], public_corpus=str(_save(tmp_path / "c.jsonl", ["a"])))
+    assert time.monotonic() - began < 20
+
+
+def test_a_run_refuses_before_anything_is_made_or_spent(tmp_path: Path) -> None:
+    data = _save(tmp_path / "private.jsonl", TEXTS)
+    config = SynthesisConfig(method="plainchant", epsilon=8, public_corpus=str(data), model="no such model")
+    ledger = tmp_path / "ledger.json"
+    Ledger.create(ledger, 10.0, 1e-6)
+    before = sorted(tmp_path.iterdir())
+    ledger_before = ledger.read_bytes()
+    with pytest.raises(PrivacyError, match="public_corpus: is the private table itself"):
+        synthesize(data, make_plan(config), out=tmp_path / "run", ledger=ledger)
+    with pytest.raises(PrivacyError, match="public_corpus: holds most"):
+        synthesize([{"text": text} for text in TEXTS], make_plan(config), out=tmp_path / "run", ledger=ledger)
+    assert ledger.read_bytes() == ledger_before
+    assert sorted(tmp_path.iterdir()) == before
+    assert len(read_records(data)) == len(TEXTS)

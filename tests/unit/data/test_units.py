@@ -1,0 +1,239 @@
+"""A unit's identity is the value itself, for every type that a table can have."""
+
+import datetime
+import itertools
+import json
+import uuid
+from collections.abc import Sequence
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy
+import pandas
+import polars
+import pyarrow
+import pyarrow.parquet
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from plainchant.data.tables import fingerprint, read_records
+from plainchant.errors import DataError
+from plainchant.randomness import SystemRandomness
+from plainchant.run.synthesis import choose_records
+
+CASES = Path(__file__).parents[2].parent / "shared" / "cases"
+
+
+def _units(source: Any) -> list[str | None]:
+    return [record.unit for record in read_records(source, unit_column="unit")]
+
+
+def _grouping(values: Sequence[Any]) -> list[int | None]:
+    """Each place's first place with the same value; None where it is None."""
+    return [None if value is None else list(values).index(value) for value in values]
+
+
+ARROW: dict[str, tuple[pyarrow.DataType, Sequence[Any]]] = {
+    "bytes": (pyarrow.binary(), [b"\x00\x01", b"\x00\x02", b"\xff", b"\xfe", b"", b" ", b"a", b"a ", b"\r\n", b"\n"]),
+    "large bytes": (pyarrow.large_binary(), [b"\x80", b"\x81", b""]),
+    "bytes of one size": (pyarrow.binary(4), [b"\x00\x00\x00\x01", b"\x00\x00\x00\x02"]),
+    "strings": (pyarrow.string(), ["a", "a ", " a", "A", "a\x00", "a\x01", "e\u0301", "é", "", " ", "1", "1.0"]),
+    "large strings": (pyarrow.large_string(), ["a", "a\t", "\n", "\r\n"]),
+    "string views": (pyarrow.string_view(), ["a", "a\x7f", "a\x80"]),
+    "large integers": (pyarrow.int64(), [2**53, 2**53 + 1, 2**62, 2**62 + 1, -(2**63), 0, 1]),
+    "unsigned integers": (pyarrow.uint64(), [2**64 - 1, 2**64 - 2, 0]),
+    "small integers": (pyarrow.int8(), [1, -1, 127]),
+    "decimals": (
+        pyarrow.decimal128(38, 10),
+        [Decimal("1.0000000001"), Decimal("1.0000000002"), Decimal("9999999999999999999999999999.5")],
+    ),
+    "wide decimals": (pyarrow.decimal256(76, 0), [Decimal(10**75), Decimal(10**75 + 1)]),
+    "floats": (pyarrow.float64(), [0.1, 0.1 + 2**-55, 1.0, 1.5, float("inf"), float("-inf"), 1e-320]),
+    "nanoseconds": (pyarrow.timestamp("ns"), [1, 2, 10**18, 10**18 + 1]),
+    "seconds far away": (pyarrow.timestamp("s"), [10**12, 10**12 + 1, -(10**12)]),
+    "with a time zone": (pyarrow.timestamp("us", "UTC"), [1, 2]),
+    "days": (pyarrow.date32(), [0, 1, 10**7]),
+    "milliseconds of days": (pyarrow.date64(), [0, 86_400_000]),
+    "times": (pyarrow.time64("ns"), [0, 1, 2]),
+    "times of seconds": (pyarrow.time32("s"), [0, 1]),
+    "spans": (pyarrow.duration("ns"), [0, 1, 10**18]),
+    "truth values": (pyarrow.bool_(), [True, False]),
+}
+
+
+@pytest.mark.parametrize("name", ARROW)
+@pytest.mark.parametrize("as_file", [False, True])
+def test_every_arrow_type_keeps_its_values_apart(name: str, as_file: bool, tmp_path: Path) -> None:
+    kind, different = ARROW[name]
+    values = [*different, None, *different, None]
+    source: Any = pyarrow.table({"text": ["x"] * len(values), "unit": pyarrow.array(values, kind)})
+    if as_file:
+        try:
+            pyarrow.parquet.write_table(source, tmp_path / "rows.parquet")
+        except pyarrow.ArrowNotImplementedError:
+            pytest.skip("Parquet does not have this type")
+        source = tmp_path / "rows.parquet"
+    units = _units(source)
+    assert _grouping(units) == _grouping(values)
+    # each value is one unit, and each row without one is a unit by itself
+    records = read_records(source, unit_column="unit")
+    assert len(choose_records(records, SystemRandomness())) == len(different) + 2
+    assert len({fingerprint([record]) for record in records}) == len(different) + 1
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pyarrow.list_(pyarrow.int64()),
+        pyarrow.struct({"a": pyarrow.int64()}),
+        pyarrow.map_(pyarrow.string(), pyarrow.int64()),
+        pyarrow.list_(pyarrow.int64(), 2),
+    ],
+)
+@pytest.mark.parametrize("role", ["text", "label", "unit"])
+def test_nested_columns_are_refused_by_their_type(kind: pyarrow.DataType, role: str, tmp_path: Path) -> None:
+    columns = {"text": pyarrow.array(["x"]), "label": pyarrow.array(["a"]), "unit": pyarrow.array(["u"])}
+    table = pyarrow.table(columns | {role: pyarrow.array([None], kind)})
+    pyarrow.parquet.write_table(table, tmp_path / "rows.parquet")
+    for source in (table, tmp_path / "rows.parquet"):
+        with pytest.raises(DataError, match=f"{role}_column: .* is of type (list|struct|map|fixed_size_list)"):
+            read_records(source, label_column="label", unit_column="unit")
+
+
+def test_dictionaries_and_extensions_are_their_values() -> None:
+    text = pyarrow.array(["x"] * 3)
+    ids = pyarrow.array([b"\x01", b"\x02", b"\x01"]).dictionary_encode()
+    assert _grouping(_units(pyarrow.table({"text": text, "unit": ids}))) == [0, 1, 0]
+    storage = pyarrow.array([uuid.UUID(int=value).bytes for value in (1, 2, 1)], pyarrow.binary(16))
+    typed = pyarrow.ExtensionArray.from_storage(pyarrow.uuid(), storage)
+    assert _grouping(_units(pyarrow.table({"text": text, "unit": typed}))) == [0, 1, 0]
+
+
+def test_ids_that_a_type_cannot_tell_apart_are_an_error_of_the_type() -> None:
+    large = [2.0**53, 1.0]
+    for source in (
+        pandas.DataFrame({"text": ["x", "y"], "unit": large}),
+        pandas.DataFrame({"text": ["x", "y", "z"], "unit": pandas.array([*large, None], "Float64")}),
+        polars.DataFrame({"text": ["x", "y"], "unit": large}),
+        pyarrow.table({"text": ["x", "y"], "unit": large}),
+    ):
+        with pytest.raises(DataError, match="type of floating point"):
+            _units(source)
+    with pytest.raises(DataError, match="ids of a type \\(object\\)"):
+        _units([{"text": "x", "unit": object()}])
+
+
+def test_integers_that_became_floats_are_the_same_units() -> None:
+    whole = pandas.DataFrame({"text": list("abcd"), "unit": [1, 2, 1, 3]})
+    holed = pandas.DataFrame({"text": list("abcd"), "unit": [1, 2, 1, None]})
+    assert _units(whole)[:3] == _units(holed)[:3]
+    assert _units(holed)[3] is None
+    assert _units(whole) == _units(polars.DataFrame(whole)) == _units(whole.to_dict("records"))
+
+
+def test_within_a_file_equal_values_are_one_unit(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    values = [1, 1.0, 1e0, 2**70, 2**70 + 1, "1", "1.0", True, 0.5, None, "", "\x00", "\x00number:1/1", [1], [1.0]]
+    values.append(["1"])
+    path.write_text("".join(json.dumps({"text": "x", "unit": value}) + "\n" for value in values))
+    units = _units(path)
+    assert units[0] == units[1] == units[2] and units[13] == units[14]
+    assert units[9] is None
+    different = [units[place] for place in (0, 3, 4, 5, 6, 7, 8, 10, 11, 12, 13, 15)]
+    assert len(set(different)) == len(different)
+    csv = tmp_path / "rows.csv"
+    csv.write_bytes(b'text,unit\nx,1\nx,1.0\nx,01\nx,1\nx, 1\nx,\nx,"1\r"\nx,a\rb\nx,a b\n')
+    assert _grouping(_units(csv)) == [0, 1, 2, 0, 4, None, 6, 7, 8]
+
+
+def test_bytes_that_are_no_characters_keep_ids_apart(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_bytes(b"text,unit\n" + b"fine,u\n" * 300 + b"x,\xff\nx,\xfe\nx,\xff\n")
+    with pytest.warns(UserWarning, match="U\\+FFFD"):
+        assert _grouping(_units(path)[-3:]) == [0, 1, 0]
+
+
+def test_python_values_are_one_unit_where_they_are_equal() -> None:
+    noon = datetime.datetime(2024, 1, 1, 12, tzinfo=datetime.UTC)
+    elsewhere = noon.astimezone(datetime.timezone(datetime.timedelta(hours=3)))
+    equal = [
+        [1, 1.0, Decimal("1.00"), Fraction(2, 2), numpy.int8(1), numpy.float32(1.0), complex(1)],
+        [noon, elsewhere, pandas.Timestamp(noon)],
+        [True, numpy.bool_(True)],
+        ["a", numpy.str_("a")],
+        [b"a", bytearray(b"a"), memoryview(b"a"), numpy.bytes_(b"a")],
+        [datetime.date(2024, 1, 1)],
+        [datetime.timedelta(1), pandas.Timedelta(days=1)],
+        [pandas.Timedelta(days=1) + pandas.Timedelta(1, "ns")],
+        [uuid.UUID(int=3)],
+        [{"a": 1}, {"a": 1.0}],
+        [{"a": ""}],
+        [{"a": None}],
+        [0.1],
+        [numpy.float32(0.1)],
+        [Decimal("1E+20000")],
+        [10**5000],
+    ]
+    values = list(itertools.chain.from_iterable(equal))
+    groups = [number for number, group in enumerate(equal) for _ in group]
+    assert _grouping(_units([{"text": "x", "unit": value} for value in values])) == _grouping(groups)
+    for missing in (None, pandas.NA, pandas.NaT, float("nan"), numpy.float32("nan"), Decimal("NaN"), Decimal("sNaN")):
+        assert _units([{"text": "x", "unit": missing}]) == [None]
+
+
+def test_nested_json_ids_of_any_depth_keep_apart(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    deep = ["[" * depth + end + "]" * depth for depth in (1, 30, 100, 900) for end in ("", "1", '"]"')]
+    others = [
+        "[[],[]]",
+        "[[[]]]",
+        '{"a":[]}',
+        '{"a":{}}',
+        '["a",[]]',
+        '{"a":1,"b":2}',
+        '{"a":2,"b":1}',
+        '["1:a"]',
+        "[null]",
+    ]
+    ids = [*deep, *others, '{"b":2,"a":1}']
+    path.write_text("".join(f'{{"text": "x", "unit": {one}}}\n' for one in ids))
+    units = _units(path)
+    assert len(set(units)) == len(ids) - 1 and units[-1] == units[ids.index('{"a":1,"b":2}')]
+
+
+def test_objects_without_a_type_are_refused() -> None:
+    with pytest.raises(DataError, match="of type Object"):
+        _units(polars.DataFrame({"text": ["x"], "unit": polars.Series([object()], dtype=polars.Object)}))
+
+
+scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5) | st.binary()
+
+
+def _same(one: Any, other: Any) -> bool:
+    return one == other and (isinstance(one, (str, bytes, bool)), type(one) is bool) == (
+        isinstance(other, (str, bytes, bool)),
+        type(other) is bool,
+    )
+
+
+@settings(deadline=None)
+@given(scalars, scalars)
+def test_units_are_equal_where_values_are(one: Any, other: Any) -> None:
+    units = _units([{"text": "x", "unit": one}, {"text": "x", "unit": other}])
+    assert (units[0] == units[1]) == _same(one, other)
+
+
+@pytest.mark.parametrize("name", ["binary_unit.parquet", "int_unit.parquet"])
+def test_four_customers_of_twenty_rows_are_four_units(name: str, tmp_path: Path) -> None:
+    kind = pyarrow.binary() if name.startswith("binary") else pyarrow.int64()
+    ids = [(n % 4 + 1).to_bytes(4, "big") if name.startswith("binary") else n % 4 + 1 for n in range(80)]
+    made = pyarrow.table({"text": [f"note {n}" for n in range(80)], "customer": pyarrow.array(ids, kind)})
+    pyarrow.parquet.write_table(made, tmp_path / name)
+    sources = [tmp_path / name, *([CASES / name] if CASES.is_dir() else [])]
+    for source in sources:
+        records = read_records(source, unit_column="customer")
+        assert len(records) == 80
+        assert len(choose_records(records, SystemRandomness())) == 4

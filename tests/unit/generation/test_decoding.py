@@ -1,0 +1,259 @@
+"""The token loop: many batches side by side, each place once (guarantee 4)."""
+
+import weakref
+
+import numpy as np
+import pytest
+from strategies import settings
+
+from plainchant.generation.decoding import BatchWork, Decoder, StopRule
+from plainchant.models.table import TableModel
+from plainchant.privacy.aggregation import Clipping, Support, median_box, support_indices
+from plainchant.privacy.mechanisms import MeanMechanism, PublicMechanism
+from plainchant.privacy.sparse_vector import SparseMeanMechanism
+from plainchant.randomness import SeededRandomness
+
+WORDS = ("<eos>", "a", "b", "\n", "c\n", "<pad>", "S")
+FLAT = np.zeros(len(WORDS))
+RULE = StopRule("\n", 6, 2)
+
+
+def model(table=lambda _: FLAT):
+    made = TableModel(WORDS, table, end_of_text={0})
+    made.special = frozenset({0, 5})
+    return made
+
+
+def wants(*tokens):
+    """A table that wants one token after another, counted from the start token S."""
+
+    def table(row):
+        logits = np.full(len(WORDS), -60.0)
+        logits[tokens[min(len(row) - 1 - row.index(6), len(tokens) - 1)]] = 0
+        return logits
+
+    return table
+
+
+def work(batch=0, positions=(0,), records=((1,), (2,))):
+    return BatchWork(batch, (1,), (6,), records, positions)
+
+
+def decode(works, table=lambda _: FLAT, rule=RULE, rows=8, mechanism=None, seed=0):
+    mechanism = mechanism or PublicMechanism(settings(batch_size=2))
+    decoder = Decoder(model(table), mechanism, rule, rows=rows, randomness=SeededRandomness(seed))
+    return list(decoder.run(works)), decoder
+
+
+@pytest.mark.parametrize("rows", [1, 2, 7, 64])
+@pytest.mark.parametrize("mechanism", [MeanMechanism, PublicMechanism])
+def test_many_batches_side_by_side_give_each_position_once(rows, mechanism):
+    works = [work(batch, range(batch % 4), [(1,)] * (batch % 3)) for batch in range(15)]
+    texts, decoder = decode(works, rows=rows, mechanism=mechanism(settings(batch_size=2)))
+    places = [(text.batch, text.position) for text in texts]
+    assert sorted(places) == [(batch, position) for batch in range(15) for position in range(batch % 4)]
+    assert decoder.steps == sum(text.tokens for text in texts)
+
+
+@pytest.mark.parametrize("least", [0, 1, 3, 5])
+def test_no_text_ends_before_min_tokens(least):
+    texts, _ = decode([work(positions=range(200))], rule=StopRule("\n", 6, least))
+    lengths = {text.tokens for text in texts}
+    assert min(lengths) == least + 1 and max(lengths) <= 6
+    assert {text.finish for text in texts} >= ({"end", "stop"} if least < 5 else {"end"})
+
+
+def test_a_text_ends_at_end_of_text_stop_string_or_length():
+    found = {}
+    for name, tokens in (("end", (1, 2, 0)), ("stop", (1, 2, 4)), ("length", (1, 2, 1))):
+        (text,), _ = decode([work()], wants(*tokens))
+        assert text.finish == name
+        found[name] = (text.text, text.tokens)
+    assert found == {"end": ("ab", 3), "stop": ("abc", 3), "length": ("ab" + "a" * 4, 6)}
+
+
+def test_without_a_stop_string_line_breaks_are_text():
+    (text,), _ = decode([work()], wants(1, 2, 3, 2, 0), rule=StopRule(None, 6, 0))
+    assert (text.text, text.finish) == ("ab\nb", "end")
+
+
+def test_special_ids_other_than_end_of_text_are_never_released():
+    steps = []
+    mechanism = PublicMechanism(settings(batch_size=2))
+    decoder = Decoder(model(), mechanism, StopRule("\n", 6, 2), rows=8, randomness=SeededRandomness(0))
+    distribution = type(mechanism).distribution
+    assert len(list(decoder.run([work()]))) == 1
+    for allowed in (decoder._allowed, decoder._allowed_early):
+        steps.append(distribution(mechanism, None, FLAT.astype(np.float32), allowed).support.tolist())
+    # early ones cannot end a text: neither end of text nor a token with the stop string in it
+    assert steps == [[0, 1, 2, 3, 4, 6], [1, 2, 6]]
+
+
+def test_every_text_of_a_batch_begins_anew():
+    seen = []
+
+    def table(row):
+        seen.append(row)
+        return FLAT
+
+    decode([work(positions=range(5), records=[(2, 2)])], table, mechanism=MeanMechanism(settings(batch_size=2)))
+    assert seen.count((1, 2, 2, 6)) == 5
+
+
+def test_only_missing_positions_are_written():
+    texts, _ = decode([work(3, (1, 4)), work(5, ()), work(6, (0,))])
+    assert sorted((text.batch, text.position) for text in texts) == [(3, 1), (3, 4), (6, 0)]
+
+
+def test_an_empty_batch_writes_like_any_other():
+    texts, _ = decode([work(records=())], mechanism=MeanMechanism(settings(batch_size=2)))
+    assert texts[0].tokens > 2 and texts[0].rho > 0
+
+
+def test_costs_are_summed_over_a_texts_own_tokens():
+    mechanism = MeanMechanism(settings(batch_size=2))
+    texts, _ = decode([work(positions=range(4)), work(1, range(4))], mechanism=mechanism)
+    for text in texts:
+        assert text.rho == pytest.approx(text.tokens * mechanism.cost_of(1).rho)
+        assert text.loss > 0
+    assert all((text.loss, text.rho) == (0, 0) for text in decode([work(positions=range(4))])[0])
+
+
+def test_how_many_batches_share_a_pass_is_decided_by_the_public_size():
+    for contexts in (0, 1, 50):
+        spy, groups = model(), []
+        real = spy.step
+        spy.step = lambda asked, *rest, real=real, groups=groups: (groups.append(len(asked)), real(asked, *rest))[1]
+        mechanism = MeanMechanism(settings(batch_size=2))
+        decoder = Decoder(spy, mechanism, StopRule("\n", 3, 2), rows=6, randomness=SeededRandomness(0))
+        list(decoder.run(work(batch, records=[(1,)] * contexts) for batch in range(9)))
+        assert max(groups) == 3
+
+
+def test_records_do_not_show_in_a_repr():
+    assert "77" not in repr(work(records=[(77, 77)]))
+
+
+def sparse(threshold, noise=1e-3, private_tokens=3):
+    return SparseMeanMechanism(settings(batch_size=2, clip=9.0), threshold, noise, private_tokens, 6)
+
+
+def by_record(row):
+    """The public row wants "a", a row with the record 2 wants "b"; nothing ever ends."""
+    logits = np.full(len(WORDS), -60.0)
+    logits[2 if 2 in row[: row.index(6)] else 1] = 0
+    return logits
+
+
+def test_a_sparse_vector_leaves_to_the_public_model_what_it_predicts():
+    mechanism = sparse(0.5)
+    texts, _ = decode([work(records=[(3,), (3,)], positions=range(4))], by_record, mechanism=mechanism)
+    for text in texts:
+        assert text.text == "aaaaaa"
+        assert text.rho == pytest.approx(mechanism.rho_per_instance)
+        assert text.loss == pytest.approx(mechanism.epsilon_per_instance)
+
+
+def test_a_sparse_vector_stops_asking_the_records_when_its_tokens_are_used():
+    mechanism = sparse(0.5)
+    texts, _ = decode([work(records=[(2,), (2,)], positions=range(4))], by_record, mechanism=mechanism)
+    for text in texts:
+        assert text.text == "bbbaaa"
+        assert text.rho == pytest.approx(mechanism.rho_per_text)
+
+
+def test_a_sparse_vector_is_new_in_every_text():
+    mechanism = sparse(1.0, noise=0.5, private_tokens=2)
+    texts, _ = decode([work(records=[(2,), (3,)], positions=range(60))], by_record, mechanism=mechanism)
+    assert {text.text for text in texts} >= {"aaaaaa"} and len({text.text for text in texts}) > 4
+    assert max(text.rho for text in texts) <= mechanism.rho_per_text * (1 + 1e-12)
+    for text in texts:
+        assert text.text.count("b") <= 2
+
+
+@pytest.mark.parametrize("together", [1, 3])
+def test_a_batch_that_is_done_gives_its_rows_back_before_another_one_opens(together):
+    made, alive, most = model(), weakref.WeakSet(), []
+    plain = made.open_rows
+
+    def open_rows(*arguments, **options):
+        most.append(len(alive))
+        rows = plain(*arguments, **options)
+        alive.add(rows)
+        return rows
+
+    made.open_rows = open_rows
+    mechanism = MeanMechanism(settings(batch_size=2))
+    decoder = Decoder(made, mechanism, RULE, rows=2 * together, randomness=SeededRandomness(0))
+    assert len(list(decoder.run([work(batch) for batch in range(12)]))) == 12
+    # when the next one opens, the others of its pass are there and no more
+    assert max(most) == together - 1
+
+
+def test_a_support_is_that_of_a_stable_sort():
+    chance = np.random.default_rng(0)
+    for _ in range(300):
+        count = int(chance.choice([20, 60, 600]))
+        # rounded, so that many are equal
+        public = np.round(chance.normal(size=count), 1).astype(np.float32)
+        allowed = np.sort(chance.choice(count, int(chance.integers(1, count + 1)), replace=False))
+        k = int(chance.integers(1, min(count, 100) + 2))
+        order = allowed[np.argsort(-public[allowed], kind="stable")][:k]
+        top, plus = (
+            support_indices(support, public, allowed, k=k, margin=0.25)
+            for support in (Support.TOP_K, Support.TOP_K_PLUS)
+        )
+        assert top.tolist() == sorted(order)
+        assert plus.tolist() == [token for token in allowed if public[token] >= public[order[-1]] - 0.25]
+
+
+def test_the_middle_values_of_a_batch_are_those_of_a_sort():
+    chance = np.random.default_rng(0)
+    for count in [*range(3, 40), 63, 64, 65, 100]:
+        # zeros and ones decide for all values what comparisons in a fixed order do (Knuth 5.3.4, the 0-1 principle)
+        bits = np.arange(2**count)[None] >> np.arange(count)[:, None] & 1 if count < 14 else None
+        rows = chance.integers(0, 5, (count, 9_000)) if bits is None else bits
+        rows = rows.astype(np.float32)
+        ordered, half = np.sort(rows, axis=0), count // 2
+        ends = (half - 1, half + 1) if count % 2 else (half - 1, half)
+        middles = [(ordered[end] + ordered[half]) / 2 if count % 2 else ordered[end] for end in ends]
+        found = median_box(rows, 10.0, rows[0])
+        assert np.array_equal(found.median, np.median(rows, axis=0))
+        assert np.array_equal(found.low, middles[0])
+        assert np.array_equal(found.high, middles[1])
+
+
+def test_an_observer_is_told_what_each_step_took_and_changes_nothing():
+    told = []
+    mechanism = MeanMechanism(settings(batch_size=2))
+    works = [work(0, range(2)), work(1, records=[(1,), (2,), (1, 2)])]
+
+    def texts(observer):
+        decoder = Decoder(model(), mechanism, RULE, rows=8, randomness=SeededRandomness(3), observer=observer)
+        return list(decoder.run(works)), decoder.steps
+
+    found, steps = texts(told.append)
+    assert (found, steps) == texts(None)
+    assert sum(timing.batches for timing in told) == steps
+    assert {(timing.batches, timing.rows) for timing in told} <= {(2, 5), (1, 2), (1, 3)}
+    for timing in told:
+        assert min(timing.public_pass, timing.private_pass, timing.rest) > 0
+        assert timing.seconds == timing.public_pass + timing.private_pass + timing.rest
+
+
+def test_an_observers_seconds_are_those_of_the_passes(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("plainchant.generation.decoding.time.perf_counter", lambda: clock[0])
+    slow = model()
+    step = slow.step
+
+    def timed(groups, supports=None):
+        clock[0] += 5.0 if supports is None else 3.0
+        return step(groups, supports)
+
+    slow.step = timed
+    told = []
+    mechanism = MeanMechanism(settings(batch_size=2, support=Support.TOP_K, clipping=Clipping.DIFFERENCE))
+    decoder = Decoder(slow, mechanism, RULE, rows=8, randomness=SeededRandomness(3), observer=told.append)
+    list(decoder.run([work()]))
+    assert {(timing.public_pass, timing.private_pass, timing.rest) for timing in told} == {(5.0, 3.0, 0.0)}

@@ -1,0 +1,158 @@
+"""A prompt: the public part first, the record's own part a function of that record alone."""
+
+import time
+
+import pytest
+from doubles.models import Letters
+
+from plainchant.config import SynthesisConfig
+from plainchant.errors import ConfigError
+from plainchant.generation.prompting import Prompts, _without_stop, choose_examples
+
+
+def prompts(model=None, labels=(), **prompt):
+    config = SynthesisConfig(
+        method="clustered-mean",
+        labels=labels,
+        label_column="label" if labels else None,
+        max_record_tokens=12,
+        prompt=prompt,
+        max_tokens=9,
+    )
+    return Prompts(config, model or Letters())
+
+
+def parts(made, text, label=None):
+    return [Letters().read(tokens) for tokens in (made.prefix(label), made.record(text, label), made.start(label))]
+
+
+def test_default_prompt_is_a_list_that_the_model_continues():
+    made = prompts()
+    assert parts(made, "one") == ["<s>Different texts of one kind:\n\n", "Text: one\n\n", "Text:"]
+    assert made.stop == "\n"
+
+
+def test_default_prompt_with_labels_names_them():
+    made = prompts(labels=("x", "y"))
+    assert parts(made, "one", "y")[1:] == ["Label: y\nText: one\n\n", "Label: y\nText:"]
+
+
+def test_public_examples_come_before_the_record_those_of_the_label_if_any():
+    examples = [{"text": "E1", "label": "x"}, {"text": "E2", "label": "y"}, {"text": "E3", "label": "y"}]
+    made = prompts(labels=("x", "y", "z"), header="", example="{label}: {text}\n", examples=examples)
+    assert [parts(made, "", label)[0] for label in "xyz"] == [
+        "<s>x: E1\n", "<s>y: E2\ny: E3\n", "<s>x: E1\ny: E2\ny: E3\n",
+    ]  # fmt: skip
+
+
+def test_prefix_and_start_do_not_depend_on_records():
+    made = prompts()
+    assert made.prefix(None) + made.start(None) == prompts().prefix(None) + prompts().start(None)
+    assert made.record("", None) == Letters().encode("Text: \n\n", trusted=True)
+
+
+def test_a_record_is_cut_by_itself():
+    made = prompts()
+    frame = len(made.record("", None)) - 1
+    assert len(made.record("x" * 11, None)) == len(made.record("x" * 500, None)) == frame + 12
+    assert len(made.record("x" * 3, None)) == frame + 4
+
+
+@pytest.mark.parametrize("text", ["a\nb", "a \r\n b", " a\n\n\n\nb\n", "\n\ta\r\rb"])
+def test_line_breaks_in_a_record_cannot_begin_another_entry(text):
+    assert parts(prompts(), text)[1] == "Text: a b\n\n"
+
+
+def test_an_own_end_of_entries_in_a_record_becomes_a_space():
+    made = prompts(example="> {text}###", header="")
+    assert made.stop == "###"
+    assert parts(made, "a###b ### c\nd###")[1] == "> a b c\nd###"
+
+
+def test_an_entry_without_an_end_has_no_stop_string():
+    assert prompts(example="> {text}").stop is None
+
+
+def test_special_tokens_in_a_record_are_not_special():
+    made = prompts(example="</s>> {text}\n")
+    record = made.record("a</s><s>b", None)
+    # the template's own is trusted, the record's is not
+    assert record[0] == 1 and not {0, 1} & set(record[1:])
+
+
+def test_chat_puts_the_record_between_public_parts():
+    made = prompts(form="chat", chat="Like {text}, again")
+    assert parts(made, "one</s>") == ["<s><s>U:Like ", "one</s>", ", again</s>A:"]
+    assert made.stop is None
+    assert not {0, 1} & set(made.record("</s>", None))
+
+
+def test_a_prompt_that_starts_with_nothing_is_refused():
+    with pytest.raises(ConfigError, match="must stand before"):
+        prompts(example="{text}\n")
+
+
+def test_prompts_longer_than_the_model_are_refused_before_any_record():
+    made = prompts()
+    # the longest record and the longest text: 12 and 9 tokens
+    needed = sum(len(part) for part in (made.prefix(None), made.record("", None), made.start(None))) + 12 + 9
+    with pytest.raises(ConfigError, match=f"need {needed}, more than the model's {needed - 1}"):
+        prompts(Letters(context_length=needed - 1))
+    prompts(Letters(context_length=needed))
+
+
+def test_examples_are_released_texts_that_are_sound_and_differ():
+    texts = [
+        "The pump at the harbour failed again",
+        "<b>{x}</b> [[ ]] -- //",
+        "no no no no no no",
+        "short one",
+        "The pump at the harbour failed last night",
+        "Two boys found a purse near the bakery",
+    ]
+    assert choose_examples(texts, 2) == [texts[0], texts[5]]
+    assert choose_examples(texts, 9) == [texts[0], texts[5], texts[4]]
+    assert choose_examples(texts[1:4], 2) == [] and choose_examples([], 2) == []
+    # the same text twice is one example
+    assert choose_examples([texts[0]] * 3, 2) == [texts[0]]
+
+
+def test_released_examples_stand_in_the_public_part_alone():
+    made = prompts()
+    plain, shown = made.prefix(None), made.prefix(None, ["ab"])
+    assert len(shown) > len(plain) and shown[: len(plain)] == plain
+
+
+def test_more_records_than_expected_in_a_context_are_cut_at_a_public_length():
+    made = prompts()
+    longest = len(made.record("x" * 99, None))
+    assert made.records(["x" * 99], None) == made.record("x" * 99, None)
+    room = made._room(None)
+    # an empty record keeps the space that belongs to a text
+    assert longest <= room <= longest + 1
+    assert len(made.records(["x" * 99, "y" * 99, "z" * 99], None)) == room
+    assert made.records(["a", "b"], None) == (made.record("a", None) + made.record("b", None))[:room]
+
+
+@pytest.mark.parametrize("stop", ["\n", "###", " ## ", "\t", "\n\n"])
+@pytest.mark.parametrize("piece", [" ", "\r", " \r", "\n", "#", "\t ", "x"])
+def test_what_would_end_a_text_is_found_in_linear_time(stop, piece):
+    text = "a" + piece * 1_000_000 + "b"
+    began = time.monotonic()
+    found = _without_stop(text, stop)
+    assert time.monotonic() - began < 5
+    assert found[0] == "a" and found[-1] == "b"
+
+
+@pytest.mark.parametrize(
+    ("stop", "text", "found"),
+    [
+        ("\n", "a \n\r b  c", "a b  c"),
+        ("\n", "a\rb", "a b"),
+        ("###", "a ### \n b###c", "a b c"),
+        ("\t", "a\t\tb c", "a b c"),
+        ("\n\n", "a\n\n\nb\nc", "a b\nc"),
+    ],
+)
+def test_what_would_end_a_text_becomes_a_space(stop, text, found):
+    assert _without_stop(text, stop) == found

@@ -1,0 +1,319 @@
+"""Card and page say what a stranger must know, hold released facts only, and run nothing that a text holds."""
+
+import dataclasses
+import html.parser
+import json
+import re
+import stat
+
+import huggingface_hub
+import numpy as np
+import pytest
+
+from plainchant import plan
+from plainchant.config import SynthesisConfig
+from plainchant.data.centres import Centres
+from plainchant.errors import ConfigError, RunError
+from plainchant.planning import not_private
+from plainchant.privacy.histograms import WHOLE_LABEL, Cell
+from plainchant.reporting.page import report_page, write_report
+from plainchant.reporting.pictures import map_points
+from plainchant.run.card import data_set_card
+from plainchant.run.store import RunDirectory
+
+HOSTILE = "<script>alert(1)</script>"
+LABELS = (f"red | {HOSTILE}", "blue")
+HOME = "/home/somebody"
+CELLS = (Cell(0, 3, 143, 3), Cell(1, WHOLE_LABEL, 77, 2))
+ROWS = [
+    {"text": f"{HOSTILE} & all", "label": LABELS[0], "cell": 0, "source": "private"},
+    {"text": "a long one " * 60, "label": LABELS[1], "cell": 1, "source": "private"},
+    {"text": "", "label": LABELS[1], "cell": 1, "source": "expanded"},
+]
+VECTORS = np.random.default_rng(0).normal(size=(9, 4)).astype(np.float32)
+PRIVATE = {
+    "costs": {
+        "note": "of the private data",
+        "ex_post": {"epsilon": 1.2345, "by_sum": 2.3456, "by_ville": 1.1234, "draws": 0.1111, "delta": 1e-6},
+        "rho_counts": 0.05,
+        "records": {"median": 0.3579, "largest": 0.4680, "budget": 0.9},
+        "tokens": 4321,
+        "batches": [{"batch": 0, "tokens": 4321, "loss": 2.5791, "rho": 0.6802}],
+    },
+    "evaluation": {
+        "note": HOSTILE,
+        "groups": {"fidelity": {f"MAUVE {HOSTILE}": {"value": 0.7142, "low": 0.64, "high": 0.78}}},
+    },
+    "audit": {"note": "", "groups": {"copies": {"longest": {"value": 8675.0, "low": None, "high": None}}}},
+}
+FIGURES = ("1.234", "2.346", "0.3579", "0.468", "4321", "2.579", "0.6802", "0.7142", "8675")
+
+
+def planned(method="plainchant", **changes):
+    values = {"model": f"{HOME}/models/tiny", "embedder": f"{HOME}/embedder", "public_corpus": f"{HOME}/corpus.jsonl"}
+    values |= {"labels": LABELS, "label_column": "label", "prompt": {"header": f"{HOSTILE}\n"}, "max_tokens": 20}
+    if method in ("amin2024", "clustered-mean"):
+        values["clip"] = 1.0
+    return plan(SynthesisConfig(**(values | {"method": method} | changes)))
+
+
+def points():
+    return map_points(VECTORS, CELLS, VECTORS[:3] + 0.1, [row["label"] for row in ROWS])
+
+
+def page(of=None, *, guarantee=None, private=None, rows=ROWS, cells=CELLS, on_map="all"):
+    of = of or planned()
+    return report_page(
+        plan=of, guarantee=guarantee or of.guarantee, cells=cells, rows=rows,
+        map_points=points() if on_map else None, private=private,
+    )  # fmt: skip
+
+
+class Document(html.parser.HTMLParser):
+    """What a browser sees: tags, ids, heading levels, the text of table columns, scripts."""
+
+    def __init__(self, source):
+        super().__init__()
+        self.tags, self.ids, self.levels, self.scripts, self.text = [], [], [], [], ""
+        self.columns, self._column, self._inside = [], None, None
+        self.feed(source)
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        self.tags.append((tag, attributes))
+        self.ids += [attributes["id"]] if "id" in attributes else []
+        self.levels += [int(tag[1])] if re.fullmatch("h[1-6]", tag) else []
+        self._inside = tag
+        if tag == "table":
+            self.columns.append({})
+        elif tag == "tr":
+            self._column = -1
+        elif tag in ("td", "th"):
+            self._column += 1
+
+    def handle_endtag(self, tag):
+        self._inside = None
+        if tag in ("table", "tr"):
+            self._column = None
+
+    def handle_data(self, data):
+        if self._inside == "script":
+            self.scripts.append(data)
+        elif self._inside != "style":
+            self.text += data
+        if self._column is not None and self._column >= 0:
+            own = self.columns[-1]
+            own[self._column] = own.get(self._column, "") + data
+
+
+METHODS = {
+    method: planned(method)
+    for method in ("plainchant", "clustered-mean", "amin2024", "invisibleink", "clustered-median", "public")
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("private", [None, PRIVATE], ids=["release", "private"])
+def test_page_says_what_a_stranger_must_know(method, private):
+    of = METHODS[method]
+    document = Document(page(of, private=private))
+    said = " ".join(document.text.split())
+    for words in (of.guarantee.statement, of.guarantee.version, "add or remove one unit", of.guarantee.unit,
+                  "What is public by assumption", "its own training data", "several releases add up"):  # fmt: skip
+        assert words in said
+    assert ("ex post: measured" if method == "clustered-median" else "ex ante: fixed") in said
+    ex_ante = method not in ("clustered-median", "public")
+    assert ("Canonne, Kamath and Steinke (2020)" in said) is ex_ante
+    assert ("pays for the noisy counts" in said) is (method != "public")
+
+
+@pytest.mark.parametrize("private", [None, PRIVATE], ids=["release", "private"])
+def test_page_is_sound_html(private):
+    document = Document(page(private=private))
+    assert len(document.ids) == len(set(document.ids))
+    assert document.levels[0] == 1 and document.levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in zip(document.levels, document.levels[1:], strict=False))
+    names = [tag for tag, _ in document.tags]
+    assert names.count("table") == names.count("caption") and {"main", "header", "nav"} <= set(names)
+    assert all("scope" in attributes for tag, attributes in document.tags if tag == "th")
+    for tag, attributes in document.tags:
+        assert not ({"src", "action"} & set(attributes)), tag
+        for link in (attributes.get("href", ""), attributes.get("xlink:href", "")):
+            assert link in ("", "data:,") or link.removeprefix("#") in document.ids
+        for reference in attributes.get("aria-labelledby", "").split():
+            assert reference in document.ids
+
+
+def test_whatever_a_user_writes_is_text():
+    source = page(private=PRIVATE)
+    document = Document(source)
+    assert HOSTILE not in source and document.text.count(HOSTILE) >= 5
+    assert [script for script in document.scripts if "alert" in script] == []
+    assert [tag for tag, _ in document.tags].count("script") == 1
+    card = data_set_card(planned(), planned().guarantee, CELLS, 3)
+    assert "<script>" not in card and "red &#124; &#60;script&#62;" in card
+
+
+def test_nothing_tells_where_things_lie():
+    of = planned(centres=f"{HOME}/centres.npz")
+    for document in (page(of), data_set_card(of, of.guarantee, CELLS, 3), page(of, private=PRIVATE)):
+        assert HOME not in document and "tiny" in document
+    assert 'centres = "centres.npz"' in Document(page(of)).text
+
+
+def test_private_figures_are_on_the_private_page_only():
+    shared, private = Document(page()).text, Document(page(private=PRIVATE)).text
+    for figure in FIGURES:
+        assert figure in private and figure not in shared
+    assert "PRIVATE" in private and "PRIVATE" not in shared
+    assert "Utility" in shared and "not on this page" in shared
+    some = Document(page(private={"audit": PRIVATE["audit"]})).text
+    assert "8675" in some and "Realised costs" not in some
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_ex_ante_and_ex_post_share_no_column(method):
+    document = Document(page(METHODS[method], private=PRIVATE))
+    columns = [" ".join(text.split()) for table in document.columns for text in table.values()]
+    assert any("ex post" in column for column in columns)
+    assert not any("ex ante" in column and "ex post" in column for column in columns)
+    # a figure that was promised stands in no table with one that was measured
+    promised = METHODS[method].guarantee.epsilon
+    for table in document.columns:
+        said = " ".join(table.values())
+        assert "ex post" not in said or not promised or f"{promised:.6g}" not in said
+
+
+def test_budget_parts_add_up():
+    voted = planned("clustered-mean", candidates=3)
+    for of, count in ((METHODS["plainchant"], 4), (METHODS["clustered-mean"], 3), (METHODS["amin2024"], 2), (voted, 4)):
+        document = Document(page(of))
+        (shares,) = [text for table in document.columns for text in table.values() if text.startswith("share")]
+        parts = [float(share) for share in re.findall("[0-9.]+", shares)]
+        assert len(parts) == count and sum(parts) == pytest.approx(100, abs=0.2)
+        assert f"Parts of ρ = {of.guarantee.rho:.6g}" in document.text
+    assert "chosen by a noisy vote of the records, some of them written by" in document.text
+    ex_post = Document(page(METHODS["clustered-median"])).text
+    assert "not released" in ex_post and "Parts of" not in ex_post
+    assert "Nothing was spent" in Document(page(METHODS["public"], cells=[Cell(0, WHOLE_LABEL, 0, 1)])).text
+
+
+def test_no_guarantee_is_said_at_once():
+    of = planned()
+    source = page(of, guarantee=not_private(of.config, "its randomness came from a seed"))
+    text = Document(source).text
+    assert "NOT PRIVATE" in text and "There is no guarantee" in text and "There is no budget" in text
+    assert "paid for by the guarantee" not in text and "Canonne" not in text
+
+
+def test_page_without_map_labels_or_texts():
+    of = planned("amin2024", labels=(), label_column=None)
+    document = Document(page(of, rows=[], cells=[Cell(0, WHOLE_LABEL, 50, 1)], on_map=None))
+    assert "all texts" in document.text and "Lengths" not in document.text
+    assert "Lengths" in page(of, rows=[{"text": "one", "cell": 0}], cells=[Cell(0, WHOLE_LABEL, 50, 1)], on_map=None)
+
+
+def test_map_is_fitted_on_public_centres_alone():
+    few, many = map_points(VECTORS, CELLS, VECTORS[:1], ["x"]), map_points(VECTORS, CELLS, 9 * VECTORS, ["x"] * 9)
+    assert np.array_equal(few.centres, many.centres)
+    assert np.allclose(few.texts[0], few.centres[0])
+    assert few.kept == CELLS[:1] and 0 < few.share <= 1
+    assert map_points(VECTORS, CELLS, VECTORS[:0], []).texts.shape == (0, 2)
+
+
+def test_page_is_a_function_of_what_it_shows():
+    assert page() == page()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_card_opens_with_the_guarantee(method):
+    of = METHODS[method]
+    content = data_set_card(of, of.guarantee, CELLS, 1_500)
+    card = huggingface_hub.DatasetCard(content)
+    data = card.data.to_dict()
+    assert data["size_categories"] == ["1K<n<10K"] and data["annotations_creators"] == ["machine-generated"]
+    assert data["task_categories"] == ["text-generation", "text-classification"]
+    assert "license" not in data and "language" not in data
+    assert data["configs"] == [{"config_name": "default", "data_files": "synthetic.parquet"}]
+    opening = card.text.split("## ")[0]
+    for words in (of.guarantee.statement, "add or remove one unit", of.guarantee.unit, of.guarantee.version,
+                  "Public by assumption", "Not covered", "several releases add up", "own training data"):  # fmt: skip
+        assert words in opening
+    assert ("ex post: measured" if method == "clustered-median" else "ex ante: fixed") in opening
+    header, _, figures = [line.split(" | ") for line in opening.splitlines() if line.startswith("|")]
+    assert len(header) == len(figures) and figures[0] == f"| {of.guarantee.kind}"
+    assert "**Accountant:**" in opening
+
+
+def test_a_columns_name_is_no_markup_in_the_card():
+    of = planned(unit_column="**a** <b>|[x](http://y)")
+    opening = data_set_card(of, of.guarantee, CELLS, 3).split("## Settings")[0]
+    assert "all records that share a value of" in opening
+    for markup in ("**a**", "<b>", "|[x]", "[x](http"):
+        assert markup not in opening
+
+
+def test_card_without_labels():
+    of = planned("amin2024", labels=(), label_column=None)
+    data = huggingface_hub.DatasetCard(data_set_card(of, of.guarantee, [], 3)).data.to_dict()
+    assert data["task_categories"] == ["text-generation"] and data["annotations_creators"] == ["no-annotation"]
+
+
+@pytest.fixture
+def released(tmp_path):
+    """A directory as a finished run leaves it."""
+    of = planned()
+    directory = RunDirectory.create(tmp_path / "run", of, of.guarantee, data="", private=True)
+    batches = np.empty(0, dtype=np.int64)
+    directory.save_batches(CELLS, [[1], [2]], batches, batches)
+    directory.write_release(ROWS, dataclasses.asdict(of.guarantee), data_set_card(of, of.guarantee, CELLS, len(ROWS)))
+    return directory
+
+
+def embed(texts):
+    return np.ones((len(texts), 4), dtype=np.float32)
+
+
+def test_reports_are_written_where_they_belong(released):
+    of, centres = planned(), Centres(VECTORS, "a public corpus")
+    assert write_report(released, of, of.guarantee, embed, centres) == [released.release / "report.html"]
+    released.write_private("costs.json", PRIVATE["costs"])
+    released.write_private("audit.json", PRIVATE["audit"])
+    shared, private = write_report(released, of, of.guarantee, embed, centres)
+    assert private == released.private / "report.html"
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (shared, private)] == [0o644, 0o600]
+    assert "Map of public centres" in shared.read_text() and "8675" not in shared.read_text()
+    assert "8675" in private.read_text()
+    for missing in ((None, centres), (embed, None), (embed, Centres(VECTORS[:2], "two"))):
+        assert "Map of public centres" not in write_report(released, of, of.guarantee, *missing)[0].read_text()
+    # without private data there is nothing that costs.json could say
+    public = METHODS["public"]
+    released.private.joinpath("audit.json").unlink()
+    assert len(write_report(released, public, public.guarantee, None, None)) == 1
+
+
+def test_private_files_are_read_back_or_refused(released):
+    assert released.read_private("audit.json") is None
+    released.write_private("audit.json", {"a": 1})
+    assert released.read_private("audit.json") == {"a": 1}
+    (released.private / "audit.json").write_text("{")
+    with pytest.raises(RunError, match=r"audit\.json"):
+        released.read_private("audit.json")
+
+
+def test_an_unfinished_run_has_no_report(tmp_path):
+    of = planned()
+    directory = RunDirectory.create(tmp_path / "run", of, of.guarantee, data="", private=True)
+    with pytest.raises(ConfigError, match="--resume"):
+        write_report(directory, of, of.guarantee, None, None)
+    assert not directory.release.exists()
+
+
+def test_release_loads_as_a_data_set_beside_its_report(released, tmp_path, monkeypatch):
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    write_report(released, planned(), planned().guarantee, None, None)
+    loaded = datasets.load_dataset(str(released.release), cache_dir=str(tmp_path / "cache"))
+    assert set(loaded) == {"train"} and loaded["train"].column_names == ["text", "label", "cell", "source"]
+    assert loaded["train"].to_list() == ROWS
+    assert json.loads((released.release / "guarantee.json").read_text())["kind"] == "ex-ante"

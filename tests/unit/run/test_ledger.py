@@ -1,0 +1,315 @@
+"""Several runs on the same data add up (guarantee 6.4)."""
+
+import contextlib
+import json
+import random
+import shutil
+import subprocess
+import sys
+import time
+
+import pytest
+
+from plainchant.config import SynthesisConfig
+from plainchant.errors import ConfigError, PrivacyError
+from plainchant.planning import make_plan
+from plainchant.privacy.accounting import rho_of
+from plainchant.run.ledger import Ledger
+from plainchant.run.store import Marks, RunDirectory
+
+
+def guarantee(epsilon=2.0, **changes):
+    return make_plan(SynthesisConfig(epsilon=epsilon, max_tokens=20, **changes)).guarantee
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    return Ledger.create(tmp_path / "data.ledger", 8.0, 1e-6)
+
+
+@pytest.fixture
+def begin(tmp_path):
+    def begin(name="a"):
+        decided = make_plan(SynthesisConfig(epsilon=2.0, max_tokens=20))
+        return RunDirectory.create(tmp_path / name, decided, decided.guarantee, data="", private=True)
+
+    return begin
+
+
+def test_runs_add_up_as_rho(ledger, begin):
+    runs = [begin(name) for name in ("a", "b")]
+    for run in runs:
+        ledger.enter(run, guarantee())
+    assert ledger.spent.rho == pytest.approx(2 * rho_of(2.0, 1e-6))
+    assert ledger.spent.epsilon(1e-6) > 2
+    assert [entry["run"] for entry in Ledger(ledger.path).runs] == [run.origin.name for run in runs]
+
+
+def test_the_whole_cap_may_be_spent_and_not_a_hair_more(ledger, begin):
+    ledger.enter(begin("a"), guarantee(8.0))
+    with pytest.raises(PrivacyError, match="nothing more"):
+        ledger.enter(begin("b"), guarantee(0.5))
+    assert len(ledger.runs) == 1
+
+
+def test_a_refusal_names_an_epsilon_that_is_accepted(ledger, begin):
+    ledger.enter(begin("a"), guarantee(6.0))
+    other = begin("b")
+    with pytest.raises(PrivacyError, match="plan with epsilon = ") as caught:
+        ledger.enter(other, guarantee(6.0))
+    left = float(str(caught.value).split("epsilon = ")[1].split(" ")[0])
+    ledger.enter(other, guarantee(left))
+    assert ledger.spent.rho <= ledger.cap.rho * (1 + 1e-9)
+
+
+def test_a_run_is_entered_once_and_its_openings_are_counted(ledger, begin):
+    run = begin()
+    for count in (1, 2, 3):
+        ledger.enter(run, guarantee())
+        [entry] = ledger.runs
+        assert entry["openings"] == count
+        assert run.marks() == Marks(entry["mark"], None)
+
+
+def test_what_has_no_figure_in_advance_is_refused_and_public_text_is_free(ledger):
+    with pytest.raises(PrivacyError, match="not known in advance"):
+        ledger.check(guarantee(method="clustered-median"))
+    assert ledger.check(guarantee(method="public")).is_zero
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"epsilon": 1, "delta": 1e-6, "runs": [{"rho": -1}]}', "[]"])
+def test_a_damaged_ledger_is_no_empty_ledger(ledger, content):
+    ledger.path.write_text(content)
+    with pytest.raises(ConfigError, match="not a ledger"):
+        Ledger(ledger.path)
+
+
+def test_none_is_not_an_empty_ledger_and_a_cap_stays(ledger, tmp_path):
+    with pytest.raises(ConfigError, match="there is none"):
+        Ledger(tmp_path / "other")
+    with pytest.raises(ConfigError, match="exists already"):
+        Ledger.create(ledger.path, 80.0, 1e-6)
+    assert json.loads(ledger.path.read_text())["epsilon"] == 8.0
+
+
+# one file, one sum
+
+
+def crowd(paths, *, epsilon, turns=1):
+    """Processes that enter runs at the same time, each through its own path; how many entries were accepted."""
+    code = (
+        "import sys; from pathlib import Path; import time\n"
+        "from plainchant.config import SynthesisConfig; from plainchant.planning import make_plan\n"
+        "from plainchant.errors import PrivacyError\n"
+        "from plainchant.run.ledger import Ledger; from plainchant.run.store import RunDirectory\n"
+        "plan = make_plan(SynthesisConfig(epsilon=float(sys.argv[3]), max_tokens=20)); entered = 0\n"
+        "paths = [Path(sys.argv[2] + str(number)) for number in range(int(sys.argv[4]))]\n"
+        "runs = [RunDirectory.create(path, plan, plan.guarantee, data='', private=True) for path in paths]\n"
+        "time.sleep(max(0, float(sys.argv[5]) - time.time()))\n"
+        "for run in runs:\n"
+        "    try: Ledger(Path(sys.argv[1])).enter(run, plan.guarantee); entered += 1\n"
+        "    except PrivacyError: pass\n"
+        "print(entered)\n"
+    )
+    arguments = [str(epsilon), str(turns), str(time.time() + 4)]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(path), str(path.parent / f"run-{number}-"), *arguments],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for number, path in enumerate(paths)
+    ]
+    return [int(process.communicate(timeout=120)[0]) for process in processes]
+
+
+def linked(ledger, tmp_path):
+    (tmp_path / "second").mkdir()
+    link = tmp_path / "second" / "data.ledger"
+    link.symlink_to(ledger.path)
+    return link
+
+
+def test_two_projects_share_a_cap_through_a_link(ledger, begin, tmp_path):
+    link = linked(ledger, tmp_path)
+    Ledger(link).enter(begin("a"), guarantee(8.0))
+    assert link.is_symlink() and not (tmp_path / "second" / "data.ledger.lock").exists()
+    for path in (link, ledger.path):
+        with pytest.raises(PrivacyError, match="nothing more"):
+            Ledger(path).enter(begin(f"b{path.parent.name}"), guarantee(1.0))
+
+
+def test_two_processes_at_once_through_a_link_spend_the_cap_once(ledger, tmp_path):
+    link = linked(ledger, tmp_path)
+    assert sum(crowd([link, ledger.path], epsilon=0.5, turns=12)) == 24
+    assert len(ledger.runs) == 24 and len({entry["run"] for entry in ledger.runs}) == 24
+    other = Ledger.create(tmp_path / "narrow.ledger", 3.0, 1e-6)
+    narrow = tmp_path / "second" / "narrow"
+    narrow.symlink_to(other.path)
+    assert sum(crowd([other.path, narrow], epsilon=3.0)) == 1
+
+
+def test_a_ledger_with_two_names_is_refused(ledger, begin, tmp_path):
+    run = begin()
+    second = tmp_path / "second.ledger"
+    second.hardlink_to(ledger.path)
+    for path in (second, ledger.path):
+        with pytest.raises(PrivacyError, match=r"2 names .*keep one name"):
+            Ledger(path)
+    # and where the other name came after it was opened
+    with pytest.raises(PrivacyError, match="2 names"):
+        ledger.enter(run, guarantee())
+    second.unlink()
+    ledger.enter(run, guarantee())
+
+
+def test_a_new_ledger_lies_where_a_link_leads_and_no_circle_is_one(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "real.ledger")
+    Ledger.create(tmp_path / "link", 8.0, 1e-6)
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "real.ledger").is_file()
+    (tmp_path / "one").symlink_to(tmp_path / "two")
+    (tmp_path / "two").symlink_to(tmp_path / "one")
+    with pytest.raises(ConfigError):
+        Ledger(tmp_path / "one")
+
+
+def test_a_ledger_that_cannot_be_locked_is_named(ledger, begin, monkeypatch):
+    run = begin()
+
+    def refuse(*_, **__):
+        raise NotImplementedError
+
+    monkeypatch.setattr("filelock.FileLock.acquire", refuse)
+    with pytest.raises(ConfigError, match="cannot be locked"):
+        ledger.enter(run, guarantee())
+    assert ledger.runs == [] and run.marks() == Marks()
+
+
+# one entry, one release
+
+
+def copies(run, count):
+    paths = [run.path.with_name(f"copy{number}") for number in range(count)]
+    for path in paths:
+        shutil.copytree(run.path, path)
+    return [RunDirectory.open(path) for path in paths]
+
+
+def accepted(ledger, runs):
+    found = []
+    for run in runs:
+        try:
+            ledger.enter(run, guarantee())
+            ledger.confirm(run, guarantee())
+            found.append(run)
+        except PrivacyError as error:
+            assert "opened last" in str(error) and "start a new run" in str(error)
+            assert error.exit_code == 3
+    return found
+
+
+def test_of_three_copies_one_goes_on(ledger, begin):
+    run = begin()
+    ledger.enter(run, guarantee())
+    candidates = [*copies(run, 2), run]
+    [going_on] = accepted(ledger, candidates)
+    assert accepted(ledger, candidates) == [going_on]
+    assert len(ledger.runs) == 1
+
+
+def test_a_copy_of_a_run_at_work_or_the_run_is_refused_before_a_release(ledger, begin):
+    run = begin()
+    ledger.enter(run, guarantee())
+    (copy,) = copies(run, 1)
+    ledger.confirm(run, guarantee())
+    with pytest.raises(PrivacyError, match="copy"):
+        ledger.enter(copy, guarantee())
+    ledger.enter(run, guarantee())
+
+
+def test_a_copy_that_goes_on_takes_the_release_from_the_run_at_work(ledger, begin):
+    run = begin()
+    ledger.enter(run, guarantee())
+    (copy,) = copies(run, 1)
+    ledger.enter(copy, guarantee())
+    with pytest.raises(PrivacyError, match="copy"):
+        ledger.confirm(run, guarantee())
+    ledger.confirm(copy, guarantee())
+
+
+@pytest.mark.parametrize("opened_before", [False, True])
+@pytest.mark.parametrize("survives", ["nothing", "next mark", "ledger"])
+def test_a_crash_between_two_writes_locks_nobody_out_and_lets_no_second_copy_in(
+    ledger, begin, monkeypatch, survives, opened_before
+):
+    run = begin()
+    if opened_before:
+        ledger.enter(run, guarantee())
+    with monkeypatch.context() as patch:
+        crash_at(patch, survives)
+        with pytest.raises(KeyboardInterrupt):
+            ledger.enter(run, guarantee())
+    candidates = [*copies(run, 2), run]
+    # whichever comes first goes on, and it alone
+    for order in (candidates, candidates[::-1]):
+        assert len(accepted(ledger, order)) == 1
+    assert len(ledger.runs) == 1
+
+
+def crash_at(patch, survives):
+    saved = RunDirectory.save_marks
+
+    def save_marks(self, marks):
+        if survives == "nothing" or (survives == "ledger" and marks.next is None):
+            raise KeyboardInterrupt
+        saved(self, marks)
+
+    def write_json(*_):
+        raise KeyboardInterrupt
+
+    patch.setattr(RunDirectory, "save_marks", save_marks)
+    if survives == "next mark":
+        patch.setattr("plainchant.run.ledger.write_json", write_json)
+
+
+def test_many_crashes_and_copies_end_in_one_line_of_openings(ledger, begin, monkeypatch):
+    """Random openings, crashes and copies: at any moment at most one directory and its unopened copies can go on."""
+    generator = random.Random(0)
+    runs = [begin()]
+    ledger.enter(runs[0], guarantee())
+    for step in range(60):
+        run = generator.choice(runs)
+        with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt, PrivacyError):
+            if survives := generator.choice(["nothing", "next mark", "ledger", ""]):
+                crash_at(patch, survives)
+            ledger.enter(run, guarantee())
+        if generator.random() < 0.2 and len(runs) < 8:
+            shutil.copytree(run.path, run.path.with_name(f"s{step}"))
+            runs.append(RunDirectory.open(run.path.with_name(f"s{step}")))
+    generator.shuffle(runs)
+    assert len(accepted(ledger, runs)) == 1
+
+
+def test_a_restored_ledger_is_refused(ledger, begin):
+    run = begin()
+    empty = ledger.path.read_text()
+    ledger.enter(run, guarantee())
+    before = ledger.path.read_text()
+    ledger.enter(run, guarantee())
+    ledger.path.write_text(before)
+    with pytest.raises(PrivacyError, match="restored"):
+        ledger.enter(run, guarantee())
+    ledger.path.write_text(empty)
+    with pytest.raises(PrivacyError, match="no entry"):
+        ledger.enter(run, guarantee())
+
+
+@pytest.mark.parametrize("changed", [{"epsilon": 4.0}, {"delta": 1e-5}, {"unit_column": "customer"}])
+def test_a_run_goes_on_with_the_guarantee_that_was_entered(ledger, begin, changed):
+    run = begin()
+    ledger.enter(run, guarantee())
+    edited = make_plan(SynthesisConfig(**{"epsilon": 2.0, "max_tokens": 20} | changed)).guarantee
+    for step in (ledger.enter, ledger.confirm):
+        with pytest.raises(PrivacyError, match=r"was entered with .*, not "):
+            step(run, edited)
+    ledger.enter(run, guarantee())
