@@ -28,7 +28,7 @@ check: $(STAMP)  ## lint, format, types, layers
 	$(BIN)/lint-imports
 
 bench: $(STAMP)  ## docs/speed.md measured anew, about twenty minutes on two quiet cores
-	$(BIN)/python bench/speed.py all
+	$(BIN)/python bench/speed all
 
 format: $(STAMP)  ## rewrite the code as ruff wants it
 	$(BIN)/ruff check --fix

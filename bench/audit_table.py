@@ -66,6 +66,7 @@ def main():
 
     # the individual budget is planned for texts that are too dear at this size: it then bites, as it should
     individual = make_plan(SynthesisConfig(**shared, batch_size=SIZE, expected_range=0.3)).mechanism
+    assert isinstance(individual, IndividualMeanMechanism)
     clipped = make_plan(SynthesisConfig(**shared, batch_size=SIZE, method="invisibleink")).mechanism
     logits = make_plan(
         SynthesisConfig(**(shared | {"epsilon": 50.0}), batch_size=SIZE, method="clustered-mean")
@@ -77,7 +78,8 @@ def main():
     steps = {name: record_steps(model, mechanism, work, own) for name, mechanism in kinds.items()}
 
     # the same logits again and again, as over several texts of a batch: what was spent then matters
-    longer = Steps(np.tile(steps["top"].public, (TEXTS, 1)), steps["top"].private * TEXTS, steps["top"].ids * TEXTS)
+    once = steps["top"]
+    longer = Steps(np.tile(once.public, (TEXTS, 1)), [*once.private] * TEXTS, [*once.ids] * TEXTS)
 
     def seeded():
         return SeededRandomness(42)

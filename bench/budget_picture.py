@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from observing import Observed
 from plainchant.cli.demo_data import DEMO_LABELS, DEMO_PROMPT, demo_records
 from plainchant.config import SynthesisConfig
 from plainchant.generation.decoding import BatchWork, Decoder, StopRule
@@ -19,15 +20,6 @@ from plainchant.models.transformers.load import load_model
 from plainchant.planning import make_plan
 from plainchant.privacy.individual import IndividualMeanMechanism
 from plainchant.randomness import SystemRandomness
-
-
-class Watching(IndividualMeanMechanism):
-    """Notes what every context pays."""
-
-    def distribution(self, private, public, support, allowance=None):
-        distribution = super().distribution(private, public, support, allowance)
-        self.paid.append(distribution.charges)
-        return distribution
 
 
 def main():
@@ -49,13 +41,14 @@ def main():
     messages = [record["text"] for record in demo_records() if record["label"] == options.label]
     chosen = np.random.default_rng().permutation(len(messages))[: config.batch_size]
     records = [prompts.records([messages[row]], options.label) for row in chosen]
-    mechanism = Watching(decided.settings, decided.rho_batch, config.max_tokens)
-    object.__setattr__(mechanism, "paid", [])
+    charges = []
+    individual = IndividualMeanMechanism(decided.settings, decided.rho_batch, config.max_tokens)
+    mechanism = Observed(individual, lambda private, public, support, found: charges.append(found.charges))
     stop = StopRule(prompts.stop, config.max_tokens, config.min_tokens)
     decoder = Decoder(model, mechanism, stop, rows=64, randomness=SystemRandomness())
     prefix, start = tuple(prompts.prefix(options.label)), tuple(prompts.start(options.label))
     (text,) = decoder.run([BatchWork(0, prefix, start, records, (0,))])
-    paid = np.array(mechanism.paid)
+    paid = np.array(charges)
     words = [model.decode([token]).replace("\n", "⏎") for token in model.encode(text.text, trusted=True)]
     words = (words + ["⏎"] * len(paid))[: len(paid)]
 

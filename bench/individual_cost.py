@@ -14,9 +14,11 @@ import dataclasses
 import itertools
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from observing import Observed
 from plainchant.config import load_config
 from plainchant.data.centres import Centres
 from plainchant.data.tables import read_records
@@ -33,28 +35,23 @@ from plainchant.randomness import SystemRandomness
 UNLIMITED = 1e6
 
 
-class Watching(IndividualMeanMechanism):
-    """Notes what every context pays, here and at each clip on a grid, and how much of Δ that clip would cut off."""
+class Notes:
+    """What every context pays, here and at each clip on a grid, and how much of Δ that clip would cut off."""
 
     grid = np.geomspace(0.25, 10, 24)
 
-    def distribution(self, private, public, support, allowance=None):
-        distribution = super().distribution(private, public, support, allowance)
-        self.paid.append(distribution.charges)
-        wide = CLIPS_BY_PUBLIC[self.settings.clipping](private, public[support], 1e6)
+    def __init__(self, settings):
+        self._settings = settings
+        self.paid, self.cut, self.at = [], [], []
+
+    def __call__(self, private, public, support, found):
+        settings = self._settings
+        self.paid.append(found.charges)
+        wide = CLIPS_BY_PUBLIC[settings.clipping](private, public[support], 1e6)
         self.cut.append([float(np.maximum(np.abs(wide) - clip, 0).mean()) for clip in self.grid])
-        unit = self.settings.guidance / self.settings.batch_size / self.settings.temperature
+        unit = settings.guidance / settings.batch_size / settings.temperature
         reaches = [unit * np.ptp(np.clip(wide, -clip, clip), axis=1) for clip in self.grid]
-        self.at.append(bounded_range_rho(np.array(reaches, dtype=np.float64)))
-        return distribution
-
-
-def watching(settings, steps):
-    mechanism = Watching(settings, UNLIMITED, steps)
-    object.__setattr__(mechanism, "paid", [])
-    object.__setattr__(mechanism, "cut", [])
-    object.__setattr__(mechanism, "at", [])
-    return mechanism
+        self.at.append(np.array(reaches, dtype=np.float64) ** 2 / 8)
 
 
 def decode(model, mechanism, stop, works, rows):
@@ -96,12 +93,13 @@ def main():
     chosen = [next(cell for cell in order if cell[0] == label) for label in config.labels]
     chosen = (chosen + [cell for cell in order if cell not in chosen])[: options.batches]
     generator = np.random.default_rng()
-    examples = dict.fromkeys(chosen, ())
+    examples: dict[Any, tuple[str, ...]] = dict.fromkeys(chosen, ())
     for shown in (False, True):
         for size in (int(size) for size in options.sizes.split(",")):
             settings = dataclasses.replace(make_plan(config).settings, batch_size=size)
             steps = options.texts * config.max_tokens
-            mechanism = watching(settings, steps)
+            notes = Notes(settings)
+            mechanism = Observed(IndividualMeanMechanism(settings, UNLIMITED, steps), notes)
             works = []
             for number, cell in enumerate(chosen):
                 members = generator.choice(cells[cell], size, replace=False)
@@ -112,16 +110,14 @@ def main():
             texts = decode(model, mechanism, stop, works, rows=1)
             tokens = [sum(text.tokens for text in texts if text.batch == number) for number in range(len(chosen))]
             ends = np.cumsum([0, *tokens])
-            costs = [np.mean(mechanism.paid[a:b], axis=0) for a, b in itertools.pairwise(ends)]
+            costs = [np.mean(notes.paid[a:b], axis=0) for a, b in itertools.pairwise(ends)]
             lasting = [budget / np.median(cost) for cost in costs]
-            cut = np.mean(mechanism.cut, axis=0)
-            distortion = {str(level): float(mechanism.grid[np.argmax(cut <= level)]) for level in (0.01, 0.05, 0.1)}
+            cut = np.mean(notes.cut, axis=0)
+            distortion = {str(level): float(notes.grid[np.argmax(cut <= level)]) for level in (0.01, 0.05, 0.1)}
 
-            def clipped(clip, mechanism=mechanism, ends=ends):
-                place = int(np.flatnonzero(mechanism.grid == clip)[0])
-                own = [
-                    np.mean([cost[place] for cost in mechanism.at[a:b]], axis=0) for a, b in itertools.pairwise(ends)
-                ]
+            def clipped(clip, notes=notes, ends=ends):
+                place = int(np.flatnonzero(notes.grid == clip)[0])
+                own = [np.mean([cost[place] for cost in notes.at[a:b]], axis=0) for a, b in itertools.pairwise(ends)]
                 return float(np.mean([budget / np.median(cost) for cost in own]))
 
             def worst(clip, settings=settings):
@@ -150,9 +146,12 @@ def main():
             )  # fmt: skip
             if not shown:
                 for number, cell in enumerate(chosen):
-                    own = [text.text for text in texts if text.batch == number]
-                    examples[cell] = (*examples[cell], *own)
-        examples = {cell: choose_examples(own, config.parts.released_examples) for cell, own in examples.items()}
+                    written = [text.text for text in texts if text.batch == number]
+                    examples[cell] = (*examples[cell], *written)
+        examples = {
+            cell: tuple(choose_examples(texts_of_cell, config.parts.released_examples))
+            for cell, texts_of_cell in examples.items()
+        }
 
 
 if __name__ == "__main__":

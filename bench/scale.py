@@ -4,7 +4,7 @@
 
 Vectors around 1,000 public centres stand for embeddings and a model that costs next to nothing for decoding. Each size
 runs in a process of its own; GiB is how far its memory had grown at its highest by the end of a step. The rows go to
-bench/results/scale.json, in seconds; "by text" rows are medians over texts.
+bench/speed/results/scale.json, in seconds; "by text" rows are medians over texts.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from plainchant.models.table import TableModel
 from plainchant.randomness import SystemRandomness
 from plainchant.run.store import RunDirectory, read_table
 
-RESULTS = Path(__file__).parent / "results" / "scale.json"
+RESULTS = Path(__file__).parent / "speed" / "results" / "scale.json"
 CENTRES, CORPUS, DIMENSION = 1_000, 10_000, 384
 LABELS = ("water", "housing", "transport", "library")
 # as many as there are batches at the smallest size, so that no batch writes two: a text costs the same rows everywhere
@@ -179,7 +179,7 @@ def main():
         command = [sys.executable, __file__, "--one", str(size)]
         rows += json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
     RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(rows, indent=2) + "\n")
+    RESULTS.write_text(json.dumps({"measured": time.strftime("%Y-%m-%d"), "result": rows}, indent=1) + "\n")
     print(f"{'seconds (GiB) at so many records':52}" + "".join(f"{size:>18,}" for size in sizes))
     for name in dict.fromkeys(row["name"] for row in rows):
         own = [row for row in rows if row["name"] == name]

@@ -468,21 +468,15 @@ def advice():
     return "\n".join(lines)
 
 
-def page(options):
-    """docs/study.md from bench/study/page.md.jinja and the results, and the README's table of advice."""
+def page_text(found):
+    """docs/study.md as a text: a function of the results, the template and the plans alone."""
     import jinja2
-    import matplotlib
 
-    # the same figures make the same file
-    matplotlib.rcParams["svg.hashsalt"] = "study"
-    found, rows, centres = results(), measured("worth"), measured("centres")
+    rows, centres = measured("worth"), measured("centres")
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
     template = environment.from_string((HERE / "study" / "page.md.jinja").read_text())
     minutes = sum(run["processor seconds"] for runs in found.values() for run in runs if "together" not in run) / 60
-    if rows is not None:
-        frontier(rows, HERE.parent / "docs" / "study.svg")
-    standing(found, MAIN, HERE.parent / "docs" / "study-runs.svg")
-    text = template.render(
+    return template.render(
         main=MAIN,
         found=found,
         rows=rows,
@@ -500,12 +494,27 @@ def page(options):
         missing=[name for name in load_cells() if name not in found],
         minutes=minutes,
     )
-    (HERE.parent / "docs" / "study.md").write_text(text)
+
+
+def advised(readme):
+    """The README with its table of advice made anew."""
+    before, _, rest = readme.partition("<!-- advice -->")
+    return f"{before}<!-- advice -->\n{advice()}\n<!-- end of advice -->{rest.partition('<!-- end of advice -->')[2]}"
+
+
+def page(options):
+    """docs/study.md and its plots from bench/study/page.md.jinja and the results, and the README's table of advice."""
+    import matplotlib
+
+    # the same figures make the same file
+    matplotlib.rcParams["svg.hashsalt"] = "study"
+    found, rows, docs = results(), measured("worth"), HERE.parent / "docs"
+    if rows is not None:
+        frontier(rows, docs / "study.svg")
+    standing(found, MAIN, docs / "study-runs.svg")
+    (docs / "study.md").write_text(page_text(found))
     readme = HERE.parent / "README.md"
-    before, _, rest = readme.read_text().partition("<!-- advice -->")
-    readme.write_text(
-        f"{before}<!-- advice -->\n{advice()}\n<!-- end of advice -->{rest.partition('<!-- end of advice -->')[2]}"
-    )
+    readme.write_text(advised(readme.read_text()))
     print(f"docs/study.md: {sum(map(len, found.values()))} runs of {len(found)} cells")
 
 

@@ -17,6 +17,7 @@ import dataclasses
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -66,6 +67,10 @@ class Reader:
         self._prefixes = {label: self.model.prefill(self._prompts.prefix(label)) for label in config.label_set}
         special = self.model.special
         self._allowed = np.array(sorted(set(range(self.model.vocabulary_size)) - special), dtype=np.int64)
+
+    def nearest_to(self, centres):
+        """The nearest centres of records, as `rebalance` asks for them."""
+        return lambda units, among: centres.nearest(self.embeddings[units], among)
 
     def read(self, held_out, batches):
         """Of each token of a record: itself, ids and public logits of the support, logits of each batch on it.
@@ -124,7 +129,7 @@ def collect(options):
             for name, value in {"tokens": token, "ids": ids, "public": public, **found}.items():
                 kept[name].append(value)
         # float16 would round by 0.01 nats at 20: too coarse for a difference of means, so float32 stays
-        np.savez(path, **{name: np.array(values) for name, values in kept.items()})
+        np.savez(path, allow_pickle=False, **{name: np.array(values) for name, values in kept.items()})
         print(f"text {number}: {len(kept['tokens'])} tokens, {time.process_time() - began:.0f} s", flush=True)
 
 
@@ -142,7 +147,7 @@ def cells_by_centres(options, reader):
                 centres = fit_centres(corpus, count)
                 found[f"{name}, {count}"] = rebalance(
                     labels,
-                    lambda units, among, centres=centres: centres.nearest(reader.embeddings[units], among),
+                    reader.nearest_to(centres),
                     labels=len(config.labels),
                     centres=count,
                     batch_size=BATCH,
@@ -152,7 +157,7 @@ def cells_by_centres(options, reader):
                     rho_size=decided.rho_size,
                     randomness=SystemRandomness(),
                 ).cell_of_unit
-        np.savez(path, **found)
+        np.savez(path, allow_pickle=False, **found)
     return dict(np.load(path))
 
 
@@ -303,7 +308,8 @@ def covered(paths, k):
 def table(options):
     paths = sorted(options.work.glob("[0-9]*.npz"))
     known = json.loads(options.json.read_text()) if options.json.exists() else {}
-    found = {"texts": len(paths), "covered": {k: covered(paths, k) for k in (50, 100, 300, 1000)}, "variants": []}
+    shares = {k: covered(paths, k) for k in (50, 100, 300, 1000)}
+    found: dict[str, Any] = {"texts": len(paths), "covered": shares, "variants": []}
     before = {} if known.get("texts") != len(paths) else {json.dumps(v["variant"]): v for v in known["variants"]}
     options.json.parent.mkdir(parents=True, exist_ok=True)
     for variant in dict.fromkeys(variants()):

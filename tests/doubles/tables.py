@@ -5,6 +5,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 MARKER = "zanzibarquartz"
 # What every small run shares; batches of 10 pay for a text of 12 tokens at this clip
 OPTIONS = [
@@ -25,4 +28,13 @@ def rows(count: int = 80) -> list[dict[str, str]]:
 def write(path: Path, records: Iterable[Any]) -> Path:
     """Writes records as JSON Lines."""
     path.write_text("\n".join(json.dumps(record) for record in records), encoding="utf-8")
+    return path
+
+
+def data_set(name: str) -> Path:
+    """A real data set beside the repository; a test that needs it is skipped where it is absent."""
+    path = DATA / name
+    if not path.exists():
+        where = "../shared/data, beside the repository"
+        pytest.skip(f"{name} is not in {where}; SOURCE.md there says which public file it is made from")
     return path

@@ -31,7 +31,8 @@ def command(model):
     def go(*arguments, code=0, env=None):
         result = CliRunner().invoke(main, [str(argument) for argument in arguments], env=env)
         assert MARKER not in result.output
-        assert "Traceback" not in result.output and "its message is not shown" not in result.output, result.output
+        assert "Traceback" not in result.output, result.output
+        assert "its message is not shown" not in result.output, result.output
         assert result.exit_code == code, result.output
         return SimpleNamespace(out=result.stdout, err=result.stderr)
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,8 @@ ROWS = [
     {"text": " ".join(("red", "blue", "lamp", "post", "street")[(n * k) % 5] for k in range(1, 7))} for n in range(120)
 ]
 HELD_OUT = [{"text": f"blue {'lamp ' * (n % 3)}street"} for n in range(40)]
-ONCE = {"method": "clustered-mean", "clusters": "none", "clip": 1.0, "batch_size": 4, "epsilon": 300.0, "texts": 24,
+ONCE: dict[str, Any] = {
+        "method": "clustered-mean", "clusters": "none", "clip": 1.0, "batch_size": 4, "epsilon": 300.0, "texts": 24,
         "max_tokens": 6, "min_tokens": 4, "rebalance_share": 0.5}  # fmt: skip
 
 
@@ -47,9 +49,12 @@ def test_a_finished_run_is_opened_by_its_directory(finished):
     path, run, texts = finished
     for opened in (pc.open(path), pc.open(str(path))):
         assert isinstance(opened, pc.FinishedRun)
-        assert opened.texts == texts and isinstance(opened.texts[0], pc.SyntheticText)
-        assert opened.guarantee == run.guarantee and isinstance(opened.guarantee, pc.Guarantee)
-        assert opened.plan == run.plan and isinstance(opened.plan, pc.Plan)
+        assert opened.texts == texts
+        assert isinstance(opened.texts[0], pc.SyntheticText)
+        assert opened.guarantee == run.guarantee
+        assert isinstance(opened.guarantee, pc.Guarantee)
+        assert opened.plan == run.plan
+        assert isinstance(opened.plan, pc.Plan)
         assert opened.config == run.plan.config
     assert isinstance(run, pc.Run)
 
@@ -89,7 +94,8 @@ def test_evaluate_and_compare_take_a_run_however_it_is_named(finished, tmp_path)
     other, _ = finish(tmp_path / "b")
     for pair in ([*named[:1], other], [named[3], other]):
         compared = pc.compare(pair, ROWS, embedder=Hashing())
-        assert [found.name for found in compared] == ["a", "b"] and isinstance(compared[0], pc.Compared)
+        assert [found.name for found in compared] == ["a", "b"]
+        assert isinstance(compared[0], pc.Compared)
 
 
 def test_audit_works_the_second_time(finished):
@@ -97,7 +103,8 @@ def test_audit_works_the_second_time(finished):
     first, second = (
         pc.audit(name, ROWS, held_out=HELD_OUT, embedder=Hashing(), load_model=None) for name in (path, pc.open(path))
     )
-    assert isinstance(first, pc.Audit) and first == second
+    assert isinstance(first, pc.Audit)
+    assert first == second
     assert set(first.groups) == {"copied", "membership"}
     with pytest.raises(pc.DataError, match="is not the table"):
         pc.audit(path, HELD_OUT)
@@ -122,7 +129,8 @@ def test_an_audit_with_canaries_makes_a_run_of_its_own_and_goes_on_with_it(tmp_p
     }
     first = pc.audit_with_canaries(ROWS, plan, count=5, repetitions=2, progress=Progress(), **options)
     again = pc.audit_with_canaries(ROWS, plan, resume=True, **options)
-    assert isinstance(first, pc.Audit) and first.groups["canaries"] == again.groups["canaries"]
+    assert isinstance(first, pc.Audit)
+    assert first.groups["canaries"] == again.groups["canaries"]
     noted = json.loads((tmp_path / "canaries" / "private" / "canaries.json").read_text())
     assert (noted["count"], noted["repetitions"]) == (5, 2)
     assert {"texts", "auditing"} <= set(stages)
@@ -143,7 +151,8 @@ def test_a_ledger_counts_runs_and_refuses_the_one_too_many(tmp_path):
     plan = pc.plan(pc.SynthesisConfig(**ONCE))
     options = pc.PerformanceOptions(rows=8)
     pc.synthesize(ROWS, plan, out=tmp_path / "a", model=model(), ledger=ledger.path, performance=options).close()
-    assert len(pc.Ledger(tmp_path / "ledger").runs) == 1 and ledger.spent.rho == plan.guarantee.rho
+    assert len(pc.Ledger(tmp_path / "ledger").runs) == 1
+    assert ledger.spent.rho == plan.guarantee.rho
     with pytest.raises(pc.PrivacyError, match="ledger"):
         pc.synthesize(ROWS, plan, out=tmp_path / "b", model=model(), ledger=ledger.path)
 
@@ -163,15 +172,16 @@ def test_an_example_is_public_and_frozen():
     config = pc.SynthesisConfig(prompt=pc.PromptConfig(examples=(pc.Example(text="made up"),)))
     assert config.prompt.examples[0].text == "made up"
     with pytest.raises(ValueError, match="frozen"):
-        config.prompt.examples[0].text = "other"
+        config.prompt.examples[0].text = "other"  # type: ignore[misc]
 
 
 def test_every_error_is_one_of_plainchants_and_has_an_exit_code():
     errors = [value for name in pc.__all__ if name.endswith("Error") and (value := getattr(pc, name))]
-    assert all(issubclass(error, pc.PlainchantError) for error in errors) and len(errors) == 8
+    assert all(issubclass(error, pc.PlainchantError) for error in errors)
+    assert len(errors) == 8
     assert {error.exit_code for error in errors} == {1, 2, 3, 4}
 
 
 def test_results_are_frozen(finished):
     with pytest.raises(dataclasses.FrozenInstanceError):
-        pc.open(finished[0]).directory = None
+        pc.open(finished[0]).directory = None  # type: ignore[misc]

@@ -146,7 +146,8 @@ def test_a_damaged_run_is_named(run, command, table, tmp_path):
 def test_a_configuration_out_of_bounds_names_the_field(command, tmp_path, toml, words):
     (tmp_path / "c.toml").write_text(toml)
     refused = command("plan", tmp_path / "c.toml", code=USAGE)
-    assert words in refused.err and not refused.out
+    assert words in refused.err
+    assert not refused.out
 
 
 def test_a_batch_larger_than_the_data_is_refused(run, table):
@@ -185,7 +186,8 @@ def test_a_damaged_database_is_not_gone_on_with(run, command, table, tmp_path, c
     database.write_bytes(database.read_bytes()[:9000] if content is None else content)
     released = (tmp_path / "run" / "release" / "synthetic.jsonl").read_bytes()
     refused = command("run", "--resume", "--data", table, "--out", tmp_path / "run", code=1)
-    assert "run.sqlite" in refused.err and "database" in refused.err
+    assert "run.sqlite" in refused.err
+    assert "database" in refused.err
     assert (tmp_path / "run" / "release" / "synthetic.jsonl").read_bytes() == released
 
 
@@ -213,8 +215,10 @@ def test_what_an_unexpected_error_says_is_not_shown(model, table, tmp_path, monk
     monkeypatch.setattr("plainchant.generation.prompting.Prompts.record", fail)
     words = ["run", *OPTIONS, "--model", str(model), "--data", str(table), "--out", str(tmp_path / "run")]
     result = CliRunner().invoke(main, words)
-    assert result.exit_code == 1 and "unexpected ValueError" in result.stderr
-    assert MARKER not in result.output and MARKER not in str(result.exception)
+    assert result.exit_code == 1
+    assert "unexpected ValueError" in result.stderr
+    assert MARKER not in result.output
+    assert MARKER not in str(result.exception)
 
 
 def _labelled(value):
@@ -232,7 +236,8 @@ def test_public_inputs_that_are_private_are_refused(run, table, tmp_path):
         )
         assert "public_corpus" in refused.err
     assert "centres" in run(table, "--clusters", "public-centres", "--centres", table, code=PRIVACY).err
-    assert ledger.read_bytes() == before and not (tmp_path / "run").exists()
+    assert ledger.read_bytes() == before
+    assert not (tmp_path / "run").exists()
 
 
 def test_tables_of_a_wrong_form_are_refused_before_anything_is_made(run, tmp_path):
@@ -262,7 +267,9 @@ def test_tables_of_another_dialect_are_read_with_a_note(run, tmp_path):
     file = tmp_path / "semi.csv"
     file.write_bytes(f"text;label\n{text}\n".encode("utf-16"))
     told = run(file)
-    assert "warning: data" in told.err and "byte order mark" in told.err and "separator ';'" in told.err
+    assert "warning: data" in told.err
+    assert "byte order mark" in told.err
+    assert "separator ';'" in told.err
 
 
 def test_a_configuration_with_a_byte_order_mark_is_read(command, tmp_path):

@@ -1,6 +1,7 @@
 """What holds for commands in general: formats, the order of settings, configuration files, whole tables of any kind."""
 
 import json
+from typing import Any
 
 import pyarrow
 import pyarrow.parquet
@@ -20,16 +21,19 @@ def finished(command, model, table, tmp_path):
 
 @pytest.mark.parametrize("name", ["plan", "account", "status", "run"])
 def test_json_is_one_document_and_quiet_one_line(command, model, table, tmp_path, finished, name):
-    arguments = {
+    commands: dict[str, list[Any]] = {
         "plan": ["plan"],
         "account": ["account", "--epsilon", 8, "--max-tokens", 20],
         "status": ["status", finished],
         "run": ["run", "--resume", "--data", table, "--out", finished],
-    }[name]
+    }
+    arguments = commands[name]
     document = command(*arguments, "--format", "json")
-    assert isinstance(json.loads(document.out), dict) and not document.err
+    assert isinstance(json.loads(document.out), dict)
+    assert not document.err
     quiet = command(*arguments, "--format", "quiet")
-    assert len(quiet.out.splitlines()) == 1 and not quiet.err
+    assert len(quiet.out.splitlines()) == 1
+    assert not quiet.err
     human = command(*arguments)
     with pytest.raises(ValueError):
         json.loads(human.out)
@@ -38,7 +42,8 @@ def test_json_is_one_document_and_quiet_one_line(command, model, table, tmp_path
 
 def test_a_refusal_in_json_leaves_stdout_empty(command, tmp_path):
     refused = command("plan", "--epsilon", 0, "--format", "json", code=2)
-    assert not refused.out and "epsilon = 0" in refused.err
+    assert not refused.out
+    assert "epsilon = 0" in refused.err
 
 
 @pytest.mark.parametrize("name", ["plan", "run"])
@@ -46,7 +51,8 @@ def test_every_field_is_an_option(command, name):
     text = command(name, "--help").out
     for field in FIELDS:
         assert f"--{field.replace('_', '-')} " in text
-    assert "VALUE" not in text and "\\b" not in text
+    assert "VALUE" not in text
+    assert "\\b" not in text
 
 
 def test_a_run_takes_option_before_environment_before_file(command, model, table, tmp_path):
@@ -63,7 +69,8 @@ def test_a_run_takes_option_before_environment_before_file(command, model, table
     command("run", file, "--texts", 4, "--data", table, "--out", out, env=environment)
     kept = parse_config((out / "config.toml").read_text(encoding="utf-8"))
     assert (kept.texts, kept.epsilon, kept.labels, kept.top_k) == (4, 9.0, ("red", "blue"), 50)
-    assert kept.delta == SynthesisConfig().delta and kept.prompt.examples[0].text == "A made-up note"
+    assert kept.delta == SynthesisConfig().delta
+    assert kept.prompt.examples[0].text == "A made-up note"
     assert len((out / "release" / "synthetic.jsonl").read_text().rstrip("\n").split("\n")) == 4
     # what stands in the environment is asked for on resume too, and another value is refused
     assert (
@@ -93,7 +100,8 @@ def test_a_unit_column_is_what_the_guarantee_protects(command, model, tmp_path):
     out = tmp_path / "run"
     command("run", *OPTIONS, "--model", model, "--data", data, "--unit-column", "unit", "--out", out, "--texts", 2)
     guarantee = json.loads((out / "release" / "guarantee.json").read_text())
-    assert "'unit'" in guarantee["unit"] and guarantee["unit"] in guarantee["statement"]
+    assert "'unit'" in guarantee["unit"]
+    assert guarantee["unit"] in guarantee["statement"]
 
 
 def test_private_files_are_for_their_owner_alone(finished):
@@ -115,7 +123,8 @@ def test_doctor_says_what_does_not_load(command, model, tmp_path):
     found = command(
         "doctor", "--model", model, "--embedder", tmp_path / "none", "--rows", 2, "--format", "json", code=1
     )
-    assert "embedder" in json.loads(found.out)["verdict"] and "seconds to load" in found.out
+    assert "embedder" in json.loads(found.out)["verdict"]
+    assert "seconds to load" in found.out
 
 
 @pytest.mark.parametrize(
@@ -149,4 +158,6 @@ def test_status_of_a_run_in_progress_says_how_to_go_on(command, model, table, tm
         command("run", *OPTIONS, "--model", model, "--data", table, "--out", tmp_path / "run", code=130)
     assert "--resume" in command("status", tmp_path / "run").out
     document = json.loads(command("status", tmp_path / "run", "--format", "json").out)
-    assert not document["finished"] and document["texts"] == 0 and document["texts_planned"] == 10
+    assert not document["finished"]
+    assert document["texts"] == 0
+    assert document["texts_planned"] == 10

@@ -30,7 +30,8 @@ def test_formats_put_data_on_stdout_only(command):
     document = json.loads(command("plan", "--format", "json").out)
     assert set(document["guarantee"]) == GUARANTEE
     quiet = command("plan", "--format", "quiet")
-    assert quiet.out.strip() == document["guarantee"]["statement"] and not quiet.err
+    assert quiet.out.strip() == document["guarantee"]["statement"]
+    assert not quiet.err
     assert json.loads(command("account", "--rho", 1, "--format", "json").out)["epsilon"] == pytest.approx(
         7.77, abs=0.01
     )
@@ -66,10 +67,13 @@ def test_run_releases_resumes_and_refuses(command, model, table, tmp_path):
     done = command(*arguments, "--format", "json")
     told = json.loads(done.out)
     texts = [json.loads(line) for line in (out / "release" / "synthetic.jsonl").read_text().rstrip("\n").split("\n")]
-    assert len(texts) == told["texts"] and {text["label"] for text in texts} == {"red", "blue"}
+    assert len(texts) == told["texts"]
+    assert {text["label"] for text in texts} == {"red", "blue"}
     assert pyarrow.parquet.read_table(out / "release" / "synthetic.parquet").to_pylist() == texts
     guarantee = json.loads((out / "release" / "guarantee.json").read_text())
-    assert set(guarantee) == GUARANTEE and guarantee["kind"] == "ex-ante" and 7 < guarantee["epsilon"] <= 8
+    assert set(guarantee) == GUARANTEE
+    assert guarantee["kind"] == "ex-ante"
+    assert 7 < guarantee["epsilon"] <= 8
     assert guarantee["statement"] in (out / "release" / "README.md").read_text()
     assert stat.S_IMODE((out / "private").stat().st_mode) == 0o700
     assert sorted(path.name for path in (out / "release").iterdir()) == [
@@ -85,7 +89,9 @@ def test_run_releases_resumes_and_refuses(command, model, table, tmp_path):
     other = write(tmp_path / "other.jsonl", [{"text": "another", "label": "red"}] * 40)
     command("run", "--resume", "--data", other, "--out", out, code=2)
     status = json.loads(command("status", out, "--format", "json").out)
-    assert status["finished"] and status["texts"] == len(texts) and status["private"]["note"]
+    assert status["finished"]
+    assert status["texts"] == len(texts)
+    assert status["private"]["note"]
     assert "PRIVATE" in command("status", out).out
 
 
@@ -101,7 +107,8 @@ def test_public_reads_no_data_and_non_private_needs_to_be_meant(command, model, 
     small = ["--model", model, "--max-tokens", 8, "--texts", 4]
     command("run", "--method", "public", *small, "--out", tmp_path / "public")
     guarantee = json.loads((tmp_path / "public" / "release" / "guarantee.json").read_text())
-    assert guarantee["epsilon"] == 0 and guarantee["kind"] == "ex-ante"
+    assert guarantee["epsilon"] == 0
+    assert guarantee["kind"] == "ex-ante"
     bare = ["run", "--method", "non-private", "--clusters", "none", *small, "--data", table, "--out", tmp_path / "bare"]
     assert "i-know-this-is-not-private" in command(*bare, code=3).err
     assert not (tmp_path / "bare").exists()
@@ -120,7 +127,8 @@ def test_a_ledger_refuses_before_anything_is_read(command, model, table, tmp_pat
     command("run", *OPTIONS, "--model", model, "--data", table, "--out", tmp_path / "a", "--ledger", ledger)
     command("run", "--resume", "--data", table, "--out", tmp_path / "a", "--ledger", ledger)
     document = json.loads(command("account", "--ledger", ledger, "--format", "json").out)
-    assert len(document["runs"]) == 1 and 0 < document["epsilon_spent"] <= 8
+    assert len(document["runs"]) == 1
+    assert 0 < document["epsilon_spent"] <= 8
     # neither the model nor the data exists: the refusal comes first
     arguments = ["--model", tmp_path / "none", "--data", tmp_path / "none", "--out", tmp_path / "b"]
     assert "left of its cap" in command("run", *OPTIONS, *arguments, "--ledger", ledger, code=3).err
@@ -135,7 +143,9 @@ def test_the_default_method_runs_and_its_plan_is_measured(command, model, table,
     command("plan", *options, "--public-corpus", table, "--measure", "--format", "json")
     command("run", *options, "--data", table, "--out", out)
     guarantee = json.loads((out / "release" / "guarantee.json").read_text())
-    assert guarantee["kind"] == "ex-ante" and guarantee["epsilon"] <= 8 and guarantee["method"] == "plainchant"
+    assert guarantee["kind"] == "ex-ante"
+    assert guarantee["epsilon"] <= 8
+    assert guarantee["method"] == "plainchant"
     paid = json.loads(command("status", out, "--format", "json").out)["private"]["records"]
     assert 0 < paid["median"] <= paid["largest"] <= paid["budget"]
     with sqlite3.connect(out / "private" / "run.sqlite") as database:
@@ -156,7 +166,8 @@ def test_several_units_share_a_context(command, model, table, tmp_path):
         contexts = found.fetchall()
     database.close()
     assert {context for _, context, *_ in contexts} <= set(range(10))
-    assert max(count for _, _, count, *_ in contexts) > 1 and sum(count for _, _, count, *_ in contexts) == 80
+    assert max(count for _, _, count, *_ in contexts) > 1
+    assert sum(count for _, _, count, *_ in contexts) == 80
     # the units of a context pay together, a quarter of the budget at most
     plan = json.loads((out / "plan.json").read_text())
     assert all(low == high <= plan["rho_batch"] / 4 for *_, low, high in contexts)

@@ -84,14 +84,17 @@ def test_control_c_leaves_a_run_that_goes_on(process, model, table, tmp_path):
     child.send_signal(signal.SIGSTOP)
     second = process("run", "--resume", "--data", table, "--out", out)
     refusal = second.communicate()[1]
-    assert second.returncode == 1 and "another process" in refusal
+    assert second.returncode == 1
+    assert "another process" in refusal
     child.send_signal(signal.SIGINT)
     child.send_signal(signal.SIGCONT)
     message = child.communicate()[1]
-    assert child.returncode == 130 and "--resume" in message, message
+    assert child.returncode == 130, message
+    assert "--resume" in message
     child = process("run", "--resume", "--data", table, "--out", out)
     child.communicate()
-    assert child.returncode == 0 and len(committed(out)) == TEXTS
+    assert child.returncode == 0
+    assert len(committed(out)) == TEXTS
 
 
 def everything(out):
@@ -125,22 +128,26 @@ def test_nothing_is_drawn_again_after_an_interruption(command, model, table, tmp
             assert "--resume" in command(*arguments, code=130).err
             drawn = drawn or everything(out)
             now = committed(out)
-            assert everything(out) == drawn and set(before) <= set(now) and not (out / "release").exists()
+            assert everything(out) == drawn
+            assert set(before) <= set(now)
+            assert not (out / "release").exists()
             before = now
             arguments = ["run", "--resume", "--data", table, "--out", out]
     assert len(before) == 5
 
-    def interrupt(*_):
+    def interrupt(*_, **__):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
         patched.setattr(store, "write_parquet", interrupt)
         command(*arguments, code=130)
     complete = committed(out)
-    assert len(complete) == 10 and set(before) <= set(complete)
+    assert len(complete) == 10
+    assert set(before) <= set(complete)
     assert not (out / "release" / "guarantee.json").exists()
     command(*arguments)
-    assert committed(out) == complete and everything(out) == drawn
+    assert committed(out) == complete
+    assert everything(out) == drawn
     released = [
         json.loads(line)["text"] for line in (out / "release" / "synthetic.jsonl").read_text().rstrip("\n").split("\n")
     ]

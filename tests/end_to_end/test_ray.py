@@ -95,7 +95,8 @@ def test_a_workers_error_quotes_nothing():
     there = executor(1, MeanMechanism(STEP), fails=f"{MARKER} in a message")
     with pytest.raises(RunError, match="ValueError") as caught:
         list(there.run(works(1)))
-    assert MARKER not in str(caught.value) and caught.value.__cause__ is None
+    assert MARKER not in str(caught.value)
+    assert caught.value.__cause__ is None
     there.close()
 
 
@@ -149,7 +150,8 @@ def test_embeddings_come_back_in_order():
     embedder = RayEmbedder(PerformanceOptions(executor="ray", workers=2), "lengths", Lengths)
     texts = ["x" * n for n in range(300)]
     found = embedder.encode(texts, alone=True, progress=shares.append)
-    assert found.tolist() == [[n, 1.0] for n in range(300)] and shares[-1] == 1.0
+    assert found.tolist() == [[n, 1.0] for n in range(300)]
+    assert shares[-1] == 1.0
     assert len(embedder.encode([])) == 0
 
 

@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import subprocess
+from typing import Any
 
 import numpy as np
 import pytest
@@ -60,7 +61,7 @@ def browse(tmp_path, *arguments):
 def page(private=None):
     config = SynthesisConfig(labels=LABELS, label_column="label", prompt={"header": "W" * 300}, max_tokens=20)
     vectors = np.random.default_rng(0).normal(size=(40, 8)).astype(np.float32)
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"text": text, "label": LABELS[number % len(LABELS)], "cell": number % 12}
         for number, text in enumerate([HOSTILE, "y" * 900, "a line\nand another", *["a usual text"] * 60])
     ]
@@ -80,9 +81,12 @@ def test_page_fits_asks_for_nothing_and_runs_nothing(tmp_path, width, private):
     wrapper.write_text(f"<!doctype html><body>{frame}<script>{PROBE}</script></body>", encoding="utf-8")
     dom = browse(tmp_path, "--window-size=1300,900", "--dump-dom", wrapper.as_uri())
     found = json.loads(html.unescape(re.findall(r"<pre>(\{.*?\})</pre>", dom)[-1]))
-    assert found["folded"] <= 0 and found["unfolded"] <= 0
-    assert found["requests"] == [] and found["ran"] is False
-    assert found["button"] == "Dark colours" and found["before"] != found["after"]
+    assert found["folded"] <= 0
+    assert found["unfolded"] <= 0
+    assert found["requests"] == []
+    assert found["ran"] is False
+    assert found["button"] == "Dark colours"
+    assert found["before"] != found["after"]
     assert found["svg"] == [True, True]
 
 
@@ -98,4 +102,5 @@ def test_page_is_drawn_light_and_dark(tmp_path):
         )  # fmt: skip
         with image.open(picture) as opened:
             ground[name] = opened.convert("L").getpixel((5, 5))
-    assert ground["light"] > 240 and ground["dark"] < 40
+    assert ground["light"] > 240
+    assert ground["dark"] < 40

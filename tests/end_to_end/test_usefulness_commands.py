@@ -35,7 +35,9 @@ def made(model, tmp_path_factory):
 def test_evaluate_writes_private_figures_and_gates_stop_a_pipeline(command, made):
     arguments = ["evaluate", made / "mine", "--real", made / "private.jsonl"]
     shown = command(*arguments)
-    assert "MAUVE" in shown.out and "label agreement" in shown.out and "private" in shown.err
+    assert "MAUVE" in shown.out
+    assert "label agreement" in shown.out
+    assert "private" in shown.err
     path = made / "mine" / "private" / "evaluation.json"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     document = json.loads(command(*arguments, "--format", "json").out)
@@ -53,19 +55,22 @@ def test_compare_keeps_promised_and_measured_apart(command, made, tmp_path):
     out = tmp_path / "comparison"
     out.mkdir(mode=0o755)
     shown = command("compare", made / "mine", made / "free", "--real", made / "private.jsonl", "--out", out)
-    assert "ε promised" in shown.out and "ε measured after" in shown.out
+    assert "ε promised" in shown.out
+    assert "ε measured after" in shown.out
     document = json.loads((out / "comparison.json").read_text())
     mine, free = document["runs"]
-    assert 7 < mine["ex_ante"] <= 8 and mine["ex_post"] > 0 and free["ex_ante"] == 0
+    assert 7 < mine["ex_ante"] <= 8
+    assert mine["ex_post"] > 0
+    assert free["ex_ante"] == 0
     assert mine["evaluation"]["compared"] == free["evaluation"]["compared"] <= 20
     # private figures, whoever may look into the folder
     assert {stat.S_IMODE(path.stat().st_mode) for path in out.iterdir()} == {0o600}
     command("compare", made / "mine", "--real", made / "private.jsonl")
     own = made / "mine" / "private" / "comparison"
-    assert stat.S_IMODE(own.stat().st_mode) == 0o700 and (own / "comparison.json").exists()
-    assert (out / "comparison.png").read_bytes().startswith(b"\x89PNG") and "<svg" in (
-        out / "comparison.svg"
-    ).read_text()
+    assert stat.S_IMODE(own.stat().st_mode) == 0o700
+    assert (own / "comparison.json").exists()
+    assert (out / "comparison.png").read_bytes().startswith(b"\x89PNG")
+    assert "<svg" in (out / "comparison.svg").read_text()
     assert (out / "comparison.md").read_text().count("\n|") == 3
 
 
@@ -92,9 +97,11 @@ def test_audit_plants_canaries_in_a_run_of_its_own_that_resumes(command, made, t
     arguments = ["audit", file, "--real", made / "private.jsonl", "--out", tmp_path / "run", "--canaries", 5]
     document = json.loads(command(*arguments, "--repetitions", 3, "--format", "json").out)
     canaries = document["groups"]["canaries"]
-    assert canaries["extracted_numbers"]["value"] == 0 and canaries["exposure"]["value"] >= 0
+    assert canaries["extracted_numbers"]["value"] == 0
+    assert canaries["exposure"]["value"] >= 0
     noted = json.loads((tmp_path / "run" / "private" / "canaries.json").read_text())
-    assert noted["count"] == 5 and noted["repetitions"] == 3
+    assert noted["count"] == 5
+    assert noted["repetitions"] == 3
     again = json.loads(command(*arguments, "--resume", "--no-replay", "--format", "json").out)
     assert again["groups"]["canaries"] == canaries
     assert "out: not given" in command("audit", file, "--real", made / "private.jsonl", code=2).err
@@ -105,5 +112,6 @@ def test_report_tells_private_figures_on_the_private_page_alone(command, made):
     pages = json.loads(command("report", made / "mine", "--format", "json").out)["pages"]
     assert [page.split("/")[-2:] for page in pages] == [["release", "report.html"], ["private", "report.html"]]
     public, private = ((made / "mine" / kind / "report.html").read_text() for kind in ("release", "private"))
-    assert "MAUVE" in private and "MAUVE" not in public
+    assert "MAUVE" in private
+    assert "MAUVE" not in public
     assert stat.S_IMODE((made / "mine" / "private" / "report.html").stat().st_mode) == 0o600

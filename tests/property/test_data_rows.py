@@ -13,8 +13,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from plainchant.cli.options import load_config
-from plainchant.config import SynthesisConfig
+from plainchant.config import SynthesisConfig, load_config
 from plainchant.data.files import write_jsonl, write_parquet
 from plainchant.data.raw import Dialect
 from plainchant.data.tables import Record, fingerprint, read_records, read_texts

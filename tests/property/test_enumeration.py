@@ -1,6 +1,7 @@
 """Every output of a whole run enumerated, for a data set and all of its neighbours (guarantee 10, exact)."""
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -137,7 +138,8 @@ def individual(budget, kind=IndividualMeanMechanism, **changes):
 
 def individual_walk(mechanism, data, forgets_after=None):
     """For every output its probability and what each context has paid, [V**T] and [V**T, n]."""
-    spent, steps, full = {(): np.zeros(len(data))}, {}, {}
+    spent: dict[tuple[int, ...], Any] = {(): np.zeros(len(data))}
+    steps, full = {}, {}
     for prefix in (p for length in range(T) for p in itertools.product(range(V), repeat=length)):
         private, public = logits_after(data, prefix)
         paid = spent[prefix] * (0 if len(prefix) == forgets_after else 1)

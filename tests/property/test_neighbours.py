@@ -45,7 +45,8 @@ VARIANTS = [
 @pytest.mark.parametrize(("aggregate", "changes"), VARIANTS)
 @given(rows=BATCHES, public=PUBLIC)
 def test_every_neighbour_stays_within_loss_and_rho(aggregate, changes, rows, public):
-    mechanism = {Aggregate.MEDIAN: MedianMechanism, Aggregate.MEAN: MeanMechanism}[aggregate](settings(**changes))
+    kind: type[MeanMechanism | MedianMechanism] = MedianMechanism if aggregate is Aggregate.MEDIAN else MeanMechanism
+    mechanism = kind(settings(**changes))
     distribution = distribution_of(mechanism, rows, public)
     p = probabilities(distribution, VOCABULARY)
     costs = [mechanism.cost(distribution, index) for index in range(len(distribution.support))]

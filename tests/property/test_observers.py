@@ -35,8 +35,8 @@ def batch(name, rows):
     mechanism = MECHANISMS[name]
     logits = np.array(rows, dtype=np.float32).reshape(-1, V)
     # the public model, which an empty batch falls back to, wants b
-    found = mechanism.distribution(logits, np.array(B, dtype=np.float32), SUPPORT)
-    costs = np.array([mechanism.cost(found, token) for token in SUPPORT])
+    found = mechanism.distribution(logits, np.array(B, dtype=np.float32), SUPPORT)  # type: ignore[attr-defined]
+    costs = np.array([mechanism.cost(found, token) for token in SUPPORT])  # type: ignore[attr-defined]
     return log_softmax(found.scores), costs[:, 0], costs[:, 1]
 
 

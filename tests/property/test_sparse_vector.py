@@ -125,6 +125,6 @@ def test_a_row_that_is_not_finite_counts_as_nothing():
 
 
 def test_bounds_are_checked():
-    for values in ((0, 0.2, 4), (0.5, 0, 4), (0.5, 0.2, 0), (float("nan"), 0.2, 4)):
+    for threshold, noise, tokens in ((0, 0.2, 4), (0.5, 0, 4), (0.5, 0.2, 0), (float("nan"), 0.2, 4)):
         with pytest.raises(ConfigError):
-            SparseMeanMechanism(settings(support=Support.FULL), *values, 8)
+            SparseMeanMechanism(settings(support=Support.FULL), threshold, noise, tokens, 8)

@@ -5,6 +5,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from doubles.randomness import Repeatable
 
 from plainchant.data.nearest import nearest_points
 from plainchant.errors import ConfigError
@@ -84,12 +85,14 @@ def test_no_neighbour_changes_more_than_a_whole_vote_and_the_bound_is_nearly_rea
 def test_what_is_charged_is_what_the_noise_pays_for(spread):
     """ρ >= ‖Δ‖²/(2σ²) in exact rationals, with the σ that the noise was drawn with."""
 
-    class Noise:
+    class Noting(Repeatable):
+        cells, sigma = 0, 0.0
+
         def add_discrete_gaussian(self, counts, sigma):
             self.cells, self.sigma = len(counts), sigma
             return np.array(counts)
 
-    ballot, source = distinct(spread), Noise()
+    ballot, source = distinct(spread), Noting(0)
     for rho in (0.02, 0.3, 0.9):
         noisy_votes(votes(np.arange(UNITS), ballot), rho, source)
         # noise in every cell of the public ballot, where nobody voted too
@@ -137,7 +140,7 @@ def test_a_unit_without_a_label_has_no_vote_and_few_candidates_take_a_whole_one(
     assert not votes(np.array([0]), distinct(4)).any()
     ballot = Ballot((np.array([7, 9]), np.array([], dtype=np.int64), np.arange(5)), 4)
     counts = votes(np.arange(UNITS), ballot)
-    units = [(label == UNIT_LABELS).sum() for label in range(LABELS)]
+    units = [np.count_nonzero(label == UNIT_LABELS) for label in range(LABELS)]
     assert counts.tolist()[:2] == [units[0] * vote_weight(2)] * 2
     assert counts[2:].sum() == units[2] * 4 * vote_weight(4)
     with pytest.raises(ConfigError, match="twice"):

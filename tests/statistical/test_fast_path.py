@@ -167,7 +167,7 @@ def laws_of_texts(plain: Plain, work: BatchWork) -> dict[tuple[int, ...], float]
         return plain.distribution(private, public, np.arange(len(WORDS)), spent, T - len(tokens))
 
     first, spent = step((), np.zeros(len(work.records)))
-    distribution = {(0,): first.pop(0)} if 0 in first else {}
+    distribution: dict[tuple[int, ...], float] = {(0,): first.pop(0)} if 0 in first else {}
     for token, p in first.items():
         distribution |= {(token, then): p * q for then, q in step((token,), spent)[0].items()}
     return distribution

@@ -61,17 +61,21 @@ REAL = [
 @pytest.mark.parametrize("mechanism", REAL)
 def test_a_real_mechanism_stays_below_its_claim_and_is_not_invisible(mechanism):
     found = audited(mechanism)
-    assert not found.refuted and 0 < found.epsilon_low <= found.epsilon_claimed < found.epsilon_limit
+    assert not found.refuted
+    assert 0 < found.epsilon_low <= found.epsilon_claimed < found.epsilon_limit
 
 
 def test_the_public_mechanism_claims_nothing_is_seen_and_nothing_is():
     found = audited(PublicMechanism(STEP))
-    assert found.epsilon_low == found.epsilon_claimed == 0 and not found.refuted
+    assert found.epsilon_low == found.epsilon_claimed == 0
+    assert not found.refuted
 
 
 def test_the_median_has_no_claim_to_contradict():
     found = audited(MedianMechanism(STEP))
-    assert found.epsilon_claimed is None and not found.refuted and found.epsilon_low > 0
+    assert found.epsilon_claimed is None
+    assert not found.refuted
+    assert found.epsilon_low > 0
 
 
 def test_a_context_like_the_public_model_is_invisible():
@@ -106,13 +110,15 @@ def test_power_public_logits_that_a_shared_pass_moves_are_caught():
     ]
     assert supports[0] != supports[1]
     found = audited(mechanism, shared)
-    assert found.refuted and found.epsilon_low > 2 * found.epsilon_claimed
+    assert found.refuted
+    assert found.epsilon_low > 2 * found.epsilon_claimed
     assert not audited(mechanism).refuted
 
 
 def test_power_one_seed_for_every_sequence_is_caught():
     found = audited(MeanMechanism(STEP), runs=5_000, randomness=lambda: SeededRandomness(42))
-    assert found.refuted and found.epsilon_low == found.epsilon_limit
+    assert found.refuted
+    assert found.epsilon_low == found.epsilon_limit
     # drawn from one after the other, the same source is no worse than that of production
     source = SeededRandomness(42)
     assert not audited(MeanMechanism(STEP), runs=5_000, randomness=lambda: source).refuted
@@ -127,7 +133,8 @@ def test_power_a_repeated_sequence_is_caught_where_the_likelihoods_are_equal():
     p = [sampling_weights(distribution.scores) for distribution in distributions_of(mechanism, instance)]
     q = [sampling_weights(distribution.scores) for distribution in distributions_of(mechanism, instance, UNIT)]
     border = float(np.mean([w[0][0] / w[0].sum() for w in (p, q)]))
-    assert p[0][0] == p[0][1] and q[0][0] == q[0][1]
+    assert p[0][0] == p[0][1]
+    assert q[0][0] == q[0][1]
     assert audited(mechanism, instance, randomness=lambda: Stuck(border)).refuted
     assert not audited(mechanism, instance).refuted
 
@@ -141,7 +148,8 @@ def test_the_bound_is_that_of_clopper_and_pearson():
     high = [binomtest(k, runs).proportion_ci(1 - 2 * alpha).high for k in q]
     bound = _lower(p, q, runs, delta, alpha)
     assert bound[0] == pytest.approx(np.log((low[0] - delta) / high[0]))
-    assert bound[1] < -100 and bound[2] == pytest.approx(np.log(low[2] - delta))
+    assert bound[1] < -100
+    assert bound[2] == pytest.approx(np.log(low[2] - delta))
 
 
 def test_the_bound_is_too_large_no_more_often_than_it_says():

@@ -97,4 +97,4 @@ def test_public_needs_labels_only_for_prompts():
 
 def test_a_configuration_cannot_be_changed_after_its_checks():
     with pytest.raises(ValueError, match="frozen"):
-        SynthesisConfig().epsilon = 100.0
+        SynthesisConfig().epsilon = 100.0  # type: ignore[misc]

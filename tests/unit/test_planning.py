@@ -28,9 +28,11 @@ def test_worst_case_plans_spend_no_more_than_their_budget(method, changes):
     spent = made.guarantee.rho
     if method != "amin2024":
         assert spent == made.rho_rebalance + made.tokens_per_batch * made.mechanism.cost_of(1).rho
-    assert spent <= total * (1 + 1e-12) and spent > 0.8 * total * (config.max_tokens > 7)
+    assert spent <= total * (1 + 1e-12)
+    assert spent > 0.8 * total * (config.max_tokens > 7)
     assert made.rho_rebalance == pytest.approx(0.05 * total)
-    assert made.guarantee.kind == "ex-ante" and made.guarantee.epsilon <= config.epsilon
+    assert made.guarantee.kind == "ex-ante"
+    assert made.guarantee.epsilon <= config.epsilon
     assert made.guarantee.epsilon == pytest.approx(epsilon_of(made.guarantee.rho, config.delta))
     assert made.texts_per_batch == made.tokens_per_batch // config.max_tokens >= 1
     assert made.units_needed == made.batches_needed * made.settings.batch_size
@@ -64,7 +66,8 @@ def test_a_sparse_vector_pays_for_its_private_tokens_and_one_comparison_more():
     with pytest.raises(PrivacyError, match=f"pays for one is {made.settings.batch_size}.*fewer private_tokens"):
         planned("amin2024", max_tokens=40, batch_size=made.settings.batch_size - 1)
     fewer = planned("amin2024", max_tokens=40, private_tokens=5, batch_size=made.settings.batch_size)
-    assert fewer.texts_per_batch > texts and fewer.mechanism.private_tokens == 5
+    assert fewer.texts_per_batch > texts
+    assert fewer.mechanism.private_tokens == 5
     without = planned("amin2024", max_tokens=40, sparse_threshold=0)
     assert without.settings == planned("clustered-mean", max_tokens=40).settings
     assert without.config.parts.sparse_threshold == 0
@@ -76,7 +79,8 @@ def test_infeasible_says_the_largest_feasible_number_of_texts(changes):
     with pytest.raises(PrivacyError) as caught:
         planned(texts=100_000, **changes)
     possible = int(re.search(r"at most (\d+) texts", str(caught.value)).group(1))
-    assert possible >= 1 and planned(texts=possible, **changes).batches_needed * possible > 0
+    assert possible >= 1
+    assert planned(texts=possible, **changes).batches_needed * possible > 0
     with pytest.raises(PrivacyError):
         planned(texts=possible + 1, **changes)
 
@@ -93,14 +97,18 @@ def test_derived_clip_pays_for_just_the_texts_wished(texts, size):
 
 def test_kinds_of_guarantees():
     median = planned("clustered-median")
-    assert median.guarantee.kind == "ex-post" and median.guarantee.epsilon is None and median.guarantee.rho is None
+    assert median.guarantee.kind == "ex-post"
+    assert median.guarantee.epsilon is None
+    assert median.guarantee.rho is None
     assert median.rho_batch is median.tokens_per_batch is None
-    assert not median.mechanism.cost_of(1).is_limited and not median.batch.is_limited
+    assert not median.mechanism.cost_of(1).is_limited
+    assert not median.batch.is_limited
     public = planned("public")
     assert (public.guarantee.kind, public.guarantee.epsilon, public.rho_rebalance) == ("ex-ante", 0.0, 0.0)
     assert not public.mechanism.needs_private
     free = planned("non-private")
-    assert free.guarantee.kind == "none" and free.guarantee.epsilon is free.guarantee.rho is None
+    assert free.guarantee.kind == "none"
+    assert free.guarantee.epsilon is free.guarantee.rho is None
     assert not_private(median.config, "of a test").statement == (
         "NOT PRIVATE: there is no guarantee, because of a test; do not release."
     )
@@ -174,7 +182,8 @@ def test_most_contexts_holds_for_every_true_count_and_grows_with_the_noise():
 def test_individual_plans_spend_the_whole_budget_and_expect_enough_texts(changes):
     made = planned("plainchant", **changes)
     config, total = made.config, rho_of(made.config.epsilon, made.config.delta)
-    assert made.guarantee.kind == "ex-ante" and made.guarantee.epsilon <= config.epsilon
+    assert made.guarantee.kind == "ex-ante"
+    assert made.guarantee.epsilon <= config.epsilon
     spent = made.rho_rebalance + made.rho_vote + made.rho_batch
     assert spent == pytest.approx(made.guarantee.rho) == pytest.approx(total)
     # guarantee 6.2: what a record of the expected range pays for one batch's texts fits into its budget

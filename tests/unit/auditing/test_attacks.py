@@ -14,7 +14,6 @@ from strategies import settings
 from plainchant.auditing import attacks as audit
 from plainchant.auditing.attacks import (
     LONG_RUN,
-    Figure,
     attacks,
     copied,
     likelihood_scores,
@@ -26,12 +25,13 @@ from plainchant.auditing.replay import distributions_of, record_steps
 from plainchant.auditing.statistics import CharacterModel
 from plainchant.data.tables import Record
 from plainchant.errors import ConfigError, DataError, PrivacyError
+from plainchant.evaluation.figures import Figure
 from plainchant.generation import decoding
 from plainchant.generation.decoding import BatchWork, Decoder, StopRule
 from plainchant.models.table import TableModel
 from plainchant.privacy.aggregation import Clipping, Support
 from plainchant.privacy.individual import IndividualMeanMechanism
-from plainchant.privacy.mechanisms import MeanMechanism, MedianMechanism
+from plainchant.privacy.mechanisms import MeanMechanism, MedianMechanism, draw
 from plainchant.privacy.sparse_vector import SparseMeanMechanism
 from plainchant.randomness import SeededRandomness
 
@@ -82,7 +82,8 @@ def test_copied_text_is_found_and_its_share_has_an_exact_interval():
     figures = copied(synthetic, private, texts(50, 3))
     interval = binomtest(10, 100).proportion_ci(0.95, method="exact")
     assert figures["copied"] == Figure(0.1, interval.low, interval.high)
-    assert figures["private_long_runs"].value == 0.1 and figures["private_longest_run"] == Figure(8.0)
+    assert figures["private_long_runs"].value == 0.1
+    assert figures["private_longest_run"] == Figure(8.0)
     assert figures["held_out_long_runs"].value == 0
     assert figures["held_out_mean_run"].value == pytest.approx(figures["private_sample_mean_run"].value, abs=0.5)
     assert figures["private_five_grams"].low < figures["private_five_grams"].value < figures["private_five_grams"].high
@@ -126,7 +127,8 @@ def test_the_character_model_is_a_distribution_and_knows_what_it_saw():
         unseen = math.exp(model.score([context + "?"])[0] - base)
         assert total <= 1 < total + 1.1 * unseen
     assert model.score(["ABRA"])[0] == model.score(["abra"])[0] > model.score(["arab"])[0]
-    assert model.score([]).shape == (0,) and model.score(["", "a"])[0] == 0
+    assert model.score([]).shape == (0,)
+    assert model.score(["", "a"])[0] == 0
 
 
 def test_the_character_model_by_hand():
@@ -150,12 +152,16 @@ def test_a_text_without_characters_trains_nothing():
 def test_canaries_are_planted_at_random_and_shown_nowhere():
     records = [Record(text, "a", "u") for text in texts(30, 1)]
     planted, canaries = plant(records, 5, ("a", "b"), np.random.default_rng(8), repetitions=3)
-    assert len(planted) == 45 and [record for record in planted if record.unit == "u"] == records
+    assert len(planted) == 45
+    assert [record for record in planted if record.unit == "u"] == records
     for canary in canaries:
         assert planted.count(Record(canary.text, canary.label, None)) == 3
-        assert canary.name in canary.text and len(canary.number) == 8
-        assert canary.number not in repr(canary) and canary.name not in repr(canary)
-    assert len({canary.number for canary in canaries}) == 5 and {canary.label for canary in canaries} == {"a", "b"}
+        assert canary.name in canary.text
+        assert len(canary.number) == 8
+        assert canary.number not in repr(canary)
+        assert canary.name not in repr(canary)
+    assert len({canary.number for canary in canaries}) == 5
+    assert {canary.label for canary in canaries} == {"a", "b"}
     assert planted[-15:] != [record for record in planted if record.unit is None]
 
 
@@ -230,11 +236,14 @@ def test_both_attacks_find_members_and_nothing_where_there_is_nothing():
         " ".join(text.split()[:25] + other.split()[:25]) for text, other in zip(members, texts(150, 3), strict=True)
     ]
     figures = attacks(leaky, members, others, Counts(WORDS))
-    assert figures["similarity_auc"].low > 0.7 and figures["likelihood_auc"].low > 0.7
-    assert figures["similarity_tpr"].value > 0.3 and figures["likelihood_tpr"].value > 0.05
+    assert figures["similarity_auc"].low > 0.7
+    assert figures["likelihood_auc"].low > 0.7
+    assert figures["similarity_tpr"].value > 0.3
+    assert figures["likelihood_tpr"].value > 0.05
     # the standard deviation of the area is 0.033: false alarm of each 1e-6
     figures = attacks(texts(150, 4), members, others, Counts(WORDS))
-    assert abs(figures["similarity_auc"].value - 0.5) < 0.165 and abs(figures["likelihood_auc"].value - 0.5) < 0.165
+    assert abs(figures["similarity_auc"].value - 0.5) < 0.165
+    assert abs(figures["likelihood_auc"].value - 0.5) < 0.165
 
 
 def test_scores_by_hand():
@@ -259,20 +268,21 @@ def test_laws_are_those_of_the_decoder(monkeypatch, individual):
     if individual:
         mechanism = IndividualMeanMechanism(mechanism.settings, 0.05, 6)
     work = BatchWork(0, (2,), (3, 4), [(5,), (6, 2), (2,), (4,)], (0,))
-    seen, real = [], decoding.draw
+    seen = []
 
-    def draw(mechanism, distribution, randomness):
+    def noted(mechanism, distribution, randomness):
         seen.append(distribution)
-        return dataclasses.replace(real(mechanism, distribution, randomness), token=3)
+        return dataclasses.replace(draw(mechanism, distribution, randomness), token=3)
 
-    monkeypatch.setattr(decoding, "draw", draw)
+    monkeypatch.setattr(decoding, "draw", noted)
     decoder = Decoder(model, mechanism, StopRule(None, 6, 0), rows=4, randomness=SeededRandomness(1))
     list(decoder.run([work]))
     steps = record_steps(model, mechanism, work, [3] * 5)
     distributions = distributions_of(mechanism, steps)
     assert len(distributions) == len(seen) == 6
     for ours, theirs in zip(distributions, seen, strict=True):
-        assert ours.support.tolist() == theirs.support.tolist() and 1 not in ours.support
+        assert ours.support.tolist() == theirs.support.tolist()
+        assert 1 not in ours.support
         assert ours.scores == pytest.approx(theirs.scores, abs=1e-12)
         assert ours.charges is None or ours.charges == pytest.approx(theirs.charges)
     fewer = dataclasses.replace(work, records=[record for i, record in enumerate(work.records) if i != 1])

@@ -3,6 +3,7 @@
 import importlib.util
 import re
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -35,7 +36,9 @@ def test_every_field_stands_in_one_section():
 
 @pytest.mark.parametrize("name", ["plan", "run"])
 def test_every_field_is_an_option_in_its_section(name):
-    options = {option.name: option for option in main.commands[name].params if isinstance(option, click.Option)}
+    options: dict[str, Any] = {
+        option.name: option for option in main.commands[name].params if isinstance(option, click.Option)
+    }
     for group, names in FIELD_GROUPS.items():
         for field in names:
             if field != "prompt":
@@ -64,4 +67,5 @@ def test_bounds_in_help_are_the_configurations(name):
     _, shown = value_type(name, SynthesisConfig.model_fields[name])
     for value in outside(shown):
         with pytest.raises(PlainchantError, match=name):
-            SynthesisConfig(**{name: int(value) if "N" in shown else value})
+            wrong: Any = int(value) if "N" in shown else value
+            SynthesisConfig(**{name: wrong})

@@ -16,7 +16,7 @@ def unit_rows(n: int, d: int = 16, seed: int = 0) -> np.ndarray:
 
 def test_finds_separate_clusters():
     directions = np.eye(4, 16, dtype=np.float32)
-    rows = np.repeat(directions, 50, axis=0) + 0.05 * unit_rows(200)
+    rows = (np.repeat(directions, 50, axis=0) + 0.05 * unit_rows(200)).astype(np.float32)
     centres = fit_centres(rows, 4, random_state=1)
     cells = centres.nearest(rows).reshape(4, 50)
     assert (cells == cells[:, :1]).all()

@@ -28,7 +28,7 @@ def test_rows_without_direction_become_unit():
     vectors = np.array([[3.0, 4.0], [0.0, 0.0], [np.nan, 1.0], [np.inf, 1.0]], dtype=np.float32)
     unit = plainchant.data.embedding._unit_rows(vectors)
     assert unit.dtype == np.float32
-    assert np.allclose(unit, [[0.6, 0.8], [1, 0], [1, 0], [1, 0]])
+    assert np.allclose(unit, [[0.6, 0.8], [1.0, 0.0], [1.0, 0.0], [1.0, 0.0]])
 
 
 def test_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch):
@@ -124,7 +124,7 @@ def test_alone_means_to_the_last_bit(embedder):
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a tiny random embedder over bytes."""
     from sentence_transformers import SentenceTransformer
-    from sentence_transformers.models import Pooling, Transformer
+    from sentence_transformers.models import Pooling, Transformer  # type: ignore[import-not-found]
     from tokenizers import AddedToken, Tokenizer
     from tokenizers.models import BPE
     from tokenizers.pre_tokenizers import ByteLevel

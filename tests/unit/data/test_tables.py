@@ -173,7 +173,7 @@ def test_a_missing_value_elsewhere_changes_no_other_record() -> None:
     whole = pandas.DataFrame({"text": ["a", "b"], "label": [1, 2]})
     holed = pandas.DataFrame({"text": ["a", "b"], "label": [1, None]})
     columns = {"label_column": "label", "unit_column": "label"}
-    assert read_records(whole, **columns)[0] == read_records(holed, **columns)[0]
+    assert read_records(whole, **columns)[0] == read_records(holed, **columns)[0]  # type: ignore[arg-type]
 
 
 def test_malformed_jsonl_lines_are_empty_records(tmp_path: Path) -> None:
@@ -335,12 +335,12 @@ def test_whole_table_errors_name_the_next_step_and_no_cell(name: str, tmp_path: 
 @pytest.mark.parametrize("field", ["label_column", "unit_column"])
 def test_missing_columns_name_their_field_and_option(field: str) -> None:
     with pytest.raises(DataError, match=f"{field}='other' is no column .* the columns text: set {field} \\(--"):
-        read_records(pyarrow.table({"text": [MARKER]}), **{field: "other"})
+        read_records(pyarrow.table({"text": [MARKER]}), **{field: "other"})  # type: ignore[arg-type]
     # the keys of JSON rows are single rows' own
     with pytest.raises(
         DataError, match=rf"{field}='other' is no column of data of type list .*: set {field} \(--[^)]*\)\.$"
     ):
-        read_records([{"text": MARKER, MARKER: 1}], **{field: "other"})
+        read_records([{"text": MARKER, MARKER: 1}], **{field: "other"})  # type: ignore[arg-type]
 
 
 def test_splits_are_named(tmp_path: Path) -> None:

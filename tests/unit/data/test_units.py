@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from plainchant.data.tables import fingerprint, read_records
 from plainchant.errors import DataError
 from plainchant.randomness import SystemRandomness
-from plainchant.run.synthesis import choose_records
+from plainchant.run.cells import choose_records
 
 CASES = Path(__file__).parents[2].parent / "shared" / "cases"
 
@@ -140,7 +140,8 @@ def test_within_a_file_equal_values_are_one_unit(tmp_path: Path) -> None:
     values.append(["1"])
     path.write_text("".join(json.dumps({"text": "x", "unit": value}) + "\n" for value in values))
     units = _units(path)
-    assert units[0] == units[1] == units[2] and units[13] == units[14]
+    assert units[0] == units[1] == units[2]
+    assert units[13] == units[14]
     assert units[9] is None
     different = [units[place] for place in (0, 3, 4, 5, 6, 7, 8, 10, 11, 12, 13, 15)]
     assert len(set(different)) == len(different)
@@ -201,7 +202,8 @@ def test_nested_json_ids_of_any_depth_keep_apart(tmp_path: Path) -> None:
     ids = [*deep, *others, '{"b":2,"a":1}']
     path.write_text("".join(f'{{"text": "x", "unit": {one}}}\n' for one in ids))
     units = _units(path)
-    assert len(set(units)) == len(ids) - 1 and units[-1] == units[ids.index('{"a":1,"b":2}')]
+    assert len(set(units)) == len(ids) - 1
+    assert units[-1] == units[ids.index('{"a":1,"b":2}')]
 
 
 def test_objects_without_a_type_are_refused() -> None:

@@ -118,14 +118,17 @@ def test_good_text_scores_higher_than_mislabelled_and_strange_text(quick):
     strange = measure(sample(100, 3, shift=6.0), real, names=["red", "blue"])
     for kind in (ON_SYNTHETIC, ON_TFIDF):
         name = f"{ACCURACY}, {kind}"
-        assert good.figure(name).low > 0.9 and wrong.figure(name).high < good.figure(name).low
+        assert good.figure(name).low > 0.9
+        assert wrong.figure(name).high < good.figure(name).low
     assert good.figure("label agreement").low > wrong.figure("label agreement").high
     assert good.figure(MAUVE).low > strange.figure(MAUVE).high
     assert good.figure("precision").value > 0.8 > 0.1 > strange.figure("precision").value
-    assert good.figure(f"{MACRO_F1}, {ON_SYNTHETIC}").value > 0.9 and good.figure("F1 of red").value > 0.9
+    assert good.figure(f"{MACRO_F1}, {ON_SYNTHETIC}").value > 0.9
+    assert good.figure("F1 of red").value > 0.9
     largest = good.figure(f"{ACCURACY}, largest class")
     assert 0.45 < largest.value < 0.65
-    assert good.texts == good.compared == 100 and good.real == 400
+    assert good.texts == good.compared == 100
+    assert good.real == 400
     for figures in good.groups.values():
         for name, figure in figures.items():
             assert figure.low is None or figure.low <= figure.value <= figure.high, name
@@ -151,7 +154,8 @@ def test_without_labels_nothing_is_trained(quick):
     assert found.figure(f"{ACCURACY}, {ON_SYNTHETIC}") is None
     nearest, centre = np.arange(60) % 3, np.zeros(60, dtype=int)
     agreed = measure(own, real, nearest=nearest, own=centre).figure("cell agreement")
-    assert agreed.value == pytest.approx(1 / 3) and agreed.low < 1 / 3 < agreed.high
+    assert agreed.value == pytest.approx(1 / 3)
+    assert agreed.low < 1 / 3 < agreed.high
 
 
 def test_too_little_text_is_no_figure():

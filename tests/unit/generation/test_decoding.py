@@ -59,7 +59,8 @@ def test_many_batches_side_by_side_give_each_position_once(rows, mechanism):
 def test_no_text_ends_before_min_tokens(least):
     texts, _ = decode([work(positions=range(200))], rule=StopRule("\n", 6, least))
     lengths = {text.tokens for text in texts}
-    assert min(lengths) == least + 1 and max(lengths) <= 6
+    assert min(lengths) == least + 1
+    assert max(lengths) <= 6
     assert {text.finish for text in texts} >= ({"end", "stop"} if least < 5 else {"end"})
 
 
@@ -107,7 +108,8 @@ def test_only_missing_positions_are_written():
 
 def test_an_empty_batch_writes_like_any_other():
     texts, _ = decode([work(records=())], mechanism=MeanMechanism(settings(batch_size=2)))
-    assert texts[0].tokens > 2 and texts[0].rho > 0
+    assert texts[0].tokens > 2
+    assert texts[0].rho > 0
 
 
 def test_costs_are_summed_over_a_texts_own_tokens():
@@ -165,7 +167,8 @@ def test_a_sparse_vector_stops_asking_the_records_when_its_tokens_are_used():
 def test_a_sparse_vector_is_new_in_every_text():
     mechanism = sparse(1.0, noise=0.5, private_tokens=2)
     texts, _ = decode([work(records=[(2,), (3,)], positions=range(60))], by_record, mechanism=mechanism)
-    assert {text.text for text in texts} >= {"aaaaaa"} and len({text.text for text in texts}) > 4
+    assert {text.text for text in texts} >= {"aaaaaa"}
+    assert len({text.text for text in texts}) > 4
     assert max(text.rho for text in texts) <= mechanism.rho_per_text * (1 + 1e-12)
     for text in texts:
         assert text.text.count("b") <= 2
@@ -212,8 +215,7 @@ def test_the_middle_values_of_a_batch_are_those_of_a_sort():
     for count in [*range(3, 40), 63, 64, 65, 100]:
         # zeros and ones decide for all values what comparisons in a fixed order do (Knuth 5.3.4, the 0-1 principle)
         bits = np.arange(2**count)[None] >> np.arange(count)[:, None] & 1 if count < 14 else None
-        rows = chance.integers(0, 5, (count, 9_000)) if bits is None else bits
-        rows = rows.astype(np.float32)
+        rows = (chance.integers(0, 5, (count, 9_000)) if bits is None else bits).astype(np.float32)
         ordered, half = np.sort(rows, axis=0), count // 2
         ends = (half - 1, half + 1) if count % 2 else (half - 1, half)
         middles = [(ordered[end] + ordered[half]) / 2 if count % 2 else ordered[end] for end in ends]

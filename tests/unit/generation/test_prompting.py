@@ -77,7 +77,8 @@ def test_special_tokens_in_a_record_are_not_special():
     made = prompts(example="</s>> {text}\n")
     record = made.record("a</s><s>b", None)
     # the template's own is trusted, the record's is not
-    assert record[0] == 1 and not {0, 1} & set(record[1:])
+    assert record[0] == 1
+    assert not {0, 1} & set(record[1:])
 
 
 def test_chat_puts_the_record_between_public_parts():
@@ -112,7 +113,8 @@ def test_examples_are_released_texts_that_are_sound_and_differ():
     ]
     assert choose_examples(texts, 2) == [texts[0], texts[5]]
     assert choose_examples(texts, 9) == [texts[0], texts[5], texts[4]]
-    assert choose_examples(texts[1:4], 2) == [] and choose_examples([], 2) == []
+    assert choose_examples(texts[1:4], 2) == []
+    assert choose_examples([], 2) == []
     # the same text twice is one example
     assert choose_examples([texts[0]] * 3, 2) == [texts[0]]
 
@@ -120,7 +122,8 @@ def test_examples_are_released_texts_that_are_sound_and_differ():
 def test_released_examples_stand_in_the_public_part_alone():
     made = prompts()
     plain, shown = made.prefix(None), made.prefix(None, ["ab"])
-    assert len(shown) > len(plain) and shown[: len(plain)] == plain
+    assert len(shown) > len(plain)
+    assert shown[: len(plain)] == plain
 
 
 def test_more_records_than_expected_in_a_context_are_cut_at_a_public_length():
@@ -141,7 +144,8 @@ def test_what_would_end_a_text_is_found_in_linear_time(stop, piece):
     began = time.monotonic()
     found = _without_stop(text, stop)
     assert time.monotonic() - began < 5
-    assert found[0] == "a" and found[-1] == "b"
+    assert found[0] == "a"
+    assert found[-1] == "b"
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """The table model: what other tests and proofs rest on."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -8,7 +10,7 @@ from plainchant.models import LanguageModel
 from plainchant.models.table import TableModel
 
 
-def make(**options: object) -> TableModel:
+def make(**options: Any) -> TableModel:
     return TableModel(
         ["a", "b", "ab", ""], lambda tokens: [len(tokens), sum(tokens), tokens[-1], 0.5], end_of_text=[3], **options
     )

@@ -64,8 +64,10 @@ def test_delta_is_the_minimum_over_orders(rho, epsilon, alpha):
 
 
 def test_nothing_is_zero_and_everything_is_infinite():
-    assert epsilon_of(0.0, 1e-6) == 0.0 and delta_of(0.0, 1.0) == 0.0
-    assert epsilon_of(math.inf, 1e-6) == math.inf and delta_of(math.inf, 1.0) == 1.0
+    assert epsilon_of(0.0, 1e-6) == 0.0
+    assert delta_of(0.0, 1.0) == 0.0
+    assert epsilon_of(math.inf, 1e-6) == math.inf
+    assert delta_of(math.inf, 1.0) == 1.0
 
 
 @pytest.mark.parametrize("value", [0, 1, -0.1, 2, math.nan])

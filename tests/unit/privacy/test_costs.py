@@ -48,9 +48,11 @@ def test_a_cost_without_limit_fits_nothing_and_stays_so():
     endless = Cost.unlimited()
     assert (endless + Cost(1.0)).rho == endless.scaled(2).rho == math.inf
     assert endless.epsilon(1e-6) == math.inf
-    assert not endless.is_limited and not endless.is_zero
+    assert not endless.is_limited
+    assert not endless.is_zero
     assert endless.scaled(0).is_zero
-    assert endless.fits(endless) and not endless.fits(Cost(1e300))
+    assert endless.fits(endless)
+    assert not endless.fits(Cost(1e300))
 
 
 @pytest.mark.parametrize("cost", [Cost(), Cost(0.1), Cost.unlimited()])
@@ -89,11 +91,13 @@ def test_what_a_mechanism_can_afford_costs_no_more_than_the_budget(method):
 
 def test_what_reads_no_records_is_free_and_what_has_no_limit_never_is():
     public, endless = planned("public").mechanism, planned("non-private").mechanism
-    assert public.cost_of(10**6).is_zero and public.claim(10**6, 1e-6) == 0
+    assert public.cost_of(10**6).is_zero
+    assert public.claim(10**6, 1e-6) == 0
     assert public.affordable(Cost()) is None
     assert not endless.cost_of(1).is_limited
     assert endless.claim(1, 1e-6) is None
-    assert not public.measured and not endless.measured
+    assert not public.measured
+    assert not endless.measured
 
 
 @pytest.mark.parametrize("aggregate", list(Aggregate))

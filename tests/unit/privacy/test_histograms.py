@@ -83,4 +83,5 @@ def test_without_any_unit_there_are_cells_still():
         np.empty(0, np.int64), nearest, labels=2, centres=3, batch_size=2, kept=None, min_cell=1,
         rho_select=0.1, rho_size=0.1, randomness=SeededRandomness(0),
     )  # fmt: skip
-    assert {cell.label for cell in found.cells} == {0, 1} and len(found.cell_of_unit) == 0
+    assert {cell.label for cell in found.cells} == {0, 1}
+    assert len(found.cell_of_unit) == 0

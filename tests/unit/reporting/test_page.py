@@ -5,6 +5,7 @@ import html.parser
 import json
 import re
 import stat
+from typing import Any
 
 import huggingface_hub
 import numpy as np
@@ -25,7 +26,7 @@ HOSTILE = "<script>alert(1)</script>"
 LABELS = (f"red | {HOSTILE}", "blue")
 HOME = "/home/somebody"
 CELLS = (Cell(0, 3, 143, 3), Cell(1, WHOLE_LABEL, 77, 2))
-ROWS = [
+ROWS: list[dict[str, Any]] = [
     {"text": f"{HOSTILE} & all", "label": LABELS[0], "cell": 0, "source": "private"},
     {"text": "a long one " * 60, "label": LABELS[1], "cell": 1, "source": "private"},
     {"text": "", "label": LABELS[1], "cell": 1, "source": "expanded"},
@@ -50,7 +51,8 @@ FIGURES = ("1.234", "2.346", "0.3579", "0.468", "4321", "2.579", "0.6802", "0.71
 
 
 def planned(method="plainchant", **changes):
-    values = {"model": f"{HOME}/models/tiny", "embedder": f"{HOME}/embedder", "public_corpus": f"{HOME}/corpus.jsonl"}
+    values: dict[str, Any] = {"model": f"{HOME}/models/tiny", "embedder": f"{HOME}/embedder"}
+    values["public_corpus"] = f"{HOME}/corpus.jsonl"
     values |= {"labels": LABELS, "label_column": "label", "prompt": {"header": f"{HOSTILE}\n"}, "max_tokens": 20}
     if method in ("amin2024", "clustered-mean"):
         values["clip"] = 1.0
@@ -131,10 +133,12 @@ def test_page_says_what_a_stranger_must_know(method, private):
 def test_page_is_sound_html(private):
     document = Document(page(private=private))
     assert len(document.ids) == len(set(document.ids))
-    assert document.levels[0] == 1 and document.levels.count(1) == 1
+    assert document.levels[0] == 1
+    assert document.levels.count(1) == 1
     assert all(after <= before + 1 for before, after in zip(document.levels, document.levels[1:], strict=False))
     names = [tag for tag, _ in document.tags]
-    assert names.count("table") == names.count("caption") and {"main", "header", "nav"} <= set(names)
+    assert names.count("table") == names.count("caption")
+    assert {"main", "header", "nav"} <= set(names)
     assert all("scope" in attributes for tag, attributes in document.tags if tag == "th")
     for tag, attributes in document.tags:
         assert not ({"src", "action"} & set(attributes)), tag
@@ -147,28 +151,35 @@ def test_page_is_sound_html(private):
 def test_whatever_a_user_writes_is_text():
     source = page(private=PRIVATE)
     document = Document(source)
-    assert HOSTILE not in source and document.text.count(HOSTILE) >= 5
+    assert HOSTILE not in source
+    assert document.text.count(HOSTILE) >= 5
     assert [script for script in document.scripts if "alert" in script] == []
     assert [tag for tag, _ in document.tags].count("script") == 1
     card = data_set_card(planned(), planned().guarantee, CELLS, 3)
-    assert "<script>" not in card and "red &#124; &#60;script&#62;" in card
+    assert "<script>" not in card
+    assert "red &#124; &#60;script&#62;" in card
 
 
 def test_nothing_tells_where_things_lie():
     of = planned(centres=f"{HOME}/centres.npz")
     for document in (page(of), data_set_card(of, of.guarantee, CELLS, 3), page(of, private=PRIVATE)):
-        assert HOME not in document and "tiny" in document
+        assert HOME not in document
+        assert "tiny" in document
     assert 'centres = "centres.npz"' in Document(page(of)).text
 
 
 def test_private_figures_are_on_the_private_page_only():
     shared, private = Document(page()).text, Document(page(private=PRIVATE)).text
     for figure in FIGURES:
-        assert figure in private and figure not in shared
-    assert "PRIVATE" in private and "PRIVATE" not in shared
-    assert "Utility" in shared and "not on this page" in shared
+        assert figure in private
+        assert figure not in shared
+    assert "PRIVATE" in private
+    assert "PRIVATE" not in shared
+    assert "Utility" in shared
+    assert "not on this page" in shared
     some = Document(page(private={"audit": PRIVATE["audit"]})).text
-    assert "8675" in some and "Realised costs" not in some
+    assert "8675" in some
+    assert "Realised costs" not in some
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -190,11 +201,13 @@ def test_budget_parts_add_up():
         document = Document(page(of))
         (shares,) = [text for table in document.columns for text in table.values() if text.startswith("share")]
         parts = [float(share) for share in re.findall("[0-9.]+", shares)]
-        assert len(parts) == count and sum(parts) == pytest.approx(100, abs=0.2)
+        assert len(parts) == count
+        assert sum(parts) == pytest.approx(100, abs=0.2)
         assert f"Parts of ρ = {of.guarantee.rho:.6g}" in document.text
     assert "chosen by a noisy vote of the records, some of them written by" in document.text
     ex_post = Document(page(METHODS["clustered-median"])).text
-    assert "not released" in ex_post and "Parts of" not in ex_post
+    assert "not released" in ex_post
+    assert "Parts of" not in ex_post
     assert "Nothing was spent" in Document(page(METHODS["public"], cells=[Cell(0, WHOLE_LABEL, 0, 1)])).text
 
 
@@ -202,14 +215,18 @@ def test_no_guarantee_is_said_at_once():
     of = planned()
     source = page(of, guarantee=not_private(of.config, "its randomness came from a seed"))
     text = Document(source).text
-    assert "NOT PRIVATE" in text and "There is no guarantee" in text and "There is no budget" in text
-    assert "paid for by the guarantee" not in text and "Canonne" not in text
+    assert "NOT PRIVATE" in text
+    assert "There is no guarantee" in text
+    assert "There is no budget" in text
+    assert "paid for by the guarantee" not in text
+    assert "Canonne" not in text
 
 
 def test_page_without_map_labels_or_texts():
     of = planned("amin2024", labels=(), label_column=None)
     document = Document(page(of, rows=[], cells=[Cell(0, WHOLE_LABEL, 50, 1)], on_map=None))
-    assert "all texts" in document.text and "Lengths" not in document.text
+    assert "all texts" in document.text
+    assert "Lengths" not in document.text
     assert "Lengths" in page(of, rows=[{"text": "one", "cell": 0}], cells=[Cell(0, WHOLE_LABEL, 50, 1)], on_map=None)
 
 
@@ -217,7 +234,8 @@ def test_map_is_fitted_on_public_centres_alone():
     few, many = map_points(VECTORS, CELLS, VECTORS[:1], ["x"]), map_points(VECTORS, CELLS, 9 * VECTORS, ["x"] * 9)
     assert np.array_equal(few.centres, many.centres)
     assert np.allclose(few.texts[0], few.centres[0])
-    assert few.kept == CELLS[:1] and 0 < few.share <= 1
+    assert few.kept == CELLS[:1]
+    assert 0 < few.share <= 1
     assert map_points(VECTORS, CELLS, VECTORS[:0], []).texts.shape == (0, 2)
 
 
@@ -231,9 +249,11 @@ def test_card_opens_with_the_guarantee(method):
     content = data_set_card(of, of.guarantee, CELLS, 1_500)
     card = huggingface_hub.DatasetCard(content)
     data = card.data.to_dict()
-    assert data["size_categories"] == ["1K<n<10K"] and data["annotations_creators"] == ["machine-generated"]
+    assert data["size_categories"] == ["1K<n<10K"]
+    assert data["annotations_creators"] == ["machine-generated"]
     assert data["task_categories"] == ["text-generation", "text-classification"]
-    assert "license" not in data and "language" not in data
+    assert "license" not in data
+    assert "language" not in data
     assert data["configs"] == [{"config_name": "default", "data_files": "synthetic.parquet"}]
     opening = card.text.split("## ")[0]
     for words in (of.guarantee.statement, "add or remove one unit", of.guarantee.unit, of.guarantee.version,
@@ -241,7 +261,8 @@ def test_card_opens_with_the_guarantee(method):
         assert words in opening
     assert ("ex post: measured" if method == "clustered-median" else "ex ante: fixed") in opening
     header, _, figures = [line.split(" | ") for line in opening.splitlines() if line.startswith("|")]
-    assert len(header) == len(figures) and figures[0] == f"| {of.guarantee.kind}"
+    assert len(header) == len(figures)
+    assert figures[0] == f"| {of.guarantee.kind}"
     assert "**Accountant:**" in opening
 
 
@@ -256,7 +277,8 @@ def test_a_columns_name_is_no_markup_in_the_card():
 def test_card_without_labels():
     of = planned("amin2024", labels=(), label_column=None)
     data = huggingface_hub.DatasetCard(data_set_card(of, of.guarantee, [], 3)).data.to_dict()
-    assert data["task_categories"] == ["text-generation"] and data["annotations_creators"] == ["no-annotation"]
+    assert data["task_categories"] == ["text-generation"]
+    assert data["annotations_creators"] == ["no-annotation"]
 
 
 @pytest.fixture
@@ -282,7 +304,8 @@ def test_reports_are_written_where_they_belong(released):
     shared, private = write_report(released, of, of.guarantee, embed, centres)
     assert private == released.private / "report.html"
     assert [stat.S_IMODE(path.stat().st_mode) for path in (shared, private)] == [0o644, 0o600]
-    assert "Map of public centres" in shared.read_text() and "8675" not in shared.read_text()
+    assert "Map of public centres" in shared.read_text()
+    assert "8675" not in shared.read_text()
     assert "8675" in private.read_text()
     for missing in ((None, centres), (embed, None), (embed, Centres(VECTORS[:2], "two"))):
         assert "Map of public centres" not in write_report(released, of, of.guarantee, *missing)[0].read_text()
@@ -314,6 +337,7 @@ def test_release_loads_as_a_data_set_beside_its_report(released, tmp_path, monke
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     write_report(released, planned(), planned().guarantee, None, None)
     loaded = datasets.load_dataset(str(released.release), cache_dir=str(tmp_path / "cache"))
-    assert set(loaded) == {"train"} and loaded["train"].column_names == ["text", "label", "cell", "source"]
+    assert set(loaded) == {"train"}
+    assert loaded["train"].column_names == ["text", "label", "cell", "source"]
     assert loaded["train"].to_list() == ROWS
     assert json.loads((released.release / "guarantee.json").read_text())["kind"] == "ex-ante"

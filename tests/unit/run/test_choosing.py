@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from plainchant.config import SynthesisConfig
+from plainchant.config import SynthesisConfig, parse_config
 from plainchant.errors import ConfigError
 from plainchant.generation.decoding import FinishedText
 from plainchant.privacy.histograms import Cell
@@ -96,8 +96,10 @@ def test_herding_comes_nearer_to_the_weighted_mean_than_the_largest_weights_do()
 
 
 def test_public_rules_leave_out_and_count():
-    assert too_short("word") and not too_short("two words")
-    assert repetitive("so so so so so so good") and not repetitive("so good it is")
+    assert too_short("word")
+    assert not too_short("two words")
+    assert repetitive("so so so so so so good")
+    assert not repetitive("so good it is")
     for junk in ("see <b>this</b> now", "a page {{cite}} of it", "read more at http://x.org/y", "!!! -- ?? ** a"):
         assert markup(junk)
     assert not markup("Shares fell 6% (to $4.20) on Monday.")
@@ -107,11 +109,15 @@ def test_public_rules_leave_out_and_count():
     labels = np.array([0, 0, 0, 0, 0, 1])
     kept, dropped = sound_candidates(texts, labels, vectors, least=3)
     # the last is near to one of another label only
-    assert kept.tolist() == [0, 4, 5] and dropped == {"too short": 1, "repetitive": 1, "near-duplicate": 1}
+    assert kept.tolist() == [0, 4, 5]
+    assert dropped == {"too short": 1, "repetitive": 1, "near-duplicate": 1}
     # a rule that would leave too few is not applied
     kept, dropped = sound_candidates(texts, labels, vectors, least=4)
-    assert kept.tolist() == [0, 3, 4, 5] and "near-duplicate" not in dropped
-    assert sound_candidates(texts, labels, vectors, least=6) == (pytest.approx(np.arange(6)), {})
+    assert kept.tolist() == [0, 3, 4, 5]
+    assert "near-duplicate" not in dropped
+    kept, dropped = sound_candidates(texts, labels, vectors, least=6)
+    assert kept.tolist() == list(range(6))
+    assert dropped == {}
     assert first_of_equal(["a", "b", "a", "a"]).tolist() == [0, 1, 0, 0]
 
 
@@ -124,7 +130,8 @@ def test_near_duplicates_are_found_across_blocks(monkeypatch):
     whole = sound_candidates(texts, labels, vectors, 1)
     monkeypatch.setattr("plainchant.run.filters._BLOCK", 7)
     blocks = sound_candidates(texts, labels, vectors, 1)
-    assert whole[0].tolist() == blocks[0].tolist() == list(range(30)) and whole[1] == {"near-duplicate": 30}
+    assert whole[0].tolist() == blocks[0].tolist() == list(range(30))
+    assert whole[1] == {"near-duplicate": 30}
 
 
 def test_the_rule_spreads_weak_votes_and_opens_labels_to_strong_ones():
@@ -139,19 +146,25 @@ def test_the_rule_spreads_weak_votes_and_opens_labels_to_strong_ones():
     assert 4 <= form(500, strong, 3300, vote_labels=1)[0] <= 8
     assert 8 <= form(2500, weak, 3300, vote_labels=1)[0] <= 16
     assert 1 <= form(2500, strong, 3300, vote_labels=1)[0] <= 4
-    assert form(7600, strong, 3300)[1] == 4 and form(7600, weak, 2000)[1] == 1
-    assert form(10_000, strong, 1540, labels=77)[1] == 77 and 5 <= form(10_000, weak, 1540, labels=77)[1] <= 25
+    assert form(7600, strong, 3300)[1] == 4
+    assert form(7600, weak, 2000)[1] == 1
+    assert form(10_000, strong, 1540, labels=77)[1] == 77
+    assert 5 <= form(10_000, weak, 1540, labels=77)[1] <= 25
     # nobody knows how many vote; nobody does
-    assert form(None, weak, 3300) == (8, 1) and form(0.0, weak, 3300) == (32, 1)
+    assert form(None, weak, 3300) == (8, 1)
+    assert form(0.0, weak, 3300) == (32, 1)
     assert form(500, weak, 3300, vote_spread=3, vote_labels=99) == (3, 4)
 
 
 def test_the_first_round_has_twice_the_candidates_of_another():
-    assert shares(9, 2) == [6, 3] and shares(10, 1) == [10] and shares(0, 3) == [0, 0, 0]
+    assert shares(9, 2) == [6, 3]
+    assert shares(10, 1) == [10]
+    assert shares(0, 3) == [0, 0, 0]
     for further in range(50):
         for rounds in range(1, 6):
             own = shares(further, rounds)
-            assert sum(own) == further and max(own[1:], default=0) <= math.ceil(further / (rounds + 1))
+            assert sum(own) == further
+            assert max(own[1:], default=0) <= math.ceil(further / (rounds + 1))
 
 
 def test_a_place_tells_label_and_cell_of_every_candidate():
@@ -199,4 +212,4 @@ def test_what_cannot_be_voted_on_is_refused(values, message):
 
 
 def test_text_options_of_the_command_line_become_numbers():
-    assert SynthesisConfig(vote_spread="4", vote_labels="auto").vote_spread == 4
+    assert parse_config("", {"vote_spread": "4"}).vote_spread == 4

@@ -133,7 +133,8 @@ def linked(ledger, tmp_path):
 def test_two_projects_share_a_cap_through_a_link(ledger, begin, tmp_path):
     link = linked(ledger, tmp_path)
     Ledger(link).enter(begin("a"), guarantee(8.0))
-    assert link.is_symlink() and not (tmp_path / "second" / "data.ledger.lock").exists()
+    assert link.is_symlink()
+    assert not (tmp_path / "second" / "data.ledger.lock").exists()
     for path in (link, ledger.path):
         with pytest.raises(PrivacyError, match="nothing more"):
             Ledger(path).enter(begin(f"b{path.parent.name}"), guarantee(1.0))
@@ -142,7 +143,8 @@ def test_two_projects_share_a_cap_through_a_link(ledger, begin, tmp_path):
 def test_two_processes_at_once_through_a_link_spend_the_cap_once(ledger, tmp_path):
     link = linked(ledger, tmp_path)
     assert sum(crowd([link, ledger.path], epsilon=0.5, turns=12)) == 24
-    assert len(ledger.runs) == 24 and len({entry["run"] for entry in ledger.runs}) == 24
+    assert len(ledger.runs) == 24
+    assert len({entry["run"] for entry in ledger.runs}) == 24
     other = Ledger.create(tmp_path / "narrow.ledger", 3.0, 1e-6)
     narrow = tmp_path / "second" / "narrow"
     narrow.symlink_to(other.path)
@@ -166,7 +168,8 @@ def test_a_ledger_with_two_names_is_refused(ledger, begin, tmp_path):
 def test_a_new_ledger_lies_where_a_link_leads_and_no_circle_is_one(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "real.ledger")
     Ledger.create(tmp_path / "link", 8.0, 1e-6)
-    assert (tmp_path / "link").is_symlink() and (tmp_path / "real.ledger").is_file()
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real.ledger").is_file()
     (tmp_path / "one").symlink_to(tmp_path / "two")
     (tmp_path / "two").symlink_to(tmp_path / "one")
     with pytest.raises(ConfigError):
@@ -182,7 +185,8 @@ def test_a_ledger_that_cannot_be_locked_is_named(ledger, begin, monkeypatch):
     monkeypatch.setattr("filelock.FileLock.acquire", refuse)
     with pytest.raises(ConfigError, match="cannot be locked"):
         ledger.enter(run, guarantee())
-    assert ledger.runs == [] and run.marks() == Marks()
+    assert ledger.runs == []
+    assert run.marks() == Marks()
 
 
 # one entry, one release
@@ -203,7 +207,8 @@ def accepted(ledger, runs):
             ledger.confirm(run, guarantee())
             found.append(run)
         except PrivacyError as error:
-            assert "opened last" in str(error) and "start a new run" in str(error)
+            assert "opened last" in str(error)
+            assert "start a new run" in str(error)
             assert error.exit_code == 3
     return found
 

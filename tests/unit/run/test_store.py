@@ -80,10 +80,13 @@ def test_what_a_run_was_begun_with_comes_back(directory):
 
 
 def test_a_vote_is_written_once(directory):
-    assert directory.winners(0) is None and directory.facts() == []
+    assert directory.winners(0) is None
+    assert directory.facts() == []
     votes, winners = [(0, 2, 0, 3), (1, 2, 0, -1)], [Winner(1, 2, 0), Winner(0, 0, 5)]
     directory.save_vote(0, votes, winners, {"round": 1})
-    assert directory.votes(0) == votes and directory.winners(0) == winners and directory.facts() == [{"round": 1}]
+    assert directory.votes(0) == votes
+    assert directory.winners(0) == winners
+    assert directory.facts() == [{"round": 1}]
     assert directory.winners(1) is None
     with pytest.raises(RunError):
         directory.save_vote(0, [(0, 0, 0, 7)], [], {})
@@ -122,7 +125,8 @@ def test_a_second_process_is_refused(directory):
     again = [sys.executable, "-c", code, str(directory.path)]
     with directory.locked():
         held = subprocess.run(again, capture_output=True, text=True)
-        assert held.returncode and "another process is working" in held.stderr
+        assert held.returncode
+        assert "another process is working" in held.stderr
     assert subprocess.run(again, capture_output=True, text=True).stdout == "free\n"
 
 
@@ -139,7 +143,9 @@ def test_resume_goes_on_with_what_is_missing(tmp_path, model):
     batches, members = made.directory.batches(), made.directory.members()
     with go(tmp_path, model, resume=True) as made:
         texts = made.finish()
-    assert len(texts) == made.requested and first in texts and {*committed} <= {*made.directory.texts()}
+    assert len(texts) == made.requested
+    assert first in texts
+    assert {*committed} <= {*made.directory.texts()}
     assert (made.directory.batches(), made.directory.members()) == (batches, members)
 
 
@@ -161,7 +167,8 @@ def test_nothing_is_released_before_the_end(tmp_path, model):
         next(iter(made))
         assert not made.directory.release.exists()
     with go(tmp_path, model, resume=True) as made:
-        assert made.finish() and made.directory.release.exists()
+        assert made.finish()
+        assert made.directory.release.exists()
 
 
 def test_resume_under_another_plan_is_refused(tmp_path, model):
@@ -300,7 +307,7 @@ def test_what_another_process_is_making_stays(tmp_path, directory):
     shutil.copytree(directory.path, other)
     decided = plan(CONFIG)
     with RunDirectory(other).locked():
-        RunDirectory.create(tmp_path / "second", decided, decided.guarantee)
+        RunDirectory.create(tmp_path / "second", decided, decided.guarantee, data="x", private=True)
     assert other.is_dir()
 
 
@@ -311,7 +318,8 @@ def test_nobody_else_writes_a_run_whatever_the_umask(tmp_path, umask):
     modes = {path: stat.S_IMODE(path.stat().st_mode) for path in (where.parent, *where.rglob("*"), where)}
     assert not [path for path, mode in modes.items() if mode & 0o022]
     assert not [path for path, mode in modes.items() if "private" in path.parts and mode & 0o077 and path.is_dir()]
-    assert modes[where / "private"] == 0o700 and modes[where / "private" / "run.sqlite"] == 0o600
+    assert modes[where / "private"] == 0o700
+    assert modes[where / "private" / "run.sqlite"] == 0o600
 
 
 def test_a_release_touches_its_own_files_only(tmp_path, directory):

@@ -53,9 +53,11 @@ def test_no_pass_is_measured_that_memory_does_not_allow(monkeypatch):
 
 def test_a_slow_machine_is_not_measured_for_long(monkeypatch):
     model = Timed(lambda rows: 0.2 + 0.003 * rows, monkeypatch)
-    assert fastest(model) == 128 and PATIENCE < model.now < 3 * PATIENCE
+    assert fastest(model) == 128
+    assert PATIENCE < model.now < 3 * PATIENCE
     model = Timed(lambda rows: 60.0, monkeypatch)
-    assert fastest(model) == 64 and model.asked == [16, 64] * 2
+    assert fastest(model) == 64
+    assert model.asked == [16, 64] * 2
 
 
 def test_one_slow_step_does_not_decide(monkeypatch):
@@ -99,7 +101,8 @@ def test_a_run_measures_before_it_shows_the_model_a_record(table, tmp_path, monk
     measured = [[[]], [[]] * 4]
     expected = [group for batches in (16, 32) for own in measured for group in [own] * batches]
     assert model.opened[: len(expected)] == expected
-    assert rows <= 64 and stages == ["measuring speed: 64 rows a forward pass"]
+    assert rows <= 64
+    assert stages == ["measuring speed: 64 rows a forward pass"]
 
 
 def test_the_choice_is_the_same_whatever_the_records_are(tmp_path, monkeypatch):
@@ -118,11 +121,13 @@ def test_with_a_seed_nothing_is_measured(tmp_path, monkeypatch):
 def test_a_number_is_used_as_it_is(tmp_path, monkeypatch):
     model = Timed(lambda rows: 1.0, monkeypatch)
     rows, stages = passes_of("short", tmp_path, model, rows=8)
-    assert rows == 8 and stages == [] and [[]] * 4 not in model.opened
+    assert rows == 8
+    assert stages == []
+    assert [[]] * 4 not in model.opened
 
 
 def test_memory_bounds_what_is_measured(tmp_path, monkeypatch):
-    narrow = Timed(len, monkeypatch)
+    narrow = Timed(float, monkeypatch)
     row = narrow.row_bytes(Prompts(CONFIG, narrow).longest) / 2**30
     capped = Timed(lambda rows: 0.02, monkeypatch)
     assert passes_of("short", tmp_path, capped, rows="auto", memory=22.5 * row)[0] == 8

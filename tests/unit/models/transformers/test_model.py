@@ -43,7 +43,7 @@ from plainchant.privacy.mechanisms import TokenDistribution, TokenSettings
 
 SPECIAL = ["<bos>", "<eos>", "<pad>", "<end_of_turn>", "<unused3>", "<|im_end|>"]
 WIDTH = 300  # wider than the tokenizer, as real heads are
-COMMON = {
+COMMON: dict[str, Any] = {
     "hidden_size": 32,
     "intermediate_size": 48,
     "num_hidden_layers": 4,
@@ -123,7 +123,8 @@ def test_cached_rows_equal_the_plain_forward_pass(model: TransformersModel) -> N
     rows = model.open_rows(model.prefill(prefix), suffixes, room=len(tail))
     for step in range(len(tail)):
         (logits,) = model.step([(rows, tail[step])])
-        assert logits.dtype == np.float32 and logits.shape == (4, WIDTH)
+        assert logits.dtype == np.float32
+        assert logits.shape == (4, WIDTH)
         for suffix, ours in zip(suffixes, logits, strict=True):
             np.testing.assert_allclose(ours, plain(model, [*prefix, *suffix, *tail[: step + 1]]), atol=1e-4)
     with pytest.raises(ModelError, match="room"):
@@ -143,7 +144,8 @@ def test_the_head_on_a_support_equals_the_whole_head(model: TransformersModel, m
     parts = model.step(steps, supports)
     assert seen == [3, 40]
     for part, logits, ids in zip(parts, whole, supports, strict=True):
-        assert part.shape == (len(logits), len(ids)) and part.dtype == np.float32
+        assert part.shape == (len(logits), len(ids))
+        assert part.dtype == np.float32
         np.testing.assert_allclose(part, logits[:, ids], atol=1e-4)
 
 
@@ -235,7 +237,8 @@ def test_no_rows_need_no_forward_pass(model: TransformersModel, monkeypatch: pyt
     assert rows.count == 0
     monkeypatch.setattr(model, "_forward", None)
     (logits,) = model.step([(rows, 3)])
-    assert logits.shape == (0, WIDTH) and logits.dtype == np.float32
+    assert logits.shape == (0, WIDTH)
+    assert logits.dtype == np.float32
     assert model.step([]) == []
 
 
@@ -278,7 +281,8 @@ def test_bfloat16_is_taken_where_rows_do_not_move_each_other(monkeypatch: pytest
     model = TransformersModel("x", make_raw(LlamaConfig(**COMMON)), make_tokenizer(), "bfloat16")
     rows = model.open_rows(model.prefill(some(0, 6)), [some(1, 3), some(2, 20)], room=1)
     (logits,) = model.step([(rows, 7)])
-    assert logits.dtype == np.float32 and model._model.dtype == torch.bfloat16
+    assert logits.dtype == np.float32
+    assert model._model.dtype == torch.bfloat16
     conformance.check(model)
     own = backend.TransformersModel.step
 
@@ -435,7 +439,7 @@ class Elsewhere(TorchFunctionMode):
             return args[0].here.to(*args[1:], **kwargs).clone()
         if func is torch.Tensor.cpu:
             fetched = func(*args, **kwargs).detach()
-            fetched.fetched = True
+            fetched.fetched = True  # type: ignore[attr-defined]
             return fetched
         if func is torch.Tensor.numpy and not hasattr(args[0], "fetched"):
             raise TypeError("can't convert a tensor on a device to numpy; use Tensor.cpu() first")
@@ -516,12 +520,13 @@ def test_the_embedded_model_on_a_gpu(gemma: TransformersModel, dtype: str) -> No
     for each in (model, gemma):
         rows = each.open_rows(each.prefill(each.start_tokens), [text[:3] for text in texts], room=1)
         found.append(each.step([(rows, texts[0][3])])[0])
-    np.testing.assert_allclose(*found, atol=5e-3 if dtype == "float32" else 1.0)
+    np.testing.assert_allclose(found[0], found[1], atol=5e-3 if dtype == "float32" else 1.0)
 
 
 @pytest.mark.slow
 def test_the_embedded_model(gemma: TransformersModel) -> None:
-    assert (gemma.start_tokens, gemma.end_of_text) == ((2,), {1, 106})
+    assert gemma.start_tokens == (2,)
+    assert gemma.end_of_text == {1, 106}
     names = "<bos><eos><start_of_turn><end_of_turn><unused77>[multimodal]<start_of_image><unk><mask>"
     assert not gemma.special.intersection(gemma.encode(names, trusted=False))
     assert set(gemma.encode(names, trusted=True)) <= gemma.special
@@ -601,7 +606,8 @@ def filtered_movement(
     (whole, share), worst = distributions(records), 0.0
     for gone in (0, len(records) // 2, len(records) - 1):
         for with_it, without in zip(whole, distributions(records[:gone] + records[gone + 1 :])[0], strict=True):
-            assert with_it.removals is not None and (with_it.support == without.support).all()
+            assert with_it.removals is not None
+            assert (with_it.support == without.support).all()
             worst = max(worst, float(np.abs(with_it.scores + with_it.removals[gone] - without.scores).max()))
     return worst, share
 
@@ -620,7 +626,8 @@ def test_the_numerical_slack_covers_individual_payments_of_the_embedded_model(ge
     forced = gemma_in.encode(" The keys were found by a driver on the last bus to the lake at dusk" * 2, trusted=True)
     worst, share = filtered_movement(gemma_in, records, forced[:20], 0.3)
     print(f"largest movement of the aggregate: {worst:.2e} nats; share paid by the median {share:.2f}")  # noqa: T201
-    assert worst < gemma_in.numerical_slack and share > 0.5
+    assert worst < gemma_in.numerical_slack
+    assert share > 0.5
 
 
 @pytest.mark.slow

@@ -1,0 +1,109 @@
+"""The pages of the benches are made from committed results, and the bench of speed runs through."""
+
+import json
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+
+import speed.page
+import study
+from plainchant.models.transformers.load import load_model
+from speed import machine, sections
+from speed.common import RESULTS, measured
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_page_of_the_study_is_made_from_its_results():
+    text = study.page_text(study.results())
+    assert text == (ROOT / "docs" / "study.md").read_text(), "python bench/study.py page"
+    assert len(text) > 10_000
+
+
+def test_the_readmes_advice_is_what_plans_say():
+    readme = (ROOT / "README.md").read_text()
+    assert study.advised(readme) == readme, "python bench/study.py page"
+    assert study.advice() in readme
+
+
+def test_the_page_of_speed_is_made_from_its_results():
+    text = speed.page.page_text(speed.page.results())
+    assert text == (ROOT / "docs" / "speed.md").read_text(), "python bench/speed page"
+    assert text.count("\n## ") == len(speed.page.NAMES)
+
+
+def test_every_result_of_speed_says_when_it_was_measured():
+    for name in speed.page.NAMES:
+        found = json.loads((RESULTS / f"{name}.json").read_text())
+        assert "measured" in found or "committed on" in found["source"]
+
+
+def test_a_figure_that_changes_changes_the_page():
+    found = speed.page.results()
+    before = speed.page.page_text(found)
+    found["memory"]["result"][0]["caches"] = 0.3
+    after = speed.page.page_text(found)
+    assert "| caches under the cap, GiB | ≤ 0.2 | 0.300 | **missed** |" in after
+    assert "The cap decides how many rows share a pass" in after
+    assert "The cap decides how many rows share a pass" not in before
+    del found["int8"]
+    assert "Eight-bit" not in speed.page.page_text(found)
+
+
+@pytest.fixture
+def options(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(machine, "SQUARES", ((64, 1),))
+    monkeypatch.setattr(sections, "DTYPES", ("float32",))
+    points = [("batch size", 4, 1, 4, 64), ("batches in a pass", 2, 2, 4, 64), ("prompt", 80, 1, 4, 80)]
+    monkeypatch.setattr(sections, "POINTS", points)
+    return Namespace(models=[str(model)], steps=2, data=tmp_path, texts=1, tokens=4)
+
+
+def results_of(functions, options, folder):
+    for function in functions:
+        measured(function, options, folder)
+    return speed.page.results(folder)
+
+
+def test_the_bench_of_speed_runs_on_a_tiny_model(options, tmp_path):
+    found = results_of([sections.peak, sections.private, sections.curves], options, tmp_path / "results")
+    page = speed.page.page_text(found)
+    for title in ("Against the machine", "The private part of a step", "Batch, pass and prompt"):
+        assert f"## {title}\n" in page
+    (line,) = found["peak"]["result"]["lines"]
+    assert 0 < line["pass"] < line["step"]
+    assert 0 < line["public"] < 1
+    assert line["profile"]["linear layers"] > 0
+    for line in found["private"]["result"]:
+        assert min(line[part] for part in ("forward", "hand over", "support", "distribution", "cost", "rest")) > 0
+        assert 0 < line["outside"] < 1
+    # by hand: two layers with keys and values of two heads of eight numbers, four bytes each; caches of multiples of 32
+    held = {line["x"]: line["caches"] * 2**30 / (2 * 2 * 2 * 8 * 4) for line in found["curves"]["result"]}
+    # four rows of a batch and a public one, with room for some tokens, and the prefix of half a prompt
+    assert held == {4: 4 * 96 + 64 + 32, 2: 2 * (4 * 96 + 64) + 32, 80: 4 * 96 + 64 + 40}
+
+
+def test_what_has_no_data_is_left_out_and_the_page_says_where_it_comes_from(options, tmp_path):
+    found = results_of([sections.drafting], options, tmp_path / "results")
+    assert "SOURCE.md" in found["drafting"]["result"]["skipped"]
+    page = speed.page.page_text(found)
+    assert "Not measured: AG News was not there (ag_news_test.jsonl" in page
+
+
+def test_a_pass_that_judges_drafts_leaves_the_model_as_it_was(model):
+    loaded = load_model(str(model))
+    before = sections.moved(loaded)
+    assert all(seconds > 0 for seconds in sections.pass_seconds(loaded, 1, 2, 1))
+    assert sections.moved(loaded) == before
+
+
+@pytest.mark.slow
+def test_memory_and_int8_are_measured_on_a_tiny_model(options, tmp_path):
+    found = results_of([sections.memory, sections.int8], options, tmp_path / "results")
+    capped, free = found["memory"]["result"]
+    assert 0 < capped["caches"] <= capped["cap"]
+    assert free["cap"] is None
+    assert capped["held"] >= capped["rows"] > 0
+    assert [line["kind"] for line in found["int8"]["result"]["lines"]] == ["float32", "int8"]
+    assert "The memory cap" in speed.page.page_text(found)
