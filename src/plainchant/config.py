@@ -23,6 +23,8 @@ from plainchant.privacy.individual import EXPECTED_RANGE
 
 # Upper limit for the number of contexts, centres or cells.
 LARGEST = 1_000_000
+# Candidates for each released text, and votes on them, in the methods that live by votes (docs/how-it-works.md).
+CANDIDATES, ROUNDS = 11, 2
 # Private rows per forward pass where none are given and nothing is measured.
 USUAL_ROWS = 64
 
@@ -36,6 +38,7 @@ class Method(enum.StrEnum):
     INVISIBLEINK = "invisibleink"
     PUBLIC = "public"
     PLAINCHANT = "plainchant"
+    PRIVATE_EVOLUTION = "private-evolution"
     NON_PRIVATE = "non-private"
 
 
@@ -94,6 +97,7 @@ class Parts(_Frozen):
     sparse_threshold: float
     top_k: int
     candidates: int
+    rounds: int
 
 
 _AMIN = {
@@ -109,6 +113,7 @@ _AMIN = {
     "sparse_threshold": 0.5,
     "top_k": 100,
     "candidates": 1,
+    "rounds": 1,
 }
 _CLUSTERED_MEAN = _AMIN | {"clusters": Clusters.PUBLIC_CENTRES, "sparse_threshold": 0.0}
 _INVISIBLEINK = _AMIN | {
@@ -134,12 +139,26 @@ PRESETS: Mapping[Method, Parts] = {
             "guidance": 2.0,
             "released_examples": 2,
             "top_k": 1000,
-            "candidates": 2,
+            "candidates": CANDIDATES,
+            "rounds": ROUNDS,
         }
     ),
     Method.PUBLIC: Parts.model_validate(
         _INVISIBLEINK
         | {"support": Support.TOP_K, "accounting": Accounting.PUBLIC, "clip": 1.0, "batch_size": 1, "top_k": 1000}
+    ),
+    # no record is shown to the model: records vote, and that is all
+    Method.PRIVATE_EVOLUTION: Parts.model_validate(
+        _INVISIBLEINK
+        | {
+            "support": Support.TOP_K,
+            "accounting": Accounting.VOTES,
+            "clip": 1.0,
+            "batch_size": 1,
+            "top_k": 1000,
+            "candidates": CANDIDATES,
+            "rounds": ROUNDS,
+        }
     ),
     # one record per batch and a clip too large to act: each text is written from a single private record
     Method.NON_PRIVATE: Parts.model_validate(
@@ -156,6 +175,14 @@ PRESETS: Mapping[Method, Parts] = {
 }
 
 
+# How some methods count their cost, which no other may.
+_ONLY_FOR: Mapping[Accounting, Method] = {
+    Accounting.PUBLIC: Method.PUBLIC,
+    Accounting.VOTES: Method.PRIVATE_EVOLUTION,
+    Accounting.INFINITE: Method.NON_PRIVATE,
+}
+
+
 class SynthesisFields(TypedDict, total=False):
     """What `SynthesisConfig` takes: its own fields, with strings where the values of an enumeration have names.
 
@@ -165,7 +192,14 @@ class SynthesisFields(TypedDict, total=False):
     method: (
         Method
         | Literal[
-            "amin2024", "clustered-mean", "clustered-median", "invisibleink", "public", "plainchant", "non-private"
+            "amin2024",
+            "clustered-mean",
+            "clustered-median",
+            "invisibleink",
+            "public",
+            "plainchant",
+            "private-evolution",
+            "non-private",
         ]
     )
     epsilon: float
@@ -173,7 +207,13 @@ class SynthesisFields(TypedDict, total=False):
     texts: int
     max_tokens: int
     candidates: int | None
+    rounds: int | None
+    private_texts: int | None
     vote_share: float
+    vote_spread: int | Literal["auto"]
+    vote_labels: int | Literal["auto"]
+    choice: Literal["highest", "matching"]
+    quotas: Literal["auto", "votes", "balanced"] | Mapping[str, int]
     expand: int
     expected_units: int | None
     text_column: str
@@ -196,7 +236,7 @@ class SynthesisFields(TypedDict, total=False):
     support: Support | Literal["full", "top_k", "top_k_plus"] | None
     top_k: int | None
     clipping: Clipping | Literal["logits", "difference", "increase"] | None
-    accounting: Accounting | Literal["worst-case", "individual", "ex-post", "public", "infinite"] | None
+    accounting: Accounting | Literal["worst-case", "individual", "ex-post", "public", "infinite", "votes"] | None
     clip: float | Literal["auto"] | None
     guidance: float | None
     sparse_threshold: float | None
@@ -231,11 +271,24 @@ class SynthesisConfig(_Frozen):
     """Number of synthetic texts to generate."""
     max_tokens: int = Field(64, ge=1)
     """Maximum tokens per text."""
-    candidates: int | None = Field(None, ge=1, le=16)
-    """Texts written per released text: one from the private records, the others by the public model. The records then \
-vote, with noise, for the texts to keep. 1: no vote."""
+    candidates: int | None = Field(None, ge=1, le=64)
+    """Texts written per released text, in all rounds together. The private records vote, with noise, for the texts to \
+release. 1: no vote."""
+    rounds: int | None = Field(None, ge=1, le=8)
+    """Number of votes. After each vote but the last, the public model writes further texts after the winning ones."""
+    private_texts: int | None = Field(None, ge=1)
+    """Number of texts that private records contribute to. Unset: half of texts with several votes, else all."""
     vote_share: float = Field(0.05, gt=0, lt=1)
-    """Share of the budget for the vote on candidates."""
+    """Share of the budget for all votes together, split evenly; private-evolution spends the whole budget on votes."""
+    vote_spread: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    """Number of nearest texts that a record's vote is spread over; auto: the weaker the votes, the more texts."""
+    vote_labels: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    """Number of labels (its own and the nearest) whose texts a record may vote for; auto: the stronger, the more."""
+    choice: Literal["highest", "matching"] = "highest"
+    """How texts are chosen: by the highest noisy votes, or so that together they match where the votes lie."""
+    quotas: Literal["auto", "votes", "balanced"] | dict[str, Annotated[int, Field(ge=0)]] = "auto"
+    """Texts per label: in proportion to votes, balanced, or a table of labels and numbers; auto: balanced where there \
+are fewer than 20 texts per label."""
     expand: int = Field(0, ge=0)
     """Extra texts to release, written by the public model from the other texts; they cost nothing and are marked."""
     expected_units: int | None = Field(None, ge=1)
@@ -286,7 +339,8 @@ vote, with noise, for the texts to keep. 1: no vote."""
     """What is clipped: the logits, their difference to the public logits, or only increases over the public logits."""
     accounting: Accounting | None = None
     """How the privacy cost is counted: worst-case and individual fix the guarantee before the run; ex-post measures \
-it afterwards. public and infinite belong to the methods public and non-private."""
+it afterwards. public, infinite and votes belong to the methods public, non-private and \
+private-evolution."""
     clip: float | Literal["auto"] | None = None
     """Clip norm in nats; auto: as large as the budget for the requested texts allows (not for clipped logits)."""
     guidance: float | None = Field(None, gt=0, allow_inf_nan=False)
@@ -372,19 +426,53 @@ an individual budget covers; it cannot change the guarantee."""
                 raise ConfigError(f"prompt.{name}: must contain {{text}} exactly once")
 
     def _check_votes(self) -> None:
+        parts = self.parts
         if self.expand and not self.reads_records:
             raise ConfigError(f"expand = {self.expand}: --method public writes all its texts freely; raise texts")
-        if self.votes and self.vote_share + self.rebalance_share >= 1:
+        if self.votes and self.written and self.vote_share + self.rebalance_share >= 1:
             raise PrivacyError(
                 f"vote_share = {self.vote_share}, rebalance_share = {self.rebalance_share}: leave nothing for tokens"
             )
         if self.votes and not self.reads_records:
             raise ConfigError(f"candidates = {self.candidates}: --method public reads no records that could vote")
+        if self.method is Method.PRIVATE_EVOLUTION:
+            self._check_private_evolution()
+        if self.private_texts is not None and not self.votes:
+            raise ConfigError(
+                f"private_texts = {self.private_texts}: without votes every text is written from records; set texts"
+            )
+        if self.private_texts is not None and self.private_texts > parts.candidates * self.texts:
+            raise ConfigError(
+                f"private_texts = {self.private_texts}: more than candidates x texts = {parts.candidates * self.texts}"
+            )
+        self._check_quotas()
+
+    def _check_private_evolution(self) -> None:
+        if not self.votes:
+            raise ConfigError(
+                f"candidates = {self.parts.candidates}: private-evolution lives by its votes; give 2 or more"
+            )
+        if self.private_texts is not None:
+            raise ConfigError(f"private_texts = {self.private_texts}: private-evolution writes none from records")
+        if self.parts.clusters is not Clusters.NONE:
+            raise ConfigError(f"clusters = {self.parts.clusters}: private-evolution has no batches to cluster")
+
+    def _check_quotas(self) -> None:
+        if isinstance(self.quotas, dict):
+            if unknown := sorted(set(self.quotas) - set(self.labels)):
+                raise ConfigError(f"quotas: {unknown[0]!r} is not in labels = {list(self.labels)}")
+            if sum(self.quotas.values()) != self.released:
+                raise ConfigError(
+                    f"quotas: add up to {sum(self.quotas.values())}, but {self.released} texts are to be released; "
+                    "set texts to their sum"
+                )
+        if self.quotas != "auto" and not self.votes:
+            raise ConfigError(f"quotas = {self.quotas!r}: texts are chosen by votes; give candidates of 2 or more")
 
     def _check_rounding(self) -> None:
         """Half of the numerical slack covers the rounding of sampling weights, which counts τ times in logits."""
         needed = self.temperature * ROUNDING_RANGE
-        promised = self.parts.accounting not in (Accounting.PUBLIC, Accounting.INFINITE)
+        promised = self.parts.accounting not in (Accounting.PUBLIC, Accounting.INFINITE, Accounting.VOTES)
         if promised and self.numerical_slack < needed:
             raise ConfigError(
                 f"temperature = {self.temperature:g}: the rounding of sampling weights needs numerical_slack = "
@@ -404,10 +492,9 @@ an individual budget covers; it cannot change the guarantee."""
                 "accounting = individual: who moves a median depends on the others; set aggregate = mean, or "
                 "accounting = ex-post"
             )
-        if (parts.accounting is Accounting.PUBLIC) != (self.method is Method.PUBLIC):
-            raise PrivacyError(f"accounting = {parts.accounting}: belongs to --method public alone")
-        if (parts.accounting is Accounting.INFINITE) != (self.method is Method.NON_PRIVATE):
-            raise PrivacyError(f"accounting = {parts.accounting}: belongs to --method non-private alone")
+        for accounting, method in _ONLY_FOR.items():
+            if (parts.accounting is accounting) != (self.method is method):
+                raise PrivacyError(f"accounting = {parts.accounting}: belongs to --method {method.value} alone")
         if parts.aggregate is Aggregate.MEDIAN and self.records_per_context > 1:
             raise PrivacyError(
                 f"records_per_context = {self.records_per_context}: the median's box covers a context that comes or "
@@ -440,6 +527,15 @@ an individual budget covers; it cannot change the guarantee."""
         return self.parts.candidates > 1
 
     @property
+    def written(self) -> int:
+        """Number of texts that records contribute to; for the public method, the number that it writes instead."""
+        if self.parts.accounting is Accounting.VOTES:
+            return 0
+        if self.private_texts is not None:
+            return self.private_texts
+        return -(-self.texts // 2) if self.votes and self.parts.rounds > 1 else self.texts
+
+    @property
     def released(self) -> int:
         """Number of texts to release."""
         return self.texts + self.expand
@@ -447,7 +543,7 @@ an individual budget covers; it cannot change the guarantee."""
     @property
     def further(self) -> int:
         """Number of texts that the public model writes, kept or not."""
-        return (self.parts.candidates - 1) * self.texts + self.expand
+        return self.parts.candidates * self.texts - self.written + self.expand
 
     @functools.cached_property
     def parts(self) -> Parts:
@@ -476,7 +572,7 @@ an individual budget covers; it cannot change the guarantee."""
             sparse_noise=self.sparse_noise,
             private_tokens=self.private_tokens or math.ceil(self.max_tokens / 2),
             expected_range=self.expected_range,
-            texts=self.texts,
+            texts=self.written,
             max_tokens=self.max_tokens,
             units=self.expected_units,
         )
@@ -525,7 +621,8 @@ FIELD_GROUPS: Mapping[str, tuple[str, ...]] = {
     "Texts": ("texts", "max_tokens", "min_tokens", "temperature", "expand"),
     "Model": ("model", "embedder"),
     "Public corpus": ("public_corpus", "public_text_column", "centres"),
-    "Method": ("method", "candidates", "vote_share"),
+    "Method": ("method", "candidates", "rounds", "private_texts"),
+    "Method (votes)": ("vote_share", "vote_spread", "vote_labels", "choice", "quotas"),
     "Method (batches)": ("clusters", "batch_size", "records_per_context", "kept", "min_cell", "rebalance_share"),
     "Method (aggregate)": ("aggregate", "support", "top_k", "clipping", "clip", "guidance"),
     "Method (accounting)": (

@@ -64,7 +64,7 @@ class Plan:
         mechanism: draws the tokens and owns their cost; its batch size and clip are decided.
         guarantee: derived from all of it.
         rho_select, rho_size: zCDP of the noisy counts of cells; 0 where there are none.
-        rho_vote: zCDP of the records' vote on the texts; 0 where there is none.
+        rho_vote: zCDP of the records' votes on the texts, all rounds together; 0 where there are none.
         batch: what the tokens of a batch may cost a unit; without limit where they are not paid from a budget.
         tokens_per_batch: the most tokens that a batch releases; None where there is no such bound.
         texts_per_batch: the most texts of `max_tokens` that a batch pays for; None where there is no such bound.
@@ -105,6 +105,11 @@ class Plan:
         return (s.slack - _rounding(self.mechanism)) / amplification if amplification else math.inf
 
     @property
+    def rho_round(self) -> float:
+        """The zCDP of one vote."""
+        return self.rho_vote / self.config.parts.rounds
+
+    @property
     def rho_rebalance(self) -> float:
         """The zCDP of both noisy counts of cells."""
         return self.rho_select + self.rho_size
@@ -117,7 +122,7 @@ class Plan:
     @property
     def batches_needed(self) -> int | None:
         """How many batches write the requested texts; None where one batch may write any number."""
-        return None if self.texts_per_batch is None else math.ceil(self.config.texts / self.texts_per_batch)
+        return None if self.texts_per_batch is None else math.ceil(self.config.written / self.texts_per_batch)
 
     @property
     def units_needed(self) -> int | None:
@@ -162,9 +167,11 @@ class Plan:
             "rho_select": self.rho_select,
             "rho_size": self.rho_size,
             "rho_vote": self.rho_vote if self.config.votes else None,
+            "rounds": self.config.parts.rounds if self.config.votes else None,
             "rho_batch": self.rho_batch,
             **self.mechanism.planned_figures(),
             "texts": self.config.texts,
+            "private_texts": self.config.written,
             "max_tokens": self.config.max_tokens,
             "tokens_per_batch": self.tokens_per_batch,
             "texts_per_batch": self.texts_per_batch,
@@ -212,11 +219,12 @@ def make_plan(config: SynthesisConfig) -> Plan:
     '(ε = 7.95518, δ = 1e-06)-differentially private under adding or removing one record, as known before the run.'
     """
     total = Cost.of(config.epsilon, config.delta)
-    # who reads no records counts none
-    rho_rebalance = config.rebalance_share * total.rho if config.reads_records else 0.0
+    # whose records write nothing counts none
+    writes = config.reads_records and config.written > 0
+    rho_rebalance = config.rebalance_share * total.rho if writes else 0.0
     rho_select = rho_rebalance / 2 if config.parts.clusters is Clusters.PUBLIC_CENTRES else 0.0
     rho_size = rho_rebalance - rho_select
-    rho_vote = config.vote_share * total.rho if config.votes else 0.0
+    rho_vote = (config.vote_share if writes else 1.0) * total.rho if config.votes else 0.0
     budget = Cost(total.rho - rho_rebalance - rho_vote)
     chosen = choose_mechanism(config.token_request, budget)
     tokens = chosen.affordable(budget)
@@ -275,9 +283,10 @@ def _check_feasible(config: SynthesisConfig, mechanism: TokenMechanism, budget: 
             + mechanism.cheaper
         )
     possible = possible_texts(request, mechanism, budget)
-    if config.expected_units is not None and possible is not None and possible < config.texts:
+    if config.expected_units is not None and possible is not None and possible < config.written:
+        name = "texts" if config.written == config.texts else "private_texts"
         raise PrivacyError(
-            f"texts = {config.texts}: about {config.expected_units} units in batches of "
+            f"{name} = {config.written}: about {config.expected_units} units in batches of "
             f"{mechanism.settings.batch_size} pay for at most {possible} texts of {config.max_tokens} tokens at "
             f"ε = {config.epsilon:g}; ask for that many, for shorter texts, or let batch_size = auto find a larger "
             "batch"

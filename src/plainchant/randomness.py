@@ -42,8 +42,9 @@ class SystemRandomness:
         if not sigma > 0:
             raise PrivacyError(f"sigma = {sigma}: noise needs a standard deviation > 0")
         dp.enable_features("contrib")
+        # int alone would be 32 bits wide, at whose ends noise stops
         measurement = dp.m.make_gaussian(
-            dp.vector_domain(dp.atom_domain(T=int)), dp.l2_distance(T=float), scale=float(sigma)
+            dp.vector_domain(dp.atom_domain(T="i64")), dp.l2_distance(T=float), scale=float(sigma)
         )
         return np.asarray(measurement([int(count) for count in counts]), dtype=np.int64)
 
@@ -53,7 +54,7 @@ class SystemRandomness:
         if not scale > 0:
             raise PrivacyError(f"scale = {scale}: noise needs a scale > 0")
         dp.enable_features("contrib")
-        # int alone would be 32 bits wide, at whose ends noise stops
+        # 64 bits wide, as above
         return int(dp.m.make_laplace(dp.atom_domain(T="i64"), dp.absolute_distance(T="i64"), scale=float(scale))(0))
 
 

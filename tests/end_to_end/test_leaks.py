@@ -12,18 +12,23 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet
 import pytest
+from click.testing import CliRunner
 from doubles.embedders import Hashing
 from doubles.models import Spy
 from doubles.randomness import AsTold
 
 from plainchant import plan, synthesize
+from plainchant.cli.run import status
 from plainchant.config import PerformanceOptions, SynthesisConfig
 from plainchant.data.centres import Centres
 from plainchant.errors import ConfigError, DataError, PrivacyError
 from plainchant.generation.decoding import BatchWork, Decoder, StopRule
 from plainchant.generation.prompting import Prompts
 from plainchant.privacy.accounting import epsilon_of
+from plainchant.privacy.histograms import VOTE_GRID, noisy_votes
 from plainchant.randomness import SeededRandomness, SystemRandomness
+from plainchant.reporting.page import write_report
+from plainchant.run.store import RunDirectory
 
 TEXTS = [" a b", " c c a", "", " b b b", " a", " c b a", " a a", " b c"] * 4
 
@@ -313,41 +318,182 @@ def test_expanded_texts_come_from_released_ones_alone_and_are_marked(run, tmp_pa
     assert made.guarantee.rho == plan(config.model_copy(update={"expand": 0})).guarantee.rho
 
 
-def test_a_vote_is_paid_for_drawn_once_and_only_its_choice_is_released(run, config, tmp_path):
-    settings = config(candidates=2, expand=1, vote_share=0.3)
+def test_votes_are_paid_for_drawn_once_and_only_their_choice_is_released(run, config, tmp_path):
+    settings = config(candidates=3, rounds=2, expand=1, vote_share=0.3, private_texts=6)
     made = run(settings=settings, randomness=AsTold(range(1000)))
     directory = made.directory
-    choice = directory.choice()
-    votes, kept = choice.votes, choice.kept
-    assert len(votes) == len(directory.texts()) == 6 + 7
-    assert len(kept) == 7
+    first, last = directory.winners(0), directory.winners(1)
+    # 6 by records, 8 of 13 by the public model before the first vote
+    assert len(directory.texts()) == 6 + 13
+    assert len(first) == len(last) == 7
+    candidates = [facts["candidates"] for facts in directory.facts()]
+    assert candidates == [6 + 8, 6 + 13]
+    texts = {(text.batch, text.position): text.text for text in directory.texts()}
     rows = [json.loads(line) for line in rows_of(made).splitlines()]
-    assert [row["text"] for row in rows] == [directory.texts()[place].text for place in kept]
+    assert [row["text"] for row in rows] == [texts[winner.batch, winner.position] for winner in last]
     decided, without = plan(settings), plan(config())
     total = without.rho_batch + without.rho_rebalance
     assert decided.rho_vote == pytest.approx(0.3 * total)
+    assert decided.rho_round == decided.rho_vote / 2
     assert decided.rho_vote + decided.rho_batch + decided.rho_rebalance == pytest.approx(total)
     # going on with it draws nothing again
-    before = rows_of(made)
+    before, votes = rows_of(made), [directory.votes(0), directory.votes(1)]
     with synthesize([{"text": text} for text in TEXTS], decided, out=tmp_path / "out", resume=True, model=Spy(),
                     embedder=Hashing()) as again:  # fmt: skip
         assert [text.text for text in again.finish()] == [row["text"] for row in rows]
     assert rows_of(made) == before
-    assert np.array_equal(directory.choice().votes, votes)
+    assert [directory.votes(0), directory.votes(1)] == votes
+    assert "## Votes" in (directory.release / "README.md").read_text()
 
 
-def test_a_crash_before_the_vote_loses_no_text_and_votes_later(run, config, tmp_path, monkeypatch):
-    def crash(*_):
-        raise RuntimeError
+@pytest.mark.parametrize("place", range(2))
+def test_a_crash_at_a_vote_loses_no_text_and_draws_no_vote_again(run, config, tmp_path, monkeypatch, place):
+    settings = config(candidates=3, rounds=2)
+    real, calls = noisy_votes, []
+
+    def crash(*values):
+        calls.append(values)
+        if len(calls) > place:
+            raise RuntimeError
+        return real(*values)
 
     with monkeypatch.context() as patch:
-        patch.setattr("plainchant.run.rounds.noisy_votes", crash)
+        patch.setattr("plainchant.run.votes.noisy_votes", crash)
         with pytest.raises(RuntimeError):
-            run(settings=config(candidates=3), randomness=AsTold(range(1000)))
-    with synthesize([{"text": text} for text in TEXTS], plan(config(candidates=3)), out=tmp_path / "out", resume=True,
+            run(settings=settings, randomness=AsTold(range(1000)))
+    directory = RunDirectory.open(tmp_path / "out")
+    texts, held = directory.texts(), [directory.votes(number) for number in range(place)]
+    assert len(directory.facts()) == place
+    assert not (directory.release / "synthetic.jsonl").exists()
+    with synthesize([{"text": text} for text in TEXTS], plan(settings), out=tmp_path / "out", resume=True,
                     model=Spy(), embedder=Hashing(), randomness=AsTold(range(1000))) as made:  # fmt: skip
         assert len(made.finish()) == 6
         assert len(made.directory.texts()) == 18
+    assert [directory.votes(number) for number in range(place)] == held
+    assert {(t.batch, t.position): t.text for t in texts}.items() <= {
+        (t.batch, t.position): t.text for t in directory.texts()
+    }.items()
+
+
+def test_a_run_with_votes_goes_on_after_every_text(run, config, tmp_path):
+    """Stopped after each text in turn, and resumed: every place is written once, every vote held once."""
+    settings = config(candidates=3, rounds=2)
+    records, count = [{"text": text} for text in TEXTS], 0
+    while True:
+        with synthesize(records, plan(settings), out=tmp_path / "out", resume=count > 0, model=Spy(),
+                        embedder=Hashing(), randomness=AsTold(range(1000))) as made:  # fmt: skip
+            written = len(list(itertools.islice(made, count + 1)))
+        if written <= count:
+            break
+        count += 1
+    assert count == 18 == len(made.directory.texts())
+    assert len(made.directory.facts()) == 2
+    assert len(rows_of(made).splitlines()) == 6
+
+
+def test_progress_names_the_rounds(run, config):
+    said = []
+
+    class Listening:
+        def stage(self, name, share):
+            said.append(name)
+
+        def texts(self, done, requested, tokens):
+            pass
+
+    run(settings=config(candidates=3, rounds=2), progress=Listening())
+    names = [name for name in dict.fromkeys(said) if "vote" in name or "candidates by" in name]
+    assert names == ["candidates by the public model", "vote 1 of 2", "candidates after the winners of vote 1",
+                     "vote 2 of 2"]  # fmt: skip
+
+
+LABELLED = [{"text": text, "label": ("x", "y")[place % 2]} for place, text in enumerate(TEXTS)]
+EVOLUTION: dict[str, Any] = {
+    "method": "private-evolution", "texts": 6, "max_tokens": 5, "min_tokens": 1, "candidates": 4, "rounds": 2,
+    "labels": ("x", "y"), "label_column": "label", "top_k": 4, "max_record_tokens": 8,
+    "prompt": {"example": "Text: {text}\n"},
+}  # fmt: skip
+
+
+def test_private_evolution_shows_no_record_and_spends_everything_on_votes(run, config):
+    # longer than any text that the model may write
+    marked = [{"text": " c c c c c c c", "label": row["label"]} for row in LABELLED]
+
+    def shown_to(model):
+        prompts = [prompt for call in model.calls for _, prompts, _ in call for prompt in prompts]
+        return any(prompt[start : start + 7] == (5,) * 7 for prompt in prompts for start in range(len(prompt)))
+
+    settings, model, other = SynthesisConfig(**EVOLUTION), Spy(), Spy()
+    made = run(records=marked, settings=settings, model=model)
+    assert model.calls
+    assert not shown_to(model)
+    run(records=marked, settings=config(), model=other, out="other")
+    assert shown_to(other)
+    assert made.directory.batches() == []
+    assert made.directory.members() == {}
+    decided = plan(settings)
+    assert decided.guarantee.kind == "ex-ante"
+    assert 7.99 < decided.guarantee.epsilon <= 8
+    assert decided.rho_vote == decided.guarantee.rho == decided.rho_counts
+    assert decided.rho_batch is None
+    assert decided.rho_round == decided.rho_vote / 2
+    rows = [json.loads(line) for line in rows_of(made).splitlines()]
+    assert len(rows) == 6
+    assert {row["source"] for row in rows} == {"expanded"}
+    assert sorted(row["label"] for row in rows) == ["x"] * 3 + ["y"] * 3
+    assert "to which no record was shown" in (made.directory.release / "README.md").read_text()
+    # public facts about the votes, wherever a run is described
+    write_report(made.directory, decided, made.guarantee, None, None)
+    told = CliRunner().invoke(status, [str(made.directory.path), "--format", "json"])
+    facts = json.loads(told.stdout)
+    assert facts["finished"]
+    assert facts["texts"] == facts["texts_planned"] == 24
+    assert [own["candidates"] for own in facts["votes"]] == [16, 24]
+    shown = CliRunner().invoke(status, [str(made.directory.path)])
+    for place in (made.directory.release / "report.html", made.directory.release / "README.md"):
+        assert "6 chosen of 24 candidates" in place.read_text()
+    assert "vote 2 of 2" in shown.stdout + shown.stderr
+    assert "6 chosen of 24" in " ".join((shown.stdout + shown.stderr).split())
+
+
+def test_one_unit_moves_the_votes_of_a_whole_run_by_one_vote_at_most(run, monkeypatch):
+    """Candidates are public here, so two neighbours can be run with the same ones: what changes is one unit's vote."""
+    asked = {}
+
+    class Counting(AsTold):
+        def __init__(self, name):
+            super().__init__([])
+            self.name = name
+
+        def below(self, bound):
+            return 0
+
+        def add_discrete_gaussian(self, counts, sigma):
+            asked.setdefault(self.name, []).append(np.array(counts))
+            # the same winners whatever was counted
+            return np.arange(len(counts))
+
+    for spread in (1, 3):
+        asked.clear()
+        settings = SynthesisConfig(**EVOLUTION, vote_spread=spread, vote_labels=2)
+        for gone in (None, 0, 5, 31):
+            source = SeededRandomness(3)
+            monkeypatch.setattr(SystemRandomness, "below", lambda self, bound, source=source: source.below(bound))
+            records = [row for place, row in enumerate(LABELLED) if place != gone]
+            run(records=records, settings=settings, out=f"{spread}-{gone}", randomness=Counting(gone))
+        for gone in (0, 5, 31):
+            for whole, without in zip(asked[None], asked[gone], strict=True):
+                assert len(whole) == len(without)
+                norm = int(((whole - without) ** 2).sum())
+                assert 0.98 * VOTE_GRID**2 < norm <= VOTE_GRID**2
+
+
+def test_named_quotas_are_kept(run):
+    settings = SynthesisConfig(**EVOLUTION, quotas={"x": 1, "y": 5})
+    made = run(records=LABELLED, settings=settings)
+    rows = [json.loads(line) for line in rows_of(made).splitlines()]
+    assert sorted(row["label"] for row in rows) == ["x"] + ["y"] * 5
+    assert made.directory.config == settings
 
 
 def test_a_memory_cap_narrows_the_pass_by_public_lengths_alone(run, config, tmp_path):

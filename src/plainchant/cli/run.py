@@ -144,7 +144,7 @@ def show_plan(console: Console, plan: Plan) -> None:
     config, settings, guarantee = plan.config, plan.settings, plan.guarantee
     for note in plan.notes:
         console.warn(note)
-    mechanism = plan.mechanism
+    mechanism, requested = plan.mechanism, config.released if config.votes else config.texts
     rows: list[tuple[str, Any]] = [
         ("guarantee", guarantee.statement),
         ("method", f"{config.method.value}: clusters {config.parts.clusters}, {config.parts.aggregate} of "
@@ -152,13 +152,15 @@ def show_plan(console: Console, plan: Plan) -> None:
         ("unit, relation", f"{guarantee.unit}, add or remove one unit"),
         ("batch size", settings.batch_size),
         ("clip, temperature", f"{settings.clip:.4g} nats, {settings.temperature:g}"),
-        ("texts", f"{config.texts}, at most {_count(config.max_tokens, 'token')} each"),
+        ("texts", f"{requested}, at most {_count(config.max_tokens, 'token')} each"),
     ]  # fmt: skip
-    rows_per_token = settings.batch_size * config.texts + config.further
+    rows_per_token = settings.batch_size * config.written + config.further
     if config.votes:
-        rows.append(
-            ("candidates", f"{config.texts + config.further} written, the private records vote for {config.released}")
-        )
+        rows += [
+            ("candidates", f"{config.written} written from records, {config.further} by the public model"),
+            ("votes", f"{config.parts.rounds} of ρ = {plan.rho_round:.4g} each; the private records vote for "
+                      f"{config.released} of them"),
+        ]  # fmt: skip
     rows += mechanism.plan_rows()
     if plan.texts_per_batch is not None:
         rows += [
@@ -300,9 +302,9 @@ def execute(
     ):
         resuming.note_where(run.directory)
         texts = run.finish()
-    if run.requested < plan.config.texts:
+    if run.requested < plan.config.written:
         console.warn(
-            f"{run.requested} of {plan.config.texts} requested texts: by the noisy counts, the data has too few "
+            f"{run.requested} of {plan.config.written} texts from records: by the noisy counts, the data has too few "
             "batches for more. A larger ε, shorter texts or fewer centres allow more"
         )
     if samples:
@@ -333,7 +335,7 @@ def status(console: Console, directory: Path) -> None:
 
     The measured cost is private: it depends on the data.
     """
-    from plainchant.run.card import EX_POST_NOTE
+    from plainchant.run.card import EX_POST_NOTE, vote_in_words
     from plainchant.run.costs import realised_costs
     from plainchant.run.store import RunDirectory
 
@@ -355,9 +357,12 @@ def status(console: Console, directory: Path) -> None:
     document = {
         "guarantee": dataclasses.asdict(plan.guarantee),
         "texts": len(texts),
-        "texts_planned": (requested if batches else plan.config.texts) + plan.config.further,
+        "texts_planned": (requested if run.is_formed() else plan.config.written) + plan.config.further,
         "tokens": sum(text.tokens for text in texts),
-        "finished": bool(batches) and len(texts) == requested + plan.config.further,
+        "votes": run.facts(),
+        "finished": run.is_formed()
+        and len(texts) == requested + plan.config.further
+        and len(run.facts()) == (plan.config.parts.rounds if plan.config.votes else 0),
         "cells": cells,
         "private": costs,
     }
@@ -370,6 +375,7 @@ def status(console: Console, directory: Path) -> None:
         ),
         ("tokens", document["tokens"]),
         ("kept cells, batches", f"{len(cells)}, {len(batches)}"),
+        *((f"vote {facts['round']} of {plan.config.parts.rounds}", vote_in_words(facts)) for facts in run.facts()),
     ]
     most = max((tokens for _, tokens, _, _ in run.batch_costs()), default=0)
     rows += plan.mechanism.status_rows(most, plan.tokens_per_batch)

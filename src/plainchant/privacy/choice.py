@@ -19,6 +19,7 @@ from plainchant.privacy.mechanisms import (
     PublicMechanism,
     TokenMechanism,
     TokenSettings,
+    VotesOnlyMechanism,
 )
 from plainchant.privacy.sparse_vector import SparseMeanMechanism
 
@@ -36,6 +37,7 @@ class Accounting(enum.StrEnum):
     EX_POST = "ex-post"
     PUBLIC = "public"
     INFINITE = "infinite"
+    VOTES = "votes"
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,10 @@ def _public(request: TokenRequest, settings: TokenSettings, budget: Cost) -> Tok
     return PublicMechanism(settings)
 
 
+def _votes_only(request: TokenRequest, settings: TokenSettings, budget: Cost) -> TokenMechanism:
+    return VotesOnlyMechanism(settings)
+
+
 def _non_private(request: TokenRequest, settings: TokenSettings, budget: Cost) -> TokenMechanism:
     drawn_by = MedianMechanism if request.aggregate is Aggregate.MEDIAN else MeanMechanism
     return NonPrivateMechanism(drawn_by(settings))
@@ -120,6 +126,7 @@ _MAKERS: Mapping[Accounting, Callable[[TokenRequest, TokenSettings, Cost], Token
     Accounting.EX_POST: _ex_post,
     Accounting.PUBLIC: _public,
     Accounting.INFINITE: _non_private,
+    Accounting.VOTES: _votes_only,
 }
 
 

@@ -1,4 +1,4 @@
-"""Noisy histograms: which cells to keep, how large they are (guarantee 2.3 to 2.5), which texts to keep (8)."""
+"""Noisy histograms: which cells to keep, how large they are (guarantee 2.3 to 2.5), what the records vote for (8)."""
 
 import math
 from collections.abc import Callable
@@ -8,12 +8,15 @@ import numpy as np
 from scipy.optimize import brentq
 
 from plainchant.arrays import BoolArray, IntArray
+from plainchant.errors import ConfigError
 from plainchant.randomness import RandomSource
 
 # Where a label has no cell above the floor, all of the label is one cell.
 WHOLE_LABEL = -1
 # Cell of a unit that takes no part: its label is not in the public label set.
 NO_CELL = -1
+# G: a whole vote, so that a part of one is an integer and the noise can be exact.
+VOTE_GRID = 1024
 
 
 @dataclass(frozen=True)
@@ -158,40 +161,84 @@ def most_contexts(batch_size: int, rho: float, probability: float) -> float:
     return expected * float(brentq(lambda u: u * math.log(u) - u + 1 - needed, 1.0, high))
 
 
-def noisy_votes(choice: IntArray, candidates: int, rho: float, randomness: RandomSource) -> IntArray:
-    """How many units chose each candidate, with noise: rho-zCDP, since a unit adds one to one count (guarantee 8).
+@dataclass(frozen=True, eq=False)
+class Ballot:
+    """What a unit may vote for, by its label: public, fixed before any record is looked at (guarantee 8).
+
+    A cell of the histogram is a pair (the unit's label, candidate). Cells are numbered label by label.
+
+    Attributes:
+        candidates: for each label the candidates that its units may vote for, each int64 [m_label], no index twice.
+        spread: Q, over how many of them a unit's vote is spread at most.
+    """
+
+    candidates: tuple[IntArray, ...]
+    spread: int
+
+    def __post_init__(self) -> None:
+        if self.spread < 1:
+            raise ConfigError(f"vote_spread = {self.spread}: a vote needs at least one candidate")
+        if any(len(np.unique(own)) != len(own) for own in self.candidates):
+            raise ConfigError("a ballot: names a candidate twice, so that two cells would be one; give each once")
+
+    @property
+    def first(self) -> IntArray:
+        """The first cell of each label, and, last, the number of cells; int64 [labels + 1]."""
+        return np.cumsum([0, *map(len, self.candidates)])
+
+    def chosen(self, label: int) -> int:
+        """How many candidates a unit of this label votes for."""
+        return min(self.spread, len(self.candidates[label]))
+
+
+def vote_weight(chosen: int) -> int:
+    """What a unit gives each of its candidates, in units of the grid: w = ⌊G/√Q⌋, so that Q·w² ≤ G² exactly.
+
+    >>> [vote_weight(chosen) for chosen in (1, 2, 4, 16)]
+    [1024, 724, 512, 256]
+    """
+    return math.isqrt(VOTE_GRID**2 // chosen)
+
+
+def count_votes(
+    label_of_unit: IntArray, nearest: Callable[[BoolArray, IntArray, int], IntArray], ballot: Ballot
+) -> IntArray:
+    """The exact votes. Secret. One unit changes them by a vector of ℓ2-norm at most VOTE_GRID (guarantee 8).
 
     Args:
-        choice: each unit's candidate, a function of that unit and of released text alone, int64 [n].
-        candidates: how many there are; those that nobody chose get noise too.
+        label_of_unit: index into the label set, NO_CELL for a unit that has no vote, int64 [n].
+        nearest: (units, bool [n]; candidates, int64 [m]; how many, Q) → places in `candidates` of those that each such
+            unit votes for, all different, int64 [units, Q]: a function of the unit and of public candidates alone.
+        ballot: the public ballot.
+
+    Returns:
+        Votes for each cell of the ballot, in units of the grid, int64 [cells].
+
+    >>> ballot = Ballot((np.array([0, 2]), np.array([1])), spread=4)
+    >>> count_votes(np.array([0, 1, NO_CELL]), lambda units, own, count: np.arange(count)[None], ballot)
+    array([ 724,  724, 1024])
+    """
+    first = ballot.first
+    counts = np.zeros(int(first[-1]), dtype=np.int64)
+    for label, candidates in enumerate(ballot.candidates):
+        units, chosen = label_of_unit == label, ballot.chosen(label)
+        if chosen and units.any():
+            places = nearest(units, candidates, chosen)
+            own = np.bincount(places.reshape(-1), minlength=len(candidates))
+            counts[first[label] : first[label + 1]] = vote_weight(chosen) * own
+    return counts
+
+
+def noisy_votes(counts: IntArray, rho: float, randomness: RandomSource) -> IntArray:
+    """Votes with discrete Gaussian noise of σ = G/√(2ρ), for every cell of the ballot: rho-zCDP (guarantee 8).
+
+    Args:
+        counts: from `count_votes`.
         rho: zCDP.
         randomness: source of the noise.
 
     >>> from plainchant.randomness import SeededRandomness  # for an example that repeats; a run takes SystemRandomness
-    >>> noisy_votes(np.array([2, 2, 0]), candidates=4, rho=1e6, randomness=SeededRandomness(1))  # next to no noise
-    array([1, 0, 2, 0])
+    >>> len(noisy_votes(np.array([1024, 0, 512]), 0.5, SeededRandomness(1)))
+    3
     """
-    counts = np.bincount(choice, minlength=candidates)
-    return randomness.add_discrete_gaussian(counts.tolist(), noise_sigma(rho))
-
-
-def kept_by_votes(votes: IntArray, count: int, randomness: RandomSource) -> IntArray:
-    """Draws candidates without replacement in proportion to their noisy votes; where none has any left, evenly.
-
-    Returns:
-        `count` of the candidates in order, or all where there are fewer; int64.
-
-    >>> from plainchant.randomness import SeededRandomness  # for an example that repeats; a run takes SystemRandomness
-    >>> kept_by_votes(np.array([0, 7, -1, 9]), 2, SeededRandomness(1))
-    array([1, 3])
-    """
-    weights = np.maximum(votes, 0)
-    kept: list[int] = []
-    while len(kept) < min(count, len(votes)):
-        if not weights.any():
-            weights = np.ones_like(weights)
-            weights[kept] = 0
-        cumulative = np.cumsum(weights)
-        kept.append(int(np.searchsorted(cumulative, randomness.below(int(cumulative[-1])), side="right")))
-        weights[kept[-1]] = 0
-    return np.array(sorted(kept), dtype=np.int64)
+    return randomness.add_discrete_gaussian(counts.tolist(), VOTE_GRID * noise_sigma(rho))

@@ -33,7 +33,7 @@ from plainchant.privacy.aggregation import (
     sample,
     support_indices,
 )
-from plainchant.privacy.promises import CONVERTED, CostOwner, ExAnte, ExPost, Free, NoPromise
+from plainchant.privacy.promises import CONVERTED, CostOwner, ExAnte, ExPost, Free, NoPromise, Promised
 from plainchant.randomness import RandomSource
 
 
@@ -425,6 +425,15 @@ class PublicMechanism(_Base, Free):
 
     def cost(self, distribution: TokenDistribution, index: int) -> tuple[float, float]:
         return 0.0, 0.0
+
+
+class VotesOnlyMechanism(PublicMechanism):
+    """The public model by itself, in a run whose records vote: tokens are free, and the votes are the whole cost."""
+
+    accountant: ClassVar[str] = f"zCDP of the noisy votes, {CONVERTED}"
+
+    def promised(self, total: Cost, epsilon: float, delta: float, unit: str) -> Promised:
+        return ExAnte.promised(self, total, epsilon, delta, unit)
 
 
 @dataclass(frozen=True)

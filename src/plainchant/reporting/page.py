@@ -38,6 +38,7 @@ from plainchant.run.card import (
     settings_json,
     shared_name,
     short_figure,
+    vote_in_words,
 )
 from plainchant.run.store import RunDirectory
 
@@ -66,6 +67,7 @@ def report_page(
     rows: Sequence[Mapping[str, Any]],
     map_points: MapPoints | None,
     private: Mapping[str, Any] | None = None,
+    votes: Sequence[Mapping[str, Any]] = (),
 ) -> str:
     """One HTML page that needs nothing else: no network, no fonts, no scripts but its own few lines.
 
@@ -80,6 +82,7 @@ def report_page(
         map_points: what the map shows, or None for no map.
         private: figures that depend on the private data, "costs", "evaluation" and "audit"; they make the page
             its private twin, which says so.
+        votes: public facts about the votes (`RunDirectory.facts`).
     """
     config = plan.config
     environment = jinja2.Environment(
@@ -104,6 +107,7 @@ def report_page(
         public=public_inputs(config),
         not_covered=NOT_COVERED,
         made_up=made_up(config, len(rows)),
+        votes=[f"Vote {facts['round']}: {vote_in_words(facts)}." for facts in votes],
         budget=_budget(plan, guarantee),
         cells=cells,
         sigma=noise_sigma(plan.rho_size) if plan.rho_size else None,
@@ -155,7 +159,10 @@ def write_report(
         points = map_points(centres.vectors, cells, embeddings, [row.get("label") for row in drawn])
 
     def page(private: Mapping[str, Any] | None) -> Path:
-        html = report_page(plan=plan, guarantee=guarantee, cells=cells, rows=rows, map_points=points, private=private)
+        html = report_page(
+            plan=plan, guarantee=guarantee, cells=cells, rows=rows, map_points=points, private=private,
+            votes=directory.facts(),
+        )  # fmt: skip
         return directory.write_page(html, private=private is not None)
 
     names = [*["costs"] * plan.mechanism.measured, "evaluation", "audit"]
@@ -184,7 +191,12 @@ def _budget(plan: Plan, guarantee: Guarantee) -> list[_Part]:
     parts = [
         ("choice of cells", "select", plan.rho_select, "a noisy count for each label and public centre"),
         ("sizes of cells", "size", plan.rho_size, "a noisy count for each kept cell"),
-        ("vote", "vote", plan.rho_vote, "for each text, a noisy count of the units to which it is nearest"),
+        (
+            "vote",
+            "vote",
+            plan.rho_vote,
+            "for each label and candidate, in each round, a noisy count of the units that it is near to",
+        ),
         ("tokens", "batch", None if total is None else total - plan.rho_counts, tokens),
     ]
     return [

@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from plainchant.config import Clusters, SynthesisConfig
@@ -41,7 +41,9 @@ NOT_COVERED = (
 # The card.
 
 
-def data_set_card(plan: Plan, guarantee: Guarantee, cells: Sequence[Cell], texts: int) -> str:
+def data_set_card(
+    plan: Plan, guarantee: Guarantee, cells: Sequence[Cell], texts: int, votes: Sequence[Mapping[str, Any]] = ()
+) -> str:
     """The card of a release, Markdown with the front matter that Hugging Face reads. Holds released facts only.
 
     Args:
@@ -49,6 +51,7 @@ def data_set_card(plan: Plan, guarantee: Guarantee, cells: Sequence[Cell], texts
         guarantee: the release's guarantee.
         cells: the kept cells, released under the plan's ρ_rebalance.
         texts: how many texts the release has.
+        votes: public facts about the votes (`RunDirectory.facts`).
     """
     from huggingface_hub import DatasetCardData
 
@@ -74,6 +77,12 @@ def data_set_card(plan: Plan, guarantee: Guarantee, cells: Sequence[Cell], texts
         f"| label | public centre | noisy size | batches |\n|---|---|---|---|\n{rows}\n"
         if plan.rho_rebalance
         else ""
+    )
+    counts += "".join(
+        [
+            "\n## Votes\n\n| vote | what it chose from |\n|---|---|\n" * bool(votes),
+            *(f"| {facts['round']} | {markdown_cell(vote_in_words(facts))} |\n" for facts in votes),
+        ]
     )
     figures = " | ".join(
         markdown_cell(value)
@@ -181,11 +190,26 @@ def made_up(config: SynthesisConfig, texts: int) -> str:
     """That the texts are made up, and how many were written how."""
     said = f"the texts are made up. {texts} texts of at most {config.max_tokens} tokens"
     if config.votes:
-        said += ", kept by a noisy vote of the records"
-    if config.further:
+        said += ", chosen by " + ("a noisy vote" if config.parts.rounds == 1 else "noisy votes") + " of the records"
+    if config.further and not config.written:
+        said += ", all of them written by the language model, to which no record was shown (source = expanded)"
+    elif config.further:
         count = "some" if config.votes else config.further
         said += f", {count} of them written by the language model from the others (source = expanded)"
     return said + "."
+
+
+def vote_in_words(facts: Mapping[str, Any]) -> str:
+    """Public facts about a vote, for people."""
+    said = f"{facts['chosen']} chosen of {facts['candidates']} candidates"
+    if facts["left_out"]:
+        said += ", left out: " + ", ".join(f"{count} {rule}" for rule, count in facts["left_out"].items())
+    if facts["filled_up"]:
+        said += f"; {facts['filled_up']} chosen without votes, since too few different ones were left"
+    said += f"; a vote spread over {facts['spread']}, from {facts['labels_open']} of the labels"
+    if facts["labels_without_signal"]:
+        said += "; no signal above the noise for " + ", ".join(facts["labels_without_signal"])
+    return said
 
 
 def settings_json(plan: Plan) -> str:

@@ -27,8 +27,10 @@ TEXTS_PER_CENTRE = 4
 
 def form_batches(preparation: Preparation) -> None:
     """Decides cells, batches and places and commits them at once: noise and secrets are never drawn twice."""
-    if not preparation.plan.mechanism.needs_private:
+    if not preparation.config.reads_records:
         _form_public_batches(preparation)
+    elif not preparation.config.written:
+        _form_no_batches(preparation)
     elif preparation.config.parts.clusters is Clusters.PUBLIC_CENTRES:
         centres = public_centres(preparation)
         _form_secret_batches(preparation, centres, preparation.embeddings())
@@ -43,6 +45,14 @@ def _form_public_batches(preparation: Preparation) -> None:
     cells = tuple(Cell(label, WHOLE_LABEL, 0, count) for label, count in enumerate(counts))
     nobody = np.empty(0, dtype=np.int64)
     preparation.directory.save_batches(cells, [[1] * count for count in counts], nobody, nobody)
+
+
+def _form_no_batches(preparation: Preparation) -> None:
+    """Records vote and write nothing: a cell for each label, nothing counted."""
+    cells = tuple(Cell(label, WHOLE_LABEL, 0, 1) for label in range(len(preparation.config.label_set)))
+    nobody = np.empty(0, dtype=np.int64)
+    voters = choose_records(preparation.table, preparation.randomness)
+    preparation.directory.save_batches(cells, [], nobody, nobody, voters=voters)
 
 
 def _form_secret_batches(preparation: Preparation, centres: Centres | None, embeddings: Float32Array | None) -> None:
@@ -69,12 +79,13 @@ def _form_secret_batches(preparation: Preparation, centres: Centres | None, embe
         rho_size=plan.rho_size,
         randomness=randomness,
     )
-    allotted = allot_texts(outcome.cells, config.texts, plan.texts_per_batch)
+    allotted = allot_texts(outcome.cells, config.written, plan.texts_per_batch)
     batch_of_unit = draw_batches(outcome.cell_of_unit, outcome.cells, randomness)
     contexts = None
     if config.records_per_context > 1:
         contexts = draw_contexts(batch_of_unit, plan.settings.batch_size, randomness)
-    preparation.directory.save_batches(outcome.cells, allotted, record_of_unit, batch_of_unit, contexts)
+    voters = record_of_unit if config.votes else None
+    preparation.directory.save_batches(outcome.cells, allotted, record_of_unit, batch_of_unit, contexts, voters=voters)
 
 
 def _nearest(centres: Centres, embeddings: Float32Array, units: BoolArray, among: IntArray | None) -> IntArray:
@@ -126,9 +137,12 @@ def sample_corpus(preparation: Preparation) -> list[str]:
     return texts
 
 
-def public_writer(preparation: Preparation) -> Decoder:
-    """Writes by the public model alone, whatever the plan's method."""
-    settings = dataclasses.replace(preparation.plan.settings, support=Support.TOP_K, batch_size=1)
+def public_writer(preparation: Preparation, warmth: float = 1.0) -> Decoder:
+    """Writes by the public model alone, whatever the plan's method, at so many times the temperature."""
+    temperature = preparation.plan.settings.temperature * warmth
+    settings = dataclasses.replace(
+        preparation.plan.settings, support=Support.TOP_K, batch_size=1, temperature=temperature
+    )
     return Decoder(
         preparation.model,
         PublicMechanism(settings),

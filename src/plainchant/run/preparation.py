@@ -110,7 +110,7 @@ def prepare(
     config, guarantee = plan.config, promised(plan, randomness, allow_not_private=allow_not_private)
     if ledger is not None and not resume:
         ledger.check(guarantee)
-    reads_records = plan.mechanism.needs_private
+    reads_records = config.reads_records
     if reads_records and records is None:
         raise DataError("data: not given; name the private table with --data FILE")
     table = read_table(records, config) if reads_records else []

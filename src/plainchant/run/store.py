@@ -9,7 +9,7 @@ import secrets
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -41,7 +41,16 @@ _UNFINISHED = ".unfinished-"
 SCHEMA = """
 CREATE TABLE origin (name TEXT NOT NULL, data TEXT NOT NULL, private INTEGER NOT NULL);
 CREATE TABLE marks (last TEXT, next TEXT);
-CREATE TABLE votes (text INTEGER PRIMARY KEY, votes INTEGER NOT NULL, kept INTEGER NOT NULL);
+CREATE TABLE voters (record INTEGER PRIMARY KEY);
+CREATE TABLE ballots (round INTEGER PRIMARY KEY, facts TEXT NOT NULL);
+CREATE TABLE votes (
+    round INTEGER NOT NULL, label INTEGER NOT NULL, batch INTEGER NOT NULL, position INTEGER NOT NULL,
+    votes INTEGER NOT NULL, PRIMARY KEY (round, label, batch, position)
+);
+CREATE TABLE winners (
+    round INTEGER NOT NULL, place INTEGER NOT NULL, label INTEGER NOT NULL, batch INTEGER NOT NULL,
+    position INTEGER NOT NULL, PRIMARY KEY (round, place), UNIQUE (round, batch, position)
+);
 CREATE TABLE cells (cell INTEGER PRIMARY KEY, label INTEGER, centre INTEGER, noisy_size INTEGER, batches INTEGER);
 CREATE TABLE batches (batch INTEGER PRIMARY KEY, cell INTEGER NOT NULL, texts INTEGER NOT NULL);
 CREATE TABLE units (
@@ -87,17 +96,13 @@ class Origin:
     private: bool
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Choice:
-    """The outcome of a vote.
+@dataclasses.dataclass(frozen=True)
+class Winner:
+    """A text that a vote has chosen: the label that the records gave it, by number, and its place."""
 
-    Attributes:
-        votes: the noisy votes of all texts in the order of their places, int64 [m].
-        kept: which of them are released, in order, int64 [k].
-    """
-
-    votes: IntArray
-    kept: IntArray
+    label: int
+    batch: int
+    position: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -282,6 +287,8 @@ class RunDirectory:
         record_of_unit: IntArray,
         batch_of_unit: IntArray,
         context_of_unit: IntArray | None = None,
+        *,
+        voters: IntArray | None = None,
     ) -> None:
         """Commits the noisy cells and the secret draws in one transaction: noise is never drawn twice."""
         # where every unit has a context to itself, that goes by the name of its record
@@ -300,6 +307,8 @@ class RunDirectory:
                 "INSERT INTO units (record, batch, context) VALUES (?, ?, ?)",
                 zip(*(column[placed].tolist() for column in (record_of_unit, batch_of_unit, contexts)), strict=True),
             )
+            if voters is not None:
+                database.executemany("INSERT INTO voters VALUES (?)", [(record,) for record in voters.tolist()])
 
     def is_formed(self) -> bool:
         """Whether cells and batches are drawn."""
@@ -326,25 +335,56 @@ class RunDirectory:
                 members.setdefault(batch, {}).setdefault(context, ([], spent))[0].append(record)
         return {batch: list(contexts.values()) for batch, contexts in members.items()}
 
-    # the vote: drawn once
+    # the votes: each drawn once
 
-    def save_choice(self, votes: IntArray, kept: IntArray) -> None:
-        """Commits the noisy votes of all texts in the order of their places, and which of them are kept."""
-        chosen = set(kept.tolist())
+    def voters(self) -> IntArray:
+        """The records that vote, one for each unit, int64 [n]. Secret."""
         with self._connect() as database:
+            rows = database.execute("SELECT record FROM voters ORDER BY record").fetchall()
+        return np.array([record for (record,) in rows], dtype=np.int64)
+
+    def save_vote(
+        self, number: int, votes: Sequence[tuple[int, int, int, int]], winners: Sequence[Winner], facts: dict[str, Any]
+    ) -> None:
+        """Commits a vote and its outcome in one transaction: no vote is held twice.
+
+        Args:
+            number: of the round, from 0.
+            votes: label, batch, position and noisy votes of every cell of the ballot.
+            winners: the chosen texts, in order.
+            facts: public facts about it, plain values.
+        """
+        with self._connect() as database:
+            database.execute("INSERT INTO ballots VALUES (?, ?)", (number, json.dumps(facts)))
+            database.executemany("INSERT INTO votes VALUES (?, ?, ?, ?, ?)", [(number, *entry) for entry in votes])
             database.executemany(
-                "INSERT INTO votes VALUES (?, ?, ?)",
-                [(text, count, text in chosen) for text, count in enumerate(votes.tolist())],
+                "INSERT INTO winners VALUES (?, ?, ?, ?, ?)",
+                [(number, place, *dataclasses.astuple(winner)) for place, winner in enumerate(winners)],
             )
 
-    def choice(self) -> Choice | None:
-        """The outcome of the vote, or None where none was held."""
+    def votes(self, number: int) -> list[tuple[int, int, int, int]]:
+        """Label, batch, position and noisy votes of every cell of a round's ballot. Released under its ρ."""
         with self._connect() as database:
-            rows = database.execute("SELECT votes, kept FROM votes ORDER BY text").fetchall()
-        if not rows:
-            return None
-        votes, kept = np.array(rows, dtype=np.int64).T
-        return Choice(votes, np.flatnonzero(kept))
+            return database.execute(
+                "SELECT label, batch, position, votes FROM votes WHERE round = ? ORDER BY label, batch, position",
+                (number,),
+            ).fetchall()
+
+    def winners(self, number: int) -> list[Winner] | None:
+        """The texts that a round's vote has chosen, in order; None where it has not been held."""
+        with self._connect() as database:
+            if not database.execute("SELECT EXISTS (SELECT 1 FROM ballots WHERE round = ?)", (number,)).fetchone()[0]:
+                return None
+            rows = database.execute(
+                "SELECT label, batch, position FROM winners WHERE round = ? ORDER BY place", (number,)
+            ).fetchall()
+        return [Winner(*row) for row in rows]
+
+    def facts(self) -> list[dict[str, Any]]:
+        """Public facts about the votes held so far, in order."""
+        with self._connect() as database:
+            rows = database.execute("SELECT facts FROM ballots ORDER BY round").fetchall()
+        return [json.loads(facts) for (facts,) in rows]
 
     # texts
 

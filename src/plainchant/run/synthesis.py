@@ -116,11 +116,11 @@ class Run:
         self._ledger = ledger
         self._resources = resources
         self.requested = sum(batch.texts for batch in self.directory.batches())
-        if not self.requested:
+        if not self.requested and self.plan.config.written:
             raise PrivacyError(
                 f"batch_size = {self.plan.settings.batch_size}: no noisy cell count reaches half of it, so there is no "
                 "batch to write from; the data is too small for this budget. A larger ε or a smaller max_tokens allows "
-                "smaller batches"
+                "smaller batches, and method = private-evolution needs none"
             )
 
     def __iter__(self) -> Iterator[SyntheticText]:
@@ -130,6 +130,8 @@ class Run:
         done, requested = len(released.texts), self.requested + config.further
         self._progress.texts(done, requested, tokens)
         for round in self._rounds:
+            if config.votes:
+                self._progress.stage(round.name, 0.0)
             released = Released.of(self.directory)
             for text in round.write(released):
                 # a text counts once it is committed, with what it cost
@@ -137,6 +139,8 @@ class Run:
                 done, tokens = done + 1, tokens + text.tokens
                 self._progress.texts(done, requested, tokens)
                 yield released.labelled(text, config)
+            if config.votes:
+                self._progress.stage(round.name, 1.0)
         self._release()
         self.close()
 
@@ -157,9 +161,11 @@ class Run:
         self.close()
 
     def _kept(self) -> list[SyntheticText]:
-        released, choice = Released.of(self.directory), self.directory.choice()
-        texts = [released.labelled(text, self.plan.config) for text in released.texts]
-        return texts if choice is None else [texts[place] for place in choice.kept]
+        released, config = Released.of(self.directory), self.plan.config
+        winners = self.directory.winners(config.parts.rounds - 1) if config.votes else None
+        if winners is None:
+            return [released.labelled(text, config) for text in released.texts]
+        return released.chosen(winners, config)
 
     def _release(self) -> None:
         if self._ledger is not None:
@@ -168,6 +174,7 @@ class Run:
         config = self.plan.config
         columns = ["text", *["label"] * bool(config.labels), "cell", *["source"] * bool(config.further)]
         rows = [{name: getattr(text, name) for name in columns} for text in self._kept()]
-        card = data_set_card(self.plan, self.guarantee, self.directory.cells(), len(rows))
+        votes = self.directory.facts()
+        card = data_set_card(self.plan, self.guarantee, self.directory.cells(), len(rows), votes)
         self.directory.write_private("costs.json", realised_costs(self.directory, self.plan))
         self.directory.write_release(rows, dataclasses.asdict(self.guarantee), card)

@@ -66,7 +66,7 @@ def measure(plan: Plan, model: LanguageModel, texts: Sequence[str], *, rows: int
     together = max(1, rows // plan.settings.batch_size)
     began = time.perf_counter()
     written = list(decoder.run([work(number) for number in range(together)]))
-    seconds = (time.perf_counter() - began) * config.texts / len(written)
+    seconds = (time.perf_counter() - began) * config.written / len(written)
     tokens = sum(text.tokens for text in written)
     # guarantee 5.2 turned round: a record of range r pays (g·r/(sτ))²/8 a token
     paid = sum(sum(text.spent) for text in written) / (tokens * settings.batch_size)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import threadpoolctl
 
-from plainchant.data.nearest import nearest_point, nearest_text
+from plainchant.data.nearest import nearest_point, nearest_points
 
 DIMENSIONS, VOTERS = 384, 24
 COUNTS = range(2, 202)
@@ -112,12 +112,24 @@ def test_rows_that_are_not_finite_count_as_the_origin_and_move_no_other():
     assert nearest_point(broken, points)[[0, 2, 3]].tolist() == nearest_point(rows, points)[[0, 2, 3]].tolist()
 
 
-def test_of_equal_texts_the_first_has_every_vote_even_where_their_vectors_differ():
-    vectors = unit_rows(4, seed=10)
-    texts = ["a", "b", "a", "c"]
-    # an embedder may round a text differently in another place of its batch
-    assert nearest_text(vectors[[2]], texts, np.array([vectors[2], vectors[1], vectors[2], vectors[3]])).tolist() == [0]
-    nudged = vectors.copy()
-    nudged[2] = np.nextafter(nudged[0], np.float32(1))
-    assert nearest_text(nudged[[2]], texts, nudged).tolist() == [0]
-    assert nearest_text(vectors, texts, vectors)[[0, 1, 3]].tolist() == [0, 1, 3]
+@pytest.mark.parametrize("count", [1, 2, 5, 16, 40])
+def test_they_are_the_nearest_and_of_equal_ones_the_first(count):
+    some, rows = unit_rows(20, seed=1), unit_rows(50, seed=2)
+    points = np.concatenate([some, some])
+    found = nearest_points(rows, points, count)
+    distances = np.round(np.linalg.norm(rows[:, None].astype(np.float64) - points[None], axis=2), 9)
+    expected = np.sort(np.argsort(distances, axis=1, kind="stable")[:, :count], axis=1)
+    assert np.array_equal(found, expected)
+    if count == 1:
+        assert np.array_equal(found[:, 0], nearest_point(rows, points))
+
+
+def test_no_removal_no_block_and_no_order_moves_another_rows_choice(monkeypatch):
+    some, rows = unit_rows(31, seed=3), unit_rows(23, seed=4)
+    points = np.concatenate([some, some])
+    whole = nearest_points(rows, points, 4)
+    for gone in range(len(rows)):
+        assert np.array_equal(nearest_points(np.delete(rows, gone, axis=0), points, 4), np.delete(whole, gone, axis=0))
+    assert np.array_equal(nearest_points(rows[::-1], points, 4)[::-1], whole)
+    monkeypatch.setattr("plainchant.data.nearest._SCORES", 3 * len(points))
+    assert np.array_equal(nearest_points(rows, points, 4), whole)

@@ -8,9 +8,7 @@ from plainchant.privacy.histograms import (
     NO_CELL,
     WHOLE_LABEL,
     batches_of,
-    kept_by_votes,
     noise_sigma,
-    noisy_votes,
     rebalance,
 )
 from plainchant.randomness import SeededRandomness
@@ -87,29 +85,3 @@ def test_without_any_unit_there_are_cells_still():
     )  # fmt: skip
     assert {cell.label for cell in found.cells} == {0, 1}
     assert len(found.cell_of_unit) == 0
-
-
-def test_a_vote_adds_one_to_one_candidate_and_noise_to_all():
-    noise = Noise(np.array([0, 5, -3, 0]))
-    assert noisy_votes(np.array([0, 0, 2, 2, 2]), 4, 0.5, noise).tolist() == [2, 5, 0, 0]
-    ((counts, sigma),) = noise.asked
-    assert counts == [2, 0, 3, 0]
-    assert sigma == noise_sigma(0.5) == 1.0
-    assert noisy_votes(np.array([], dtype=np.int64), 3, 0.5, Noise()).tolist() == [0, 0, 0]
-
-
-def test_texts_are_kept_in_proportion_to_their_votes_and_once():
-    source, times = SeededRandomness(3), np.zeros(4)
-    for _ in range(2000):
-        kept = kept_by_votes(np.array([30, 10, 0, -7]), 1, source)
-        times[kept] += 1
-    assert times[2] == times[3] == 0
-    # 2,000 draws at 3/4 have a deviation of 19
-    assert abs(times[0] - 1500) < 5 * 19.4
-    assert kept_by_votes(np.array([3, 1, 0, 9]), 2, source).tolist() in ([0, 1], [0, 3], [1, 3])
-    assert kept_by_votes(np.array([3, 1, 0, 9]), 3, source).tolist() == [0, 1, 3]
-    assert kept_by_votes(np.array([3, 1, 0, 9]), 10, source).tolist() == [0, 1, 2, 3]
-    # texts without votes fill up, each as likely as the other
-    last = [kept_by_votes(np.array([5, -1, 0]), 2, source).tolist() for _ in range(200)]
-    assert {tuple(kept) for kept in last} == {(0, 1), (0, 2)}
-    assert kept_by_votes(np.array([-1, 0]), 1, source).tolist() in ([0], [1])

@@ -204,7 +204,7 @@ def test_budget_parts_add_up():
         assert len(parts) == count
         assert sum(parts) == pytest.approx(100, abs=0.2)
         assert f"Parts of ρ = {of.guarantee.rho:.6g}" in document.text
-    assert "kept by a noisy vote of the records, some of them written by" in document.text
+    assert "chosen by a noisy vote of the records, some of them written by" in document.text
     ex_post = Document(page(METHODS["clustered-median"])).text
     assert "not released" in ex_post
     assert "Parts of" not in ex_post

@@ -19,7 +19,7 @@ from plainchant.generation.decoding import FinishedText
 from plainchant.models.table import TableModel
 from plainchant.privacy.histograms import Cell
 from plainchant.run.ledger import Ledger
-from plainchant.run.store import Batch, RunDirectory
+from plainchant.run.store import Batch, RunDirectory, Winner
 
 CONFIG = SynthesisConfig(
     method="clustered-mean",
@@ -79,14 +79,17 @@ def test_what_a_run_was_begun_with_comes_back(directory):
     assert "data" not in repr(directory.origin)
 
 
-def test_a_choice_is_written_once(directory):
-    assert directory.choice() is None
-    directory.save_choice(np.array([3, -1, 2]), np.array([0, 2]))
-    choice = directory.choice()
-    assert choice.votes.tolist() == [3, -1, 2]
-    assert choice.kept.tolist() == [0, 2]
+def test_a_vote_is_written_once(directory):
+    assert directory.winners(0) is None
+    assert directory.facts() == []
+    votes, winners = [(0, 2, 0, 3), (1, 2, 0, -1)], [Winner(1, 2, 0), Winner(0, 0, 5)]
+    directory.save_vote(0, votes, winners, {"round": 1})
+    assert directory.votes(0) == votes
+    assert directory.winners(0) == winners
+    assert directory.facts() == [{"round": 1}]
+    assert directory.winners(1) is None
     with pytest.raises(RunError):
-        directory.save_choice(np.array([1]), np.array([0]))
+        directory.save_vote(0, [(0, 0, 0, 7)], [], {})
 
 
 def test_the_configuration_comes_back_as_it_was(directory):

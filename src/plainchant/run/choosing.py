@@ -1,0 +1,171 @@
+"""Which candidates a vote chooses: functions of noisy votes and of released text alone (guarantee 8)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from plainchant.arrays import BoolArray, Float32Array, Float64Array, IntArray
+
+# Below so many released texts for each label, on average, labels get as many as each other.
+FEW_PER_LABEL = 20
+# Width of the kernel: at the median distance of two candidates it is e^-3.
+SHARPNESS = 3.0
+
+
+@dataclass(frozen=True, eq=False)
+class Tally:
+    """A vote's outcome, cell by cell of its ballot. Public.
+
+    Attributes:
+        labels: each cell's label, int64 [c].
+        candidates: its candidate, int64 [c].
+        votes: its noisy votes, int64 [c].
+        sigma: of the noise.
+        twins: for each candidate the first one with the same text, int64 [m].
+    """
+
+    labels: IntArray
+    candidates: IntArray
+    votes: IntArray
+    sigma: float
+    twins: IntArray
+
+    def sums(self, labels: int) -> Float64Array:
+        """Noisy votes of each label, float64 [labels]."""
+        sums = np.bincount(self.labels, weights=self.votes.astype(np.float64), minlength=labels)
+        return sums.astype(np.float64)
+
+    def without_signal(self, labels: int) -> IntArray:
+        """Labels whose sum of votes is within two deviations of none, int64."""
+        cells = np.bincount(self.labels, minlength=labels)
+        return np.flatnonzero(self.sums(labels) <= 2 * self.sigma * np.sqrt(cells))
+
+
+def quotas_of(
+    asked: Literal["auto", "votes", "balanced"] | Mapping[int, int], tally: Tally, labels: int, count: int
+) -> IntArray:
+    """How many texts of each label are chosen; the sum is `count` where there are so many different candidates.
+
+    Args:
+        asked: as the configuration says, labels by number.
+        tally: the vote.
+        labels: size of the label set.
+        count: how many are chosen in all.
+    """
+    if isinstance(asked, Mapping):
+        return np.array([asked.get(label, 0) for label in range(labels)], dtype=np.int64)
+    if asked == "auto":
+        asked = "balanced" if count < FEW_PER_LABEL * labels else "votes"
+    sums = np.maximum(tally.sums(labels), 0.0)
+    weights = np.ones(labels) if asked == "balanced" or not sums.any() else sums
+    room = np.array(
+        [len(np.unique(tally.twins[tally.candidates[tally.labels == label]])) for label in range(labels)],
+        dtype=np.int64,
+    )
+    quotas = np.zeros(labels, dtype=np.int64)
+    for _ in range(min(count, int(room.sum()))):
+        # highest averages (Sainte-Laguë), as texts are spread over cells
+        lag = np.where(quotas < room, weights / (2 * quotas + 1), -1.0)
+        quotas[int(np.argmax(lag))] += 1
+    return quotas
+
+
+def choose(
+    tally: Tally, vectors: Float32Array, quotas: IntArray, choice: Literal["highest", "matching"], *, fill: int = 0
+) -> list[tuple[int, int]]:
+    """The chosen (label, candidate), each text once: every label's quota, as far as there are candidates for it.
+
+    Args:
+        tally: the vote.
+        vectors: of the candidates, float32 [m, d].
+        quotas: for each label, int64 [labels].
+        choice: "highest", the most votes; "matching", kernel herding: each next one where the chosen ones so far lie
+            thinnest below the votes.
+        fill: where labels have too few candidates, whatever has the most votes makes up so many in all.
+    """
+    # ties go to the earlier cell
+    order = np.argsort(-tally.votes, kind="stable")
+    taken: set[int] = set()
+    chosen = _matching(tally, vectors, quotas, taken) if choice == "matching" else []
+    room = quotas.copy()
+    for label, _ in chosen:
+        room[label] -= 1
+    chosen += _highest(tally, order, room, taken)
+    missing = max(0, fill - len(chosen))
+    rest = np.full(len(quotas), missing, dtype=np.int64)
+    return chosen + _highest(tally, order, rest, taken)[:missing]
+
+
+def _highest(tally: Tally, order: IntArray, room: IntArray, taken: set[int]) -> list[tuple[int, int]]:
+    """The highest cells of each label that has room, of each text one; notes in `taken` what it takes."""
+    chosen, left = [], room.copy()
+    for cell in order:
+        label, candidate = int(tally.labels[cell]), int(tally.candidates[cell])
+        text = int(tally.twins[candidate])
+        if left[label] > 0 and text not in taken:
+            taken.add(text)
+            left[label] -= 1
+            chosen.append((label, candidate))
+    return chosen
+
+
+def _matching(tally: Tally, vectors: Float32Array, quotas: IntArray, taken: set[int]) -> list[tuple[int, int]]:
+    """Kernel herding on the votes that stand out of the noise, label by label; notes in `taken` what it takes.
+
+    A text belongs to the label that gave it the most votes.
+    """
+    order = np.argsort(-tally.votes, kind="stable")
+    _, first = np.unique(tally.twins[tally.candidates[order]], return_index=True)
+    mine: BoolArray = np.zeros(len(order), dtype=bool)
+    mine[order[first]] = True
+    chosen = []
+    for label, quota in enumerate(quotas.tolist()):
+        cells = np.flatnonzero(mine & (tally.labels == label))
+        weights = np.maximum(tally.votes[cells] - tally.sigma, 0.0)
+        if not quota or not weights.any():
+            continue
+        own = tally.candidates[cells]
+        for place in herd(vectors[own], weights / weights.sum(), min(quota, int((weights > 0).sum()))):
+            taken.add(int(tally.twins[own[place]]))
+            chosen.append((label, int(own[place])))
+    return chosen
+
+
+def herd(points: Float32Array, weights: Float64Array, count: int) -> list[int]:
+    """Places of `count` points of positive weight whose mean in the kernel's space comes near to the weighted mean.
+
+    Greedy (kernel herding, without replacement): each next point is where the weighted mean exceeds that of the points
+    chosen so far the most. Time: one row of kernel values for each chosen point, and one for each of positive weight.
+
+    Args:
+        points: float32 [m, d].
+        weights: at least 0, float64 [m].
+        count: at most the number of positive weights.
+    """
+    support = np.flatnonzero(weights > 0)
+    points, weights = points[support], weights[support]
+    squares = np.einsum("md,md->m", points, points)
+
+    def distances(place: int) -> Float32Array:
+        apart: Float32Array = squares + squares[place] - 2 * (points @ points[place])
+        return np.maximum(apart, 0.0, out=apart)
+
+    some = range(0, len(points), max(1, len(points) // 64))
+    typical = float(np.median([np.median(distances(place)) for place in some])) or 1.0
+
+    def kernel(place: int) -> Float64Array:
+        return np.exp(-SHARPNESS * distances(place).astype(np.float64) / typical)
+
+    wanted = np.zeros(len(points))
+    for place, weight in enumerate(weights):
+        wanted += weight * kernel(place)
+    so_far, free = np.zeros(len(points)), np.ones(len(points), dtype=bool)
+    chosen: list[int] = []
+    for turn in range(count):
+        place = int(np.argmax(np.where(free, wanted - so_far / (turn + 1), -np.inf)))
+        chosen.append(place)
+        free[place] = False
+        so_far += kernel(place)
+    return [int(support[place]) for place in chosen]

@@ -1,0 +1,194 @@
+"""A vote of the records on candidates: the public ballot, the noisy count, and what follows from it (guarantee 8)."""
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+
+from plainchant.arrays import BoolArray, Float32Array, IntArray
+from plainchant.config import SynthesisConfig
+from plainchant.data.nearest import nearest_points
+from plainchant.generation.decoding import FinishedText
+from plainchant.privacy.histograms import NO_CELL, VOTE_GRID, Ballot, Cell, count_votes, noise_sigma, noisy_votes
+from plainchant.run.choosing import Tally, choose, quotas_of
+from plainchant.run.filters import sound_candidates
+from plainchant.run.preparation import Preparation
+from plainchant.run.store import RunDirectory, Winner
+
+# Fitted by hand to measured runs, with t = units for each candidate, divided by σ of a whole vote. All labels are
+# open to a unit from t = STRONG on, and soon none but its own below that.
+STRONG, STEEP = 1.5, 6
+# The weaker the votes the wider they are spread, up to a bound beyond which the choice loses variety.
+SPREAD, WIDEST = 1.5, 32
+# Where nothing is known of the data's size.
+UNKNOWN_SPREAD = 8
+
+
+def hold_vote(
+    preparation: Preparation, number: int, cells: Sequence[Cell], texts: Sequence[FinishedText], labels: IntArray
+) -> None:
+    """Holds one vote and commits it with what it chose.
+
+    Args:
+        preparation: the run's.
+        number: of the vote, from 0.
+        cells: the kept cells.
+        texts: all candidates so far.
+        labels: the label that each one's prompt asked for, by number, int64 [m].
+    """
+    config, directory = preparation.config, preparation.directory
+    rho, randomness, size = preparation.plan.rho_round, preparation.randomness, len(config.label_set)
+    words = [text.text for text in texts]
+    vectors = preparation.encode(words, stage="embedding the candidates")
+    sound, left_out = sound_candidates(words, labels, vectors, config.released)
+    spread, reach = ballot_form(config, rho, known_units(config, directory, cells, number), len(sound))
+    ballot = make_ballot(words, labels, vectors, sound, labels=size, spread=spread, reach=reach)
+    counts = _counted(preparation, ballot, vectors)
+    votes = noisy_votes(counts, rho, randomness)
+    tally = Tally(
+        np.repeat(np.arange(size), [len(own) for own in ballot.candidates]),
+        np.concatenate(ballot.candidates),
+        votes,
+        VOTE_GRID * noise_sigma(rho),
+        first_of_equal(words),
+    )
+    chosen = _chosen(config, tally, vectors)
+    # too few different candidates: what the rules left out is better than less than was asked for
+    there = {candidate for _, candidate in chosen}
+    others = [place for place in range(len(texts)) if place not in there and not isinstance(config.quotas, dict)]
+    filled = [(int(labels[place]), place) for place in others[: config.released - len(chosen)]]
+    winners = [Winner(label, texts[place].batch, texts[place].position) for label, place in chosen + filled]
+    silent = tally.without_signal(size).tolist()
+    facts = {
+        "round": number + 1,
+        "candidates": len(texts),
+        "left_out": left_out,
+        "spread": spread,
+        "labels_open": reach,
+        "chosen": len(winners),
+        "filled_up": len(filled),
+        "labels_without_signal": [config.label_set[label] or "all" for label in silent],
+    }
+    entries = [
+        (int(label), texts[place].batch, texts[place].position, int(count))
+        for label, place, count in zip(tally.labels, tally.candidates, votes, strict=True)
+    ]
+    directory.save_vote(number, entries, winners, facts)
+
+
+def _chosen(config: SynthesisConfig, tally: Tally, vectors: Float32Array) -> list[tuple[int, int]]:
+    """The (label, candidate) that the configuration's rules choose; where the user named quotas, no more than these."""
+    asked: Literal["auto", "votes", "balanced"] | dict[int, int]
+    if isinstance(config.quotas, dict):
+        asked, fill = {config.labels.index(label): count for label, count in config.quotas.items()}, 0
+    else:
+        asked, fill = config.quotas, config.released
+    quotas = quotas_of(asked, tally, len(config.label_set), config.released)
+    return choose(tally, vectors, quotas, config.choice, fill=fill)
+
+
+def _counted(preparation: Preparation, ballot: Ballot, vectors: Float32Array) -> IntArray:
+    """The exact votes of all units on a ballot. Secret."""
+    config, voters = preparation.config, preparation.directory.voters()
+    index = {label: place for place, label in enumerate(config.label_set)}
+    label_of_unit = np.array(
+        [index.get(preparation.table[record].label, NO_CELL) if config.labels else 0 for record in voters],
+        dtype=np.int64,
+    )
+    embeddings = preparation.embeddings()
+
+    def nearest(units: BoolArray, candidates: IntArray, count: int) -> IntArray:
+        return nearest_points(embeddings[voters[units]], vectors[candidates], count)
+
+    return count_votes(label_of_unit, nearest, ballot)
+
+
+def known_units(config: SynthesisConfig, directory: RunDirectory, cells: Sequence[Cell], number: int) -> float | None:
+    """About how many units vote: by noisy sizes, by an earlier vote, or by the configuration; public or released."""
+    counted = sum(max(cell.noisy_size, 0) for cell in cells)
+    if counted:
+        return float(counted)
+    if number:
+        facts = directory.facts()[number - 1]
+        mass = sum(votes for *_, votes in directory.votes(number - 1))
+        return max(mass, 0) / (VOTE_GRID * math.sqrt(facts["spread"]))
+    return None if config.expected_units is None else float(config.expected_units)
+
+
+def ballot_form(config: SynthesisConfig, rho: float, units: float | None, candidates: int) -> tuple[int, int]:
+    """(Q, K): over how many candidates a vote is spread, and how many labels' candidates are open to a unit.
+
+    Args:
+        config: what was asked for.
+        rho: zCDP of the vote.
+        units: about how many units vote, None where nobody knows.
+        candidates: how many candidates there are.
+    """
+    labels = len(config.label_set)
+    strength = None if units is None else units / max(candidates, 1) / noise_sigma(rho)
+    if config.vote_labels == "auto":
+        open_share = 0.0 if strength is None else min(1.0, (strength / STRONG) ** STEEP)
+        reach = 1 + math.floor((labels - 1) * open_share)
+    else:
+        reach = min(config.vote_labels, labels)
+    if config.vote_spread != "auto":
+        return config.vote_spread, reach
+    if strength is None:
+        return UNKNOWN_SPREAD, reach
+    wanted = SPREAD * math.sqrt(reach) / strength if strength > 0 else math.inf
+    return round(min(WIDEST, max(1.0, wanted))), reach
+
+
+def make_ballot(
+    texts: Sequence[str],
+    asked: IntArray,
+    vectors: Float32Array,
+    sound: IntArray,
+    *,
+    labels: int,
+    spread: int,
+    reach: int,
+) -> Ballot:
+    """For each label the candidates that were written for it or for its nearest labels, each text and vector once.
+
+    Labels are near whose candidates' means are near: public.
+
+    Args:
+        texts: m candidates.
+        asked: the label that each one's prompt asked for, int64 [m].
+        vectors: theirs, float32 [m, d].
+        sound: those that may be voted for, ascending, int64 [k].
+        labels: size of the label set.
+        spread: Q.
+        reach: K, 1 to `labels`.
+    """
+    means = np.zeros((labels, vectors.shape[1]))
+    for label in range(labels):
+        own = sound[asked[sound] == label]
+        if len(own):
+            mean = vectors[own].astype(np.float64).mean(axis=0)
+            means[label] = mean / (np.linalg.norm(mean) or 1.0)
+    nearness = means @ means.T
+    np.fill_diagonal(nearness, np.inf)
+    # a label that nothing was written for is near to none, so all are open to it
+    lonely = [not mean.any() for mean in means]
+    eligible = []
+    for label in range(labels):
+        near = np.argsort(-nearness[label], kind="stable")[: labels if lonely[label] else reach]
+        own = sound[np.isin(asked[sound], near)]
+        seen: set[str | bytes] = set()
+        once = []
+        for place in own.tolist():
+            names = (texts[place], vectors[place].tobytes())
+            if not seen.intersection(names):
+                once.append(place)
+            seen.update(names)
+        eligible.append(np.array(once, dtype=np.int64))
+    return Ballot(tuple(eligible), spread)
+
+
+def first_of_equal(texts: Sequence[str]) -> IntArray:
+    """For each text the place of the first one that is equal to it, int64 [m]."""
+    first: dict[str, int] = {}
+    return np.array([first.setdefault(text, place) for place, text in enumerate(texts)], dtype=np.int64)
