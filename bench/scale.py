@@ -25,7 +25,8 @@ from plainchant.config import PerformanceOptions, SynthesisConfig
 from plainchant.data.centres import fit_centres
 from plainchant.models.table import TableModel
 from plainchant.randomness import SystemRandomness
-from plainchant.run.store import RunDirectory, read_table
+from plainchant.run.inputs import read_table
+from plainchant.run.store import RunDirectory
 
 RESULTS = Path(__file__).parent / "speed" / "results" / "scale.json"
 CENTRES, CORPUS, DIMENSION = 1_000, 10_000, 384

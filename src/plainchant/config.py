@@ -366,7 +366,7 @@ an individual budget covers; it cannot change the guarantee."""
     prompt: PromptConfig = PromptConfig()
     """Templates and public examples."""
 
-    def __init__(self, **values: Unpack[SynthesisFields]) -> None:
+    def __init__(self, /, **values: Unpack[SynthesisFields]) -> None:
         """Raises ConfigError for a field that is unknown or out of bounds, PrivacyError where no guarantee exists."""
         try:
             super().__init__(**dict[str, Any](values))
@@ -375,6 +375,15 @@ an individual budget covers; it cannot change the guarantee."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        self._check_numbers()
+        self._check_data()
+        self._check_prompt()
+        self._check_parts()
+        self._check_rounding()
+        self._check_votes()
+        return self
+
+    def _check_numbers(self) -> None:
         check_epsilon(self.epsilon)
         check_delta(self.delta)
         for name in ("centres", "kept", "batch_size"):
@@ -383,26 +392,23 @@ an individual budget covers; it cannot change the guarantee."""
                 raise ConfigError(f"{name} = {value}: must be at least 1 and at most {LARGEST:,}")
         if isinstance(self.clip, float) and not 1e-6 <= self.clip <= 1e6:
             raise ConfigError(f"clip = {self.clip}: must be from 1e-6 to 1e6 nats, or auto")
+        if self.min_tokens >= self.max_tokens:
+            raise ConfigError(f"min_tokens = {self.min_tokens}: must be below max_tokens = {self.max_tokens}")
+
+    def _check_data(self) -> None:
         _check_labels(self.labels)
         check_encoding(self.encoding)
         if self.separator != "auto" and separator_of(self.separator) is None:
             raise ConfigError(f"separator = {self.separator!r}: give one character, comma, semicolon, tab, bar or auto")
-        if self.min_tokens >= self.max_tokens:
-            raise ConfigError(f"min_tokens = {self.min_tokens}: must be below max_tokens = {self.max_tokens}")
-        uses_private = self.reads_records
         if self.label_column and not self.labels:
             raise ConfigError(
                 "labels: not given, but label_column is. The label set is public by definition, so it cannot be read "
                 "from the private data: name it, for example --labels World,Sports"
             )
-        if self.labels and not self.label_column and uses_private:
+        if self.labels and not self.label_column and self.reads_records:
             raise ConfigError("label_column: not given, but labels are; name the column that holds them")
-        if self.expand and not uses_private:
-            raise ConfigError(f"expand = {self.expand}: --method public writes all its texts freely; raise texts")
-        if self.votes and self.written and self.vote_share + self.rebalance_share >= 1:
-            raise PrivacyError(
-                f"vote_share = {self.vote_share}, rebalance_share = {self.rebalance_share}: leave nothing for tokens"
-            )
+
+    def _check_prompt(self) -> None:
         for example in self.prompt.examples:
             if example.label is not None and example.label not in self.labels:
                 raise ConfigError(f"prompt.examples: label {example.label!r} is not in labels = {list(self.labels)}")
@@ -410,13 +416,15 @@ an individual budget covers; it cannot change the guarantee."""
             template = getattr(self.prompt, name)
             if template is not None and template.count("{text}") != 1:
                 raise ConfigError(f"prompt.{name}: must contain {{text}} exactly once")
-        self._check_parts()
-        self._check_rounding()
-        self._check_votes()
-        return self
 
     def _check_votes(self) -> None:
         parts = self.parts
+        if self.expand and not self.reads_records:
+            raise ConfigError(f"expand = {self.expand}: --method public writes all its texts freely; raise texts")
+        if self.votes and self.written and self.vote_share + self.rebalance_share >= 1:
+            raise PrivacyError(
+                f"vote_share = {self.vote_share}, rebalance_share = {self.rebalance_share}: leave nothing for tokens"
+            )
         if self.votes and not self.reads_records:
             raise ConfigError(f"candidates = {self.candidates}: --method public reads no records that could vote")
         if self.method is Method.PRIVATE_EVOLUTION:

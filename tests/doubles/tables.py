@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
+SHARED = Path(__file__).resolve().parents[3] / "shared"
+# Small made-up inputs that went wrong once; every test that reads them makes the same kind for itself too
+CASES = SHARED / "cases"
 MARKER = "zanzibarquartz"
 # What every small run shares; batches of 10 pay for a text of 12 tokens at this clip
 OPTIONS = [
@@ -33,7 +35,7 @@ def write(path: Path, records: Iterable[Any]) -> Path:
 
 def data_set(name: str) -> Path:
     """A real data set beside the repository; a test that needs it is skipped where it is absent."""
-    path = DATA / name
+    path = SHARED / "data" / name
     if not path.exists():
         where = "../shared/data, beside the repository"
         pytest.skip(f"{name} is not in {where}; SOURCE.md there says which public file it is made from")

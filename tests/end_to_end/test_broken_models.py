@@ -11,11 +11,10 @@ from typing import Any
 
 import pytest
 import torch
-from doubles.tables import OPTIONS
+from doubles.tables import CASES, OPTIONS
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, MambaConfig
 
-CASES = Path(__file__).parents[3] / "shared" / "cases"
 Weights = dict[str, torch.Tensor]
 
 

@@ -52,7 +52,9 @@ def stand_ins(tmp_path, monkeypatch):
         else:
             (tmp_path / name).write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     for name in CORPORA:
-        (tmp_path / name).write_text("\n".join(json.dumps({"text": text}) for text in texts[:32]), encoding="utf-8")
+        (tmp_path / name).write_text(
+            "\n".join(json.dumps({"text": f"{text} in public"}) for text in texts[:32]), encoding="utf-8"
+        )
     monkeypatch.chdir(tmp_path)
     fast = pc.PerformanceOptions(rows=64)
     synthesize = functools.partial(pc.synthesize, model=model(), embedder=Hashing(), performance=fast)

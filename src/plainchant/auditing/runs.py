@@ -23,8 +23,9 @@ from plainchant.generation.prompting import Prompts
 from plainchant.models import LanguageModel
 from plainchant.planning import Plan, make_plan
 from plainchant.randomness import SystemRandomness
+from plainchant.run.inputs import read_table
 from plainchant.run.progress import NoProgress, Progress
-from plainchant.run.store import RunDirectory, read_table
+from plainchant.run.store import RunDirectory
 from plainchant.run.synthesis import synthesize
 
 # Runs and steps of a replay on a run's own batch, and where the canaries of a run are noted.

@@ -31,6 +31,8 @@ _FREE_TEXT = {
     "model": "NAME|DIRECTORY",
     "embedder": "NAME|DIRECTORY",
     "public_corpus": "FILE",
+    "encoding": "ENCODING",
+    "separator": "CHARACTER",
     "device": "DEVICE",
     "ray_address": "ADDRESS",
 }

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from plainchant.data.tables import Record, read_texts
+from plainchant.data.tables import Record
 from plainchant.errors import PrivacyError
 
 # From more than this share on the rows count as the same.
@@ -42,7 +42,7 @@ def check_public_inputs(
     table: Sequence[Record],
     *,
     public_corpus: str | None = None,
-    public_text_column: str = "text",
+    corpus: Iterable[str] = (),
     examples: Iterable[str] = (),
     centres: str | int | None = None,
 ) -> Overlap:
@@ -52,7 +52,7 @@ def check_public_inputs(
         source: where the table came from; a path, or anything else.
         table: its records.
         public_corpus: the file of public texts, if there is one.
-        public_text_column: its text column.
+        corpus: its texts.
         examples: the texts of the prompt's examples.
         centres: the path of saved centres; a number is none.
 
@@ -61,16 +61,13 @@ def check_public_inputs(
 
     Raises:
         PrivacyError: an input is the private file itself, or more than `MOST` of either side is the same. No row shows.
-        DataError: the public corpus cannot be read.
     """
     files = {"public_corpus": public_corpus, "centres": centres if isinstance(centres, str) else None}
     for field, path in files.items():
         if path is not None and _same_file(source, path):
             raise _refusal(field, "is the private table itself")
-    private = _digests(record.text for record in table)
-    corpus = _digests([] if public_corpus is None else read_texts(public_corpus, text_column=public_text_column))
-    shown = _digests(examples)
-    overlap = Overlap(_share(corpus, private), _share(private, corpus), _share(shown, private))
+    private, public, shown = _digests(record.text for record in table), _digests(corpus), _digests(examples)
+    overlap = Overlap(_share(public, private), _share(private, public), _share(shown, private))
     if max(overlap.of_corpus, overlap.of_table) > MOST:
         raise _refusal("public_corpus", "holds most of the private table's texts, or is mostly made of them")
     if overlap.of_examples > MOST:

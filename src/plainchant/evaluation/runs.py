@@ -16,7 +16,8 @@ from plainchant.errors import ConfigError, DataError
 from plainchant.evaluation.figures import Evaluation
 from plainchant.evaluation.measures import Sample, measure
 from plainchant.privacy.histograms import WHOLE_LABEL
-from plainchant.run.store import RunDirectory, read_table
+from plainchant.run.inputs import read_table
+from plainchant.run.store import RunDirectory
 
 # Real texts that are looked at, at most.
 REAL_LIMIT = 5_000

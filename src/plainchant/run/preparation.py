@@ -11,7 +11,7 @@ from plainchant.arrays import Float32Array
 from plainchant.config import Clusters, PerformanceOptions, SynthesisConfig
 from plainchant.data.centres import Centres
 from plainchant.data.embedding import Embedder, in_public_steps
-from plainchant.data.tables import Record, fingerprint, read_texts
+from plainchant.data.tables import Record, fingerprint
 from plainchant.errors import ConfigError, DataError, PrivacyError, RunError
 from plainchant.generation.decoding import StopRule
 from plainchant.generation.executor import open_embedder
@@ -19,9 +19,10 @@ from plainchant.generation.prompting import Prompts
 from plainchant.models import LanguageModel
 from plainchant.planning import Guarantee, Plan, not_private
 from plainchant.randomness import RandomSource
+from plainchant.run.inputs import read_corpus, read_table, refuse_private_inputs
 from plainchant.run.ledger import Ledger
 from plainchant.run.progress import Progress
-from plainchant.run.store import RunDirectory, read_table, refuse_private_inputs
+from plainchant.run.store import RunDirectory
 from plainchant.run.tuning import with_width
 
 
@@ -113,14 +114,14 @@ def prepare(
     if reads_records and records is None:
         raise DataError("data: not given; name the private table with --data FILE")
     table = read_table(records, config) if reads_records else []
-    if reads_records and not resume:
-        refuse_private_inputs(records, table, config)
     directory = RunDirectory.open(out) if resume else None
     formed = directory is not None and directory.is_formed()
     clustered = reads_records and config.parts.clusters is Clusters.PUBLIC_CENTRES and not formed
+    corpus = read_corpus(config) if clustered else None
+    if reads_records and not resume:
+        refuse_private_inputs(records, table, corpus, config)
     if embedder is None and (clustered or config.votes):
         embedder = open_embedder(config.embedder, performance)
-    corpus = public_corpus(config) if clustered else None
     model = model or loaded_model(config, performance, progress)
     if model.numerical_slack > config.numerical_slack:
         raise PrivacyError(
@@ -188,15 +189,6 @@ def check_begun_alike(preparation: Preparation) -> None:
         raise PrivacyError(
             f"{directory.path}: was begun without a seed, and a seed would undo its guarantee; start a new run"
         )
-
-
-def public_corpus(config: SynthesisConfig) -> Centres | Sequence[str] | None:
-    """What to cluster around: saved centres, a public corpus, or None for texts to be sampled (guarantee 2.1)."""
-    if isinstance(config.centres, str):
-        return Centres.load(Path(config.centres))
-    if config.public_corpus is None:
-        return None
-    return read_texts(config.public_corpus, text_column=config.public_text_column)
 
 
 def loaded_model(config: SynthesisConfig, performance: PerformanceOptions, progress: Progress) -> LanguageModel:

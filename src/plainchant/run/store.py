@@ -18,7 +18,7 @@ import numpy as np
 import tomli_w
 
 from plainchant.arrays import Float32Array, IntArray
-from plainchant.config import Clusters, SynthesisConfig, parse_config
+from plainchant.config import SynthesisConfig, parse_config
 from plainchant.data.files import (
     PRIVATE,
     SHARED,
@@ -29,9 +29,6 @@ from plainchant.data.files import (
     write_parquet,
     write_text,
 )
-from plainchant.data.overlap import Overlap, check_public_inputs
-from plainchant.data.raw import Dialect
-from plainchant.data.tables import Record, read_records
 from plainchant.errors import ConfigError, RunError
 from plainchant.generation.batching import NO_BATCH
 from plainchant.generation.decoding import FinishedText
@@ -66,33 +63,6 @@ CREATE TABLE texts (
     finish TEXT NOT NULL, loss REAL NOT NULL, rho REAL NOT NULL, PRIMARY KEY (batch, position)
 );
 """
-
-
-def read_table(source: Any, config: SynthesisConfig) -> list[Record]:
-    """The private table by the columns that a configuration names (see `data.read_records`)."""
-    return read_records(
-        source,
-        text_column=config.text_column,
-        label_column=config.label_column,
-        unit_column=config.unit_column,
-        labels=config.labels,
-        dialect=Dialect(config.encoding, config.separator, config.allow_malformed),
-    )
-
-
-def refuse_private_inputs(source: Any, table: Sequence[Record], config: SynthesisConfig) -> Overlap:
-    """Refuses a configuration whose public inputs are the private table (see `data.overlap`)."""
-    clustered = config.parts.clusters is Clusters.PUBLIC_CENTRES
-    saved = isinstance(config.centres, str)
-    return check_public_inputs(
-        source,
-        table,
-        # a corpus beside saved centres is not read
-        public_corpus=config.public_corpus if clustered and not saved else None,
-        public_text_column=config.public_text_column,
-        examples=[example.text for example in config.prompt.examples],
-        centres=config.centres if clustered else None,
-    )
 
 
 def _make_folders(path: Path) -> None:

@@ -13,14 +13,14 @@ from plainchant.cli.options import OPTION_NAMES, value_type
 from plainchant.config import FIELD_GROUPS, PerformanceOptions, SynthesisConfig
 from plainchant.errors import PlainchantError
 
-REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
+REFERENCE = Path(__file__).parents[3] / "docs" / "reference"
 
 
 @pytest.fixture(scope="module")
 def generator():
-    spec = importlib.util.spec_from_file_location("generate_reference", REFERENCE / "generate.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    found = importlib.util.spec_from_file_location("generate_reference", REFERENCE / "generate.py")
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
     return module
 
 

@@ -16,15 +16,15 @@ import pyarrow
 import pyarrow.feather
 import pyarrow.parquet
 import pytest
+from doubles.tables import CASES
 
 from plainchant.auditing.attacks import copied
 from plainchant.config import SynthesisConfig
 from plainchant.data.raw import Dialect
 from plainchant.data.tables import Record, fingerprint, read_records, read_texts
 from plainchant.errors import ConfigError, DataError, DataNote
-from plainchant.run.store import read_table
+from plainchant.run.inputs import read_table
 
-CASES = Path(__file__).parents[2].parent / "shared" / "cases"
 MARKER = "zqxsecretzqx"
 ROWS = [{"text": f"café {number}, naïve", "label": ("red", "blue")[number % 2]} for number in range(6)]
 RECORDS = [Record(row["text"], row["label"], None) for row in ROWS]

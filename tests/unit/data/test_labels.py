@@ -6,6 +6,7 @@ from typing import Any
 
 import datasets
 import pytest
+from doubles.tables import CASES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,7 +16,6 @@ from plainchant.data.raw import Dialect
 from plainchant.data.tables import read_records
 from plainchant.errors import ConfigError, DataError
 
-CASES = Path(__file__).parents[2].parent / "shared" / "cases"
 MARKER = "zqxsecretzqx"
 
 

@@ -12,6 +12,7 @@ from plainchant.data.overlap import Overlap, check_public_inputs
 from plainchant.data.tables import Record, read_records
 from plainchant.errors import DataError, PrivacyError
 from plainchant.planning import make_plan
+from plainchant.run.inputs import read_corpus
 from plainchant.run.ledger import Ledger
 from plainchant.run.synthesis import synthesize
 
@@ -20,8 +21,8 @@ TEXTS = [f"{MARKER} note {number}" for number in range(40)]
 TABLE = [Record(text, None, None) for text in TEXTS]
 
 
-def _save(path: Path, texts: list[str], column: str = "text") -> Path:
-    path.write_text("".join(json.dumps({column: text}) + "\n" for text in texts))
+def _save(path: Path, texts: list[str]) -> Path:
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     return path
 
 
@@ -38,7 +39,7 @@ def test_the_same_file_is_refused_under_any_name(tmp_path: Path) -> None:
     (tmp_path / "link.jsonl").symlink_to(data)
     shutil.copy(data, tmp_path / "copy.jsonl")
     for name in ("private.jsonl", "link.jsonl", "copy.jsonl"):
-        _refused("public_corpus", source=data, public_corpus=str(tmp_path / name))
+        _refused("public_corpus", source=data, public_corpus=str(tmp_path / name), corpus=TEXTS)
         _refused("centres", source=data, centres=str(tmp_path / name))
 
 
@@ -53,22 +54,21 @@ def test_the_same_file_is_refused_under_any_name(tmp_path: Path) -> None:
         [*TEXTS, *(f"public {number}" for number in range(400))],  # all of the table
     ],
 )
-def test_most_rows_the_same_are_refused(texts: list[str], tmp_path: Path) -> None:
-    corpus = _save(tmp_path / "corpus.jsonl", texts, "body")
-    _refused("public_corpus", public_corpus=str(corpus), public_text_column="body")
+def test_most_rows_the_same_are_refused(texts: list[str]) -> None:
+    _refused("public_corpus", corpus=texts)
 
 
-def test_a_smaller_overlap_is_a_share(tmp_path: Path) -> None:
-    corpus = _save(tmp_path / "corpus.jsonl", [*TEXTS[:10], *(f"public {number}" for number in range(30))])
-    found = check_public_inputs(None, TABLE, public_corpus=str(corpus), examples=[TEXTS[0], "made up", "another"])
+def test_a_smaller_overlap_is_a_share() -> None:
+    corpus = [*TEXTS[:10], *(f"public {number}" for number in range(30))]
+    found = check_public_inputs(None, TABLE, corpus=corpus, examples=[TEXTS[0], "made up", "another"])
     assert found == Overlap(0.25, 0.25, 1 / 3)
     assert check_public_inputs(None, TABLE) == Overlap()
     assert check_public_inputs("private.jsonl", TABLE, centres=100) == Overlap()
 
 
-def test_blank_texts_are_nothing_in_common(tmp_path: Path) -> None:
+def test_blank_texts_are_nothing_in_common() -> None:
     table = [Record("", None, None)] * 30 + TABLE[:1]
-    assert check_public_inputs(None, table, public_corpus=str(_save(tmp_path / "c.jsonl", ["", "a"]))) == Overlap()
+    assert check_public_inputs(None, table, corpus=["", "a"]) == Overlap()
 
 
 def test_examples_that_are_rows_are_refused() -> None:
@@ -78,13 +78,13 @@ def test_examples_that_are_rows_are_refused() -> None:
 
 def test_a_corpus_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="does not exist"):
-        check_public_inputs(None, TABLE, public_corpus=str(tmp_path / "none.jsonl"))
+        read_corpus(SynthesisConfig(public_corpus=str(tmp_path / "none.jsonl")))
 
 
-def test_it_is_linear(tmp_path: Path) -> None:
+def test_it_is_linear() -> None:
     long = "word " * 800_000 + "\u0301\u0316" * 400_000
     began = time.monotonic()
-    check_public_inputs(None, [Record(long, None, None)], public_corpus=str(_save(tmp_path / "c.jsonl", ["a"])))
+    check_public_inputs(None, [Record(long, None, None)], corpus=["a"])
     assert time.monotonic() - began < 20
 
 

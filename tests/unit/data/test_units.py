@@ -16,6 +16,7 @@ import polars
 import pyarrow
 import pyarrow.parquet
 import pytest
+from doubles.tables import CASES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -23,8 +24,6 @@ from plainchant.data.tables import fingerprint, read_records
 from plainchant.errors import DataError
 from plainchant.randomness import SystemRandomness
 from plainchant.run.cells import choose_records
-
-CASES = Path(__file__).parents[2].parent / "shared" / "cases"
 
 
 def _units(source: Any) -> list[str | None]:

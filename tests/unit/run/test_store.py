@@ -282,7 +282,7 @@ os.umask(int(umask, 8))
 if moment == "half": store.write_json = kill
 if moment == "whole": pathlib.Path.rename = kill
 decided = plan(SynthesisConfig(method="public"))
-store.RunDirectory.create(pathlib.Path(where), decided, decided.guarantee)
+store.RunDirectory.create(pathlib.Path(where), decided, decided.guarantee, data="x", private=True)
 """
 
 

@@ -1,0 +1,54 @@
+"""What a run reads: the private table, the public corpus, and whether they are what they are declared to be."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from plainchant.config import SynthesisConfig
+from plainchant.data.centres import Centres
+from plainchant.data.overlap import Overlap, check_public_inputs
+from plainchant.data.raw import Dialect
+from plainchant.data.tables import Record, read_records, read_texts
+
+
+def read_table(source: Any, config: SynthesisConfig) -> list[Record]:
+    """The private table by the columns that a configuration names (see `data.tables.read_records`)."""
+    return read_records(
+        source,
+        text_column=config.text_column,
+        label_column=config.label_column,
+        unit_column=config.unit_column,
+        labels=config.labels,
+        dialect=Dialect(config.encoding, config.separator, config.allow_malformed),
+    )
+
+
+def read_corpus(config: SynthesisConfig) -> Centres | Sequence[str] | None:
+    """What to cluster around: saved centres, public texts, or None for texts to be sampled (guarantee 2.1)."""
+    if isinstance(config.centres, str):
+        return Centres.load(Path(config.centres))
+    if config.public_corpus is None:
+        return None
+    return read_texts(config.public_corpus, text_column=config.public_text_column)
+
+
+def refuse_private_inputs(
+    source: Any, table: Sequence[Record], corpus: Centres | Sequence[str] | None, config: SynthesisConfig
+) -> Overlap:
+    """Refuses a configuration whose public inputs are the private table (see `data.overlap`).
+
+    Args:
+        source: where the table came from.
+        table: its records.
+        corpus: from `read_corpus`; None where nothing is clustered.
+        config: names the files.
+    """
+    texts = [] if corpus is None or isinstance(corpus, Centres) else corpus
+    return check_public_inputs(
+        source,
+        table,
+        public_corpus=config.public_corpus if texts else None,
+        corpus=texts,
+        examples=[example.text for example in config.prompt.examples],
+        centres=config.centres if isinstance(corpus, Centres) else None,
+    )
