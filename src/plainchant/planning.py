@@ -209,7 +209,7 @@ def make_plan(config: SynthesisConfig) -> Plan:
 
     >>> plan = make_plan(SynthesisConfig(method="clustered-mean", texts=100, max_tokens=32))
     >>> plan.guarantee.statement
-    '(ε = 7.95518, δ = 1e-06)-differentially private under adding or removing one record, as known before the run.'
+    '(ε = 7.95518, δ = 1e-06)-differentially private under adding or removing one record, fixed before the run.'
     """
     total = Cost.of(config.epsilon, config.delta)
     # who reads no records counts none

@@ -165,7 +165,7 @@ class ExAnte(_Words):
         known = min(total.epsilon(delta), epsilon)
         statement = (
             f"(ε = {known:.6g}, δ = {delta:g})-differentially private under adding or removing {unit}, "
-            "as known before the run."
+            "fixed before the run."
         )
         return Promised(self.promise, known, delta, total.rho, statement)
 
