@@ -81,7 +81,7 @@ class IndividualMeanMechanism(MeanMechanism):
         return ()
 
     def pays_for(self, limit: int | None) -> str:
-        return "what a unit may move the tokens of its batch; who has paid all of it has no more say"
+        return "how much a unit may influence the tokens of its batch; a unit that has used it up is ignored"
 
     def paid(self, spent: Sequence[float]) -> Mapping[str, float] | None:
         middle = float(np.median(spent)) if len(spent) else 0.0
