@@ -21,6 +21,7 @@ from plainchant import models
 from plainchant.arrays import Float32Array
 from plainchant.config import SynthesisConfig
 from plainchant.data.centres import Centres
+from plainchant.evaluation.figures import shown_name
 from plainchant.planning import Guarantee, Plan
 from plainchant.privacy.histograms import Cell, noise_sigma
 from plainchant.reporting.pictures import MOST_DRAWN, MapPoints, histogram, map_picture, map_points, places, sign
@@ -85,7 +86,8 @@ def report_page(
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"figure": full_figure, "short": short_figure, "centre": centre_name, "interval": _interval}
+    environment.filters |= {"figure": full_figure, "short": short_figure, "centre": centre_name}
+    environment.filters |= {"interval": _interval, "shown_name": shown_name}
     template = (
         importlib.resources.files("plainchant.reporting")
         .joinpath("templates/report.html.jinja")

@@ -454,9 +454,7 @@ class RunDirectory:
         """Makes the folder of the release; refuses links, which would write the shared files somewhere else."""
         for path in (self.release, *paths):
             if path.is_symlink():
-                raise ConfigError(
-                    f"{path}: is a link; a release is not written through links; remove it and --resume"
-                )
+                raise ConfigError(f"{path}: is a link; a release is not written through links; remove it and --resume")
         self.release.mkdir(mode=0o755, exist_ok=True)
 
     def released(self) -> list[dict[str, Any]]:
