@@ -13,7 +13,7 @@ from plainchant.privacy.accounting import Cost, bounded_range_rho
 from plainchant.privacy.mechanisms import MeanMechanism, TokenDistribution, clipped_rows
 from plainchant.privacy.promises import CONVERTED
 
-# A context pays per step at most PACE times an even share of its remaining budget, and never more than half of it.
+# A context pays per step at most PACE times an even share of its remaining budget, never more than half of the budget.
 PACE = 8.0
 # Root mean square range of a context's clipped row, nats, if it was not measured.
 EXPECTED_RANGE = 3.0
