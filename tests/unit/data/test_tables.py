@@ -286,7 +286,7 @@ def _save_broken_dataset(directory: Path) -> Path:
 BAD_TABLES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "missing": (lambda directory: directory / "none.csv", "check the path"),
     "name too long": (lambda directory: directory / ("n" * 5000 + ".csv"), "check the path"),
-    "no name": (lambda directory: f"{directory}/a\0b.csv", "no path"),
+    "no name": (lambda directory: f"{directory}/a\0b.csv", "not a valid path"),
     "extension": (_written("rows.xlsx", MARKER), "convert it to one of .jsonl"),
     "no extension": (_written("rows", MARKER), "convert it to one of .jsonl"),
     "empty jsonl": (_written("rows.jsonl", "\n \n"), "at least one"),
