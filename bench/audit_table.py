@@ -107,7 +107,7 @@ def main():
         "invisibleink (mean of differences)": (clipped, steps["plus"], SystemRandomness),
         "clustered-mean (mean of logits)": (logits, steps["full"], SystemRandomness),
     }
-    lines = ["| mechanism | ε claimed | ε at least | the most that could show | |", "|---|---|---|---|---|"]
+    lines = ["| mechanism | ε claimed | ε at least | largest ε it could show | |", "|---|---|---|---|---|"]
     wrong = []
     for kind, group in (("", real), ("broken: ", broken)):
         for name, (mechanism, instance, source) in group.items():
@@ -125,9 +125,9 @@ def main():
             f"# Audit by replay\n\nWritten by `python bench/audit_table.py --markdown docs/audit.md`: {STEPS} tokens\n"
             f"of a batch of {SIZE} made-up messages on the embedded model, {options.runs:,} sequences with and\n"
             f"without the one that holds a planted secret, δ = {DELTA:g}. Each bound is wrong with probability\n"
-            "1e-6 at most. "
-            "An audit can refute a claim, never prove it. That real bounds lie far below their claims is the rule: a\n"
-            "claim is for the worst logits there could be.\n\n"
+            "at most 1e-6.\n\n"
+            "An audit can refute a claim, never prove it. Real bounds are usually far below their claims, because a\n"
+            "claim holds for the worst possible logits.\n\n"
         )
         options.markdown.write_text(about + "\n".join(lines) + "\n", encoding="utf-8")
     if wrong:

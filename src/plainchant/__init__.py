@@ -71,7 +71,7 @@ __all__ = [
     "synthesize",
 ]
 
-# Where each public name lives, and, after a colon, what it is called there.
+# The module of each public name and, after a colon, its name there.
 _HOMES = {
     "Audit": "auditing.runs",
     "Compared": "evaluation.runs",
@@ -107,8 +107,8 @@ _HOMES = {
 }
 
 if not TYPE_CHECKING:
-    # lazy, so that importing plainchant brings neither torch nor anything slow; type checkers see the imports above,
-    # and an unknown name is an error to them
+    # lazy, so that importing plainchant imports neither torch nor anything slow; type checkers see the imports above
+    # and report an unknown name as an error
 
     def __getattr__(name: str) -> object:
         if name not in _HOMES:

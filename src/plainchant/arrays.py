@@ -1,4 +1,4 @@
-"""The one place for array types; shapes stand in the docstrings of those who take and return them."""
+"""All array types; shapes are in the docstrings of the functions that take and return arrays."""
 
 from typing import Any, TypeAlias
 
@@ -8,7 +8,7 @@ import numpy.typing as npt
 Float32Array: TypeAlias = npt.NDArray[np.float32]
 Float64Array: TypeAlias = npt.NDArray[np.float64]
 FloatArray: TypeAlias = npt.NDArray[np.floating[Any]]
-"""Either precision, where both will do."""
+"""Either precision, where both are accepted."""
 IntArray: TypeAlias = npt.NDArray[np.int64]
 """Counts, and indices into anything."""
 BoolArray: TypeAlias = npt.NDArray[np.bool_]

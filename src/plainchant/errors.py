@@ -2,7 +2,7 @@
 
 
 class PlainchantError(Exception):
-    """Base of every error that plainchant raises on purpose. `exit_code` is the command line's answer to it."""
+    """Base of every error that plainchant raises on purpose. The command line exits with `exit_code`."""
 
     exit_code = 1
 
@@ -24,17 +24,17 @@ class DataNote(UserWarning):
 
 
 class PrivacyError(PlainchantError, ValueError):
-    """The guarantee cannot be derived, or what was asked would break it."""
+    """The guarantee cannot be derived, or the request would break it."""
 
     exit_code = 3
 
 
 class RunError(PlainchantError, RuntimeError):
-    """A run directory is in use, damaged, or does not belong to what it is asked to do."""
+    """A run directory is in use, damaged, or does not match the request."""
 
 
 class GateError(PlainchantError):
-    """A figure of an evaluation or an audit is on the wrong side of the bound that was asked for."""
+    """A figure of an evaluation or an audit violates the requested bound."""
 
     exit_code = 4
 

@@ -1,4 +1,4 @@
-"""From a configuration to a plan that carries mechanism, numbers and guarantee; reads no private data (guarantee 6)."""
+"""Makes a plan from a configuration: mechanism, numbers and guarantee; reads no private data (guarantee 6)."""
 
 import dataclasses
 import importlib.metadata
@@ -17,9 +17,9 @@ from plainchant.privacy.promises import Promise, Promised, nothing_promised
 
 # Above this ε a plan warns.
 WEAK_EPSILON = 20.0
-# What a row may move by itself, nats: 3e-5, as measured in float32 (guarantee 7).
+# How far a single row may move numerically, nats: 3e-5, as measured in float32 (guarantee 7).
 ROW_MOVEMENT = 2**-15
-# Beside δ, the share of it with which a batch may hold more contexts than that.
+# As a share of δ: the probability that a batch holds more contexts than the slack covers. It comes on top of δ.
 UNLIKELY = 1e-3
 # Below this derived clip, nats, a plan warns.
 SMALL_CLIP = 1.0
@@ -36,7 +36,7 @@ class Guarantee:
         relation: the neighbouring relation.
         method: the preset it was made by.
         version: plainchant's.
-        statement: all of it in one sentence.
+        statement: the guarantee in one sentence.
     """
 
     kind: Promise
@@ -51,7 +51,7 @@ class Guarantee:
 
     @property
     def cost(self) -> Cost:
-        """What the release costs a unit; without limit where no figure was known before the run."""
+        """What the release costs a unit; unlimited if no figure was known before the run."""
         return Cost.unlimited() if self.rho is None else Cost(self.rho)
 
 
@@ -60,15 +60,15 @@ class Plan:
     """Everything about a run that is decided before it reads private data.
 
     Attributes:
-        config: what was asked for.
-        mechanism: draws the tokens and owns their cost; its batch size and clip are decided.
-        guarantee: derived from all of it.
+        config: the configuration.
+        mechanism: draws the tokens and knows their cost; its batch size and clip are decided.
+        guarantee: what the release promises.
         rho_select, rho_size: zCDP of the noisy counts of cells; 0 where there are none.
         rho_vote: zCDP of the records' votes on the texts, all rounds together; 0 where there are none.
-        batch: what the tokens of a batch may cost a unit; without limit where they are not paid from a budget.
-        tokens_per_batch: the most tokens that a batch releases; None where there is no such bound.
-        texts_per_batch: the most texts of `max_tokens` that a batch pays for; None where there is no such bound.
-            An estimate where costs are individual: a record that has paid all it can then has no more say.
+        batch: what the tokens of a batch may cost a unit; unlimited where they are not paid from a budget.
+        tokens_per_batch: maximum tokens that a batch releases; None where there is no such bound.
+        texts_per_batch: maximum texts of `max_tokens` that a batch pays for; None where there is no such bound. An
+            estimate where costs are individual: a record that has used up its budget is then ignored.
     """
 
     config: SynthesisConfig
@@ -88,14 +88,14 @@ class Plan:
 
     @property
     def rho_batch(self) -> float | None:
-        """ρ of what the tokens of a batch may cost; None without limit."""
+        """ρ that the tokens of a batch may cost a unit; None without limit."""
         return self.batch.rho if self.batch.is_limited else None
 
     @property
     def row_movement(self) -> float:
-        """How far a row may move when others come or go, nats: what the numerical slack covers (guarantee 7).
+        """How far a row may move when others are added or removed, nats: what the numerical slack covers (guarantee 7).
 
-        A run refuses a model whose rows move further. Infinite where no record is shown to the model.
+        A run refuses a model whose rows move further. Infinite where the model sees no record.
         """
         if not self.mechanism.needs_private:
             return math.inf
@@ -126,7 +126,7 @@ class Plan:
 
     @property
     def units_needed(self) -> int | None:
-        """About how many units the data must have for that."""
+        """About how many units the data must have for those batches."""
         return None if self.batches_needed is None else self.batches_needed * self.settings.units_per_batch
 
     @property
@@ -135,27 +135,27 @@ class Plan:
         config, notes = self.config, []
         if config.parts.clip == "auto" and self.settings.clip < SMALL_CLIP:
             notes.append(
-                f"clip = {self.settings.clip:.2g} nats is what the budget leaves, so small that the text will be "
-                "almost the public model's; ask for fewer texts, or give a larger batch size"
+                f"clip = {self.settings.clip:.2g} nats is all that the budget leaves; the texts will hardly differ "
+                "from the public model's. Ask for fewer texts, or give a larger batch size"
             )
         if self.guarantee.cost.is_limited and config.epsilon > WEAK_EPSILON:
-            notes.append(f"epsilon = {config.epsilon:g}: above {WEAK_EPSILON:g} the guarantee says next to nothing")
+            notes.append(f"epsilon = {config.epsilon:g}: above {WEAK_EPSILON:g} the guarantee means next to nothing")
         if config.expected_units is not None and config.delta * config.expected_units > 1:
             notes.append(
                 f"delta = {config.delta:g}: above 1 / expected_units = {1 / config.expected_units:.2g} a "
-                "release may give single units away; take a smaller delta"
+                "release may reveal single units; use a smaller delta"
             )
         if config.expected_units is not None and self.rho_select and isinstance(config.centres, int):
             average = config.expected_units / (len(config.label_set) * config.centres)
             if average < self.settings.batch_size / 8:
                 notes.append(
-                    f"centres = {config.centres}: {average:.1f} units a cell on average, for batches of "
-                    f"{self.settings.batch_size}; few cells will be kept, fewer centres would keep more"
+                    f"centres = {config.centres}: on average {average:.1f} units per cell, for batches of "
+                    f"{self.settings.batch_size}; few cells will be kept. Use fewer centres to keep more"
                 )
         return notes
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, for plan.json and for showing."""
+        """Plain values, for plan.json and for display."""
         parts = self.config.parts
         return {
             "guarantee": dataclasses.asdict(self.guarantee),
@@ -212,14 +212,14 @@ def make_plan(config: SynthesisConfig) -> Plan:
     """Decides batch size, clip, tokens and texts from (ε, δ) and a configuration (guarantee 6.2).
 
     Raises:
-        PrivacyError: the budget does not pay for what is asked; says what it would pay for.
+        PrivacyError: the budget does not pay for the request; the message says what it would pay for.
 
     >>> plan = make_plan(SynthesisConfig(method="clustered-mean", texts=100, max_tokens=32))
     >>> plan.guarantee.statement
-    '(ε = 7.95518, δ = 1e-06)-differentially private under adding or removing one record, as known before the run.'
+    '(ε = 7.95518, δ = 1e-06)-differentially private under adding or removing one record, fixed before the run.'
     """
     total = Cost.of(config.epsilon, config.delta)
-    # whose records write nothing counts none
+    # a method whose records write nothing counts none
     writes = config.reads_records and config.written > 0
     rho_rebalance = config.rebalance_share * total.rho if writes else 0.0
     rho_select = rho_rebalance / 2 if config.parts.clusters is Clusters.PUBLIC_CENTRES else 0.0
@@ -245,18 +245,18 @@ def make_plan(config: SynthesisConfig) -> Plan:
 
 def _spent(total: Cost, counts: Cost, budget: Cost, tokens: Cost) -> Cost:
     """Counts and tokens together, which are never more than the total."""
-    # a budget used whole makes the total whole: its parts, added up again, could differ by rounding
+    # if the whole budget is used, return the total: its parts, added up again, could differ by rounding
     together = counts + tokens
     return total if tokens == budget or not together.fits(total) else together
 
 
 def _rounding(mechanism: TokenMechanism) -> float:
-    """What the rounding of sampling weights takes of the numerical slack, nats (guarantee 4.5)."""
+    """The part of the numerical slack that the rounding of sampling weights uses, nats (guarantee 4.5)."""
     return mechanism.settings.temperature * ROUNDING_RANGE / 2
 
 
 def _check_contexts(config: SynthesisConfig, mechanism: TokenMechanism, rho_size: float) -> None:
-    """The numerical slack covers movements of as many rows as a batch may hold (guarantee 7)."""
+    """Checks that the numerical slack covers movements of as many rows as a batch may hold (guarantee 7)."""
     if not mechanism.needs_private:
         return
     s = mechanism.settings

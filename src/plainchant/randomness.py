@@ -1,4 +1,4 @@
-"""Where chance comes from: the operating system, or, in tests only, a seed that makes a run not private."""
+"""Randomness sources: the operating system or, in tests only, a seed, which makes a run not private."""
 
 import secrets
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from plainchant.errors import PrivacyError
 class RandomSource(Protocol):
     """Uniform integers and discrete noise.
 
-    Implementations must say the truth in `private`: True only if nobody can predict what is drawn.
+    Implementations must set `private` truthfully: True only if nobody can predict what is drawn.
     """
 
     private: bool
@@ -29,7 +29,7 @@ class RandomSource(Protocol):
 
 
 class SystemRandomness:
-    """The operating system's cryptographic source; noise by opendp, whose sampler uses the same source exactly."""
+    """The operating system's cryptographic source; noise by opendp, whose exact sampler uses the same source."""
 
     private = True
 
@@ -54,12 +54,12 @@ class SystemRandomness:
         if not scale > 0:
             raise PrivacyError(f"scale = {scale}: noise needs a scale > 0")
         dp.enable_features("contrib")
-        # 64 bits wide, as above
+        # `int` would be 32 bits wide, which would cut the noise off at its ends
         return int(dp.m.make_laplace(dp.atom_domain(T="i64"), dp.absolute_distance(T="i64"), scale=float(scale))(0))
 
 
 class SeededRandomness:
-    """For tests only: repeatable, therefore not private. Runs that use it are marked as such wherever they show."""
+    """For tests only: repeatable, therefore not private. Every output of a run that uses it says so."""
 
     private = False
 
@@ -67,7 +67,7 @@ class SeededRandomness:
         self._generator = np.random.default_rng(seed)
 
     def below(self, bound: int) -> int:
-        # random 64-bit words put together, so that bounds beyond int64 are served like any other
+        # joins random 64-bit words, so that bounds beyond int64 work like any other
         words = -(-bound.bit_length() // 64) + 1
         value = int.from_bytes(self._generator.bytes(8 * words), "big")
         return value % bound

@@ -180,10 +180,10 @@ TEMPLATES = {
     "needs a system message": ("{% if messages[0]['role'] != 'system' %}{{ raise_exception('A system message is "
                                "required') }}{% endif %}", "A system message is required"),
     "syntax": ("{% for m in messages %}{{ m['content']}", "fails in line 1"),
-    "JSON": ("{% for m in messages %}{{ m['content'] | tojson }}{% endfor %}<|assistant|>", "as it is"),
-    "HTML": ("{% for m in messages %}{{ m['content'] | e }}{% endfor %}<|assistant|>", "as it is"),
-    "drops": ("{{ 'hello' }}", "as it is"),
-    "twice": ("{% for m in messages %}{{ m['content'] + m['content'] }}{% endfor %}:", "as it is"),
+    "JSON": ("{% for m in messages %}{{ m['content'] | tojson }}{% endfor %}<|assistant|>", "unchanged"),
+    "HTML": ("{% for m in messages %}{{ m['content'] | e }}{% endfor %}<|assistant|>", "unchanged"),
+    "drops": ("{{ 'hello' }}", "unchanged"),
+    "twice": ("{% for m in messages %}{{ m['content'] + m['content'] }}{% endfor %}:", "unchanged"),
     "unknown name": ("{{ messages[1]['content'] }}", "fails"),
 }  # fmt: skip
 

@@ -57,7 +57,7 @@ def watched(monkeypatch):
 
 
 def small_run(seed, path, monkeypatch):
-    """One run to its end through some crashes; the number of crashes and the dearest record's share of its budget."""
+    """One run to its end through some crashes: their number, and the most expensive record's share of its budget."""
     chance = random.Random(seed)
     config = SynthesisConfig(
         method="plainchant",

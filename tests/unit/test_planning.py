@@ -87,7 +87,7 @@ def test_infeasible_says_the_largest_feasible_number_of_texts(changes):
 
 @pytest.mark.parametrize("texts", [1, 10, 1000])
 @pytest.mark.parametrize("size", [4, 16, 100])
-def test_derived_clip_pays_for_just_the_texts_wished(texts, size):
+def test_derived_clip_pays_for_just_the_texts_requested(texts, size):
     made = planned("invisibleink", texts=texts, batch_size=size, expected_units=1600)
     requested = -(-texts // (1600 // size))
     assert made.texts_per_batch == requested

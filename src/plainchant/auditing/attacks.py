@@ -11,7 +11,7 @@ from plainchant.data.embedding import Embedder
 from plainchant.data.segmentation import QUARTERS, units
 from plainchant.evaluation.figures import Figure, share
 
-# Words from which on a run counts as copied, and the length of the runs whose share is counted.
+# Minimum words of a run that counts as copied, and the length of the short runs whose share is counted.
 LONG_RUN, SHORT_RUN = 8, 5
 # The false-positive rate at which membership inference is counted.
 FALSE_POSITIVES = 0.01
@@ -30,7 +30,7 @@ def _shared_runs(texts: Sequence[str], references: Sequence[str]) -> tuple[IntAr
     """
     pieces = [units(text.casefold()) for text in (*texts, *references)]
     numbers = {"\0": 0}
-    # a 0 ends every text, so that no run reaches into the next one
+    # a 0 ends every text, so that no run continues into the next one
     ended = [entry for text in pieces for entry in (*text, ("\0", 0))]
     tokens = np.array([numbers.setdefault(piece, len(numbers)) for piece, _ in ended], np.int64)
     shares = np.array([share for _, share in ended], np.int64)
@@ -38,7 +38,7 @@ def _shared_runs(texts: Sequence[str], references: Sequence[str]) -> tuple[IntAr
     owner = np.repeat(np.arange(len(pieces)), [len(text) + 1 for text in pieces])
     longest = np.zeros(len(texts), np.int64)
     short = np.array([[0, max(0, len(text) - SHORT_RUN + 1)] for text in pieces[: len(texts)]], np.int64)
-    # n grows, and only places whose n-gram stands on both sides are kept: few after the first words
+    # n grows, and only positions whose n-gram occurs on both sides are kept: few after the first words
     places, grams, n = np.flatnonzero(tokens), tokens[tokens > 0], 1
     while len(places):
         unique, grams = np.unique(grams, return_inverse=True)
@@ -59,21 +59,21 @@ def _shared_runs(texts: Sequence[str], references: Sequence[str]) -> tuple[IntAr
 def copied(
     synthetic: Sequence[str], private: Sequence[str], held_out: Sequence[str] = (), *, seed: int = 0
 ) -> dict[str, Figure]:
-    """How much of the synthetic text stands word for word in private text, beside real text that was not in the data.
+    """How much of the synthetic text occurs word for word in private text, and in real text that was not in the data.
 
     Words are compared without case and without the punctuation around them. A larger reference has more matches by
-    chance alone: where there is held-out text, both references are also compared at the same, smaller size.
+    chance. With held-out text, both references are therefore also compared at the same, smaller size.
 
     Args:
         synthetic: released texts, at least one.
         private: texts of the private data, at least one.
-        held_out: texts of the same kind that were not in it, if there are any.
+        held_out: texts of the same kind that were not in the data, if there are any.
         seed: for subsamples and intervals.
 
     Returns:
         "copied": the share of synthetic texts with a run of at least `LONG_RUN` words from private text that is longer
-        than any run that any synthetic text has in common with held-out text. And for each reference R, which is
-        "private" (all of it) and, with held-out text, "private_sample" and "held_out" of the same size:
+        than any run that any synthetic text has in common with held-out text. The other figures are given for each
+        reference R: "private" (all of it) and, with held-out text, "private_sample" and "held_out" of the same size:
         "R_mean_run" and "R_longest_run" in words, "R_long_runs" (share of texts with `LONG_RUN` words or more) and
         "R_five_grams" (share of all synthetic 5-grams of words).
 
@@ -111,14 +111,14 @@ def similarity_scores(synthetic: Float32Array, embeddings: Float32Array) -> Floa
 
     Args:
         synthetic: unit vectors of the synthetic texts, float32 [m, d].
-        embeddings: unit vectors of the texts in question, float32 [n, d].
+        embeddings: unit vectors of the texts to score, float32 [n, d].
     """
     chunks = (embeddings[start : start + 1_000] @ synthetic.T for start in range(0, len(embeddings), 1_000))
     return np.concatenate([chunk.max(axis=1) for chunk in chunks]).astype(np.float64)
 
 
 def likelihood_scores(synthetic: Sequence[str], texts: Sequence[str]) -> Float64Array:
-    """The log-likelihood a character of each text under the n-gram model of the synthetic texts, nats, float64 [n]."""
+    """Log-likelihood per character of each text under an n-gram model of the synthetic texts, nats, float64 [n]."""
     lengths = np.array([max(1, len(text.casefold())) for text in texts])
     return np.asarray(CharacterModel(synthetic).score(texts) / lengths)
 
@@ -131,17 +131,17 @@ def _area(members: Float64Array, non_members: Float64Array) -> float:
 
 
 def _true_positives(members: Float64Array, non_members: Float64Array) -> float:
-    """The share of members above the lowest threshold that at most `FALSE_POSITIVES` of the others are above."""
+    """The share of members above the lowest threshold that at most a share `FALSE_POSITIVES` of the others exceeds."""
     allowed = math.floor(FALSE_POSITIVES * len(non_members) + 1e-9)
     return float((members > np.sort(non_members)[-1 - allowed]).mean())
 
 
 def membership(members: Float64Array, non_members: Float64Array, *, seed: int = 0) -> dict[str, Figure]:
-    """How well scores tell members from others, where a high one means member.
+    """How well scores distinguish members from others; a high score means member.
 
     Args:
         members: scores of records of the private data, float64 [n].
-        non_members: scores of records of the same kind that were not in it, float64 [m].
+        non_members: scores of records of the same kind that were not in the data, float64 [m].
         seed: for the intervals.
 
     Returns:
@@ -166,8 +166,8 @@ def attacks(
     Args:
         synthetic: released texts, at least one.
         members: texts of the private data, at least one.
-        non_members: texts of the same kind that were not in it, at least one.
-        embedder: of the texts.
+        non_members: texts of the same kind that were not in the data, at least one.
+        embedder: embeds the texts.
         seed: for the intervals.
 
     Raises:

@@ -22,7 +22,7 @@ _SYLLABLES = [consonant + vowel for consonant in "bdfgjklmnprstvz" for vowel in 
 
 @dataclass(frozen=True)
 class Canary:
-    """A made-up record whose name and number nobody can know by chance.
+    """A made-up record whose name and number nobody can guess.
 
     Attributes:
         name: two words of three syllables.
@@ -55,15 +55,15 @@ def plant(
 ) -> tuple[list[Record], list[Canary]]:
     """Puts canaries at random places among the records.
 
-    A guarantee for one record speaks of `repetitions = 1`; more make a canary easier to find, and it then stands for a
-    fact that several records share.
+    A guarantee for one record covers `repetitions = 1`. More repetitions make a canary easier to find; it then
+    represents a fact that several records share.
 
     Args:
-        records: the private table; it is left as it is.
-        count: canaries, each with a secret of its own.
-        labels: the label set, which each canary's label is drawn from.
-        generator: where secrets and places come from.
-        repetitions: records of each canary, every one a unit by itself.
+        records: the private table; it is not changed.
+        count: canaries, each with a different secret.
+        labels: the label set, from which each canary's label is drawn.
+        generator: the source of secrets and positions.
+        repetitions: records per canary, each a separate unit.
 
     Raises:
         ConfigError: count or repetitions is below 1.
@@ -82,38 +82,38 @@ def plant(
 def exposure(
     canaries: Sequence[Canary], synthetic: Sequence[str], *, candidates: int = 1_000, seed: int = 0
 ) -> dict[str, Figure]:
-    """Whether the canaries' secrets came out, and how much likelier the synthetic text makes them than others.
+    """Whether the canaries' secrets leaked, and how much more likely the synthetic text makes them than random ones.
 
-    Exposure is log2(candidates + 1) − log2(rank), the rank being that of the canary among the same sentence with random
-    secrets (Carlini et al. 2019), by the likelihood under a model learnt from the synthetic text alone (Meeus et al.
-    2025, "The Canary's Echo").
+    Exposure is log2(candidates + 1) − log2(rank). The rank is that of the canary among the same sentence with random
+    secrets (Carlini et al. 2019), ordered by likelihood under a model learnt from the synthetic text alone (Meeus et
+    al. 2025, "The Canary's Echo").
 
     Args:
         canaries: from `plant`.
         synthetic: texts of the run that they were planted in, at least one.
-        candidates: random secrets to be compared with, the same for all canaries.
+        candidates: number of random secrets to compare with, the same for all canaries.
         seed: for candidates, ties and the interval.
 
     Returns:
-        "extracted_numbers": the share of canaries whose digits stand in one text, at most three other characters
-        between two of them; "extracted_names": whose name does; "exposure": the mean, bits; "exposure_by_chance": its
-        expectation where the canaries had no influence, about log2 e.
+        "extracted_numbers": the share of canaries whose digits occur in one text, with at most three other characters
+        between two digits; "extracted_names": the share whose name occurs; "exposure": the mean, bits;
+        "exposure_by_chance": the expected exposure if the canaries had no influence, about log2 e.
 
     Raises:
         DataError: there is no canary or no synthetic text.
     """
     check_not_empty(canaries=canaries, synthetic=synthetic)
-    # a line for each text: line breaks inside it become spaces, and no digits are joined across two texts
+    # one line per text: line breaks inside it become spaces, and no digits are joined across two texts
     lines = [" ".join(text.casefold().split()) for text in synthetic]
     digits = "\n".join(re.sub(r"(?<=\d)\D{1,3}(?=\d)", "", line) for line in lines)
     names = "\n".join(lines)
-    # a stream of its own: from the seed that made the canaries, candidates would be the canaries
+    # a separate stream: with the seed that made the canaries, the candidates would be the canaries
     generator = np.random.default_rng((seed, len(TEMPLATE)))
     others = [Canary(*_secret(generator)).text for _ in range(candidates)]
     model = CharacterModel(synthetic)
     others_scores = model.score(others)
     scores = model.score([canary.text for canary in canaries])[:, None]
-    # among equals every rank is as likely, so that the expectation by chance is exact
+    # ties get a uniformly random rank, so that the expectation by chance is exact
     above, equal = (others_scores > scores).sum(axis=1), (others_scores == scores).sum(axis=1)
     bits = math.log2(candidates + 1) - np.log2(1 + above + generator.integers(equal + 1))
     by_chance = math.log2(candidates + 1) - math.lgamma(candidates + 2) / math.log(2) / (candidates + 1)
@@ -128,6 +128,6 @@ def exposure(
 def plant_again(
     records: Sequence[Record], labels: Sequence[str | None], noted: Mapping[str, Any]
 ) -> tuple[list[Record], list[Canary]]:
-    """The canaries of a run: the same ones from the seed, count and repetitions that it noted."""
+    """The canaries of a run, made again from the seed, count and repetitions that it recorded."""
     generator = np.random.default_rng(noted["seed"])
     return plant(records, noted["count"], labels, generator, repetitions=noted["repetitions"])

@@ -18,7 +18,7 @@ from plainchant.privacy.aggregation import sampling_weights
 from plainchant.privacy.mechanisms import TokenDistribution, TokenMechanism
 from plainchant.randomness import RandomSource
 
-# Values of the log-likelihood ratio that a replay may choose its threshold from.
+# Number of values of the log-likelihood ratio from which a replay chooses its threshold.
 THRESHOLDS = 501
 
 
@@ -27,14 +27,14 @@ THRESHOLDS = 501
 
 @dataclass(frozen=True)
 class Steps:
-    """Logits of T steps of one batch, kept once and drawn from many times. Private.
+    """Logits of T steps of one batch, kept once and used for many draws. Private.
 
     Attributes:
         public: logits without any record, float32 [T, V].
         private: for each step the contexts' logits on `ids`, float32 [n, |ids|].
         ids: for each step the sorted token ids that a support may hold, int64.
-        public_without: what the public logits are when the unit under test is missing, float32 [T, V]; None where they
-            are the same, as they must be (guarantee 4.1).
+        public_without: the public logits when the unit under test is missing, float32 [T, V]; None where they are the
+            same, as they must be (guarantee 4.1).
     """
 
     public: Float32Array = field(repr=False)
@@ -45,13 +45,13 @@ class Steps:
 
 @dataclass(frozen=True)
 class Replay:
-    """What a replay has shown.
+    """The result of a replay.
 
     Attributes:
-        epsilon_low: ε is at least this, at the given δ, or the audit's error rate has struck.
+        epsilon_low: a lower bound on ε at the given δ; wrong with probability at most the audit's error rate.
         epsilon_claimed: what the mechanism claims for these steps; None where it claims nothing in advance.
-        epsilon_limit: the largest lower bound that so many runs could have shown.
-        delta: of both.
+        epsilon_limit: the largest lower bound that this many runs could have shown.
+        delta: δ of all three.
         runs: sequences drawn on each side.
     """
 
@@ -74,9 +74,9 @@ def record_steps(model: LanguageModel, mechanism: TokenMechanism, work: BatchWor
 
     Args:
         model: the language model.
-        mechanism: says the supports.
+        mechanism: chooses the supports.
         work: the batch; its positions do not matter.
-        tokens: the text, T − 1 tokens. The own text of the record under test is what gives it most influence.
+        tokens: the text, T − 1 tokens. The text of the record under test gives that record the most influence.
     """
     vocabulary = np.arange(model.vocabulary_size)
     allowed = np.setdiff1d(vocabulary, sorted(model.special - model.end_of_text)).astype(np.int64)
@@ -119,17 +119,20 @@ def replay(
 ) -> Replay:
     """A lower bound on the ε of T steps, from sequences drawn with and without one context.
 
-    A language model whose logits ignore what was sampled is a legal model, so what the mechanism claims for T steps
-    must hold for tokens drawn from these fixed logits. The attacker sees a sequence and knows both distributions.
-    Events: a large log-likelihood ratio, and the sequence that is drawn most often (a source that repeats itself). The
-    event of each direction is chosen on the first half of the runs and tested on the second: ε ≥ log((p − δ)/q), p and
-    q bounded by Clopper–Pearson.
+    A language model whose logits ignore what was sampled is allowed, so the mechanism's claim for T steps must hold for
+    tokens drawn from these fixed logits. The attacker sees a sequence and knows both distributions. Two kinds of events
+    are tested: a large log-likelihood ratio, and the sequence that is drawn most often (which shows a source that
+    repeats itself). The event of each direction is chosen on the first half of the runs and tested on the second:
+    ε ≥ log((p − δ)/q), p and q bounded by Clopper–Pearson.
 
-    Not seen: what leaving a context out does to the others' logits (guarantee 7); where contexts hold several
-    records (guarantee 3.3), what changing one does; a source that is predictable and does not repeat itself.
+    A replay does not see:
+
+    * how leaving a context out changes the logits of the others (guarantee 7);
+    * where contexts hold several records (guarantee 3.3), how changing one record matters;
+    * a source that is predictable and does not repeat itself.
 
     Args:
-        mechanism: what is audited.
+        mechanism: the mechanism to audit.
         steps: from `record_steps`.
         unit: which context is left out.
         runs: sequences drawn on each side, at least 2.
@@ -147,7 +150,7 @@ def replay(
     if not 0 < alpha < 1:
         raise ConfigError(f"alpha = {alpha}: must lie strictly between 0 and 1; 1e-3 is usual")
     if not 0 <= unit < len(steps.private[0]):
-        raise ConfigError(f"unit = {unit}: the batch has no context of that number")
+        raise ConfigError(f"unit = {unit}: the batch has no context with that number")
     claimed = mechanism.claim(len(steps.ids), delta)
     worlds = distributions_of(mechanism, steps), distributions_of(mechanism, steps, without=unit)
     tokens = [_drawn(distributions, runs, randomness) for distributions in worlds]
@@ -190,7 +193,7 @@ _Draws: TypeAlias = tuple[IntArray, Float64Array]
 
 
 def _shown(p: _Draws, q: _Draws, delta: float, alpha: float) -> float:
-    """A lower bound on log((P(E) − δ)/Q(E)) from draws of P and Q, where E looks best on the first halves."""
+    """A lower bound on log((P(E) − δ)/Q(E)) from draws of P and Q; E is the best event on the first halves."""
     half = len(p[0]) // 2
     ordered = np.sort(np.concatenate([p[1][:half], q[1][:half]]))
     thresholds = ordered[np.linspace(0, len(ordered) - 1, THRESHOLDS).astype(np.int64)]

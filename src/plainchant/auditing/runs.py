@@ -1,4 +1,4 @@
-"""An audit of a run on disk, and of a run made for it with canaries."""
+"""Audits of a run on disk, and of a new run with canaries."""
 
 import functools
 import secrets
@@ -28,27 +28,27 @@ from plainchant.run.progress import NoProgress, Progress
 from plainchant.run.store import RunDirectory
 from plainchant.run.synthesis import synthesize
 
-# Runs and steps of a replay on a run's own batch, and where the canaries of a run are noted.
+# Sequences per side and steps of a replay of a run's batch.
 RUNS, STEPS = 100_000, 24
-# Records on each side of membership inference, at most.
+# Maximum number of records on each side of membership inference.
 MEMBERS = 2_000
 EXPLANATIONS: Mapping[str, str] = {
     "copied": f"texts with {LONG_RUN} words or more in a row from private text, more than chance explains",
     "private_mean_run": "longest run of words in common with private text, mean over texts",
-    "private_longest_run": "the longest of them",
-    "private_sample_mean_run": "the same with as much private text as there is held-out text",
-    "held_out_mean_run": "the same with held-out text, which nobody can have copied",
-    "similarity_auc": "0.5: records of the data cannot be told from others by likeness to the release",
-    "similarity_tpr": "records found at one false alarm in a hundred; 0.01 by chance",
-    "likelihood_auc": "0.5: nor by how likely the release makes them",
-    "likelihood_tpr": "records found at one false alarm in a hundred; 0.01 by chance",
-    "extracted_numbers": "canaries whose number came out",
-    "extracted_names": "canaries whose name came out",
-    "exposure": "bits by which a canary is likelier than a random one",
-    "exposure_by_chance": "what exposure is where the canaries had no influence",
-    "epsilon_low": "ε of one batch's texts is at least this, as shown by drawing them again with and without a record",
+    "private_longest_run": "longest run of words in common with private text, over all texts",
+    "private_sample_mean_run": "the mean with as much private text as there is held-out text",
+    "held_out_mean_run": "the mean with held-out text, which cannot have been copied",
+    "similarity_auc": "0.5: similarity to the release does not distinguish records of the data from others",
+    "similarity_tpr": "share of records found at a false-alarm rate of 1 %; 0.01 by chance",
+    "likelihood_auc": "0.5: likelihood under the release does not distinguish them either",
+    "likelihood_tpr": "share of records found at a false-alarm rate of 1 %; 0.01 by chance",
+    "extracted_numbers": "share of canaries whose number leaked",
+    "extracted_names": "share of canaries whose name leaked",
+    "exposure": "bits by which a canary is more likely than a random one",
+    "exposure_by_chance": "expected exposure if the canaries had no influence",
+    "epsilon_low": "lower bound on ε of one batch, from drawing its texts again with and without a record",
     "epsilon_claimed": "what the mechanism claims for these tokens",
-    "epsilon_limit": "the most that so many runs can show",
+    "epsilon_limit": "the largest bound that this many runs can show",
 }
 
 
@@ -56,7 +56,7 @@ EXPLANATIONS: Mapping[str, str] = {
 
 
 class Audit(Figures):
-    """The groups "copied", "membership", "canaries" and "replay", as far as there is what they need."""
+    """The groups "copied", "membership", "canaries" and "replay"; a group without its inputs is missing."""
 
 
 def audit(
@@ -73,10 +73,10 @@ def audit(
     Args:
         run: a `Run`, a `FinishedRun`, a `RunDirectory` or a path.
         real: the table that the run was made from (see `data.read_records`), without canaries.
-        held_out: a table of like texts that were not in it; needed for membership.
+        held_out: a table of similar texts that were not in it; needed for membership.
         embedder: needed with `held_out`.
-        load_model: yields the run's language model, and is asked only where there is something to replay.
-        progress: hears the share of the work done.
+        load_model: returns the run's language model; called only if there is something to replay.
+        progress: receives the share of the work done.
 
     Raises:
         ConfigError, DataError: there is no such run, no release or no such table, or it is not the run's.
@@ -131,25 +131,25 @@ def audit_with_canaries(
     embedder: Embedder | None = None,
     progress: Progress | None = None,
 ) -> Audit:
-    """Plants canaries in the table, makes a run of its own from it and attacks that run.
+    """Plants canaries in the table, makes a separate run from it and attacks that run.
 
-    The run spends privacy budget of the same records as other runs on them: it is for the audit, and its release is
-    not to be shared. Which canaries were planted is noted in its private/.
+    The run spends privacy budget of the same records as other runs on them. It is for the audit only: do not share its
+    release. Its private/ records which canaries were planted.
 
     Args:
         real: the private table, without canaries (see `data.read_records`).
         plan: from `plan(config)`.
         out: the directory of the run with canaries.
-        count: canaries to plant; a resumed run keeps the number that it was begun with.
-        repetitions: records of each canary; likewise.
-        resume: go on with the run in `out`.
+        count: canaries to plant; a resumed run keeps the number that it was started with.
+        repetitions: records per canary; likewise.
+        resume: continue the run in `out`.
         allow_not_private: needed where the plan has no guarantee.
         performance: device, dtype and width.
         held_out: as for `audit`.
         replay: whether to replay a batch, where ε was promised.
-        model: a loaded one, in place of the configured name.
+        model: a loaded model, used instead of the configured name.
         embedder: likewise, for membership.
-        progress: is told of both parts.
+        progress: receives the progress of both parts.
 
     Raises:
         ConfigError, DataError, PrivacyError, RunError: as `synthesize` and `audit`; or `out` holds no canaries to
@@ -181,12 +181,12 @@ def _run_with_canaries(
     load: Callable[[], LanguageModel],
     progress: Progress,
 ) -> RunDirectory:
-    """A finished run on the table with canaries in it; what they were made from is noted in private/."""
+    """A finished run on the table with canaries; the values they were made from are recorded in private/."""
     config = plan.config
     records = read_table(real, config)
     known = RunDirectory.open(out).read_private(CANARIES) if resume else {"seed": secrets.randbits(63), **noted}
     if known is None:
-        raise ConfigError(f"resume: {out} holds no canaries; begin a new audit in another directory")
+        raise ConfigError(f"resume: {out} holds no canaries; start a new audit in another directory")
     planted, _ = plant_again(records, config.label_set, known)
     columns = {"text": config.text_column, "label": config.label_column, "unit": config.unit_column}
     rows = [{name: getattr(record, field) for field, name in columns.items() if name is not None} for record in planted]
@@ -204,7 +204,7 @@ def _run_with_canaries(
 def replay_of(
     directory: RunDirectory, decided: Plan, table: Sequence[Record], model: LanguageModel, *, runs: int = RUNS
 ) -> Replay:
-    """A replay of the largest batch of a run, without the record that moves it most, along that record's own text."""
+    """A replay of the largest batch of a run, without its most influential record, along that record's text."""
     config, prompts = decided.config, Prompts(decided.config, model)
     members = directory.members()
     number = max(members, key=lambda batch: len(members[batch]))

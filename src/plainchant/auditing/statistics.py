@@ -1,4 +1,4 @@
-"""What attacks share: bootstrap intervals and a model of characters."""
+"""Shared by the attacks: bootstrap intervals and a model of characters."""
 
 import itertools
 from collections import Counter
@@ -13,12 +13,12 @@ from plainchant.errors import DataError
 from plainchant.evaluation.figures import Figure
 
 BOOTSTRAPS = 1_000
-# The character model: length of its n-grams, characters that it tells apart, weight of the next shorter n-gram.
+# The character model: length of its n-grams, size of its alphabet, weight of the next shorter n-gram.
 ORDER, ALPHABET, SMOOTHING = 5, 4_000, 1.0
 
 
 def bootstrapped(statistic: Callable[..., Any], *samples: npt.NDArray[Any], generator: np.random.Generator) -> Figure:
-    """A statistic of samples that are each drawn anew along their first axis."""
+    """A statistic of samples with its bootstrap interval; each sample is resampled along its first axis."""
     drawn = [
         statistic(*(sample[generator.integers(len(sample), size=len(sample))] for sample in samples))
         for _ in range(BOOTSTRAPS)
@@ -28,10 +28,10 @@ def bootstrapped(statistic: Callable[..., Any], *samples: npt.NDArray[Any], gene
 
 
 def check_not_empty(**samples: Sequence[Any] | npt.NDArray[Any]) -> None:
-    """Raises DataError for a sample that holds nothing."""
+    """Raises DataError for an empty sample."""
     for name, sample in samples.items():
         if not len(sample):
-            raise DataError(f"{name}: holds nothing; an audit needs at least one")
+            raise DataError(f"{name}: is empty; an audit needs at least one")
 
 
 # The character model of canaries and membership
@@ -41,10 +41,10 @@ class CharacterModel:
     """An interpolated n-gram model of characters without case: p_k(x | context) = (count + a·p_{k−1}) / (total + a).
 
     Args:
-        texts: what it learns from.
+        texts: the texts to learn from.
 
     Raises:
-        DataError: the texts hold no character.
+        DataError: the texts contain no character.
     """
 
     def __init__(self, texts: Sequence[str]):

@@ -85,11 +85,13 @@ def _saved_whatever_happens(
 def _show_groups(
     console: Console, groups: Mapping[str, Mapping[str, "Figure"]], explanations: Mapping[str, str]
 ) -> None:
+    from plainchant.evaluation.figures import shown_name
+
     for group, figures in groups.items():
         console.say("")
         console.grid(
             (group, "value (95 % interval)", ""),
-            [(name, str(figure), explanations.get(name, "")) for name, figure in figures.items()],
+            [(shown_name(name), str(figure), explanations.get(name, "")) for name, figure in figures.items()],
         )
 
 

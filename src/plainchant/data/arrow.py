@@ -1,7 +1,7 @@
 """Arrow columns: which types can be a text, a label or a unit's id, and their values (guarantee 9).
 
-The type decides, by the schema alone: a list, a struct or a map is none of the three; bytes and points in time are no
-text. A unit's id keeps every bit of its value, whatever the type.
+The type in the schema alone decides: a list, a struct or a map can be none of the three; bytes and points in time
+cannot be a text. A unit's id keeps every bit of its value, whatever the type.
 """
 
 import json
@@ -11,7 +11,7 @@ from typing import Any
 
 from plainchant.errors import DataError
 
-# From here on not every whole number is a number of floating point, so that two ids may have become one.
+# Above this, floating point cannot represent every whole number, so two ids may have become one.
 _EXACT_UP_TO = 2**53
 _WANTED = {"text_column": "a text", "label_column": "a label", "unit_column": "a unit's id"}
 
@@ -26,7 +26,7 @@ def wrong_type(role: str, where: str, kind: str, purpose: str = "") -> DataError
 
 
 def class_names(schema: Any) -> Mapping[str, Sequence[str]]:
-    """The names of each ClassLabel column that the package datasets noted in a schema."""
+    """The names of each ClassLabel column, as the package datasets recorded them in a schema."""
     try:
         noted = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
         features = noted.get("info", {}).get("features", {})
@@ -43,7 +43,7 @@ def column_of_arrow(column: Any, role: str, where: str) -> list[Any]:
     """The values of a column for one of the three roles.
 
     Raises:
-        DataError: its type cannot be what is wanted, or holds values that cannot be read.
+        DataError: the type does not fit the role, or the column holds values that cannot be read.
     """
     import pyarrow
 
@@ -64,11 +64,11 @@ def column_of_arrow(column: Any, role: str, where: str) -> list[Any]:
 
 
 def checked_floats(values: Sequence[Any], role: str, where: str) -> list[Any]:
-    """Numbers of a column of floating point; refuses ids that are too large to be told apart."""
+    """The numbers of a floating-point column; refuses ids that are too large to be distinguished."""
     if role == "unit_column" and any(_is_inexact(value) for value in values):
         raise DataError(
-            f"{role}: the column of {where} is of a type of floating point and holds ids beyond 2^53, which it cannot "
-            "tell apart: write them as strings or whole numbers."
+            f"{role}: the column of {where} is of a floating-point type and holds ids beyond 2^53, which it cannot "
+            "distinguish: write them as strings or whole numbers."
         )
     return list(values)
 
@@ -78,7 +78,7 @@ def _is_inexact(value: Any) -> bool:
 
 
 def _plain(column: Any) -> Any:
-    """A column without the ways in which Arrow may wrap one."""
+    """A column without Arrow's wrappers (extension types, dictionaries, run-end encoding)."""
     import pyarrow
     import pyarrow.compute
 
@@ -118,7 +118,7 @@ def _text(value: bytes | None) -> str | bytes | None:
 
 
 def _exact(column: Any, role: str, where: str) -> list[Any]:
-    """Ids with every bit: points and spans of time as the whole numbers that they are stored as."""
+    """Ids with every bit; points and spans of time become the whole numbers that they are stored as."""
     import pyarrow
 
     types, kind = pyarrow.types, column.type

@@ -14,11 +14,11 @@ from plainchant.errors import ConfigError
 
 @dataclass(frozen=True, eq=False)
 class Centres:
-    """Points of the embedding space that stand for the cells. They are public: no private record shapes them.
+    """Points of the embedding space that define the cells. They are public: no private record influences them.
 
     Attributes:
         vectors: float32 [k, d], finite, read-only; means of unit vectors, therefore shorter than 1.
-        source: what they were fitted on, in words that a guarantee can name.
+        source: what they were fitted on, in words for the guarantee.
     """
 
     vectors: Float32Array
@@ -32,17 +32,17 @@ class Centres:
         object.__setattr__(self, "vectors", vectors)
 
     def nearest(self, embeddings: Float32Array, among: IntArray | None = None) -> IntArray:
-        """The nearest centre of each row by Euclidean distance; of equally near ones the lowest index.
+        """The nearest centre of each row by Euclidean distance; among equally near ones the lowest index.
 
-        Each answer is a function of its own row, to the last bit: nothing is normalised or balanced over rows, and
-        the arithmetic is exact (see `data.nearest`; guarantee 2.2).
+        Each answer depends on its own row only, to the last bit: nothing is normalised or balanced over rows, and the
+        arithmetic is exact (see `data.nearest`; guarantee 2.2).
 
         Args:
             embeddings: float32 [n, d].
             among: indices of the centres that are allowed; None allows all.
 
         Returns:
-            int64 [n], indices into all k centres, also where only some are allowed.
+            int64 [n], indices into all k centres, even if only some are allowed.
 
         Raises:
             ConfigError: `among` is empty or out of range, or d is not that of the centres.
@@ -88,7 +88,7 @@ def fit_centres(embeddings: Float32Array, k: int, *, random_state: int = 0, sour
         embeddings: float32 [m, d] of public texts; equal rows count once.
         k: number of centres.
         random_state: the same state and embeddings give the same centres.
-        source: what the public texts are, in words that a guarantee can name.
+        source: what the public texts are, in words for the guarantee.
 
     Raises:
         ConfigError: k is not in 1, ..., the number of different rows.
@@ -106,9 +106,9 @@ def fit_centres(embeddings: Float32Array, k: int, *, random_state: int = 0, sour
             f"centres = {k}: must be in 1, ..., {len(distinct)}, the number of different public texts; "
             f"ask for fewer centres or give more public texts"
         )
-    # A fixed random_state is right here, and only here: centres are public, so there is nothing to hide, and whoever
-    # has the corpus can check them. One trial a start: at k = 1000 sklearn's eight take ten times as long, for 1.4 % of
-    # inertia. MiniBatchKMeans leaves cells empty and others huge.
+    # A fixed random_state is right here, and only here: centres are public, so there is nothing to hide, and anyone who
+    # has the corpus can check them. One trial per start: at k = 1000 sklearn's eight take ten times as long and reduce
+    # inertia by 1.4 %. MiniBatchKMeans leaves some cells empty and others huge.
     starts, _ = kmeans_plusplus(distinct, k, random_state=random_state, n_local_trials=1)
     means = KMeans(k, init=starts, n_init=1, random_state=random_state).fit(distinct)
     return Centres(means.cluster_centers_, source)

@@ -1,4 +1,4 @@
-"""What is wrong with a folder of a model, by looking at its files: no weight is computed with, no code of it runs."""
+"""Finds faults in a model's folder from its files alone: nothing is computed and none of its code runs."""
 
 import json
 import os
@@ -16,20 +16,20 @@ _POINTER = b"version https://git-lfs"
 
 
 def fault_of(folder: Path) -> str | None:
-    """Why the files of a folder cannot be a whole model, with the next step; None where nothing is seen.
+    """Why the files of a folder cannot be a complete model, with the next step; None if no fault is found.
 
-    The folders that modules.json names count too: sentence embedders keep their parts there.
+    Folders that modules.json names are checked too: sentence embedders keep their parts there.
     """
     if not folder.is_dir():
         return f"{folder} is a file; give the folder that holds config.json and model.safetensors"
     try:
         return next(_faults(folder), None)
     except OSError as error:
-        return f"{error.filename or folder} cannot be read ({error.strerror}); mind its permissions"
+        return f"{error.filename or folder} cannot be read ({error.strerror}); check its permissions"
 
 
 def incomplete(missing: Collection[str], unexpected: Collection[str], misshapen: Collection[str]) -> str | None:
-    """Why weights do not fit a model, from the report of their loading; None where every one fits.
+    """Why weights do not fit a model, from the loading report; None if all of them fit.
 
     Args:
         missing: names that the model has and the files lack.
@@ -54,7 +54,7 @@ def incomplete(missing: Collection[str], unexpected: Collection[str], misshapen:
         if names
     ]
     scaled = any("scale" in name or "quant" in name for name in unexpected)
-    step = "its weights are quantised, use the model that it was made from" if scaled else "fetch the model again"
+    step = "its weights are quantised, use the original model" if scaled else "fetch the model again"
     return f"its weights do not fit config.json ({'; '.join(parts)}); {step}"
 
 
@@ -88,7 +88,7 @@ def _faults(folder: Path) -> Iterator[str]:
     for path in files:
         if path.suffix in _PICKLED and "model" in path.stem and path.parent not in named:
             yield (
-                f"{path} is pickled, and unpickling runs whatever code a file holds: weights are read from safetensors "
+                f"{path} is pickled, and unpickling can run any code in the file: weights are read from safetensors "
                 "only; save the model again with save_pretrained"
             )
     if not named:

@@ -1,4 +1,4 @@
-"""Sentence embedders: texts in, unit vectors out; each vector a function of its own text (guarantee 2.2)."""
+"""Sentence embedders turn texts into unit vectors; each vector depends on its own text only (guarantee 2.2)."""
 
 import logging
 import re
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 
 DEFAULT_EMBEDDER = "all-MiniLM-L6-v2"
-# Characters of a text that a tokenizer sees for each token that stays; longer tokens are rare in any vocabulary.
+# Characters that the tokenizer gets per token that is kept; longer tokens are rare in any vocabulary.
 CHARACTERS_PER_TOKEN = 100
 _USUAL_LENGTH = 8192  # tokens, where a model states no length
-# Shares of private work are told in this many steps.
+# Progress on private data is reported in this many steps.
 STEPS = 20
 _BATCH = 32
 _CHUNK = 4 * _BATCH  # texts between two reports of progress
-# Weights that no embedding depends on: heads for other tasks, the pooler of BERT's kin, buffers of older versions.
+# Weights that embeddings do not depend on: heads for other tasks, poolers of BERT models, buffers of older versions.
 _UNUSED = re.compile(r"(^|\.)(pooler|cls|lm_head|classifier|qa_outputs|vocab_\w+)\.|(^|\.)position_ids$")
 
 
@@ -39,7 +39,7 @@ class Embedder(Protocol):
 
     @property
     def name(self) -> str:
-        """What was loaded, as the configuration names it."""
+        """The name of the embedder in the configuration."""
 
     def encode(
         self, texts: Sequence[str], *, alone: bool = False, progress: Callable[[float], None] | None = None
@@ -48,9 +48,9 @@ class Embedder(Protocol):
 
         Args:
             texts: n texts.
-            alone: one text a forward pass, slower, so that no other text can move a row even by rounding. For private
-                texts.
-            progress: called with the share of texts done, up to 1; a share, because the number of texts is secret.
+            alone: one text per forward pass, for private texts. Slower, but no other text can change a row, not even
+                by rounding.
+            progress: called with the share of texts done, up to 1; not a number, because that is secret.
 
         Returns:
             float32 [n, d], rows of Euclidean norm 1, in the order of `texts`.
@@ -58,10 +58,10 @@ class Embedder(Protocol):
 
 
 def in_public_steps(report: Callable[[float], None]) -> Callable[[float], None]:
-    """A progress callback that passes on multiples of 5 % only, and each of them once, in order.
+    """A progress callback that passes on multiples of 5 % only, each of them once and in order.
 
-    The shares that an embedder tells are those of its own pieces, 128 texts of n, and would name n. What comes out here
-    is the same for every number of texts, but for its times.
+    An embedder reports the share done after each 128 of n texts, which would reveal n. The steps passed on here are the
+    same for every number of texts, except for their times.
     """
     told = 0
 
@@ -75,7 +75,7 @@ def in_public_steps(report: Callable[[float], None]) -> Callable[[float], None]:
 
 
 class SentenceTransformerEmbedder:
-    """A sentence-transformers model; texts beyond its own `max_seq_length` are cut there."""
+    """A sentence-transformers model; longer texts are cut at its `max_seq_length`."""
 
     def __init__(self, name: str, model: "SentenceTransformer"):
         self.name = name
@@ -94,7 +94,7 @@ class SentenceTransformerEmbedder:
     ) -> Float32Array:
         """Embed texts; see `Embedder.encode`."""
         vectors = np.empty((len(texts), self.dimension), dtype=np.float32)
-        # similar lengths together waste little padding; the longest first, so that too little memory shows at once
+        # similar lengths together waste little padding; the longest first, so that a lack of memory shows at once
         order = np.argsort([-len(text) for text in texts], kind="stable")
         for start in range(0, len(texts), _CHUNK):
             chosen = order[start : start + _CHUNK]
@@ -104,7 +104,7 @@ class SentenceTransformerEmbedder:
         return _unit_rows(vectors)
 
     def _embed(self, texts: list[str], batch_size: int) -> Float32Array:
-        # cut before work: no tokenizer sees more than the tokens that stay can hold
+        # cut first: the tokenizer never sees more characters than the kept tokens can hold
         most = CHARACTERS_PER_TOKEN * (self._model.max_seq_length or _USUAL_LENGTH)
         # tokenizers refuse lone surrogates, which JSON can carry
         clean = [text[:most].encode("utf-8", "replace").decode("utf-8") for text in texts]
@@ -113,14 +113,14 @@ class SentenceTransformerEmbedder:
 
 
 def load_embedder(name: str = DEFAULT_EMBEDDER, *, device: str = "cpu") -> SentenceTransformerEmbedder:
-    """Load a sentence-transformers model by folder or name; the default comes inside a package and needs no network.
+    """Load a sentence-transformers model by folder or name; the default is part of a package and needs no network.
 
     Args:
         name: `all-MiniLM-L6-v2` (embedded, extra `demo`), a folder, or a name on the Hugging Face hub.
         device: a torch device.
 
     Raises:
-        MissingDependencyError: the embedded default is asked for and its package is not installed.
+        MissingDependencyError: the embedded default is requested and its package is not installed.
         ModelError: nothing loads under this name, or the model reads more than text.
     """
     source = _bundled_folder() if name == DEFAULT_EMBEDDER else name
@@ -131,11 +131,11 @@ def load_embedder(name: str = DEFAULT_EMBEDDER, *, device: str = "cpu") -> Sente
         if folder.exists() and (fault := fault_of(folder)) is not None:
             raise ModelError(f"embedder = {name!r} does not load: {fault}, or give the folder of another embedder")
         try:
-            # shapes that differ are left to the report, which names them
+            # mismatched shapes are not an error here; the loading report names them
             options = {"use_safetensors": True, "ignore_mismatched_sizes": True}
             model = SentenceTransformer(source, device=device, model_kwargs=options)
             _require_whole(name, model)
-            # a model that also reads images or sound would take a record that is an address for one, and fetch it
+            # a model that also reads images or sound would treat a record that is an address as one, and fetch it
             if unwanted := set(model.modalities) - {"text", "message"}:
                 raise ModelError(f"embedder = {name!r} reads {', '.join(map(str, unwanted))}: choose one for text only")
             return SentenceTransformerEmbedder(name, model)
@@ -195,7 +195,7 @@ def _bundled_folder() -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Loading without foreign progress bars and log lines: only the console talks."""
+    """Suppresses progress bars and log lines of other libraries while loading: only the console prints."""
     from transformers.utils import logging as transformers_logging
 
     loggers = [logging.getLogger(name) for name in ("sentence_transformers", "transformers", "huggingface_hub")]

@@ -1,8 +1,8 @@
-"""Bytes in: compression, character encodings and line ends of text files.
+"""Reading bytes: compression, character encodings and line ends of text files.
 
-The encoding is a function of the file's form, never of what its rows hold: the byte order mark at its beginning, or the
-option `encoding`, or else UTF-8. A line whose bytes do not fit is still a line, and no other one changes: its bad
-bytes become U+FFFD in a text. A file in which that is no exception is in another encoding, and is refused.
+The encoding never depends on the content of rows: it is given by the byte order mark at the beginning of the file, by
+the option `encoding`, or else is UTF-8. A line whose bytes do not fit is still a line and affects no other: its bad
+bytes become U+FFFD. A file in which this is no exception is in another encoding, and is refused.
 """
 
 import codecs
@@ -32,7 +32,7 @@ class Decoded:
     """A text file as text.
 
     Attributes:
-        text: without a byte order mark; bytes that do not fit are lone surrogates or U+FFFD.
+        text: the text without a byte order mark; bytes that do not fit are lone surrogates or U+FFFD.
         notes: sentences for the holder of the data.
     """
 
@@ -44,7 +44,7 @@ def check_encoding(name: str) -> str:
     """The name of a character encoding that files can be read in, or auto.
 
     Raises:
-        ConfigError: no such encoding, or none in which a line end is one.
+        ConfigError: there is no such encoding, or line ends do not survive it.
     """
     if name == AUTO:
         return name
@@ -54,18 +54,18 @@ def check_encoding(name: str) -> str:
     except (LookupError, ValueError, TypeError):
         suitable = False
     if not suitable:
-        raise ConfigError(f"encoding = {name!r}: no encoding of text files; give auto, utf-8, {_HINTS}")
+        raise ConfigError(f"encoding = {name!r}: not an encoding for text files; give auto, utf-8, {_HINTS}")
     return name
 
 
 def bare_suffix(path: Path) -> str:
-    """The extension that names the format, in small letters, without one for compression."""
+    """The extension that names the format, in lower case, without one for compression."""
     suffix = path.suffix.lower()
     return Path(path.stem).suffix.lower() if suffix in _COMPRESSIONS else suffix
 
 
 def read_bytes(path: Path, where: str) -> bytes:
-    """The content of a file, decompressed where its name says .gz or .zst.
+    """The content of a file, decompressed if its name ends with .gz or .zst.
 
     Raises:
         DataError: no file, not readable, or broken compression.
@@ -82,7 +82,7 @@ def read_bytes(path: Path, where: str) -> bytes:
             return bytes(stream.read())
     except OSError as error:
         if compression is not None and error.errno is None:
-            raise DataError(f"{where} cannot be decompressed: compress it anew.") from None
+            raise DataError(f"{where} cannot be decompressed: compress it again.") from None
         raise DataError(f"{where} cannot be read ({error.strerror}): check its permissions.") from None
 
 
@@ -91,13 +91,13 @@ def decode(content: bytes, encoding: str, where: str, *, hint: str, allow_malfor
 
     Args:
         content: its bytes.
-        encoding: a name, or auto: by the byte order mark, UTF-8 where there is none.
+        encoding: a name, or auto: by the byte order mark, or UTF-8 if there is none.
         where: the file, for messages.
         hint: what to do about another encoding.
         allow_malformed: accept any number of lines whose bytes do not fit.
 
     Raises:
-        DataError: more than an exception of its lines do not fit the encoding.
+        DataError: too many lines do not fit the encoding.
     """
     marked = next((name for mark, name in _MARKS if content.startswith(mark)), None)
     name = codecs.lookup((marked or "utf-8") if encoding == AUTO else encoding).name
@@ -112,7 +112,7 @@ def decode(content: bytes, encoding: str, where: str, *, hint: str, allow_malfor
         pass
     text, mark = _lenient(content, name)
     bad, lines = _bad_lines(text, mark)
-    # one line decides nothing, unless there are hardly others
+    # a single line does not decide, unless there are hardly any others
     if not allow_malformed and (2 * bad >= lines or (bad > 1 and 100 * bad > lines)):
         given = "" if encoding == AUTO else f"encoding = {encoding}: "
         raise DataError(
@@ -127,7 +127,7 @@ def decode(content: bytes, encoding: str, where: str, *, hint: str, allow_malfor
 
 
 def _lenient(content: bytes, name: str) -> tuple[str, re.Pattern[str]]:
-    """The text with marks where bytes do not fit, and the pattern of such a mark."""
+    """The text with marks in place of bytes that do not fit, and the pattern of such a mark."""
     if name.startswith(("utf-16", "utf-32")):
         return content.decode(name, "replace"), _REPLACED
     # line by line, so that a broken character never swallows a line end
@@ -139,6 +139,6 @@ def _lenient(content: bytes, name: str) -> tuple[str, re.Pattern[str]]:
 
 
 def _bad_lines(text: str, mark: re.Pattern[str]) -> tuple[int, int]:
-    """How many lines hold a mark, and how many lines are not blank."""
+    """The number of lines with a mark, and of lines that are not blank."""
     lines = [line for line in text.split("\n") if line.strip()]
     return sum(mark.search(line) is not None for line in lines), len(lines)

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Writing files atomically: a file appears whole or not at all."""
 
 import glob
 import json
@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 _TEMPORARY = ".tmp"
-# Modes of files: what anyone may read, and what is private.
+# Modes of files that anyone may read, and of private files.
 SHARED, PRIVATE = 0o644, 0o600
 
 
 def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, str | int | None]], *, mode: int | None = None) -> None:
-    """Writes one JSON object a line (UTF-8); the file appears whole or not at all."""
+    """Writes one JSON object per line (UTF-8); the file appears whole or not at all."""
     with atomic_write(path, mode=mode) as handle:
         for row in rows:
             handle.write(json.dumps(dict(row), ensure_ascii=False).encode() + b"\n")
@@ -35,11 +35,11 @@ def write_parquet(path: str | Path, rows: Iterable[Mapping[str, str | int | None
 
 @contextmanager
 def atomic_write(path: str | Path, *, mode: int | None = None) -> Iterator[BinaryIO]:
-    """Opens a temporary file beside `path` that takes its name, flushed to the disk, when the block ends well.
+    """Opens a temporary file beside `path`; if the block succeeds, it is flushed to disk and takes that name.
 
     Args:
-        path: the file; where a link stands there, the link is replaced, and what it leads to stays as it is.
-        mode: its mode, whatever the umask; if not given, 0644 less what the umask takes, so that only the owner writes.
+        path: the file; if it is a link, the link is replaced and its target stays unchanged.
+        mode: its mode, whatever the umask; by default 0644 minus the umask, so that only the owner may write.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}{_TEMPORARY}")
@@ -63,7 +63,7 @@ def atomic_write(path: str | Path, *, mode: int | None = None) -> Iterator[Binar
 
 
 def remove_leftovers(path: Path) -> None:
-    """Removes what killed processes have left of writing `path`; nobody else may be writing it."""
+    """Removes what killed processes left while writing `path`; nobody else may be writing it."""
     for leftover in path.parent.glob(f".{glob.escape(path.name)}.{'[0-9a-f]' * 32}{_TEMPORARY}"):
         leftover.unlink(missing_ok=True)
 

@@ -1,4 +1,4 @@
-"""Formats: which reader a source takes, by its extension or its library (guarantee 9)."""
+"""Formats: the reader for a source, by its extension or its library (guarantee 9)."""
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,7 +23,7 @@ def read_raw(source: Any, wanted: Wanted, dialect: Dialect) -> RawTable:
 
     Raises:
         DataError: the table cannot be read as a whole. No message quotes a cell.
-        MissingDependencyError: a data set directory, and the package `datasets` is not installed.
+        MissingDependencyError: the source is a data set directory, and the package `datasets` is not installed.
     """
     if isinstance(source, (str, os.PathLike)):
         return _of_path(Path(source), wanted, dialect)
@@ -92,7 +92,7 @@ def _of_columnar_file(path: Path, suffix: str, wanted: Wanted) -> RawTable:
             schema = table.schema
     except Exception:  # parsers raise anything; from None, here and below: their messages may quote what they read
         raise DataError(
-            f"{describe(path)} cannot be parsed as {suffix[1:].capitalize()}: write it anew, or give JSONL or CSV."
+            f"{describe(path)} cannot be parsed as {suffix[1:].capitalize()}: write it again, or give JSONL or CSV."
         ) from None
     check_columns(schema.names, wanted, describe(path))
     return _of_arrow(table, wanted, describe(path), class_names(schema))
@@ -126,7 +126,7 @@ def _load_dataset(path: Path) -> Any:
         return datasets.load_from_disk(str(path))
     except Exception:
         raise DataError(
-            f"{describe(path)} cannot be loaded as a data set: save it anew, or give JSONL, CSV or Parquet."
+            f"{describe(path)} cannot be loaded as a data set: save it again, or give JSONL, CSV or Parquet."
         ) from None
 
 
@@ -187,4 +187,4 @@ def _of_columns(
     names = [str(name) for name in found]
     check_columns(names, wanted, where)
     columns = (repeat(None) if name is None else column_at(names.index(name), role) for role, name in wanted.items())
-    return list(zip(*columns, strict=False))  # a column that was not asked for repeats None for ever
+    return list(zip(*columns, strict=False))  # a column that was not requested repeats None

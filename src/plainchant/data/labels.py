@@ -1,4 +1,4 @@
-"""Labels, matched as a user means them, each by its own cell alone (guarantee 1)."""
+"""Matching labels leniently, each by its own cell alone (guarantee 1)."""
 
 import re
 import unicodedata
@@ -21,17 +21,17 @@ def _folded(label: str) -> str:
 
 
 def loosened(label: str) -> str:
-    """Letters and digits alone, without case, width or accents' form: what a near miss has in common."""
+    """Only the letters and digits, without case, width or form of accents; near misses share this form."""
     plain = unicodedata.normalize("NFKC", label).casefold()
     return "".join(character for character in plain if character.isalnum())
 
 
 class LabelMatcher:
-    """Finds the named label that a cell means; every answer is a function of the cell and of the public label set.
+    """Finds the named label that a cell matches; every answer depends only on the cell and on the public label set.
 
-    A cell means a label when both are the same after `normal_form`; or, where no two named labels differ by case only,
-    without case. A whole number may stand as 1, 1.0 or "1.0"; a truth value as true, "True" or 1. A cell of a data
-    set's ClassLabel means the label of its name, or else the one of its number.
+    A cell matches a label if both are the same after `normal_form` or, if no two named labels differ by case only, also
+    without case. A whole number may be written as 1, 1.0 or "1.0"; a truth value as true, "True" or 1. A cell of a data
+    set's ClassLabel matches the label of its name, or else the one of its number.
     """
 
     def __init__(self, labels: Sequence[str]):
@@ -39,7 +39,7 @@ class LabelMatcher:
         folded = [_folded(label) for label in labels]
         self._folded = {fold: label for fold, label in zip(folded, labels, strict=True) if folded.count(fold) == 1}
         self._loose = {loosened(label) for label in labels}
-        # composing and folding shorten a word to a twelfth at most
+        # composing and folding shorten a word to no less than a twelfth
         self._longest = 12 * max(map(len, labels), default=0) + 40
 
     def match(self, value: Any, names: Sequence[str] | None = None) -> str | None:
@@ -65,13 +65,13 @@ class LabelMatcher:
         return self._exact.get(normal) or self._folded.get(_folded(normal))
 
     def is_near(self, value: Any) -> bool:
-        """Whether a cell that means no label differs from one in signs, spaces or width only."""
+        """Whether a cell that matches no label differs from one in signs, spaces or width only."""
         found = as_name(value)
         return found is not None and len(found) <= self._longest and loosened(found) in self._loose
 
 
 def difference(matcher: LabelMatcher, values: Sequence[Any]) -> str:
-    """Why the cells of a column mean no named label, by what most of them are; no cell is shown."""
+    """Why the cells of a column match no named label, judging by the majority; shows no cell."""
     names = [as_name(value) for value in values]
     kinds = {
         "differ from the named labels in signs, spaces or width": sum(matcher.is_near(value) for value in values),

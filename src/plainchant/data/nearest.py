@@ -1,9 +1,9 @@
-"""Which of some public points a private row is nearest to: one exact rule for cells and for votes (guarantee 1).
+"""The public point nearest to a private row: one exact rule for cells and for votes (guarantee 1).
 
-A unit's choice must be a function of its own row and of the public points alone. Floating point breaks that silently: a
-BLAS product rounds a row's sums in an order that depends on the matrix's shape, on the row's place and on the number of
-threads, so that with two points that are equal, or nearly so, another unit's coming or going flips the choice. Here
-every sum is exact, and what is exact has no order:
+A unit's choice must depend only on its own row and on the public points. Floating point breaks that silently. A BLAS
+product rounds a row's sums in an order that depends on the matrix's shape, on the row's position and on the number of
+threads. If two points are equal, or nearly so, adding or removing another unit can then flip the choice. Here every sum
+is exact, so the order does not matter:
 
 * Each row, and each point, becomes integers at a power-of-two scale of its own: X = rint(x · 2^(b − e)) with the least
   e such that max |x| <= 2^e (the largest entry is the same in any order), so that |X| <= 2^b.
@@ -13,8 +13,8 @@ every sum is exact, and what is exact has no order:
 * From there on, every operation is elementwise on a (row, point) pair: scaling by a power of two, one subtraction, a
   comparison. IEEE 754 rounds those in one way only.
 
-For d = 384, b is 22: a coordinate is known to within 2^-23 of its vector's largest one. Points that are nearer to each
-other than that are one; the lowest index has it.
+For d = 384, b is 22: a coordinate is exact to within 2^-23 of its vector's largest one. Points that are nearer to each
+other than that count as equal; the lowest index wins.
 """
 
 import numpy as np
@@ -28,7 +28,7 @@ _SCORES = 1 << 22  # of one matrix where several points are chosen: 32 MB
 
 
 def nearest_point(rows: Float32Array, points: Float32Array) -> IntArray:
-    """The nearest point of each row by Euclidean distance; of equally near ones the lowest index.
+    """The nearest point of each row by Euclidean distance; among equally near ones the lowest index.
 
     Args:
         rows: [n, d]; a row that is not finite counts as the origin.

@@ -1,11 +1,11 @@
-"""Public inputs that are private: the public corpus, the prompt's examples and the centres, compared with the table.
+"""Compares the public corpus, the prompt's examples and the centres with the private table.
 
-The guarantee takes these inputs for public. Whoever gives private rows as one of them is told so before anything is
-read into a model or spent; the answer depends on private rows, so it is the holder's own view.
+The guarantee assumes that these inputs are public. If they hold private rows, the user is told before anything is read
+into a model or spent. The answer depends on private rows, so it is for the holder of the data only.
 
-What is compared: whole texts, without regard to case, white space and control characters, by their hashes, in time
-proportional to their length. Parts of texts, paraphrases and blank texts are not looked at. A file of centres holds no
-text: of it only the file itself is compared, by its content.
+Whole texts are compared by their hashes, without regard to case, white space and control characters, in time
+proportional to their length. Parts of texts, paraphrases and blank texts are not compared. A file of centres holds no
+text, so only the content of the whole file is compared.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from typing import Any
 from plainchant.data.tables import Record
 from plainchant.errors import PrivacyError
 
-# From more than this share on the rows count as the same.
+# Above this share two sets of texts count as the same.
 MOST = 0.5
 
 
@@ -49,18 +49,19 @@ def check_public_inputs(
     """Compares the inputs that count as public with the private table.
 
     Args:
-        source: where the table came from; a path, or anything else.
+        source: the source of the table; a path, or anything else.
         table: its records.
         public_corpus: the file of public texts, if there is one.
         corpus: its texts.
         examples: the texts of the prompt's examples.
-        centres: the path of saved centres; a number is none.
+        centres: the path of saved centres; a number means that there is no file.
 
     Returns:
-        The shares of what is the same, each at most `MOST`.
+        The shares of common texts, each at most `MOST`.
 
     Raises:
-        PrivacyError: an input is the private file itself, or more than `MOST` of either side is the same. No row shows.
+        PrivacyError: an input is the private file itself, or more than `MOST` of either side is the same. The message
+            shows no row.
     """
     files = {"public_corpus": public_corpus, "centres": centres if isinstance(centres, str) else None}
     for field, path in files.items():
@@ -77,8 +78,7 @@ def check_public_inputs(
 
 def _refusal(field: str, what: str) -> PrivacyError:
     return PrivacyError(
-        f"{field}: {what}; what counts as public must hold nothing of the private data. Give other public texts; "
-        "nothing was spent"
+        f"{field}: {what}; public inputs must not contain private data. Give other public texts; nothing was spent"
     )
 
 

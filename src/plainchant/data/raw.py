@@ -1,4 +1,4 @@
-"""What every reader takes and gives: a dialect, raw values, and errors of the table, never of a cell."""
+"""Input and output of all readers: a dialect, raw values, and errors about the table, never about a cell."""
 
 import os
 import re
@@ -17,7 +17,7 @@ _NAMES_SHOWN = 20
 Wanted: TypeAlias = Mapping[str, str | None]
 """The name of the column for each of the options text_column, label_column and unit_column; None: not asked for."""
 Row: TypeAlias = tuple[Any, ...]
-"""The raw values of the wanted columns; None stands for a missing one."""
+"""The raw values of the wanted columns; None means a missing one."""
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,9 @@ class Dialect:
 
     Attributes:
         encoding: a character encoding, or auto.
-        separator: what stands between the fields of CSV: one character, comma, semicolon, tab, bar, or auto.
-        allow_malformed: read a table most of whose rows are malformed or empty.
-        options: whether the user has options for these three, which errors may name.
+        separator: the separator of CSV fields: one character, comma, semicolon, tab, bar, or auto.
+        allow_malformed: read a table even if most of its rows are malformed or empty.
+        options: whether the user has options for these three, so that errors may name them.
     """
 
     encoding: str = AUTO
@@ -48,9 +48,9 @@ class RawTable:
 
     Attributes:
         rows: the wanted columns' values.
-        malformed: how many rows are no rows of the format.
+        malformed: number of rows that do not fit the format.
         notes: sentences for the holder of the data.
-        class_names: for each column of a data set's ClassLabel its names.
+        class_names: for each ClassLabel column of a data set, its names.
     """
 
     rows: list[Row] = field(repr=False)
@@ -60,25 +60,25 @@ class RawTable:
 
 
 def describe(source: Any) -> str:
-    """A source in words that show nothing of it."""
+    """A description of a source that shows none of its content."""
     is_path = isinstance(source, (str, os.PathLike))
     return f"data {str(source)!r}" if is_path else f"data of type {type(source).__name__}"
 
 
 def separator_of(name: str) -> str | None:
-    """The character that an option names; None where it names none."""
+    """The character that an option names; None if it names none."""
     found = SEPARATORS.get(name, name)
     return found if len(found) == 1 and found not in '"\r\n' and ord(found) < 128 else None
 
 
 def check_path(path: Path) -> None:
-    """Refuses a path that the file system cannot even look for; one that is not there is the reader's matter."""
+    """Refuses a path that the file system cannot look up; the reader handles one that does not exist."""
     try:
         path.stat()
     except FileNotFoundError:
         return
     except ValueError:
-        raise DataError(f"{describe(path)} is no path: check it.") from None
+        raise DataError(f"{describe(path)} is not a valid path: check it.") from None
     except OSError as error:
         raise DataError(f"{describe(path)} cannot be read ({error.strerror}): check the path.") from None
 
@@ -89,11 +89,13 @@ def check_columns(found: Iterable[str], wanted: Wanted, where: str, listed: str 
     for role, name in wanted.items():
         if name is not None and name not in found:
             has = listed or _list_names(found)
-            raise DataError(f"{role}={name!r} is no column of {where}, which has {has}: set {role} ({option(role)}).")
+            raise DataError(
+                f"{role}={name!r} is not a column of {where}, which has {has}: set {role} ({option(role)})."
+            )
 
 
 def option(role: str) -> str:
-    """The command line's name of a column's option."""
+    """The command-line name of a column option."""
     return "--" + role.replace("_", "-")
 
 

@@ -1,17 +1,18 @@
-"""Words of any script: what examples are chosen by, evaluation counts, and copies are measured in.
+"""Words of any script, used to choose examples, to count words and to measure copies.
 
-Scripts with spaces have their words between them; vowel signs and other marks belong to the letter before (Hindi,
-Tamil, Arabic, Hebrew). Scripts without spaces (Chinese, Japanese, Thai, Lao, Khmer, Burmese) have grapheme clusters by
-Unicode's rules (UAX #29), as the library `regex` finds them: four of Thai or Lao, two of the others, count as a word.
-No dictionary is used: where words are compared, *every* run of that many clusters is one, as search engines do for
-Chinese, so that it does not matter where in a text a phrase stands. Everything here takes time linear in the text.
+In scripts with spaces, words are what lies between spaces; vowel signs and other marks belong to the letter before
+(Hindi, Tamil, Arabic, Hebrew). Scripts without spaces (Chinese, Japanese, Thai, Lao, Khmer, Burmese) are split into
+grapheme clusters by Unicode's rules (UAX #29), as the library `regex` finds them. Four clusters of Thai or Lao, or two
+of the others, count as a word. No dictionary is used. Where words are compared, *every* run of that many clusters is a
+word, as search engines do for Chinese, so the position of a phrase in a text does not matter. Everything here takes
+time linear in the text.
 """
 
 from collections.abc import Iterator
 
 import regex
 
-# One word of a spaced script is 4 quarters; so are 2 clusters that are syllables or more, and 4 that are letters.
+# One word of a spaced script is 4 quarters; so are 2 clusters of syllabic scripts, and 4 of alphabetic ones.
 QUARTERS = 4
 _SYLLABIC = r"[[\p{Han}\p{Hiragana}\p{Katakana}\u30FC\p{Khmer}\p{Myanmar}]&&[\p{L}\p{N}]]"
 _ALPHABETIC = r"[[\p{Thai}\p{Lao}]&&[\p{L}\p{N}]]"
@@ -19,7 +20,7 @@ _UNSPACED = rf"[{_SYLLABIC}{_ALPHABETIC}]"
 # Letters, digits and the underscore, as \w of Python's `re` has them; then also marks, and joiners inside a word.
 _LETTER = rf"[[\p{{L}}\p{{N}}_]--{_UNSPACED}]"
 _FOLLOWING = rf"[[\p{{L}}\p{{N}}\p{{M}}_\u200C\u200D]--{_UNSPACED}]"
-# what str.split takes for spaces
+# the characters that str.split treats as spaces
 _SPACE = r"\s\x1C-\x1F"
 _CLUSTERS = rf"(?P<two>(?={_SYLLABIC})\X)|(?P<four>(?={_ALPHABETIC})\X)"
 _WORDS = regex.compile(rf"(?V1){_CLUSTERS}|{_LETTER}{_FOLLOWING}*+")
@@ -32,12 +33,12 @@ _LETTERS = regex.compile(r"(?V1)[\p{L}\p{N}][\p{M}\u200C\u200D]*+" + f"|[{_SPACE
 
 
 def words(text: str) -> list[str]:
-    """The words of a text in order; where a script has no spaces, every run of as many clusters as count for a word."""
+    """The words of a text in order; where a script has no spaces, every run of clusters that counts as a word."""
     return [word for pieces, size in _runs(text) for word in _shingles(pieces, size)]
 
 
 def chunks(text: str) -> list[str]:
-    """What stands between spaces, signs included; where a script has no spaces, its words as in `words`."""
+    """The parts between spaces, signs included; where a script has no spaces, its words as in `words`."""
     return [
         word
         for chunk in text.split()
@@ -46,7 +47,7 @@ def chunks(text: str) -> list[str]:
 
 
 def word_count(text: str) -> float:
-    """How many words `chunks` stand for: clusters count by their share of a word."""
+    """The number of words in a text, split as by `chunks`; clusters count by their share of a word."""
     quarters = sum(
         sum(share for _, share in units(chunk)) if _ANY_UNSPACED.search(chunk) is not None else QUARTERS
         for chunk in text.split()
@@ -73,7 +74,7 @@ def _clusters_per_word(found: "regex.Match[str]") -> int:
 
 
 def _runs(text: str) -> Iterator[tuple[list[str], int]]:
-    """Words one by one; clusters that follow each other directly, and are of one kind, together."""
+    """Single words, and runs of adjacent clusters of one kind."""
     run: list[str] = []
     size, end = 1, -1
     for found in _WORDS.finditer(text):

@@ -1,11 +1,11 @@
-"""Tables in: rows of any source become records.
+"""Reading tables: rows of any source become records.
 
-One row in, one record out, in order, whatever the row holds: what becomes of a row is a function of that row alone, so
-adding or removing one moves no other (guarantee 3.1, 9). The rules for cells stand in `values`, those for labels in
-`labels`, those for formats and malformed rows in `textual` and `encodings`.
+Each row becomes one record, in order, whatever it holds. A record depends on its row alone, so adding or removing a row
+changes no other record (guarantee 3.1, 9). The rules for cells are in `values`, those for labels in `labels`, those for
+formats and malformed rows in `textual` and `encodings`.
 
-What a table is refused for, and what is noted about it, is said to its holder alone, before anything is spent; the
-guarantee page lists where that depends on private rows. Notes are warnings of the class `DataNote`.
+Errors and notes about a table are shown only to its holder, before any budget is spent; the guarantee page lists where
+they depend on private rows. Notes are warnings of the class `DataNote`.
 """
 
 import hashlib
@@ -25,18 +25,18 @@ from plainchant.errors import DataError, DataNote
 
 Source: TypeAlias = Any
 """A path, a pandas, polars or pyarrow table, a `datasets.Dataset`, or an iterable of dicts."""
-# A table of whose rows fewer than one in so many have a named label is taken for one with other labels.
+# A table is refused if fewer than one in this many rows has a named label: its labels are probably others.
 FEWEST_LABELLED = 100
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Record:
-    """One private row. Its `repr` shows nothing of it, so that no log or traceback can.
+    """One private row. Its `repr` shows none of its content, so that logs and tracebacks cannot either.
 
     Attributes:
         text: The text, possibly empty.
-        label: The label, or None; where labels are named and it means one of them, that one.
-        unit: The identity of the unit that the row belongs to (see `values.unit_key`); None: a unit by itself.
+        label: The label, or None; if it matches a named label, that one.
+        unit: The identity of the unit that the row belongs to (see `values.unit_key`); None: the row is its own unit.
     """
 
     text: str
@@ -56,7 +56,7 @@ def read_records(
     labels: Sequence[str] = (),
     dialect: Dialect | None = None,
 ) -> list[Record]:
-    """Reads a private table: one record a row, in order, by the rules of this package.
+    """Reads a private table: one record per row, in order, by the rules of this package.
 
     Args:
         source: A path to .jsonl, .ndjson, .json, .csv, .tsv, .parquet, .arrow or .feather, to a directory of such files
@@ -64,8 +64,8 @@ def read_records(
             dicts.
         text_column: Name of the column with the text.
         label_column: Name of the column with the label; None: no record has one.
-        unit_column: Name of the column with the unit's id; None: every record is a unit by itself.
-        labels: The named labels, which each record's label is matched with; empty: labels are as they stand.
+        unit_column: Name of the column with the unit's id; None: every record is its own unit.
+        labels: The named labels, with which each record's label is matched; empty: labels stay as they are.
         dialect: Encoding, separator, and whether a mostly malformed table is read.
 
     Returns:
@@ -75,7 +75,7 @@ def read_records(
         DataError: The table cannot be read as a whole: missing, empty, of an unknown kind, unparsable, without a named
             column or with one of a wrong type, mostly malformed or empty, or without the named labels. No message
             quotes a cell.
-        MissingDependencyError: A data set directory, and the package `datasets` is not installed.
+        MissingDependencyError: The source is a data set directory, and the package `datasets` is not installed.
 
     >>> rows = [{"text": "the bus was late", "label": "transport"}, {"text": None}]
     >>> records = read_records(rows, label_column="label")
@@ -95,11 +95,11 @@ def read_records(
 
 
 def read_texts(source: Source, *, text_column: str = "text", dialect: Dialect | None = None) -> list[str]:
-    """Reads the texts of a public corpus that are not blank; a .txt file holds one text a line.
+    """Reads the texts of a public corpus that are not blank; a .txt file holds one text per line.
 
     Args:
         source: As for `read_records`, or a path to a .txt file.
-        text_column: Name of the column with the text; of no meaning for .txt.
+        text_column: Name of the column with the text; ignored for .txt.
         dialect: Encoding, separator, and whether a mostly malformed table is read.
 
     Raises:
@@ -124,8 +124,8 @@ def read_texts(source: Source, *, text_column: str = "text", dialect: Dialect | 
 def fingerprint(records: Iterable[Record]) -> str:
     """SHA-256 (hex) of all texts, labels and units in order: whether a resumed run has the same data.
 
-    It depends on private data: it belongs into private/ only. Fields are prefixed by their lengths, so that no two
-    different lists have one encoding.
+    It depends on private data: it belongs in private/ only. Fields are prefixed by their lengths, so that two
+    different lists never have the same encoding.
 
     >>> fingerprint(read_records([{"text": "a"}])) == fingerprint(read_records([{"text": "b"}]))
     False
@@ -155,7 +155,7 @@ def _tell(notes: Iterable[str]) -> None:
 
 
 def _check_well_formed(raw: RawTable, source: Source, dialect: Dialect) -> None:
-    options = "; see also --separator and --encoding, or set allow_malformed to read it as it is"
+    options = "; see also --separator and --encoding, or set allow_malformed to read it anyway"
     options = options if dialect.options else ""
     if 2 * raw.malformed > len(raw.rows) and not dialect.allow_malformed:
         raise DataError(
@@ -170,7 +170,7 @@ def _check_usable(raw: RawTable, texts: Sequence[str], source: Source, dialect: 
     if 2 * blank > len(texts) and not dialect.allow_malformed:
         raise DataError(
             f"text_column: most rows of {describe(source)} have no text in it: name the column that holds the texts "
-            "(--text-column), or set allow_malformed to read it as it is."
+            "(--text-column), or set allow_malformed to read it anyway."
         )
 
 
@@ -186,11 +186,11 @@ def _labels(
     if not count or (FEWEST_LABELLED * count < len(values) and not dialect.allow_malformed):
         kind = "" if names is None else f", of a ClassLabel with {len(names)} names,"
         raise DataError(
-            f"labels = {', '.join(labels)}: hardly a row of {describe(source)} has one of them; the values of "
-            f"{column!r}{kind} {difference(matcher, values)}: name the labels as they stand there, or another "
+            f"labels = {', '.join(labels)}: hardly any row of {describe(source)} has one of them; the values of "
+            f"{column!r}{kind} {difference(matcher, values)}: name the labels as written there, or another "
             "label_column. Nothing was spent."
         )
-    # a label that is not named stays as it is: it takes no part
+    # a label that is not named stays unchanged: its row is left out later
     return [as_name(value) if label is None else label for value, label in zip(values, matched, strict=True)]
 
 

@@ -1,15 +1,15 @@
 """JSON Lines, JSON arrays, dicts and CSV: text becomes raw values, row by row (guarantee 9).
 
 - **Malformed rows** (a line that is not a JSON object, a CSV row with the wrong number of fields or a broken quote, an
-  item that is not a dict) are rows without any value. A CSV row with a broken quote is one line, and reading goes on at
-  the next one. Only where a later quote happens to close it properly are the lines between one row with it: the one
-  case in which a row reaches others, and JSONL and Parquet do not have it.
-- **Blank lines** of JSONL, CSV and text files are no rows, wherever they stand; nor are the lines of a JSON Lines file
-  that hold only the brackets of an array around it. A comma that ends such a line is no part of it.
-- **Columns** are decided by form: by the header or the schema; of JSON rows and dicts by whether enough rows have the
-  key (`SCARCE`), so that no single row decides. Elsewhere a missing key is a missing value.
-- **Separator** of CSV: the option, or by the header: the first of comma (tab in .tsv), semicolon, tab and bar that
-  makes the wanted columns.
+  item that is not a dict) are rows without any value. A CSV row with a broken quote is one line, and reading continues
+  with the next one. Only if a later quote happens to close it properly do the lines in between become part of that row.
+  This is the only case in which one row affects others; it cannot happen in JSONL and Parquet.
+- **Blank lines** of JSONL, CSV and text files are not rows. Neither are lines of a JSON Lines file that hold only the
+  brackets of an array around it. A comma at the end of such a line is ignored.
+- **Columns** are found by the header or the schema. For JSON rows and dicts a column exists if enough rows have the key
+  (`SCARCE`), so that no single row decides. In the other rows a missing key is a missing value.
+- **Separator** of CSV: the option or, from the header, the first of comma (tab in .tsv), semicolon, tab and bar that
+  yields the wanted columns.
 """
 
 import csv
@@ -21,7 +21,7 @@ from plainchant.data.encodings import AUTO
 from plainchant.data.raw import SEPARATORS, Dialect, RawTable, Wanted, check_columns, option, separator_of
 from plainchant.errors import DataError
 
-# A column of JSON rows or dicts that fewer than one row in so many has is taken for none.
+# A key that fewer than one in SCARCE JSON rows or dicts has does not count as a column.
 SCARCE = 10
 # Stands for a carriage return inside a CSV row; no decoded text holds this lone surrogate.
 _RETURN = "\udc0d"
@@ -32,19 +32,19 @@ _FIELD_SIZE_LIMIT = 2**31 - 1  # the largest that a C long holds on every platfo
 
 
 def of_json(text: str, suffix: str, wanted: Wanted, dialect: Dialect, where: str) -> RawTable:
-    """The rows of JSON Lines; of a .json file that begins with a bracket, of its array."""
+    """The rows of JSON Lines or, for a .json file that begins with a bracket, of its array."""
     if suffix == ".json" and text.lstrip()[:1] == "[":
         try:
             return of_dicts(json.loads(text), wanted, dialect, where)
         except (ValueError, RecursionError):
-            raise DataError(f"{where} cannot be parsed as a JSON array: write it anew, or give JSONL.") from None
+            raise DataError(f"{where} cannot be parsed as a JSON array: write it again, or give JSONL.") from None
     lines = text.split("\n")  # not splitlines: U+2028 may stand inside a JSON string
     rows = (_parse_line(line) for line in lines if line.strip() not in ("", "[", "]", ","))
     return of_dicts(rows, wanted, dialect, where)
 
 
 def _parse_line(line: str) -> Any:
-    """A line's row; brackets and the comma of an array around all lines are no part of it."""
+    """A line's row, without the brackets and the comma of an array around all lines."""
     found = _parse_json(line)
     if found is None:
         bare = line.strip().removesuffix(",")
@@ -63,13 +63,13 @@ def _parse_json(line: str) -> Any:
 
 
 def of_dicts(items: Iterable[Any], wanted: Wanted, dialect: Dialect, where: str) -> RawTable:
-    """The rows of dicts; an item that is none is a row without values."""
+    """The rows of dicts; an item that is not a dict is a row without values."""
     rows = [item if isinstance(item, Mapping) else None for item in items]
     mappings = [row for row in rows if row is not None]
     if rows and not mappings:
         raise DataError(
-            f'{where} has no row that is a JSON object or dict: write each as {{"text": ...}}, one a line (UTF-8, or '
-            "with --encoding)."
+            f'{where} has no row that is a JSON object or dict: write each as {{"text": ...}}, one per line (UTF-8, '
+            "or with --encoding)."
         )
     for role, name in wanted.items():
         present = sum(name in row for row in mappings)
@@ -78,9 +78,9 @@ def of_dicts(items: Iterable[Any], wanted: Wanted, dialect: Dialect, where: str)
             and name is not None
             and (not present or (SCARCE * present < len(rows) and not dialect.allow_malformed))
         ):
-            # which other keys there are is not said: they are single rows' own
+            # other keys are not named: they may occur in single rows only
             raise DataError(
-                f"{role}={name!r} is no column of {where} (a key of fewer than one row in {SCARCE} counts as none): "
+                f"{role}={name!r} is not a column of {where} (a key in fewer than one row in {SCARCE} does not count): "
                 f"set {role} ({option(role)})."
             )
     empty: Mapping[str, Any] = {}
@@ -101,7 +101,7 @@ def of_csv(text: str, suffix: str, wanted: Wanted, dialect: Dialect, where: str)
     rows = _split_csv(lines, separator)
     header = next(rows, [])
     if header is None:
-        raise DataError(f"{where} has no header row that can be parsed: name the columns in its first line.")
+        raise DataError(f"{where} has no valid header row: name the columns in its first line.")
     if not header:
         return RawTable([])
     # a file without a header row has a record in its first line, so its names are not shown
@@ -123,7 +123,7 @@ def of_csv(text: str, suffix: str, wanted: Wanted, dialect: Dialect, where: str)
 def _choose_separator(
     lines: Sequence[str], suffix: str, wanted: Wanted, dialect: Dialect, where: str
 ) -> tuple[str, tuple[str, ...]]:
-    """The separator and what to say of it: a function of the options and of the header."""
+    """The separator and a note about it; both depend on the options and the header only."""
     if dialect.separator != AUTO:
         given = separator_of(dialect.separator)
         if given is None:
@@ -133,7 +133,7 @@ def _choose_separator(
     for separator in dict.fromkeys((usual, *SEPARATORS.values())):
         header = next(_split_csv(lines, separator), None) or []
         if all(name is None or name in header for name in wanted.values()):
-            note = f"{where} is read with the separator {separator!r}, by its header; set separator to say so."
+            note = f"{where} is read with the separator {separator!r}, by its header; set separator to choose another."
             return separator, (() if separator == usual else (note,))
     return usual, ()
 
@@ -142,7 +142,7 @@ def _csv_lines(text: str) -> list[str]:
     lines = text.split("\n")
     if "\r" not in text:
         return [line + "\n" for line in lines]
-    # a carriage return by itself is no end of a row: the csv module would refuse it outside quotes
+    # a carriage return alone does not end a row: the csv module would refuse it outside quotes
     bare = [line.rstrip("\r") for line in lines]
     return [
         one.replace("\r", _RETURN) + ("\n" if len(one) == len(line) else "\r\n")

@@ -9,7 +9,7 @@ r"""Cells: what a text, a label and a unit's id are, each a function of one cell
   included, become a space; invalid UTF-8 and lone surrogates become the replacement character U+FFFD.
 - **Unit**: the value itself. Two different values never become one and one never becomes many, so nothing is trimmed,
   cleaned or cut. Numbers are the same where they are equal (1 and 1.0, whatever their types); a string is never a
-  number, and a truth value is neither. Missing (None, NA, NaN, NaT): None, a unit by itself.
+  number, and a truth value is neither. Missing (None, NA, NaN, NaT): None, which makes the row its own unit.
 """
 
 import datetime
@@ -26,7 +26,7 @@ from typing import Any
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _SPACES = {code: " " for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\t\n"}
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
-# Kinds of ids other than strings begin with it; a string that does so itself is marked as well.
+# Ids that are not strings begin with it; a string that begins with it is marked as well.
 _MARK = "\x00"
 # Powers of ten up to which a decimal number is compared with the other kinds of numbers.
 _LARGEST_EXPONENT = 10_000
@@ -35,7 +35,7 @@ _MISSING_TYPES = ("NAType", "NaTType", "NoneType")  # pandas' missing values, wi
 
 
 class UnreadableUnit(ValueError):
-    """A value of a type that has no identity here; says the type's name, never the value."""
+    """A value of a type that cannot serve as an id; the message has the type's name, never the value."""
 
 
 def as_text(value: Any) -> str:
@@ -46,7 +46,7 @@ def as_text(value: Any) -> str:
 
 
 def as_name(value: Any) -> str | None:
-    """The label of a cell, as it stands there."""
+    """The label of a cell, as written there."""
     return clean(value if isinstance(value, str) else _scalar(value)).strip() or None
 
 
@@ -86,10 +86,10 @@ def _scalar(value: Any) -> str:
 def unit_key(value: Any) -> str | None:
     """The identity of a unit as a string: equal for equal values and different for different ones; None: missing.
 
-    A string stands for itself. Anything else begins with NUL and its kind.
+    A string is its own identity. Anything else begins with NUL and its kind.
 
     Raises:
-        UnreadableUnit: the value's type has no identity here.
+        UnreadableUnit: the value's type cannot serve as an id.
     """
     if isinstance(value, str):
         return f"{_MARK}str:{value}" if value.startswith(_MARK) else str.__str__(value)
@@ -169,7 +169,7 @@ def _part(value: Any) -> str:
 
 def _other_key(value: Any) -> str:
     if isinstance(value, datetime.datetime):
-        # equal instants of two time zones are equal values
+        # the same instant in two time zones is one value
         utc = value.astimezone(datetime.UTC) if value.utcoffset() is not None else value
         return f"{_MARK}time:{utc.isoformat()}"
     if isinstance(value, (datetime.date, datetime.time)):

@@ -10,21 +10,21 @@ from plainchant.arrays import BoolArray
 # Standard deviations on each side of a 95 % interval.
 NORMAL_95 = 1.96
 NOTE = (
-    "These figures were computed from the private data and are not covered by the guarantee: keep them in private/, "
-    "and count every figure that leaves it as a release of its own."
+    "These figures were computed from the private data and are not covered by the guarantee: keep them in private/. "
+    "Publishing any of them is a separate release of private data."
 )
 MAUVE, ACCURACY, MACRO_F1 = "MAUVE", "accuracy", "macro-F1"
 ON_SYNTHETIC, ON_TFIDF = "trained on synthetic", "trained on synthetic, by words"
 ON_REAL = "trained on as many real texts"
 EXPLANATIONS: Mapping[str, str] = {
-    MAUVE: "1: nobody could tell the two sets apart by their embeddings; near 0: nothing in common (Pillutla et al.)",
+    MAUVE: "1: the embeddings of both sets look the same; near 0: they have nothing in common (Pillutla et al.)",
     "Fréchet distance": "distance of two normal distributions fitted to the embeddings; lower is better",
     "precision": "share of synthetic texts that lie among real ones",
     "recall": "share of real texts that lie among synthetic ones",
-    "density": "how many real neighbourhoods hold a synthetic text, 1 as for real text",
+    "density": "number of real neighbourhoods that hold a synthetic text, scaled so that real text has 1",
     "coverage": "share of real texts with a synthetic one in their neighbourhood",
-    "label agreement": "share of synthetic texts whose label a classifier trained on real text would give",
-    "cell agreement": "share of synthetic texts that lie nearest to the public centre of their own cell",
+    "label agreement": "share of synthetic texts to which a classifier trained on real text gives the same label",
+    "cell agreement": "share of synthetic texts whose nearest public centre is that of their cell",
 }
 
 
@@ -68,12 +68,21 @@ class Evaluation(Figures):
     Attributes:
         texts: synthetic texts of the run.
         compared: texts on each side of a comparison.
-        real: real texts that were looked at.
+        real: real texts that were used.
     """
 
     texts: int
     compared: int
     real: int
+
+
+def shown_name(name: str) -> str:
+    """A figure's name as users see it; its key in saved results stays as it is.
+
+    >>> shown_name("words a text, real")
+    'words per text, real'
+    """
+    return name.replace("words a text", "words per text")
 
 
 def share(hits: BoolArray) -> Figure:

@@ -1,12 +1,12 @@
 """Whether synthetic text looks like the real text, and whether one can train on it.
 
-Everything here reads private data, so none of its figures is private in the sense of the guarantee: they stay in
-private/. Both sides of a comparison always have the same number of texts, since the measures of fidelity depend on it;
-where the real table has more, a figure is the mean over several draws from it.
+Everything here reads private data, and the guarantee covers none of its figures: they stay in private/. Both sides of a
+comparison always have the same number of texts, since the measures of fidelity depend on it. If the real table has
+more, a figure is the mean over several draws from it.
 
-Every figure comes with a 95 % interval by half-sample bootstrap: the figure is computed again on random halves, drawn
-without replacement, and the spread of those values is that of the whole (the delete-half jackknife, Shao & Wu 1989).
-Drawing with replacement would not do: a text that is drawn twice is its own nearest neighbour.
+Every figure has a 95 % interval by half-sample bootstrap. The figure is computed again on random halves, drawn without
+replacement; the spread of those values estimates that of the figure (the delete-half jackknife, Shao & Wu 1989).
+Drawing with replacement would be wrong: a text that is drawn twice is its own nearest neighbour.
 """
 
 import itertools
@@ -36,13 +36,13 @@ from plainchant.evaluation.figures import (
 )
 from plainchant.privacy.histograms import WHOLE_LABEL
 
-# Draws that a figure is averaged over, random halves that its interval comes from, and draws of real text for each.
+# Draws that a figure is averaged over, random halves for its interval, and draws of real text per synthetic draw.
 DRAWS, HALVES, REAL_DRAWS = 5, 40, 4
-# MAUVE: scale of the divergence, mixtures on the curve, texts of both sides a bin, variance that the projection keeps.
+# MAUVE: scale of the divergence, mixtures on the curve, texts (of both sides) per bin, variance kept by the projection.
 SCALE, MIXTURES, TEXTS_PER_BIN, VARIANCE_KEPT = 5.0, 25, 20, 0.9
 # Neighbours of precision, recall, density and coverage.
 NEIGHBOURS = 5
-# Fewer texts than this make no figure.
+# With fewer texts no figure is computed.
 FEWEST = 10
 # Figures that may be larger than 1.
 UNBOUNDED = ("Fréchet distance", "density", "words a text", "different words")
@@ -50,7 +50,7 @@ UNBOUNDED = ("Fréchet distance", "density", "words a text", "different words")
 
 @dataclass(frozen=True, repr=False)
 class Sample:
-    """Texts with labels and embeddings; its `repr` shows nothing of them.
+    """Texts with labels and embeddings; its `repr` shows none of them.
 
     Attributes:
         texts: n texts.
@@ -76,8 +76,8 @@ class Sample:
 def mauve(p: FloatArray, q: FloatArray, *, bins: int | None = None, seed: int = 0) -> float:
     """MAUVE (Pillutla et al. 2021, 2023): the area under the divergence curve of two quantised sets, 0 to 1.
 
-    Both sets are projected to the principal components that keep 90 % of their joint variance, and quantised by
-    k-means, if not told otherwise with a bin for twenty texts.
+    Both sets are projected to the principal components that keep 90 % of their joint variance, and then quantised by
+    k-means. Unless `bins` is given, there is one bin per twenty texts.
     """
     from sklearn.cluster import KMeans
     from sklearn.decomposition import PCA
@@ -88,7 +88,7 @@ def mauve(p: FloatArray, q: FloatArray, *, bins: int | None = None, seed: int = 
     projected = PCA(VARIANCE_KEPT, svd_solver="full").fit_transform(both)
     bins = max(2, min(len(np.unique(both, axis=0)), bins or round(len(both) / TEXTS_PER_BIN)))
     with warnings.catch_warnings():
-        # texts that are all alike fill fewer bins than asked for, which is no fault here
+        # very similar texts fill fewer bins than requested; k-means warns, but nothing is wrong
         warnings.simplefilter("ignore")
         assigned = KMeans(bins, n_init=5, max_iter=500, random_state=seed).fit_predict(projected)
     return mauve_of_bins(
@@ -130,7 +130,7 @@ def neighbourhoods(synthetic: FloatArray, real: FloatArray) -> dict[str, float]:
     from sklearn.metrics import pairwise_distances
 
     between = pairwise_distances(real, synthetic)
-    # a set's own distances are sorted with the zero to itself in front
+    # distances within a set include the zero of each text to itself, which sorts first
     k = min(NEIGHBOURS, len(real) - 1, len(synthetic) - 1)
     radius_real = np.partition(pairwise_distances(real), k, axis=1)[:, k]
     radius_synthetic = np.partition(pairwise_distances(synthetic), k, axis=1)[:, k]
@@ -200,7 +200,7 @@ def _usefulness(synthetic: Sample, train: Sample, test: Sample, names: Sequence[
     return figures | {f"{ACCURACY}, largest class": counts.most_common(1)[0][1] / len(test)}
 
 
-# the texts by themselves
+# figures of the texts alone
 
 
 def _text_figures(sample: Sample) -> dict[str, float]:
@@ -265,12 +265,12 @@ def measure(
 
     Args:
         synthetic: the synthetic texts.
-        real: real texts; every one with a label of `names`, where those are given.
-        names: the label set; without it nothing is trained.
-        nearest: the public centre that each synthetic text is nearest to, int64 [n].
-        own: the centre of its cell, int64 [n].
+        real: real texts; all with a label of `names`, if those are given.
+        names: the label set; without it no classifier is trained.
+        nearest: the nearest public centre of each synthetic text, int64 [n].
+        own: the centre of each text's cell, int64 [n].
         size: texts on each side of a comparison; the smaller set's size if not given.
-        seed: of the resampling. The figures are not released, so a seed may be fixed.
+        seed: for the resampling. The figures are not released, so a seed may be fixed.
 
     Raises:
         DataError: too few texts on one side.

@@ -19,7 +19,7 @@ from plainchant.privacy.histograms import WHOLE_LABEL
 from plainchant.run.inputs import read_table
 from plainchant.run.store import RunDirectory
 
-# Real texts that are looked at, at most.
+# Maximum number of real texts that are used.
 REAL_LIMIT = 5_000
 
 
@@ -41,14 +41,14 @@ def real_sample(
     limit: int = REAL_LIMIT,
     progress: Callable[[float], None] | None = None,
 ) -> Sample:
-    """Real texts with labels and embeddings; those that a run has kept are used again.
+    """Real texts with labels and embeddings; embeddings that a run has saved are reused.
 
     Args:
         directories: runs with the same columns and label set.
         source: the real table (see `data.read_records`).
-        embedder: embeds what is not kept.
-        limit: so many texts at most, drawn at random.
-        progress: hears the share of texts embedded.
+        embedder: embeds the texts whose embeddings were not saved.
+        limit: use at most this many texts, drawn at random.
+        progress: receives the share of texts embedded.
 
     Raises:
         DataError: the table cannot be read, or the runs' columns or label sets differ.
@@ -101,10 +101,10 @@ def evaluate(
     Args:
         run: a `Run`, a `FinishedRun`, a `RunDirectory` or a path.
         real: the real table (see `data.read_records`), or a `Sample`.
-        embedder: a loaded one, in place of the run's.
-        size: texts on each side of a comparison, at most.
-        limit: so many real texts are looked at, at most.
-        progress: hears the share of real texts embedded.
+        embedder: a loaded embedder, used instead of the run's.
+        size: maximum number of texts on each side of a comparison.
+        limit: use at most this many real texts, drawn at random.
+        progress: receives the share of real texts embedded.
 
     Raises:
         ConfigError, DataError: there is no such run, no release, no such table, or too few texts.
@@ -133,7 +133,7 @@ class Compared:
         name: the name of its directory.
         method: its preset.
         ex_ante: ε that was known before the run; None where there is none.
-        ex_post: ε measured after the run, for its data and output; private, and no promise; None where not measured.
+        ex_post: ε measured after the run, for its data and output; private and not promised; None where not measured.
         delta: δ of both.
         tokens: released tokens.
         evaluation: its figures, at the same number of texts as the others.
@@ -165,9 +165,9 @@ def compare(
     Args:
         runs: as for `evaluate`, at least one, on the same table.
         real: the real table (see `data.read_records`).
-        embedder: a loaded one, in place of the runs'.
-        limit: so many real texts are looked at, at most.
-        progress: hears the share of the work done.
+        embedder: a loaded embedder, used instead of the runs'.
+        limit: use at most this many real texts, drawn at random.
+        progress: receives the share of the work done.
 
     Raises:
         ConfigError, DataError: as `evaluate`; or the runs were made with different columns, labels or embedders.
@@ -205,12 +205,12 @@ def compare(
 
 
 def directory_of(run: Any) -> RunDirectory:
-    """The directory of a run, however it is named."""
+    """The directory of a run, given in any of the accepted ways."""
     if isinstance(run, RunDirectory):
         return run
     own = getattr(run, "directory", None)
     if isinstance(own, RunDirectory):
         return own
     if not isinstance(run, (str, Path)):
-        raise ConfigError(f"run: {type(run).__name__} is no run, RunDirectory or path")
+        raise ConfigError(f"run: {type(run).__name__} is not a run, a RunDirectory or a path; give one of these")
     return RunDirectory.open(Path(run))

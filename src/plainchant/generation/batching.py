@@ -12,10 +12,10 @@ NO_BATCH = -1
 
 
 def draw_batches(cell_of_unit: IntArray, cells: Sequence[Cell], randomness: RandomSource) -> IntArray:
-    """Every unit draws its batch by itself, uniformly from its cell's (guarantee 3.1).
+    """Draws the batch of each unit independently and uniformly from those of its cell (guarantee 3.1).
 
-    So adding or removing a unit changes one batch by one context and no other unit's place: the draws are independent
-    of each other, and of how many units there are. Batches are numbered through all cells in order.
+    Adding or removing a unit therefore changes one batch by one context, and no other unit's batch: the draws do not
+    depend on each other, nor on the number of units. Batches are numbered consecutively through all cells.
 
     Returns:
         The batch of each unit, int64 [n]; NO_BATCH for a unit without a cell or in a cell without batches.
@@ -29,7 +29,7 @@ def draw_batches(cell_of_unit: IntArray, cells: Sequence[Cell], randomness: Rand
 
 
 def draw_contexts(batch_of_unit: IntArray, batch_size: int, randomness: RandomSource) -> IntArray:
-    """Every unit draws a context of its batch by itself, uniformly, where several share one (guarantee 3.3).
+    """Draws each unit's context in its batch independently and uniformly, if several share one (guarantee 3.3).
 
     Returns:
         The context of each unit, 0 to `batch_size` − 1, int64 [n].
@@ -40,12 +40,12 @@ def draw_contexts(batch_of_unit: IntArray, batch_size: int, randomness: RandomSo
 def allot_texts(cells: Sequence[Cell], texts: int, per_batch: int | None) -> list[list[int]]:
     """Spreads a number of texts over cells in proportion to their noisy sizes, then evenly over a cell's batches.
 
-    A function of released numbers only. No batch gets more than `per_batch`; what one cell cannot take, others do.
+    Depends on released numbers only. No batch gets more than `per_batch`; texts that one cell cannot take go to others.
 
     Args:
         cells: the kept cells.
-        texts: how many texts are requested.
-        per_batch: the most texts that a batch's budget pays for, None where there is no such bound.
+        texts: number of texts requested.
+        per_batch: maximum texts that a batch's budget pays for; None where there is no such bound.
 
     Returns:
         For each cell, for each of its batches, a number of texts. Their sum is `texts`, or all that can be paid for.
@@ -60,7 +60,7 @@ def allot_texts(cells: Sequence[Cell], texts: int, per_batch: int | None) -> lis
     share = np.zeros(len(cells), dtype=np.int64)
     target = min(texts, int(capacity.sum()))
     for _ in range(target):
-        # highest averages (Sainte-Laguë): every further text goes where the share lags most behind the size
+        # highest averages (Sainte-Laguë): each text goes to the cell whose share is furthest behind its size
         lag = np.where(share < capacity, weight / (2 * share + 1), -1.0)
         share[int(np.argmax(lag))] += 1
     return [

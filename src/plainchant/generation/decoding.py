@@ -1,4 +1,4 @@
-"""The token loop: many batches side by side, one token of each at every step (guarantee 4). Knows token ids only."""
+"""The token loop: many batches side by side, one token for each batch per step (guarantee 4). Knows token ids only."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,7 +12,7 @@ from plainchant.models import LanguageModel, Rows
 from plainchant.privacy.mechanisms import Gate, PublicMechanism, TokenMechanism, draw
 from plainchant.randomness import RandomSource
 
-# Prefixes whose caches are kept: batches come cell by cell, so an old one is not asked for again.
+# Number of prefixes whose caches are kept: batches come cell by cell, so an old prefix is not needed again.
 KEPT_PREFIXES = 8
 
 
@@ -22,8 +22,8 @@ class StopRule:
 
     Attributes:
         text: the stop string, or None.
-        max_tokens: the most tokens of a text, its end token included.
-        min_tokens: so many tokens are released before a text may end.
+        max_tokens: maximum tokens per text, its end token included.
+        min_tokens: minimum tokens that are released before a text may end.
     """
 
     text: str | None
@@ -39,9 +39,9 @@ class BatchWork:
         batch: its number.
         prefix: public tokens before a record.
         start: public tokens after it; not empty.
-        records: each context's own tokens. Secret, as is their number.
+        records: the record tokens of each context. Secret, as is their number.
         positions: the places to fill, public.
-        later: the most tokens that the batch has still to write after these places, public.
+        later: maximum tokens that the batch still has to write after these places, public.
         spent: what each context has paid so far (guarantee 5.2), float64 [n]; None before its first text. Secret.
     """
 
@@ -65,8 +65,8 @@ class FinishedText:
         finish: "end", "stop" or "length".
         loss: Σ ε_t over its tokens, nats. Private.
         rho: Σ ρ_t over its tokens. Private where it is measured ex post.
-        spent: what each context of the batch has paid in all, this text included; empty where nobody has paid, as
-            where costs are not individual. Private.
+        spent: what each context of the batch has paid in total, this text included; empty where no context has paid,
+            for example where costs are not individual. Private.
     """
 
     batch: int
@@ -81,13 +81,13 @@ class FinishedText:
 
 @dataclass(frozen=True)
 class StepTiming:
-    """What one step of the decoder took. Private: a pass takes longer the more contexts there are.
+    """The time of one decoder step. Private: a pass takes longer the more contexts there are.
 
     Attributes:
-        batches: how many batches were side by side.
-        rows: the private rows of the step. Secret.
+        batches: number of batches side by side.
+        rows: number of private rows. Secret.
         public_pass: the forward pass of the public rows, seconds.
-        private_pass: the forward pass of the private rows, seconds; with what was unread of their prompts.
+        private_pass: the forward pass of the private rows, seconds, with the part of their prompts not yet processed.
         rest: supports, aggregation, drawing, accounting and text, seconds.
     """
 
@@ -104,7 +104,7 @@ class StepTiming:
 
 
 class _Stopwatch:
-    """Tells the seconds since it was last asked."""
+    """Returns the seconds since the previous lap."""
 
     def __init__(self) -> None:
         self._since = time.perf_counter()
@@ -115,7 +115,7 @@ class _Stopwatch:
 
 
 class _Session:
-    """A batch at work: its rows in the model and the text that it is writing."""
+    """A batch in progress: its rows in the model and the text that it is writing."""
 
     def __init__(self, work: BatchWork, private: Rows | None, public: Rows | None, gate: Gate | None):
         self.work = work
@@ -135,12 +135,12 @@ class _Session:
                 rows.rewind()
 
     def give_back(self) -> None:
-        """Lets go of the caches; the batch is done."""
+        """Releases the caches; the batch is done."""
         self.private = self.public = None
 
     @property
     def last(self) -> int:
-        """The token that every row reads next: the prompt's last one at first."""
+        """The token that every row reads next; at first the last one of the prompt."""
         return self.tokens[-1] if self.tokens else self.work.start[-1]
 
 
@@ -151,10 +151,10 @@ class Decoder:
         model: the language model.
         mechanism: draws and accounts each token.
         stop: when a text ends.
-        rows: about how many private rows a forward pass holds. Counted by the public batch size, since the true number
-            of contexts is secret and must not decide which batches share a pass.
-        randomness: where tokens come from.
-        observer: told after each step what it took; for benchmarks. What it is told is private.
+        rows: approximate number of private rows per forward pass. Counted by the public batch size, since the true
+            number of contexts is secret and must not decide which batches share a pass.
+        randomness: the source of all tokens.
+        observer: called with the time of each step, for benchmarks. Those times are private.
     """
 
     def __init__(
@@ -189,7 +189,7 @@ class Decoder:
         return ids[allowed], ids[allowed & ~ends]
 
     def run(self, works: Iterable[BatchWork]) -> Iterator[FinishedText]:
-        """Decodes batches side by side and yields texts as they end; a batch is opened when a place gets free."""
+        """Decodes batches side by side and yields texts as they end; another batch opens when one is done."""
         waiting = iter(works)
         active: list[_Session] = []
         while True:
@@ -223,7 +223,7 @@ class Decoder:
 
     def _step(self, active: Sequence[_Session]) -> list[tuple[_Session, FinishedText]]:
         watch = _Stopwatch()
-        # guarantee 4.1: the public rows in a pass of their own, before the private ones
+        # guarantee 4.1: the public rows in a separate pass, before the private ones
         public_logits = self._model.step([(s.public, s.last) for s in active if s.public is not None])
         public_pass = watch.lap()
         publics = [logits[0] for logits in public_logits] or [None] * len(active)

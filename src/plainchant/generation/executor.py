@@ -1,4 +1,4 @@
-"""Where batches are decoded: in this process, or on workers."""
+"""Executors decode batches in this process or on workers."""
 
 import contextlib
 import functools
@@ -24,7 +24,7 @@ class Executor(Protocol):
 
 
 def open_embedder(name: str, performance: PerformanceOptions) -> Embedder:
-    """An embedder by path or name, where the performance options want it."""
+    """An embedder by path or name, in this process or on workers as the performance options say."""
     if performance.executor == "ray":
         return RayEmbedder(performance, name)
     return load_embedder(name, device=performance.device)
@@ -34,16 +34,16 @@ def open_embedder(name: str, performance: PerformanceOptions) -> Embedder:
 def open_executor(
     plan: Plan, stop: StopRule, performance: PerformanceOptions, model: LanguageModel, randomness: RandomSource
 ) -> Iterator[Executor]:
-    """What writes a plan's batches, where the performance options want it; its workers end with the block.
+    """The executor that the performance options name, for a plan's batches; its workers end with the block.
 
     Raises:
-        PrivacyError: workers draw from their own systems, so that a seed cannot be given.
+        PrivacyError: a seed was given, but workers take their randomness from their own systems.
     """
     if performance.executor == "local":
         yield Decoder(model, plan.mechanism, stop, rows=performance.width, randomness=randomness)
         return
     if not randomness.private:
-        raise PrivacyError("executor = ray: its workers draw from their own systems, so that no seed can be given")
+        raise PrivacyError("executor = ray: workers take randomness from their own systems; use no seed with it")
     together = max(1, performance.width // plan.settings.batch_size)
     make = functools.partial(make_decoder, plan, stop, performance)
     with contextlib.closing(RayExecutor(performance, make, together=together)) as executor:
@@ -51,7 +51,7 @@ def open_executor(
 
 
 def make_decoder(plan: Plan, stop: StopRule, performance: PerformanceOptions) -> Decoder:
-    """A decoder with a model of its own, as a worker needs it; the model is checked on the worker's own machine."""
+    """A decoder with its own model for a worker; the model is checked on the worker's machine."""
     model = models.load(plan.config.model, performance)
     models.checked(model, rows=performance.width, batch_size=plan.settings.batch_size, movement=plan.row_movement)
     return Decoder(model, plan.mechanism, stop, rows=performance.width, randomness=SystemRandomness())

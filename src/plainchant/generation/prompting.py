@@ -1,7 +1,7 @@
-"""Contexts: the public part of a prompt, a record's own part, and where the model begins to write.
+"""Contexts: the public part of a prompt, the record's part, and the start of the new text.
 
 A prompt is `prefix + record + start`. Prefix and start are public and the same for all contexts of a label; the public
-row is `prefix + start`. The public part comes first, so that its cache is shared.
+row is `prefix + start`. The prefix comes first, so that all contexts share its cache.
 """
 
 import re
@@ -22,24 +22,25 @@ _DEFAULTS = {
         "Write one new text of the same kind and length with the label {label}. Answer with the text only.",
     ),
 }
-# Released texts that an expanded one is written from.
+# Number of released texts from which an expanded one is written.
 EXPANDED_FROM = 2
-# A released text of fewer words, or with more of its characters not letters or spaces, is no example (guarantee 8).
+# A released text with fewer words, or a larger share of characters that are not letters or spaces, is not used as an
+# example (guarantee 8).
 FEWEST_WORDS, MOST_SIGNS = 4, 0.2
-# Words that come again, as a share of all, from which on a text counts as a loop.
+# A text with a larger share of repeated words counts as a loop.
 MOST_REPEATED = 0.5
 
 
 def choose_examples(texts: Sequence[str], count: int) -> list[str]:
-    """Which of a cell's released texts serve as examples: not degenerate, and as different as can be (guarantee 8).
+    """Chooses examples from a cell's released texts: not degenerate, and as different as possible (guarantee 8).
 
-    A function of released text alone, and of its order: a resumed run chooses the same.
+    Depends only on the released texts and their order, so a resumed run chooses the same.
 
     >>> choose_examples(["the bus was late again", "the bus was late today", "a lamp is broken here", "no no no no"], 2)
     ['the bus was late again', 'a lamp is broken here']
     """
     words = {text: frozenset(chunks(text.lower())) for text in texts if not _is_degenerate(text)}
-    # of each that is left, how near it is to the nearest chosen one
+    # for each remaining text, its similarity to the nearest chosen one
     left = dict.fromkeys(words, 0.0)
     chosen: list[str] = []
     while left and len(chosen) < count:
@@ -63,7 +64,7 @@ def _overlap(one: frozenset[str], other: frozenset[str]) -> float:
 
 
 def _without_stop(text: str, stop: str) -> str:
-    """A text whose stops, each with the white space around it, are spaces; in time proportional to its length."""
+    """Replaces each stop, with the white space around it, by a space; in time proportional to the text's length."""
     if stop.isspace():
         marks = "\r\n" if stop == "\n" else stop
 
@@ -71,7 +72,7 @@ def _without_stop(text: str, stop: str) -> str:
             found = stop in run[0] if len(stop) > 1 else any(mark in run[0] for mark in marks)
             return " " if found else run[0]
 
-        # each run of white space is looked at once
+        # each run of white space is visited once
         return re.sub(r"\s+", one_space, text)
     first, *others = text.split(stop)
     if not others:
@@ -84,7 +85,7 @@ class Prompts:
 
     Attributes:
         stop: a string in the released text that ends it (guarantee 4.6); None where only end-of-text does.
-        longest: the most tokens of a context, its text included: public.
+        longest: maximum tokens of a context, its text included: public.
 
     >>> from plainchant.models.table import TableModel  # its characters are its tokens; others are left out
     >>> model = TableModel(["<end>", *"abcdefghijklmnopqrstuvwxyz :DT"], lambda row: [0.0] * 31, end_of_text={0})
@@ -122,11 +123,11 @@ class Prompts:
         return [*self._model.start_tokens, *self._model.encode(head, trusted=True)]
 
     def record(self, text: str, label: str | None) -> list[int]:
-        """A record's own part, cut after `max_record_tokens`: a function of this record alone. Secret."""
+        """The record's part of a prompt, cut after `max_record_tokens`: depends on this record alone. Secret."""
         if self.stop is not None:
             # a record must not look like several entries: what would end a text becomes a space
             text = _without_stop(text, self.stop)
-        # cut before work: no tokenizer sees more than the tokens that stay can hold
+        # cut first: the tokenizer never sees more characters than the kept tokens can hold
         text = text.strip()[: CHARACTERS_PER_TOKEN * self._config.max_record_tokens]
         if self._is_chat:
             return self._model.encode(text, trusted=False)[: self._config.max_record_tokens]
@@ -135,19 +136,19 @@ class Prompts:
         return [*self._model.encode(before, trusted=True), *body, *self._model.encode(after, trusted=True)]
 
     def records(self, texts: Sequence[str], label: str | None) -> list[int]:
-        """The own part of a context with several records (guarantee 3.3), cut at a public length. Secret.
+        """The records' part of a context with several records (guarantee 3.3), cut at a public length. Secret.
 
-        More units than expected may fall into a context; what is cut then is a matter of this context alone.
+        A context may get more units than expected; what is then cut depends on this context alone.
         """
         tokens = [token for text in texts for token in self.record(text, label)]
         return tokens[: self._room(label)]
 
     def _room(self, label: str | None) -> int:
-        """The most tokens that the records of a context take, public: those of as many as are expected."""
+        """Maximum tokens of the records of a context, public: enough for the expected number of records."""
         return self._config.records_per_context * (self._config.max_record_tokens + len(self.record("", label)))
 
     def start(self, label: str | None) -> list[int]:
-        """What every context, the public one too, ends with: the beginning of a new entry."""
+        """The end of every context, the public one included: the beginning of a new entry."""
         text = self._chat_parts(label)[1] if self._is_chat else self._frame(label)[0]
         return self._model.encode(text, trusted=True)
 
@@ -160,33 +161,33 @@ class Prompts:
         )
 
     def _frame(self, label: str | None) -> tuple[str, str, str]:
-        """What stands before and after a text; the space before it belongs to the text, as tokenisers see it."""
+        """The strings before and after a text; a space before it belongs to the text, as for tokenisers."""
         before, _, after = self._example.replace("{label}", label or "").partition("{text}")
         stripped = before.rstrip(" ")
         return stripped, before[len(stripped) :], after
 
     def _chat_parts(self, label: str | None, released: Sequence[str] = ()) -> tuple[str, str]:
-        # characters that a template which quotes its messages (JSON, HTML) would not leave alone
+        # characters that a template would change if it escapes its messages (JSON, HTML)
         mark = '\x00<"record">\x00'
         message = self._shown(label, released) + self._chat.replace("{label}", label or "").replace("{text}", mark)
         formatted = self._model.chat(message)
         if formatted.count(mark) != 1:
             raise ModelError(
-                f"model {self._model.name!r}: its chat template does not show a user's message once and as it is (it "
-                "quotes, changes, drops or repeats it), so a record has no place in it; use prompt.form = 'examples', "
-                "or mend chat_template.jinja (or chat_template in tokenizer_config.json)"
+                f"model {self._model.name!r}: its chat template does not show a user's message once and unchanged (it "
+                "quotes, changes, drops or repeats it), so it cannot hold a record; use prompt.form = 'examples', "
+                "or fix chat_template.jinja (or chat_template in tokenizer_config.json)"
             )
         before, _, after = formatted.partition(mark)
         return before, after
 
     def _check_lengths(self) -> int:
-        """The most tokens of a context; raises ConfigError where the model has no room for them."""
+        """Maximum tokens of a context; raises ConfigError where the model has no room for them."""
         config, longest = self._config, 0
         for label in config.label_set:
             fixed = len(self.prefix(label)) + len(self.record("", label)) + len(self.start(label))
             if not self.start(label):
-                raise ConfigError("prompt.example: something must stand before {text}, for the model to continue")
-            # a released text has at most max_tokens, and decoding and encoding it again may split a few differently
+                raise ConfigError("prompt.example: needs some text before {text}, for the model to continue")
+            # a released text has at most max_tokens; encoding the decoded text again may give a few more
             entry = 2 * config.max_tokens + len(self.record("", label)) + len(self.start(label))
             shown = max(config.parts.released_examples, EXPANDED_FROM * bool(config.further))
             # the empty record is in `fixed` already

@@ -1,9 +1,9 @@
-"""Batches and embeddings over a Ray cluster (extra `ray`): a worker holds one model, the driver alone commits.
+"""Batches and embeddings on a Ray cluster (extra `ray`): each worker holds one model, only the driver commits texts.
 
-* A text counts when the driver commits it, before it asks for more; Ray itself never runs anything twice.
-* What a lost worker had not handed over is written again by another, from the sums that its batch's committed texts
-  have left; no place is handed over twice.
-* Private tokens travel to the workers: the cluster's network, memory and spill directories are as private as the data.
+* A text counts once the driver has committed it, which happens before it requests more. Ray never repeats a task.
+* Texts that a lost worker had not delivered are written again by another worker, which starts from the budgets left
+  after the committed texts. No place is delivered twice.
+* Private tokens are sent to workers: the cluster's network, memory and spill directories are as private as the data.
 """
 
 import dataclasses
@@ -22,14 +22,14 @@ from plainchant.data.embedding import Embedder, load_embedder
 from plainchant.errors import MissingDependencyError, PlainchantError, RunError
 from plainchant.generation.decoding import BatchWork, Decoder, FinishedText
 
-# So many workers may be lost without a text in between before a run gives up.
+# A run gives up after this many lost workers without a finished text in between.
 MOST_LOST = 5
-# Texts that a worker embeds at a time.
+# Number of texts that a worker embeds at a time.
 CHUNK = 128
 
 
 class _Worker:
-    """Lives in a process of its own and holds one decoder or embedder."""
+    """Runs in a separate process and holds one decoder or embedder."""
 
     def __init__(self, make: Callable[[], Any]):
         self._held = make()
@@ -46,7 +46,7 @@ class _Worker:
 
 
 class _HideForeignMessages:
-    """Lets no message of a foreign exception out of a worker: it may quote a record."""
+    """Hides the messages of exceptions from other libraries inside a worker: they may quote a record."""
 
     def __enter__(self) -> None: ...
 
@@ -62,7 +62,7 @@ def _ray(performance: PerformanceOptions) -> Any:
         MissingDependencyError: it is not installed.
         RunError: the cluster cannot be reached.
     """
-    # a tool for private data reports nothing about its use
+    # a tool for private data must not send usage statistics
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         import ray
@@ -79,7 +79,7 @@ def _ray(performance: PerformanceOptions) -> Any:
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise RunError(
                 f"ray_address = {performance.ray_address!r}: no cluster answers there ({type(error).__name__}); start "
-                "one with ray start --head, or leave it out for workers on this machine"
+                "one with ray start --head, or omit ray_address to use workers on this machine"
             ) from None
     return ray
 
@@ -92,7 +92,7 @@ class _Pool:
         options = {
             "num_cpus": performance.threads or 1,
             "num_gpus": int(performance.device.startswith("cuda")),
-            # a task that Ray ran again by itself would draw a place twice
+            # a task that Ray repeated would draw a place twice
             "max_restarts": 0,
             "max_task_retries": 0,
         }
@@ -100,7 +100,7 @@ class _Pool:
         self.workers = [self._start() for _ in range(performance.workers)]
 
     def replace(self, lost: Any) -> Any:
-        """A new worker in the place of a lost one."""
+        """Replaces a lost worker by a new one."""
         self.workers.remove(lost)
         self.workers.append(self._start())
         return self.workers[-1]
@@ -117,8 +117,8 @@ class RayExecutor:
 
     Args:
         performance: workers, address, and what each worker computes on.
-        make: makes a worker's decoder; called there.
-        together: batches that a worker is given at a time.
+        make: makes a worker's decoder; called on the worker.
+        together: number of batches that a worker gets at a time.
     """
 
     def __init__(self, performance: PerformanceOptions, make: Callable[[], Decoder], *, together: int):
@@ -126,10 +126,10 @@ class RayExecutor:
         self._together = together
 
     def run(self, works: Iterable[BatchWork]) -> Iterator[FinishedText]:
-        """Yields texts as they end, in whatever order workers finish them.
+        """Yields texts in the order in which workers finish them.
 
         Raises:
-            RunError: workers are lost again and again, or one failed.
+            RunError: workers are lost repeatedly, or one failed.
         """
         from ray.exceptions import RayActorError, RayTaskError
 
@@ -153,7 +153,7 @@ class RayExecutor:
                 lost += 1
                 if lost >= MOST_LOST:
                     raise RunError(
-                        f"{lost} workers were lost without a finished text; look at the cluster's memory, then go on "
+                        f"{lost} workers were lost without a finished text; check the cluster's memory, then continue "
                         "with --resume"
                     ) from None
                 del running[stream]
@@ -173,7 +173,7 @@ class RayExecutor:
 
 
 def _without(work: BatchWork, text: FinishedText) -> BatchWork:
-    """What is left of a batch once a text is there, and what its contexts have paid by then."""
+    """The rest of a batch after a text was delivered, with what its contexts have paid by then."""
     positions = [position for position in work.positions if position != text.position]
     spent = np.array(text.spent) if text.spent else work.spent
     return dataclasses.replace(work, positions=positions, spent=spent)
@@ -203,7 +203,7 @@ class RayEmbedder:
                 if progress is not None:
                     progress(len(found) / len(chunks))
         except (RayActorError, RayTaskError) as error:
-            raise RunError(f"embedding failed on a worker ({type(error).__name__}); go on with --resume") from None
+            raise RunError(f"embedding failed on a worker ({type(error).__name__}); continue with --resume") from None
         finally:
             pool.close()
         return np.concatenate(found)

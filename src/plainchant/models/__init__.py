@@ -1,7 +1,7 @@
 """Language models behind one small Protocol (guarantee 4.1).
 
-The decoder knows token ids only. A model keeps, for a *prefix* that is public and shared, its key-value cache, and for
-a group of *rows* (the contexts of one batch) the caches of their prompts, so that nothing is computed twice.
+The decoder knows token ids only. A model keeps the key-value cache of a *prefix*, which is public and shared, and the
+caches of the prompts of a group of *rows* (the contexts of one batch), so that nothing is computed twice.
 """
 
 import math
@@ -33,27 +33,27 @@ class LanguageModel(Protocol):
     * the logits of a row are a function of that row's own tokens, up to `numerical_slack` nats in any coordinate when
       the number, the length or the content of other rows changes (guarantee 7);
     * `encode(text, trusted=False)` never yields an id of `special` (guarantee 9: special tokens inside private text);
-    * `prefill` and `open_rows` keep nothing on disk and log nothing of what they are given.
+    * `prefill` and `open_rows` store nothing on disk and log none of their inputs.
     """
 
     name: str
     vocabulary_size: int
     """V, the width of the logits."""
     context_length: int
-    """The most tokens a row can hold, prompt and continuation together."""
+    """Maximum tokens of a row, prompt and continuation together."""
     largest_id: int
-    """The largest id that stands for text in the tokenizer; a model that may read records has it below V."""
+    """The largest id that represents text in the tokenizer; must be below V for a model that reads records."""
     start_tokens: tuple[int, ...]
-    """What opens every prompt (beginning of sequence), may be empty."""
+    """The tokens at the start of every prompt (beginning of sequence); may be empty."""
     end_of_text: frozenset[int]
     """Ids after which a text is finished."""
     special: frozenset[int]
-    """Ids that stand for no text: outside every support unless in `end_of_text` (guarantee 4.2)."""
+    """Ids that represent no text: outside every support unless in `end_of_text` (guarantee 4.2)."""
     numerical_slack: float
     """Nats by which a logit may move when other rows change (guarantee 7); 0 for exact models."""
 
     def row_bytes(self, tokens: int) -> int:
-        """Bytes that the cache of a row of that many tokens takes."""
+        """Bytes of cache for a row with `tokens` tokens."""
 
     def encode(self, text: str, *, trusted: bool) -> list[int]:
         """Token ids of a text, without `start_tokens`. Trusted (public) text may contain special tokens' names."""
@@ -62,7 +62,7 @@ class LanguageModel(Protocol):
         """The text of token ids, special ids left out."""
 
     def chat(self, user: str) -> str:
-        """A user's message in the model's own chat format, up to where the assistant begins to speak (trusted text).
+        """A user's message in the model's chat format, up to the start of the assistant's answer (trusted text).
 
         Raises:
             ModelError: the model has no chat template.
@@ -83,8 +83,8 @@ class LanguageModel(Protocol):
         """One forward pass: appends one token to every row of each group.
 
         Args:
-            groups: rows, and the token that each of them reads.
-            supports: for each group the ids whose logits are wanted, int64 [|S|]; None for all of them.
+            groups: rows, and the token that each row of the group reads.
+            supports: for each group the ids whose logits are needed, int64 [|S|]; None for all of them.
 
         Returns:
             For each group the next-token logits, float32 [n, |S|] or [n, V].
@@ -94,22 +94,22 @@ class LanguageModel(Protocol):
 Loader = Callable[[str, PerformanceOptions], LanguageModel]
 
 PACKAGES = ("torch", "transformers")
-"""Packages whose versions decide what the built-in backend computes."""
+"""Packages whose versions affect the results of the built-in backend."""
 
 _LOADERS: dict[str, Loader] = {}
-# Models that have passed `conformance.check`: nothing else is kept of them.
+# Models that have passed `conformance.check`, as weak references.
 _CONFORMING: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 def register(scheme: str, loader: Loader) -> None:
-    """Makes another backend known: names that begin with `scheme:` are loaded by it, from what follows the colon.
+    """Registers another backend: it loads all names that begin with `scheme:`.
 
     Args:
         scheme: letters before the colon, such as "mine" for "mine:a-model".
-        loader: called with the rest of the name and the performance options. What it returns is checked like any model.
+        loader: called with the part after the colon and the performance options. Its model is checked like any other.
 
     Raises:
-        ConfigError: the scheme is taken, or no word of at least two letters.
+        ConfigError: the scheme is already registered, or is not a word of at least two letters.
     """
     if scheme in _LOADERS or not scheme.isalpha() or len(scheme) < 2:
         raise ConfigError(f"scheme = {scheme!r}: must be a new word of at least two letters")
@@ -117,7 +117,7 @@ def register(scheme: str, loader: Loader) -> None:
 
 
 def load(name: str, performance: PerformanceOptions) -> LanguageModel:
-    """A language model by name, ready for use: it has shown what any backend must (see `conformance.check`).
+    """Loads a language model by name and runs the checks that every backend must pass (see `conformance.check`).
 
     Args:
         name: a path or name that the built-in backend loads, or `scheme:rest` for a registered one.
@@ -143,9 +143,9 @@ def load(name: str, performance: PerformanceOptions) -> LanguageModel:
 
 
 def checked(model: LanguageModel, *, rows: int, batch_size: int, movement: float = math.inf) -> LanguageModel:
-    """The same model, once it has shown on this machine that a pass of a run's width moves no row (guarantee 7).
+    """Checks that rows do not move in a pass as wide as the run's on this machine; returns the model (guarantee 7).
 
-    A run calls this before it reads or charges anything. A model that did not come from `load` shows the rest as well.
+    A run calls this before it reads or charges anything. Models that `load` did not return get all other checks too.
 
     Args:
         model: the language model.
@@ -166,14 +166,14 @@ def checked(model: LanguageModel, *, rows: int, batch_size: int, movement: float
 
 
 def device_memory(performance: PerformanceOptions) -> float:
-    """GiB of the device that the performance options name: all of it, not what is free."""
+    """Total memory in GiB of the device in the performance options, not just the free part."""
     from plainchant.models.transformers.load import device_memory as memory
 
     return memory(performance.device)
 
 
 def describe_device() -> dict[str, str | int]:
-    """What the built-in backend computes with here: versions, threads, device."""
+    """Versions, threads and device of the built-in backend on this machine."""
     from plainchant.models.transformers.load import describe_device as described
 
     return described()

@@ -1,7 +1,7 @@
-"""What any backend must show before it may read a record (guarantee 4.1, 7, 9), by the Protocol alone.
+"""Checks that every backend must pass before it reads a record (guarantee 4.1, 7, 9); uses only the Protocol.
 
 Everything here is public: made-up text, the model and the machine. Maxima are safe against NaN: a logit that is not
-finite is a refusal, never a small difference.
+finite leads to a refusal and never counts as a small difference.
 """
 
 import math
@@ -21,10 +21,10 @@ PROBES = (
 """Public texts: plain English, names of control tokens, nothing, odd characters."""
 
 SHARE = 1 / 3
-"""Of the numerical slack may be seen in a check: the few shapes that it tries are not all that there are."""
+"""The share of the numerical slack that a check may measure: it tries only a few of all possible shapes."""
 
 ROWS = 40
-"""Rows among which `check` measures that a row does not move."""
+"""Number of rows in which `check` measures how far a row moves."""
 
 _SEEN_IDS = 200
 
@@ -44,10 +44,10 @@ def moved_by(one: Float32Array, other: Float32Array) -> float:
 
 
 def check(model: LanguageModel) -> None:
-    """Tokenizer, finite logits, the public row, and rows of different lengths that come and go.
+    """Checks the tokenizer, finite logits, the public row, and rows of different lengths that are added or removed.
 
     Raises:
-        ModelError: the guarantee cannot rest on this model here; the message says why.
+        ModelError: the guarantee cannot rely on this model here; the message says why.
     """
     _check_tokens(model)
     _check_public_row(model)
@@ -55,7 +55,7 @@ def check(model: LanguageModel) -> None:
 
 
 def check_width(model: LanguageModel, *, rows: int, batch_size: int, movement: float = math.inf) -> None:
-    """Measures how far rows move in a pass as wide as a run's when a row or a batch comes or goes.
+    """Measures how far rows move in a pass as wide as a run's when a row or a batch is added or removed.
 
     Args:
         model: the language model.
@@ -64,12 +64,12 @@ def check_width(model: LanguageModel, *, rows: int, batch_size: int, movement: f
         movement: how far a row may move, nats, if that is less than the model's own slack allows.
 
     Raises:
-        ModelError: by more than `SHARE` of the model's numerical slack, or than `movement`.
+        ModelError: rows move by more than `SHARE` of the model's numerical slack, or by more than `movement`.
     """
     batches = max(1, rows // batch_size)
     tokens = _tokens(model)
     prefix, ids = model.prefill([*model.start_tokens, *tokens[:4]]), _some_ids(model)
-    # a few rows with prompts of their own; for the others the prefix is prompt enough, and costs nothing to read
+    # a few rows have different prompts; for the others the prefix is enough, and takes no time to process
     own = [[tokens[(5 * row + place) % len(tokens)] for place in range(row % 7)] for row in range(min(8, batch_size))]
 
     def logits(sizes: list[int]) -> list[Float32Array]:
@@ -99,19 +99,19 @@ def _check_tokens(model: LanguageModel) -> None:
     largest = max(model.largest_id, *model.start_tokens, -1)
     if largest >= width:
         raise ModelError(
-            f"model {model.name!r}: its tokenizer has ids up to {largest}, and its logits are {width} wide: tokenizer "
-            "and weights do not belong together; fetch both from one place, or resize the embeddings to the tokenizer"
+            f"model {model.name!r}: its tokenizer has ids up to {largest}, and the model has {width} logits: tokenizer "
+            "and weights do not match; fetch both from the same source, or resize the embeddings to the tokenizer"
         )
     for probe in PROBES:
         tokens = model.encode(probe, trusted=False)
         if not all(0 <= token < width for token in tokens):
             raise ModelError(f"model {model.name!r}: its tokenizer yields ids beyond its {width} logits; use another")
         if model.special.intersection(tokens):
-            raise ModelError(f"model {model.name!r}: its tokenizer lets text name special tokens; use another model")
+            raise ModelError(f"model {model.name!r}: its tokenizer turns text into special tokens; use another")
 
 
 def _check_public_row(model: LanguageModel) -> None:
-    """The public row's logits are the same to the last bit, whether or not private rows are there (guarantee 4.1)."""
+    """The public row's logits are the same to the last bit with and without private rows (guarantee 4.1)."""
     tokens = _tokens(model)
     tail = [tokens[place % len(tokens)] for place in range(3)]
 
@@ -135,7 +135,7 @@ def _check_public_row(model: LanguageModel) -> None:
     for private in (1, 7):
         if not all(np.array_equal(one, other) for one, other in zip(alone, logits(private), strict=True)):
             raise ModelError(
-                f"model {model.name!r}: on this machine the public row's logits change when other rows are there; use "
+                f"model {model.name!r}: on this machine the public row's logits change when there are other rows; use "
                 "float32 on a CPU"
             )
 
@@ -159,13 +159,13 @@ def _require_still(model: LanguageModel, moved: float, where: str, movement: flo
     allowed = min(model.numerical_slack * SHARE, movement)
     if not moved <= allowed:
         raise ModelError(
-            f"model {model.name!r}: on this machine a row moves by {moved:.2g} nats {where} when others come or go "
-            f"(allowed: {allowed:.2g}); use float32 on a CPU, or a larger numerical_slack"
+            f"model {model.name!r}: on this machine a row's logits move by {moved:.2g} nats {where} when other rows "
+            f"change (allowed: {allowed:.2g}); use float32 on a CPU, or a larger numerical_slack"
         )
 
 
 def _tokens(model: LanguageModel) -> list[int]:
-    """At least one id that stands for text."""
+    """At least one id that represents text."""
     return model.encode(PROBES[0], trusted=False) or [
         next((token for token in range(model.vocabulary_size) if token not in model.special), 0)
     ]

@@ -16,7 +16,7 @@ Tokens = tuple[int, ...]
 
 @dataclass(eq=False)
 class TableRows:
-    """Rows as what they are: the tokens of each prompt, and those appended since."""
+    """Rows as plain tokens: those of each prompt, and those appended since."""
 
     prompts: list[Tokens]
     room: int
@@ -37,8 +37,8 @@ class TableModel:
         vocabulary: the string of each token id; an empty string can be decoded but never encoded.
         table: all tokens of a row (prefix, suffix, appended) -> V logits.
         end_of_text: ids that end a text; they are the special ids.
-        context_length: the most tokens of a row.
-        start_tokens: what opens every prompt.
+        context_length: maximum tokens of a row.
+        start_tokens: the tokens at the start of every prompt.
 
     Attributes:
         forward_passes: calls of `step` with at least one row.
@@ -70,7 +70,7 @@ class TableModel:
         self._longest_first.sort(key=lambda entry: -len(entry[0]))
 
     def row_bytes(self, tokens: int) -> int:
-        """Eight bytes per token, as if ids were all that a cache holds."""
+        """Eight bytes per token, as if a cache held ids only."""
         return 8 * tokens
 
     def encode(self, text: str, *, trusted: bool) -> list[int]:

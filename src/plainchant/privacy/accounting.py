@@ -74,13 +74,13 @@ def delta_of(rho: float, epsilon: float) -> float:
         low *= 2
     u = brentq(slope, low, high, xtol=1e-12)
     alpha = 1 + math.exp(u)
-    # −log(1−1/α) is log(1+e^−u); any α gives a valid delta, so the root's rounding cannot harm
+    # −log(1−1/α) is log(1+e^−u); any α gives a valid delta, so rounding of the root does no harm
     log_delta = math.exp(u) * (alpha * rho - epsilon) - u - alpha * float(np.logaddexp(0, -u))
     return min(1.0, math.exp(log_delta))
 
 
 def _narrowed(low: float, high: float, holds: Callable[[float], bool]) -> tuple[float, float]:
-    """Halves [low, high] to 12 digits around the place from which on `holds` is true; true at high, not at low."""
+    """Bisects [low, high] to 12 digits around the point where `holds` becomes true; true at high, not at low."""
     while high - low > 1e-12 * high:
         middle = (low + high) / 2
         if middle in (low, high):
@@ -123,7 +123,7 @@ def rho_of(epsilon: float, delta: float) -> float:
 
 
 def steps_affordable(rho: float, rho_per_step: float) -> int:
-    """The most steps whose costs add up to no more than rho (guarantee 5.1), as floating point adds them.
+    """The largest number of steps whose total cost is at most rho (guarantee 5.1), in floating point.
 
     >>> steps_affordable(1.0, 0.015)
     66
@@ -136,11 +136,11 @@ def steps_affordable(rho: float, rho_per_step: float) -> int:
 
 @dataclass(frozen=True)
 class Cost:
-    """What something costs in privacy. Today zCDP alone: for every α > 1 the Rényi divergence is at most α·rho.
+    """A privacy cost, at present in zCDP only: for every α > 1 the Rényi divergence is at most α·rho.
 
     * Costs of adaptive releases from the same unit add up.
-    * A cost may be without limit: the sum with any other is so too, and it fits no budget but one without limit.
-    * Frozen, so that what was planned is what is charged.
+    * A cost may be unlimited. Its sum with any other is unlimited too, and it fits only an unlimited budget.
+    * Frozen, so that the planned cost is the one that is charged.
 
     >>> budget = Cost.of(epsilon=8.0, delta=1e-6)
     >>> counts, token = Cost(0.05), Cost(0.01)
@@ -158,7 +158,7 @@ class Cost:
     (True, False)
 
     Attributes:
-        rho: of zCDP, at least 0; infinite where nothing limits the cost.
+        rho: the zCDP parameter, at least 0; infinite where nothing limits the cost.
     """
 
     rho: float = 0.0
@@ -174,17 +174,17 @@ class Cost:
 
     @classmethod
     def unlimited(cls) -> Self:
-        """The cost of what nothing limits."""
+        """An unlimited cost."""
         return cls(math.inf)
 
     def __add__(self, other: "Cost") -> "Cost":
         return Cost(self.rho + other.rho)
 
     def scaled(self, times: int) -> "Cost":
-        """The cost of doing it so many times."""
+        """The cost of doing it `times` times."""
         if times < 0:
             raise ConfigError(f"times = {times}: must be at least 0")
-        # nothing done costs nothing, though once would cost without limit
+        # zero times cost nothing, even if one time has an unlimited cost
         return Cost(times * self.rho) if times else Cost()
 
     def epsilon(self, delta: float) -> float:
@@ -196,7 +196,7 @@ class Cost:
         return self.rho <= budget.rho
 
     def times_in(self, budget: "Cost") -> int:
-        """How many times a limited budget pays for it; the cost itself is more than nothing."""
+        """How many times a limited budget pays for it; the cost must be above zero."""
         return steps_affordable(budget.rho, self.rho)
 
     @property
@@ -210,15 +210,15 @@ class Cost:
         return math.isfinite(self.rho)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; None stands for a cost without limit, since JSON has no infinity."""
+        """Plain values for JSON; None means an unlimited cost, since JSON has no infinity."""
         return {"rho": self.rho if self.is_limited else None}
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Self:
-        """The cost that `as_dict` described; other keys may stand beside it.
+        """The cost that `as_dict` described; other keys are ignored.
 
         Raises:
-            ConfigError: it is not one.
+            ConfigError: `content` describes no cost.
         """
         rho = content["rho"]
         if rho is None:
@@ -233,13 +233,13 @@ class ExPost:
     """What a finished release cost, given its output: data-dependent, itself private (guarantee 5.3).
 
     Attributes:
-        epsilon: the smaller of the two bounds with `draws` added, nats: it holds for whoever sees the release, whatever
-            they know of the secret draws.
+        epsilon: the smaller of the two bounds plus `draws`, nats. It holds for everyone who sees the release, whatever
+            they know about the secret draws.
         by_sum: the largest batch's sum of realised losses, plus a tail bound of the noisy counts' loss: for an observer
-            who also knows the secret draws, the batch of every unit above all.
-        by_ville: the largest batch's bound by Ville's inequality, with the noisy counts inside: likewise.
-        draws: what not knowing the draws adds.
-        delta: the probability, over the release's own randomness, that the true loss exceeds `epsilon`.
+            who also knows the secret draws, above all the batch of every unit.
+        by_ville: the largest batch's bound by Ville's inequality, including the noisy counts; for the same observer.
+        draws: what is added for observers who do not know the draws.
+        delta: the probability, over the randomness of the release, that the true loss exceeds `epsilon`.
     """
 
     epsilon: float
@@ -250,9 +250,9 @@ class ExPost:
 
 
 def loss_tail(rho: float, delta: float) -> float:
-    """What the privacy loss of a rho-zCDP release exceeds with probability at most delta: ρ + 2√(ρ ln(1/δ)) [BS16].
+    """A bound that the loss of a rho-zCDP release exceeds with probability at most delta: ρ + 2√(ρ ln(1/δ)) [BS16].
 
-    More than `epsilon_of`: (ε, δ)-DP allows the loss to pass ε more often than δ, as long as it does so by little.
+    Larger than `epsilon_of`: (ε, δ)-DP allows the loss to exceed ε with probability above δ, if only by a little.
 
     >>> round(loss_tail(rho=1.0, delta=1e-6), 3), round(epsilon_of(rho=1.0, delta=1e-6), 3)
     (8.434, 7.766)
@@ -272,9 +272,10 @@ def ville_bound(rho: float, delta: float) -> float:
 def ex_post(losses: Sequence[float], rhos: Sequence[float], rho_counts: float, delta: float) -> ExPost:
     """The ex-post bound of a release from the costs of its batches (guarantee 5.3).
 
-    Batches are disjoint, so a unit pays for its own batch and for the noisy counts. Four things may go wrong, each with
-    probability delta / 4: the tail bound in the sum, Ville's bound, the step from an observer who knows the secret
-    draws to one who does not, and a release that speaks for the neighbour though it came from this data.
+    Batches are disjoint, so a unit pays for its batch and for the noisy counts. Four bounds can fail, each with
+    probability at most delta / 4: the tail bound in the sum, Ville's bound, the step from an observer who knows the
+    secret draws to one who does not, and the one for a release that favours the neighbour though it came from this
+    data.
 
     Args:
         losses: for each batch Σ_t ε_t, nats.

@@ -18,7 +18,7 @@ from plainchant.randomness import RandomSource
 
 # A sampling weight is an integer of at least this size: rounding moves its logarithm by at most 2**-13 = 1.2e-4 nats.
 WEIGHT_FLOOR = 2**12
-# Columns of a batch whose median is taken at once: so many of 16 contexts fit a core's cache.
+# Columns of a batch whose median is taken at once: with 16 contexts they fit into a core's cache.
 _COLUMNS = 2**13
 # By how much that rounding can widen the range of a log-ratio: up and down, on both sides, nats.
 ROUNDING_RANGE = 4 * 2**-13
@@ -41,7 +41,7 @@ class Clipping(enum.StrEnum):
 
 
 class Aggregate(enum.StrEnum):
-    """How the contexts of a batch become one (guarantee 4.4)."""
+    """How the predictions of a batch are combined (guarantee 4.4)."""
 
     MEAN = "mean"
     MEDIAN = "median"
@@ -54,7 +54,7 @@ def support_indices(
 
     Args:
         support: the rule.
-        public: public logits, float32 [V]; not looked at where the support is full.
+        public: public logits, float32 [V]; not used where the support is full.
         allowed: the ids that any support may hold, sorted, int64 [<= V].
         k: how many tokens `top_k` and `top_k_plus` start from.
         margin: 2C/s, by which `top_k_plus` reaches below the k-th largest logit ([InvInk]).
@@ -83,7 +83,7 @@ def support_indices(
     least = _largest(scores, k)
     if support is Support.TOP_K_PLUS:
         return np.asarray(allowed[scores >= least - margin])
-    # ties are broken by token id and never by chance
+    # ties are broken by token id, never at random
     chosen = scores > least
     chosen[np.flatnonzero(scores == least)[: k - np.count_nonzero(chosen)]] = True
     return np.asarray(allowed[chosen])
@@ -93,7 +93,7 @@ def _largest(scores: Float32Array, k: int) -> np.float32:
     """The k-th largest score, 1 <= k <= len(scores)."""
     depth = len(scores) // (8 * k)
     if depth > 1:
-        # k columns hold a score of at least this, and so the k-th largest is no smaller
+        # k columns have a score of at least this, so the k-th largest is no smaller
         bound = np.partition(scores[: len(scores) // depth * depth].reshape(depth, -1).max(axis=0), -k)[-k]
         scores = scores[scores >= bound]
     return np.float32(np.partition(scores, -k)[-k])
@@ -116,9 +116,9 @@ def clip_logits(logits: Float32Array, clip: float) -> Float32Array:
     top = logits.max(axis=1, keepdims=True)
     with np.errstate(invalid="ignore", over="ignore"):
         clipped = logits + (np.float32(clip) - top)
-    # rounding in float32 must not leave the bounds that the cost is derived from
+    # rounding in float32 must not exceed the bounds from which the cost is derived
     np.clip(clipped, np.float32(-clip), np.float32(clip), out=clipped)
-    # a NaN anywhere shows in the row's maximum; only −inf is harmless
+    # a NaN anywhere makes the row's maximum NaN; only −inf is harmless
     clipped[~np.isfinite(top[:, 0])] = 0
     return np.asarray(clipped, dtype=np.float32)
 
@@ -146,8 +146,8 @@ def clip_differences(logits: Float32Array, public: Float32Array, clip: float) ->
 def clip_increases(logits: Float32Array, public: Float32Array, clip: float) -> Float32Array:
     """Δ_i = φ_i − φ_0 over its own mean under weights ∝ √p_0, clipped to [0, C]: tokens are raised, none lowered.
 
-    What a context lowers is mostly what the public model holds unlikely anyway; leaving that out halves its range and
-    hardly changes the distribution. The mean is the context's own, so the row is a function of its record alone.
+    The tokens that a context lowers are mostly unlikely under the public model anyway. Ignoring them halves the range
+    and hardly changes the distribution. Each context uses its own mean, so the row depends on its record alone.
 
     Args:
         logits: float32 [n, |S|].
@@ -162,7 +162,7 @@ def clip_increases(logits: Float32Array, public: Float32Array, clip: float) -> F
     weights /= weights.sum()
 
     def mean(difference: Float32Array) -> Float32Array:
-        # not a matrix product: its kernel could round a row by how many others there are
+        # not a matrix product: its kernel could round a row differently for another number of rows
         return np.asarray((difference * weights).sum(axis=1, keepdims=True))
 
     return _clip_by_public(logits, public, mean, 0.0, clip)
@@ -191,7 +191,7 @@ CLIPS_BY_PUBLIC: Mapping[Clipping, Callable[[Float32Array, Float32Array, float],
     Clipping.DIFFERENCE: clip_differences,
     Clipping.INCREASE: clip_increases,
 }
-"""How logits are clipped where the public ones count."""
+"""The clipping functions that use the public logits."""
 
 
 class Box(NamedTuple):
@@ -208,7 +208,7 @@ def median_box(clipped: Float32Array, clip: float, empty: Float32Array) -> Box:
     Args:
         clipped: float32 [n, |S|], every value in [−clip, clip].
         clip: the clip norm, nats.
-        empty: what an empty batch yields, inside [−clip, clip], float32 [|S|].
+        empty: the result for an empty batch, inside [−clip, clip], float32 [|S|].
 
     Returns:
         The box is exact for n ≥ 3: every neighbour lies in it, and in each coordinate some neighbour attains each end.
@@ -234,7 +234,7 @@ def _middle(rows: Float32Array, count: int) -> Float32Array:
     """The `count` middle values of every column, ascending, float32 [count, |S|]; n - count is even."""
     first = (len(rows) - count) // 2
     found = np.empty((count, rows.shape[1]), dtype=np.float32)
-    # whole rows are compared with one another, which is several times faster than to sort column by column
+    # comparing whole rows is several times faster than sorting column by column
     for start in range(0, rows.shape[1], _COLUMNS):
         here = slice(start, start + _COLUMNS)
         own = list(rows[:, here].copy())
@@ -249,9 +249,9 @@ def _middle(rows: Float32Array, count: int) -> Float32Array:
 
 @functools.cache
 def _selection_network(size: int, first: int, last: int) -> Sequence[tuple[int, int]]:
-    """Pairs to bring in order, so that places `first` to `last` - 1 of `size` are as in sorted order.
+    """Pairs to compare and swap, so that places `first` to `last` - 1 of `size` are as in sorted order.
 
-    Batcher's merge exchange (Knuth, The Art of Computer Programming 3, 5.2.2 M) without what those places do not need.
+    Batcher's merge exchange (Knuth, The Art of Computer Programming 3, 5.2.2 M), only the pairs those places need.
     """
     top = 1 << max(0, (size - 1).bit_length() - 1)
     pairs = []
@@ -285,8 +285,8 @@ def log_softmax(scores: Float64Array) -> Float64Array:
 def sampling_weights(scores: Float64Array) -> npt.NDArray[np.uint64]:
     """Integer weights in proportion to exp(scores): the exact distribution that `sample` draws from.
 
-    Integers, so that their cumulative sum is exact and rare tokens keep their probability to 1.2e-4 relative. Weights
-    under the floor are raised to it, which brings the distributions of two neighbours only closer together.
+    With integers the cumulative sum is exact and rare tokens keep their probability to 1.2e-4 relative. Weights below
+    the floor are raised to it, which only brings the distributions of two neighbours closer together.
 
     >>> weights = sampling_weights(np.log([1.0, 3.0]))
     >>> float(weights[0] / weights.sum())

@@ -1,4 +1,4 @@
-"""The closed set of token mechanisms: from what a configuration says of tokens to the mechanism that draws them."""
+"""The closed set of token mechanisms: from the token settings of a configuration to the mechanism that draws tokens."""
 
 import bisect
 import enum
@@ -23,9 +23,9 @@ from plainchant.privacy.mechanisms import (
 )
 from plainchant.privacy.sparse_vector import SparseMeanMechanism
 
-# Batch sizes beyond this are not searched: no machine holds so many contexts.
+# Larger batch sizes are not searched: no machine holds that many contexts.
 LARGEST_BATCH = 100_000
-# Batch size where tokens are not paid from a budget, the number of units unknown; and its bounds where it is known.
+# Where tokens are not paid from a budget: the batch size if the number of units is unknown, and its bounds if known.
 UNPAID_BATCH, UNPAID_SMALLEST, UNPAID_LARGEST = 32, 8, 64
 
 
@@ -42,15 +42,15 @@ class Accounting(enum.StrEnum):
 
 @dataclass(frozen=True)
 class TokenRequest:
-    """What a configuration says of tokens: a mechanism follows from it and a budget. Public.
+    """The token settings of a configuration; with a budget they determine the mechanism. Public.
 
     Attributes:
         accounting: how the cost is counted.
-        aggregate: how the contexts of a batch become one.
+        aggregate: how the predictions of a batch are combined.
         support, k, clipping, guidance, temperature, slack, records_per_context: as in `TokenSettings`.
         clip: nats, or "auto": what the budget leaves for the texts requested.
         batch_size: contexts per batch, or "auto": the smallest that pays for the texts requested.
-        sparse_threshold, sparse_noise, private_tokens: of the sparse vector; a threshold of 0 is none.
+        sparse_threshold, sparse_noise, private_tokens: as in `SparseMeanMechanism`; a threshold of 0 turns it off.
         expected_range: as in `IndividualMeanMechanism`.
         texts: number of texts requested.
         max_tokens: maximum tokens per text.
@@ -134,11 +134,11 @@ def choose_mechanism(request: TokenRequest, budget: Cost) -> TokenMechanism:
     """The mechanism of a request, clip and batch size decided by what the budget pays for (guarantee 6.2).
 
     Args:
-        request: what was asked for.
+        request: the token settings.
         budget: what the tokens of one batch may cost a unit.
 
     Raises:
-        PrivacyError: the request leaves too much open, or the budget leaves nothing for a clip.
+        PrivacyError: both batch size and clip are "auto", or the budget leaves nothing for a clip.
     """
     make = _MAKERS[request.accounting]
     if isinstance(request.batch_size, int):
@@ -146,7 +146,7 @@ def choose_mechanism(request: TokenRequest, budget: Cost) -> TokenMechanism:
         return make(request, request.settings(clip, request.batch_size), budget)
     if request.clip == "auto":
         raise PrivacyError(
-            "batch_size = auto and clip = auto: one follows from the other, so give one of them a number"
+            "batch_size = auto and clip = auto: each is derived from the other, so set one of them to a number"
         )
     mechanism = make(request, request.settings(request.clip, 1), budget)
     if mechanism.affordable(budget) is None:
@@ -156,7 +156,7 @@ def choose_mechanism(request: TokenRequest, budget: Cost) -> TokenMechanism:
 
 
 def _first_sufficient(request: TokenRequest, mechanism: TokenMechanism, budget: Cost) -> TokenMechanism:
-    """With the smallest batch that pays for one text, or, where the number of units is known, for all."""
+    """The mechanism with the smallest batch that pays for one text or, if the number of units is known, for all."""
     largest = request.units or LARGEST_BATCH
     requested = 1 if request.units is None else request.texts
     smallest = mechanism.least_batch[request.units is not None]
@@ -164,13 +164,13 @@ def _first_sufficient(request: TokenRequest, mechanism: TokenMechanism, budget: 
     for batch_size in range(max(first, smallest), largest + 1):
         if (possible_texts(request, mechanism.resized(batch_size), budget) or 0) >= requested:
             return mechanism.resized(batch_size)
-    # infeasible: the largest batch there can be releases the most, and the plan's check says how much
+    # infeasible: the largest possible batch releases most, and the plan's check says how much
     return mechanism.resized(largest)
 
 
 def smallest_batch(mechanism: TokenMechanism, budget: Cost, tokens: int) -> int | None:
-    """The smallest batch size at which a budget pays for so many tokens; None beyond LARGEST_BATCH."""
-    # a larger batch is cheaper, so the first that pays is found by halving
+    """The smallest batch size at which a budget pays for `tokens`; None beyond LARGEST_BATCH."""
+    # a larger batch is cheaper, so the first that is affordable is found by bisection
     sizes = range(1, LARGEST_BATCH + 1)
     place = bisect.bisect_left(
         sizes, True, key=lambda size: (mechanism.resized(size).affordable(budget) or 0) >= tokens
@@ -179,14 +179,14 @@ def smallest_batch(mechanism: TokenMechanism, budget: Cost, tokens: int) -> int 
 
 
 def possible_texts(request: TokenRequest, mechanism: TokenMechanism, budget: Cost) -> int | None:
-    """Texts that a batch, or, where the number of units is known, all batches pay for; None without a bound."""
+    """Texts that one batch pays for or, if the number of units is known, all batches; None without a bound."""
     tokens = mechanism.affordable(budget)
     batches = 1 if request.units is None else request.units // mechanism.settings.units_per_batch
     return None if tokens is None else tokens // request.max_tokens * batches
 
 
 def _derived_clip(request: TokenRequest, budget: Cost, batch_size: int) -> float:
-    """The clip at which a batch pays for just the texts that it is to write ([InvInk])."""
+    """The clip at which a batch pays for exactly the texts that it is to write ([InvInk])."""
     mean, texts = MeanMechanism(request.settings(1.0, batch_size)), 1
     units = mean.settings.units_per_batch
     if request.units is not None and request.units >= units:
@@ -197,5 +197,5 @@ def _derived_clip(request: TokenRequest, budget: Cost, batch_size: int) -> float
             f"clip = auto: the budget (ρ = {budget.rho:.4g}) leaves nothing for {texts * request.max_tokens} tokens "
             "per batch; ask for fewer texts or tokens, or give a larger batch size"
         )
-    # a hair below, so that rounding cannot cost the last token
+    # slightly below, so that rounding cannot cost the last token
     return clip * (1 - 1e-9)

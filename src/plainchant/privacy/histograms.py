@@ -11,9 +11,9 @@ from plainchant.arrays import BoolArray, IntArray
 from plainchant.errors import ConfigError
 from plainchant.randomness import RandomSource
 
-# Where a label has no cell above the floor, all of the label is one cell.
+# If no cell of a label reaches the floor, the whole label is one cell.
 WHOLE_LABEL = -1
-# Cell of a unit that takes no part: its label is not in the public label set.
+# Cell of a unit that is left out: its label is not in the public label set.
 NO_CELL = -1
 # G: a whole vote, so that a part of one is an integer and the noise can be exact.
 VOTE_GRID = 1024
@@ -78,7 +78,7 @@ def rebalance(
     """Selects cells and counts them, under (rho_select + rho_size)-zCDP for adding or removing one unit.
 
     * Each unit's cell is a function of that unit alone, before and after reassignment.
-    * Noise is added to every cell of the public grid, to empty ones too.
+    * Noise is added to every cell of the public grid, including empty ones.
 
     Args:
         label_of_unit: index into the label set, NO_CELL where the label is unknown, int64 [n].
@@ -138,13 +138,14 @@ def rebalance(
 
 
 def most_contexts(batch_size: int, rho: float, probability: float) -> float:
-    """Contexts in a batch, passed with a probability of at most so much: a function of public numbers (guarantee 7).
+    """A bound on the contexts in a batch, exceeded with at most this probability: from public numbers (guarantee 7).
 
-    A batch is expected to hold the cell's true count over its batches. A noisy count below 2s makes one batch, and the
-    true count may lie above it by the noise; then each unit draws its batch by itself, bounded by Chernoff.
+    The expected size of a batch is the cell's true count divided by its number of batches. A noisy count below 2s makes
+    one batch, and the true count may exceed it by the noise. Each unit is then assigned to a batch independently, which
+    is bounded by Chernoff.
 
     Args:
-        batch_size: s, where every context is one unit's.
+        batch_size: s, where every context belongs to one unit.
         rho: zCDP of the noisy sizes.
         probability: in (0, 1), half of it for the noise and half for the draw.
 

@@ -1,4 +1,4 @@
-"""Every record for itself, known in advance: the mean with individual accounting (guarantee 5.2)."""
+"""The mean with individual accounting: each record has its own budget, fixed in advance (guarantee 5.2)."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -13,30 +13,31 @@ from plainchant.privacy.accounting import Cost, bounded_range_rho
 from plainchant.privacy.mechanisms import MeanMechanism, TokenDistribution, clipped_rows
 from plainchant.privacy.promises import CONVERTED
 
-# A context pays at most so many times its even share of what it has left, and never more than half of that.
+# A context pays per step at most PACE times an even share of its remaining budget, never more than half of the budget.
 PACE = 8.0
-# Root mean square range of a context's clipped row, nats, where nobody has measured it.
+# Root mean square range of a context's clipped row, nats, if it was not measured.
 EXPECTED_RANGE = 3.0
 
 
 @dataclass(frozen=True)
 class IndividualMeanMechanism(MeanMechanism):
-    """The mean, where every context pays for what it moves by itself: a Rényi filter ([FZ21]; guarantee 5.2).
+    """The mean in which each context pays only for its own influence: a Rényi filter ([FZ21]; guarantee 5.2).
 
-    Context i moves the log-ratio of a step by a range of at most η_i = (g·w_i·r_i/s + 2ξ)/τ, where r_i is the range of
-    its own clipped row and w_i ≤ 1 a weight, and pays η_i²/8. The weight is the largest, at most 1, at which the
-    payment stays within its allowance, a fraction of what it has left.
+    Context i moves the log-ratio of a step by a range of at most η_i = (g·w_i·r_i/s + 2ξ)/τ and pays η_i²/8. Here r_i
+    is the range of its own clipped row and w_i ≤ 1 a weight: the largest, at most 1, for which the payment stays within
+    the context's allowance, a fraction of its remaining budget.
 
     * r_i, w_i and the payment are functions of the context's own record and of released text, up to ξ.
     * Σ payments ≤ budget for every context and every output: `budget`-zCDP, known in advance.
     * Where a unit changes a context, (η + η′)² ≤ 2η² + 2η′²: four contexts' payments, so each may pay a quarter.
-    * The aggregate moves continuously with every row: nobody is cut off at a threshold, where the last bits of another
-      row could decide (guarantee 7). What numerical movement costs one that has nothing left is put aside at the start.
+    * The aggregate depends continuously on every row. No context is cut off at a threshold, where the last bits of
+      another row could decide (guarantee 7). The cost of numerical movement for a context with no budget left is set
+      aside at the start.
 
     Attributes:
-        budget: ρ that one unit of a batch may cost in all.
-        steps: the most steps of a batch.
-        expected_range: root mean square range of a context's clipped row, nats; plans the number of texts, and is no
+        budget: ρ that one unit of a batch may cost in total.
+        steps: maximum steps of a batch.
+        expected_range: root mean square range of a context's clipped row, nats; used to plan the number of texts, not
             part of the guarantee.
     """
 
@@ -45,7 +46,7 @@ class IndividualMeanMechanism(MeanMechanism):
     expected_range: float = EXPECTED_RANGE
 
     accountant = f"zCDP, a Rényi filter for every unit, {CONVERTED}"
-    # where nothing is known of the data's size, and the bound below where it is
+    # if the size of the data is unknown, and the lower bound if it is known
     least_batch: ClassVar[tuple[int, int]] = (24, 8)
     about: ClassVar[str] = "about "
 
@@ -66,12 +67,12 @@ class IndividualMeanMechanism(MeanMechanism):
         return self.per_token.times_in(Cost(budget.rho / self.settings.contexts_moved**2))
 
     def cost_of(self, tokens: int) -> Cost:
-        # whatever number of its steps: nobody pays more
+        # for any number of its steps: no unit pays more
         return Cost(self.budget)
 
     def claim(self, tokens: int, delta: float) -> float | None:
         if tokens > self.steps:
-            raise PrivacyError(f"steps = {tokens}: the mechanism's budget is for {self.steps} steps at most")
+            raise PrivacyError(f"steps = {tokens}: the mechanism's budget is for at most {self.steps} steps")
         return super().claim(tokens, delta)
 
     def planned_figures(self) -> Mapping[str, float | None]:
@@ -81,7 +82,7 @@ class IndividualMeanMechanism(MeanMechanism):
         return ()
 
     def pays_for(self, limit: int | None) -> str:
-        return "what a unit may move the tokens of its batch; who has paid all of it has no more say"
+        return "how much a unit may influence the tokens of its batch; a unit that has used it up is ignored"
 
     def paid(self, spent: Sequence[float]) -> Mapping[str, float] | None:
         middle = float(np.median(spent)) if len(spent) else 0.0
@@ -92,16 +93,16 @@ class IndividualMeanMechanism(MeanMechanism):
 
     @property
     def _numerical(self) -> float:
-        """2ξ/τ: by how much the log-ratio of a step may vary though a context takes no part in it."""
+        """2ξ/τ: how far the log-ratio of a step may vary numerically, even if a context contributes nothing."""
         return 2 * self.settings.slack / self.settings.temperature
 
     @property
     def _payable(self) -> float:
-        """What a context may pay, without what every step costs for numerical reasons."""
+        """What a context may pay, after subtracting the numerical cost of every step."""
         return self.budget / self.settings.contexts_moved**2 - self.steps * bounded_range_rho(self._numerical)
 
     def allowance(self, spent: Float64Array, steps_left: int) -> Float64Array | None:
-        # rounding may leave a hair less than nothing
+        # rounding may leave slightly less than zero
         left = np.maximum(self._payable - spent, 0.0)
         return np.asarray(left * min(0.5, PACE / steps_left))
 

@@ -1,16 +1,16 @@
-"""Token mechanisms: who aggregates also says what a step costs (guarantee 4 and 5).
+"""Token mechanisms: the object that aggregates also says what a step costs (guarantee 4 and 5).
 
 A closed set: a foreign implementation could break the guarantee. Every mechanism satisfies, for one batch:
 
 * the token is a function of the batch's private logits, the public logits and fresh randomness only;
 * `cost_of` bounds what the tokens of a batch cost under adding or removing one context, whatever the logits are (ex
-  ante), and is without limit where no such bound is known;
+  ante); it is unlimited where no such bound is known;
 * `loss` and `rho` of a result bound, for every neighbour of *this* batch, the realised log-ratio of *this* token in
   both directions, and the zCDP of the step (ex post);
-* where costs are individual, `charges` of a result, and a context's charges over all steps of its batch never add up
-  to more than `budget`, whatever the other contexts are (ex ante).
+* where costs are individual, the result has `charges`, and a context's charges over all steps of its batch never add
+  up to more than `budget`, whatever the other contexts are (ex ante).
 
-All allow each coordinate of the aggregate to move by `slack` nats for numerical reasons alone (guarantee 7).
+All mechanisms allow each coordinate of the aggregate to move by `slack` nats for numerical reasons (guarantee 7).
 """
 
 import dataclasses
@@ -48,9 +48,9 @@ class TokenSettings:
         clip: c or C, nats.
         guidance: g; 1 where logits are clipped.
         temperature: τ.
-        batch_size: s, the public size that sums are divided by.
+        batch_size: s, the public number by which sums are divided.
         slack: ξ, nats by which a coordinate of the aggregate may move when other rows change (guarantee 7).
-        records_per_context: q; with more than one a unit changes a context in the place of adding one (guarantee 3.3).
+        records_per_context: q; with more than one a unit changes a context instead of adding one (guarantee 3.3).
     """
 
     support: Support
@@ -65,12 +65,12 @@ class TokenSettings:
 
     @property
     def units_per_batch(self) -> int:
-        """Units a batch, on average: s contexts of q units."""
+        """Average number of units per batch: s contexts of q units."""
         return self.batch_size * self.records_per_context
 
     @property
     def contexts_moved(self) -> int:
-        """How many contexts' reach one unit has: its own, or, where it changes a context, the old and the new one."""
+        """Number of contexts that a unit affects: its own or, where it changes a context, the old and the new one."""
         return 1 if self.records_per_context == 1 else 2
 
     @property
@@ -91,7 +91,7 @@ class TokenSettings:
                 "set clipping = difference to steer away from the public model"
             )
         if self.clipping is Clipping.LOGITS and self.support is Support.TOP_K_PLUS:
-            raise ConfigError("support = top_k_plus: its margin is made for clipping = difference; take top_k or full")
+            raise ConfigError("support = top_k_plus: its margin is for clipping = difference; use top_k or full")
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class StepResult:
 
 
 class Gate(Protocol):
-    """Decides, token by token of one text, whether the records have a say. Its state is secret."""
+    """Decides for each token of a text whether the records contribute to it. Its state is secret."""
 
     @property
     def rho(self) -> float:
@@ -123,7 +123,7 @@ class Gate(Protocol):
         """A bound on their realised loss, nats."""
 
     def opens(self, private: Float32Array, public: Float32Array) -> bool:
-        """Whether the records have a say in this token; both logits on the support."""
+        """Whether the records contribute to this token; both logits on the support."""
 
 
 class TokenMechanism(CostOwner, Protocol):
@@ -135,25 +135,25 @@ class TokenMechanism(CostOwner, Protocol):
 
     @property
     def needs_public(self) -> bool:
-        """Whether a step looks at public logits."""
+        """Whether a step uses public logits."""
 
     @property
     def needs_private(self) -> bool:
-        """Whether a step looks at private logits."""
+        """Whether a step uses private logits."""
 
     def amplification(self, contexts: float) -> float:
-        """How many times a movement of every row may show in a coordinate of the aggregate (guarantee 7)."""
+        """The factor by which a movement of every row may be amplified in the aggregate (guarantee 7)."""
 
     def allowance(self, spent: Float64Array, steps_left: int) -> Float64Array | None:
         """The most that each context may pay for this step; None where costs are not individual.
 
         Args:
             spent: what each context of the batch has paid so far, float64 [n].
-            steps_left: the most steps that the batch still has, this one included: a function of released text only.
+            steps_left: maximum steps that the batch still has, this one included: a function of released text only.
         """
 
     def gate(self, randomness: RandomSource) -> Gate | None:
-        """Opened for every text: decides at each step whether the records have a say; None where they always have."""
+        """A new gate for a text, which decides for each token whether the records contribute; None: they always do."""
 
     def support(self, public: Float32Array | None, allowed: IntArray) -> IntArray:
         """The tokens that may be sampled at this step (guarantee 4.2).
@@ -173,7 +173,7 @@ class TokenMechanism(CostOwner, Protocol):
         support: IntArray,
         allowance: Float64Array | None = None,
     ) -> "TokenDistribution":
-        """What a token of this step is drawn from.
+        """The distribution of this step's token.
 
         Args:
             private: logits of the batch's contexts on the support, float32 [n, |S|]; n is secret and may be 0.
@@ -199,7 +199,7 @@ class TokenDistribution:
     Attributes:
         support: token ids, int64 [|S|].
         scores: aggregate divided by τ, float64 [|S|].
-        low, high: the box in which every neighbour's scores lie, as far as boxes say it (guarantee 5.3), float64 [|S|].
+        low, high: a box for the scores of all neighbours that `removals` does not cover (guarantee 5.3), float64 [|S|].
         removals: −g·z_i/(sτ), how removing each context changes the scores, where that is exact, float32 [n, |S|].
         charges: what each context pays for this step, float64 [n]; None where costs are not individual.
     """
@@ -215,9 +215,9 @@ class TokenDistribution:
 def clipped_rows(
     settings: TokenSettings, private: Float32Array, public: Float32Array | None, support: IntArray
 ) -> tuple[Float32Array, Float64Array | float, Float32Array]:
-    """The clipped rows on the support, what the aggregate is added to, and what an empty batch yields."""
+    """The clipped rows on the support, the base to which the aggregate is added, and the result of an empty batch."""
     if settings.clipping is Clipping.LOGITS:
-        # an empty batch yields the public logits, clipped like any other row, where the mechanism has asked for them
+        # an empty batch yields the public logits, clipped like any other row, if the mechanism requested them
         empty = (
             np.zeros(len(support), np.float32)
             if public is None
@@ -238,7 +238,7 @@ def clipped_rows(
 
 @dataclass(frozen=True)
 class _Base:
-    """What most mechanisms share: the support that the settings name (guarantee 4.2), no budgets, no gate."""
+    """Defaults of most mechanisms: the support from the settings (guarantee 4.2), no budgets, no gate."""
 
     settings: TokenSettings
 
@@ -287,7 +287,7 @@ class MeanMechanism(_Base, ExAnte):
 
     @property
     def replayable(self) -> bool:
-        # a replay leaves a context out; with several units in one, a unit changes it (guarantee 3.3)
+        # a replay leaves a context out; with several units per context, a unit changes it (guarantee 3.3)
         return self.settings.contexts_moved == 1
 
     @property
@@ -296,7 +296,7 @@ class MeanMechanism(_Base, ExAnte):
 
     @property
     def worst_case(self) -> float:
-        """The zCDP of a step for the worst context that clipping lets pass."""
+        """The zCDP of a step for the worst context that clipping allows."""
         s = self.settings
         moved = s.contexts_moved * s.guidance * s.span / s.batch_size
         return bounded_range_rho((moved + 2 * s.slack) / s.temperature)
@@ -305,12 +305,12 @@ class MeanMechanism(_Base, ExAnte):
         return Cost(self.worst_case).scaled(tokens)
 
     def amplification(self, contexts: float) -> float:
-        # with several units in one, the contexts are s whatever the number of units
+        # with several units per context there are s contexts, whatever the number of units
         s = self.settings
         return s.guidance * (contexts / s.batch_size if s.contexts_moved == 1 else 1.0)
 
     def widest_clip(self, budget: Cost, tokens: int) -> float:
-        """The clip at which a budget pays for just so many tokens ([InvInk]); not above 0 where none does."""
+        """The clip at which a budget pays for exactly `tokens` ([InvInk]); not above 0 if no clip does."""
         s = self.settings
         moved = s.span / s.clip * s.guidance * s.contexts_moved
         return (math.sqrt(8 * budget.rho / tokens) * s.temperature - 2 * s.slack) * s.batch_size / moved
@@ -335,10 +335,10 @@ class MeanMechanism(_Base, ExAnte):
         s = self.settings
         weight = s.guidance / s.batch_size
         scores = (base + weight * rows.sum(axis=0, dtype=np.float64)) / s.temperature
-        # the same currency as the median (guarantee 5.3): additions through a box, removals exactly
+        # measured like the median (guarantee 5.3): additions through a box, removals exactly
         up = down = weight * s.contexts_moved * s.span / 2
         if s.clipping is Clipping.INCREASE and s.contexts_moved == 1:
-            # a context that comes lowers nothing
+            # an added context lowers no token
             up, down = weight * s.clip, 0.0
         low, high = scores - (down + s.slack) / s.temperature, scores + (up + s.slack) / s.temperature
         removals = (rows * np.float32(-weight / s.temperature)).astype(np.float32)
@@ -356,12 +356,12 @@ class MeanMechanism(_Base, ExAnte):
 
 @dataclass(frozen=True)
 class ExPostMeanMechanism(ExPost, MeanMechanism):
-    """The mean whose cost is measured after the run, in the currency of the median (guarantee 5.3): to compare them."""
+    """The mean with its cost measured after the run, like the median's (guarantee 5.3), for comparison."""
 
     replayable = False
 
     def cost_of(self, tokens: int) -> Cost:
-        # the worst case is known all the same, and no budget limits it
+        # the worst case is known nevertheless, and no budget limits it
         return Cost(self.worst_case).scaled(tokens)
 
 
@@ -373,11 +373,11 @@ class MedianMechanism(_Base, ExPost):
     """
 
     needs_private = True
-    # an empty batch falls back to the public model, and whether a batch is empty must not show in the work done
+    # an empty batch uses the public model, and the amount of work must not reveal whether a batch is empty
     needs_public = True
 
     def amplification(self, contexts: float) -> float:
-        # no order statistic moves further than the rows do, however many there are
+        # no order statistic moves further than the rows, for any number of rows
         return self.settings.guidance
 
     def distribution(
@@ -403,7 +403,7 @@ class MedianMechanism(_Base, ExPost):
 
 @dataclass(frozen=True)
 class PublicMechanism(_Base, Free):
-    """The public model by itself: no private context, ρ = 0 (guarantee 5.5)."""
+    """The public model alone: no private context, ρ = 0 (guarantee 5.5)."""
 
     needs_public = True
     needs_private = False
@@ -441,7 +441,7 @@ class NonPrivateMechanism(NoPromise):
     """Another mechanism's tokens with no limit on how many are drawn: accounted as infinite (guarantee 5.5).
 
     Attributes:
-        drawn_by: what aggregates and draws.
+        drawn_by: the mechanism that aggregates and draws.
     """
 
     drawn_by: MeanMechanism | MedianMechanism
@@ -459,7 +459,7 @@ class NonPrivateMechanism(NoPromise):
         return self.drawn_by.needs_private
 
     def amplification(self, contexts: float) -> float:
-        # nothing is promised that a movement could break
+        # there is no promise that a movement could break
         return 0.0
 
     def resized(self, batch_size: int) -> Self:

@@ -1,6 +1,6 @@
-"""What a mechanism promises and costs, and how that is said: planning, report, audit and cli ask, and decide nothing.
+"""What a mechanism promises and costs, in numbers and words. Planning, report, audit and cli ask it and decide nothing.
 
-Numbers and words only; how a token is drawn is in `mechanisms`.
+How a token is drawn is in `mechanisms`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from typing import ClassVar, Literal, Protocol, Self, TypeAlias
 from plainchant.privacy.accounting import Cost
 
 Promise: TypeAlias = Literal["ex-ante", "ex-post", "none"]
-"""Whether a figure is known before the run, measured after it, or there is none."""
+"""Whether the figure is known before the run, measured after it, or does not exist."""
 CONVERTED = "converted to (ε, δ) by Canonne, Kamath and Steinke (2020)"
 
 
@@ -32,18 +32,18 @@ class Promised:
 
 
 def nothing_promised(why: str) -> Promised:
-    """The promise of a release that has none."""
+    """The statement of a release without a guarantee."""
     return Promised(
         "none", None, None, None, f"NOT PRIVATE: there is no guarantee, because {why}; do not release."
     )  # fmt: skip
 
 
 class CostOwner(Protocol):
-    """The half of a token mechanism that knows what its tokens cost. Tokens are those of one batch."""
+    """The part of a token mechanism that knows what tokens cost. All tokens here are those of one batch."""
 
     @property
     def promise(self) -> Promise:
-        """When its figure is known."""
+        """When the figure is known."""
 
     @property
     def accountant(self) -> str:
@@ -51,75 +51,75 @@ class CostOwner(Protocol):
 
     @property
     def measured(self) -> bool:
-        """Whether what a run has cost is worth measuring on its output (guarantee 5.3)."""
+        """Whether a run's cost is measured on its output (guarantee 5.3)."""
 
     @property
     def replayable(self) -> bool:
-        """Whether an audit can draw its tokens again from kept logits and test `claim` on them."""
+        """Whether an audit can draw tokens again from saved logits and test `claim` on them."""
 
     @property
     def least_batch(self) -> tuple[int, int]:
-        """The smallest batch size that is searched: where the number of units is unknown, and where it is known."""
+        """The smallest batch size that is tried: if the number of units is unknown, and if it is known."""
 
     @property
     def cheaper(self) -> str:
-        """What else makes a text cheaper, as the end of a sentence; empty where nothing does."""
+        """Another way to make a text cheaper, as the end of a sentence; empty if there is none."""
 
     @property
     def about(self) -> str:
-        """Stands before what is only expected: "about ", or nothing where `affordable` and `per_token` are exact."""
+        """Prefix for estimates: "about ", or nothing where `affordable` and `per_token` are exact."""
 
     @property
     def per_token(self) -> Cost:
-        """What a token costs a record: at most, or, where that depends on the record, as expected."""
+        """The cost of a token to a record: the maximum or, where it depends on the record, the expectation."""
 
     def affordable(self, budget: Cost) -> int | None:
-        """Tokens that a batch may release for a budget; None where they are not paid from one."""
+        """Tokens that a batch may release for a budget; None where tokens are not paid from a budget."""
 
     def cost_of(self, tokens: int) -> Cost:
-        """The most that tokens can cost one unit, as known before the run; without limit where nothing is known."""
+        """The maximum cost of tokens to one unit, known before the run; unlimited where no bound is known."""
 
     def claim(self, tokens: int, delta: float) -> float | None:
         """The ε that an audit tests at delta; None where nothing is claimed in advance.
 
         Raises:
-            PrivacyError: tokens are more than was paid for, or cannot be replayed.
+            PrivacyError: there are more tokens than the budget covers, or they cannot be replayed.
         """
 
     def promised(self, total: Cost, epsilon: float, delta: float, unit: str) -> Promised:
-        """What a release promises.
+        """The promise of a release.
 
         Args:
-            total: everything that it costs a unit, as far as it is known.
-            epsilon: of the guarantee that was asked for; total is within it.
-            delta: likewise.
+            total: its whole cost to a unit, as far as it is known.
+            epsilon: ε of the requested guarantee; total is within it.
+            delta: δ of the requested guarantee.
             unit: what is protected, in words.
         """
 
     def planned_figures(self) -> Mapping[str, float | None]:
-        """Its ρ per token for plan.json: "rho_per_token" where it is exact, "rho_expected" where it is expected."""
+        """ρ per token for plan.json: "rho_per_token" if it is exact, "rho_expected" if it is an estimate."""
 
     def plan_rows(self) -> Sequence[tuple[str, str]]:
-        """What a plan says of it beyond its numbers: name and value."""
+        """Further rows of a printed plan: name and value."""
 
     def status_rows(self, most: int, limit: int | None) -> Sequence[tuple[str, str]]:
-        """What may be said of the largest batch so far: its tokens, of those that a batch may release."""
+        """Rows about the most expensive batch so far: its tokens, out of those that a batch may release."""
 
     def pays_for(self, limit: int | None) -> str:
-        """What the tokens' share of the budget pays for; `limit` tokens per batch, where there is such a bound."""
+        """What the token part of the budget pays for; `limit` tokens per batch, if there is such a bound."""
 
     def paid(self, spent: Sequence[float]) -> Mapping[str, float] | None:
-        """What records have paid of their budgets: median, largest, budget; None where they pay no own price."""
+        """What records have paid: median, largest and budget; None where costs are not individual."""
 
     def for_steps(self, steps: int) -> Self:
-        """The mechanism as it works in batches of at most so many tokens."""
+        """The same mechanism for batches of at most `steps` tokens."""
 
     def resized(self, batch_size: int) -> Self:
         """The same with another batch size."""
 
 
 class _Words:
-    """What most mechanisms say."""
+    """Defaults of most mechanisms."""
 
     measured: ClassVar[bool] = True
     least_batch: ClassVar[tuple[int, int]] = (1, 1)
@@ -161,11 +161,11 @@ class ExAnte(_Words):
         return self.cost_of(tokens).epsilon(delta)
 
     def promised(self, total: Cost, epsilon: float, delta: float, unit: str) -> Promised:
-        # total is at most the cost of (ε, δ), which is rounded down, and its ε is rounded up: both figures hold
+        # total is at most the cost of (ε, δ), which is rounded down; its ε is rounded up, so both figures hold
         known = min(total.epsilon(delta), epsilon)
         statement = (
             f"(ε = {known:.6g}, δ = {delta:g})-differentially private under adding or removing {unit}, "
-            "as known before the run."
+            "fixed before the run."
         )
         return Promised(self.promise, known, delta, total.rho, statement)
 
@@ -176,7 +176,7 @@ class ExAnte(_Words):
         return (("tokens of the most expensive batch", f"{most} of {limit} that the budget pays for"),)
 
     def pays_for(self, limit: int | None) -> str:
-        return f"at most {limit} tokens of a batch"
+        return f"at most {limit} tokens per batch"
 
 
 class ExPost(_Words):
@@ -202,7 +202,7 @@ class ExPost(_Words):
     def promised(self, total: Cost, epsilon: float, delta: float, unit: str) -> Promised:
         statement = (
             f"Every token was drawn with its privacy loss measured (ex post, data-dependent, δ = {delta:g}, "
-            f"adding or removing {unit}): no figure was fixed beforehand, and the one measured is itself private."
+            f"adding or removing {unit}): no figure was fixed beforehand, and the measured figure is itself private."
         )
         return Promised(self.promise, None, delta, None, statement)
 
@@ -211,15 +211,15 @@ class ExPost(_Words):
 
 
 class NoPromise(ExPost):
-    """Nothing limits what a record may move: accounted as infinite, never as 0 (guarantee 5.5)."""
+    """Nothing limits a record's influence: its cost is infinite, never 0 (guarantee 5.5)."""
 
     promise: ClassVar[Promise] = "none"
     accountant: ClassVar[str] = "none"
-    # what a run without a limit has cost needs no measurement
+    # a cost without limit needs no measurement
     measured: ClassVar[bool] = False
 
     def promised(self, total: Cost, epsilon: float, delta: float, unit: str) -> Promised:
-        return nothing_promised("it was made by the non-private method, without any limit on what a record may move")
+        return nothing_promised("it was made by the non-private method, without any limit on a record's influence")
 
 
 class Free(ExAnte):

@@ -14,7 +14,7 @@ from plainchant.privacy.aggregation import log_softmax
 from plainchant.privacy.mechanisms import Gate, MeanMechanism, TokenSettings
 from plainchant.randomness import RandomSource
 
-# Distances are compared with noise on a grid of this many steps a unit, where discrete Laplace noise is exact.
+# Noisy distances are compared on a grid with this many steps per unit, on which discrete Laplace noise is exact.
 GRID = 2**32
 
 
@@ -23,19 +23,19 @@ class SparseMeanMechanism(MeanMechanism):
     """The worst-case mean with a sparse vector: what the public model predicts as the batch does is free ([Amin24]).
 
     At each step the distance q = ‖(1/s) Σ_i softmax(φ_i/τ) − softmax(φ_0/τ)‖₁ with noise is compared with a noisy
-    threshold; below it the token comes from the public model alone, else from the batch (guarantee 5.4).
+    threshold. Below it the token comes from the public model alone, otherwise from the batch (guarantee 5.4).
 
-    * One context moves q by at most 1/s, numerical movement of ξ in the logits by e^(2ξ/τ) − 1 more.
+    * One context moves q by at most 1/s; numerical movement of ξ in the logits adds at most e^(2ξ/τ) − 1.
     * An instance, from a fresh threshold up to the first distance above it, is 2Δ/σ-DP (noise σ on the threshold, 2σ on
-      the distance), hence (2Δ/σ)²/2-zCDP, whatever number of public tokens it lets pass.
-    * A text has at most `private_tokens` tokens from the batch and one more instance than that; after them it goes on
-      with the public model, and private records are not looked at.
+      the distance), hence (2Δ/σ)²/2-zCDP, whatever the number of public tokens before it.
+    * A text has at most `private_tokens` tokens from the batch and one more instance than that. After them it continues
+      with the public model, and private records are not used.
 
     Attributes:
         threshold: θ, an L1 distance from 0 to 2.
         noise: σ, the scale of the Laplace noise on the threshold.
-        private_tokens: the most tokens of a text in which records have a say.
-        max_tokens: the most tokens of a text.
+        private_tokens: maximum tokens per text to which records contribute.
+        max_tokens: maximum tokens per text.
     """
 
     threshold: float
@@ -43,7 +43,7 @@ class SparseMeanMechanism(MeanMechanism):
     private_tokens: int
     max_tokens: int
 
-    # the gate compares with the public logits whatever the support is
+    # the gate needs the public logits for any support
     needs_public = True
     replayable = False
     cheaper: ClassVar[str] = ", or ask for fewer private_tokens"
@@ -62,26 +62,26 @@ class SparseMeanMechanism(MeanMechanism):
 
     @property
     def epsilon_per_instance(self) -> float:
-        """ε of one instance of the sparse vector: pure, so that it bounds every realised loss too."""
+        """ε of one instance of the sparse vector: pure DP, so it bounds every realised loss too."""
         return 2 * self.sensitivity / self.noise
 
     @property
     def rho_per_instance(self) -> float:
-        """Its zCDP."""
+        """The zCDP of one instance of the sparse vector."""
         return self.epsilon_per_instance**2 / 2
 
     @property
     def rho_per_text(self) -> float:
-        """The most that a text can cost."""
+        """The largest cost of a text."""
         return self.private_tokens * (self.worst_case + self.rho_per_instance) + self.rho_per_instance
 
     @property
     def per_token(self) -> Cost:
-        """What a token costs in which the records have a say, its comparisons not counted."""
+        """The cost of a token to which the records contribute, without its comparisons."""
         return Cost(self.worst_case)
 
     def affordable(self, budget: Cost) -> int | None:
-        # a text is paid for as a whole, wherever in it the records have a say
+        # a text is paid for as a whole, at whichever of its tokens the records contribute
         return Cost(self.rho_per_text).times_in(budget) * self.max_tokens
 
     def cost_of(self, tokens: int) -> Cost:
@@ -92,17 +92,17 @@ class SparseMeanMechanism(MeanMechanism):
 
     def plan_rows(self) -> Sequence[tuple[str, str]]:
         tokens = "1 token" if self.private_tokens == 1 else f"{self.private_tokens} tokens"
-        return (("sparse vector", f"at most {tokens} of a text from the records, all others by the public model"),)
+        return (("sparse vector", f"at most {tokens} per text from the records, all others from the public model"),)
 
     def gate(self, randomness: RandomSource) -> Gate | None:
         return SparseGate(self, randomness)
 
 
 class SparseGate:
-    """The sparse vector of one text. Its state is secret; nothing of it outlives the text.
+    """The sparse vector of one text. Its state is secret and is discarded with the text.
 
     Attributes:
-        instances: how many thresholds were drawn, each of which is paid for.
+        instances: number of thresholds drawn; each is paid for.
     """
 
     def __init__(self, mechanism: SparseMeanMechanism, randomness: RandomSource):
@@ -118,7 +118,7 @@ class SparseGate:
         self.instances += 1
 
     def opens(self, private: Float32Array, public: Float32Array) -> bool:
-        """Whether the records have a say in this token; both logits on the support."""
+        """Whether the records contribute to this token; both logits on the support."""
         if not self._left:
             return False
         noise = self._randomness.discrete_laplace(2 * self._mechanism.noise * GRID)
@@ -140,7 +140,7 @@ class SparseGate:
 
 
 def distance(settings: TokenSettings, private: Float32Array, public: Float32Array) -> float:
-    """‖(1/s) Σ_i softmax(φ_i/τ) − softmax(φ_0/τ)‖₁, from 0 to 1 + n/s; a row that is not finite counts as nothing."""
+    """‖(1/s) Σ_i softmax(φ_i/τ) − softmax(φ_0/τ)‖₁, from 0 to 1 + n/s; a row that is not finite is ignored."""
     together = np.zeros(private.shape[1])
     for row in private:
         if np.isfinite(row.max()):

@@ -26,7 +26,7 @@ _COMPARED = {
 
 
 def comparison_table(found: Sequence[Compared]) -> tuple[list[str], list[list[str]]]:
-    """Columns and rows of a comparison; what was promised and what was measured never share a column."""
+    """Columns and rows of a comparison; promised and measured ε are in separate columns."""
     shown = {title: name for title, name in _COMPARED.items() if any(run.evaluation.figure(name) for run in found)}
     columns = ["run", "method", "ε promised", "ε measured after", "tokens", *shown]
     rows = []
@@ -40,7 +40,7 @@ def comparison_table(found: Sequence[Compared]) -> tuple[list[str], list[list[st
 
 
 def write_comparison(out: Path, found: Sequence[Compared]) -> list[Path]:
-    """Writes comparison.json, comparison.md, comparison.svg and comparison.png, for their owner alone.
+    """Writes comparison.json, comparison.md, comparison.svg and comparison.png, readable by their owner only.
 
     Raises:
         ConfigError: the directory cannot be written.
@@ -62,7 +62,7 @@ def write_comparison(out: Path, found: Sequence[Compared]) -> list[Path]:
     try:
         out.mkdir(mode=0o700, parents=True, exist_ok=True)
         for name, content in contents.items():
-            # whatever the folder allows
+            # private, whatever the folder's permissions are
             with atomic_write(out / name, mode=PRIVATE) as file:
                 file.write(content)
     except OSError as error:
@@ -71,7 +71,7 @@ def write_comparison(out: Path, found: Sequence[Compared]) -> list[Path]:
 
 
 def _comparison_plot(found: Sequence[Compared], kind: str) -> bytes:
-    """Usefulness over ε: promised on the left, measured after the run on the right; without private data, a line."""
+    """Usefulness over ε: promised on the left, measured on the right; a run without private data is a line."""
     from matplotlib.figure import Figure
 
     measures = [name for name in ("MAUVE", "accuracy") if any(run.evaluation.figure(_COMPARED[name]) for run in found)]
@@ -92,7 +92,7 @@ def _comparison_plot(found: Sequence[Compared], kind: str) -> bytes:
                     axes.axhspan(low, high, color=colours[run.name], alpha=0.08, linewidth=0)
                 elif epsilon is not None and math.isfinite(epsilon):
                     reach = [[value.value - low], [high - value.value]]
-                    # runs of the same ε stand side by side
+                    # runs with the same ε are drawn side by side
                     place = epsilon + 0.04 * most * taken[round(epsilon, 3)]
                     taken[round(epsilon, 3)] += 1
                     axes.errorbar(place, value.value, reach, fmt="o", capsize=3, color=colours[run.name],

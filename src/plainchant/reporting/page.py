@@ -21,6 +21,7 @@ from plainchant import models
 from plainchant.arrays import Float32Array
 from plainchant.config import SynthesisConfig
 from plainchant.data.centres import Centres
+from plainchant.evaluation.figures import shown_name
 from plainchant.planning import Guarantee, Plan
 from plainchant.privacy.histograms import Cell, noise_sigma
 from plainchant.reporting.pictures import MOST_DRAWN, MapPoints, histogram, map_picture, map_points, places, sign
@@ -42,9 +43,9 @@ from plainchant.run.card import (
 )
 from plainchant.run.store import RunDirectory
 
-# Samples of a label: at once, and in all.
+# Samples per label: shown at once, and in total.
 _SHOWN, _SAMPLED = 4, 24
-# Light or dark by choice; without it the page follows the system.
+# The reader may choose light or dark; until then the page follows the system.
 _SCRIPT = """
 const button = document.querySelector("header button");
 let dark = matchMedia("(prefers-color-scheme: dark)").matches;
@@ -69,26 +70,27 @@ def report_page(
     private: Mapping[str, Any] | None = None,
     votes: Sequence[Mapping[str, Any]] = (),
 ) -> str:
-    """One HTML page that needs nothing else: no network, no fonts, no scripts but its own few lines.
+    """One HTML page that needs nothing else: no network, no fonts, no scripts except its few lines.
 
-    * Without `private` it is a function of the release and the public alone, and may be shared with it.
-    * Its content security policy lets it load nothing and run only its own script, whatever a text holds.
+    * Without `private` it depends only on the release and on public things, and may be shared with the release.
+    * Its content security policy lets it load nothing and run only its own script, whatever a text contains.
 
     Args:
         plan: the run's plan.
         guarantee: the release's guarantee.
         cells: the kept cells, released under the plan's ρ_rebalance.
-        rows: the released rows: text, and where there are any label, cell, source.
+        rows: the released rows: text, and label, cell and source where there are any.
         map_points: what the map shows, or None for no map.
-        private: figures that depend on the private data, "costs", "evaluation" and "audit"; they make the page
-            its private twin, which says so.
+        private: figures that depend on the private data: "costs", "evaluation" and "audit". With them the page is the
+            private version, and says so.
         votes: public facts about the votes (`RunDirectory.facts`).
     """
     config = plan.config
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"figure": full_figure, "short": short_figure, "centre": centre_name, "interval": _interval}
+    environment.filters |= {"figure": full_figure, "short": short_figure, "centre": centre_name}
+    environment.filters |= {"interval": _interval, "shown_name": shown_name}
     template = (
         importlib.resources.files("plainchant.reporting")
         .joinpath("templates/report.html.jinja")
@@ -173,7 +175,7 @@ def write_report(
 
 @dataclass(frozen=True)
 class _Part:
-    """A part of the budget: what it is called, its ρ or None where that is private, its share, what it pays for."""
+    """A part of the budget: its name, its ρ (None where that is private), its share and what it pays for."""
 
     name: str
     symbol: str
@@ -183,7 +185,7 @@ class _Part:
 
 
 def _budget(plan: Plan, guarantee: Guarantee) -> list[_Part]:
-    """Where the budget goes; empty where there is none."""
+    """The parts of the budget; empty where there is none."""
     if not guarantee.delta:
         # nothing is promised, or nothing was spent
         return []
@@ -216,7 +218,7 @@ def _samples(config: SynthesisConfig, rows: Sequence[Mapping[str, Any]]) -> list
 
 
 def _shared_configuration(config: SynthesisConfig) -> str:
-    """The configuration as TOML, without where its files lie."""
+    """The configuration as TOML, without the folders of its files."""
     values = config.model_dump(mode="json", exclude_none=True)
     values |= {name: shared_name(values[name]) for name in ("model", "embedder")}
     files = [name for name in ("public_corpus", "centres") if isinstance(values.get(name), str)]
@@ -229,7 +231,7 @@ def _versions() -> dict[str, str]:
 
 
 def _interval(figure: Mapping[str, Any]) -> dict[str, float] | None:
-    """Where a share and its interval lie between 0 and 1, in per cent; None for figures of another kind."""
+    """A share and its interval as per cent of the scale from 0 to 1; None for figures of another kind."""
     value = figure["value"]
     low, high = (value if figure.get(end) is None else figure[end] for end in ("low", "high"))
     return {"low": 100 * low, "value": 100 * value, "width": 100 * (high - low)} if 0 <= low <= high <= 1 else None

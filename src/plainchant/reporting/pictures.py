@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-# Most texts on the map, and kept cells up to which it names their sizes.
+# Maximum number of texts on the map, and of kept cells whose sizes it writes out.
 MOST_DRAWN, _NAMED = 2_000, 12
 # A label's sign on the map: matplotlib's name and the character; colours and shapes repeat at different paces.
 _SHAPES = (("o", "●"), ("^", "▲"), ("s", "■"), ("D", "◆"), ("v", "▼"), ("p", "⬟"), ("P", "✚"))
@@ -34,7 +34,7 @@ _PAINT = {"muted": "#0000f0", "rule": "#0000f1", "ground": "#0000f2", "accent": 
 
 @dataclass(frozen=True, eq=False)
 class MapPoints:
-    """Public centres and released texts in the plane that shows the centres best.
+    """Public centres and released texts, projected onto the plane that shows the centres best.
 
     Attributes:
         centres: float [k, 2], all public centres.
@@ -54,9 +54,9 @@ class MapPoints:
 def map_points(
     centres_vectors: Float32Array, cells: Sequence[Cell], text_embeddings: Float32Array, labels: Sequence[str | None]
 ) -> MapPoints:
-    """The two principal components of the public centres, and the released texts in them.
+    """Projects public centres and released texts onto the two principal components of the centres.
 
-    * A function of public centres, released cells and released texts: nothing private enters.
+    * A function of public centres, released cells and released texts only: it uses nothing private.
 
     Args:
         centres_vectors: float32 [k, d], k >= 3, d >= 2.
@@ -78,7 +78,7 @@ def map_points(
 
 @dataclass(frozen=True)
 class _Sign:
-    """How a label shows on the map: its colour, its shape for matplotlib and as a character."""
+    """How a label appears on the map: its colour, its shape for matplotlib and that shape as a character."""
 
     colour: str
     marker: str
@@ -91,7 +91,7 @@ def sign(number: int) -> _Sign:
 
 
 def map_picture(points: MapPoints, config: SynthesisConfig) -> markupsafe.Markup:
-    """Public centres as crosses, kept ones as large empty signs of their labels, texts as small full ones."""
+    """Public centres as crosses, kept cells as large hollow signs of their labels, texts as small filled signs."""
 
     def draw(axes: "Axes") -> None:
         across, up = points.centres.T
@@ -125,19 +125,19 @@ def map_picture(points: MapPoints, config: SynthesisConfig) -> markupsafe.Markup
         draw,
         "Map of public centres and synthetic texts",
         f"{len(points.centres)} public centres, {len(points.kept)} kept cells among them and {len(points.texts)} "
-        "synthetic texts, in the plane of the centres' two principal components. The table below says where they lie.",
+        "synthetic texts, in the plane of the centres' two principal components. The table below has their positions.",
     )
 
 
 def places(points: MapPoints) -> list[tuple[str | None, int, float, float]]:
-    """For each label its number of texts on the map, and where their middle lies."""
+    """For each label: the number of its texts on the map, and their mean position."""
     labels = dict.fromkeys(points.labels)
     own = {label: points.texts[[name == label for name in points.labels]] for label in labels}
     return [(label, len(at), float(at[:, 0].mean()), float(at[:, 1].mean())) for label, at in own.items()]
 
 
 def histogram(lengths: Sequence[int]) -> markupsafe.Markup:
-    """How long the texts are, in characters."""
+    """A histogram of text lengths in characters."""
     counts, edges = np.histogram(lengths, bins=min(24, max(1, len(set(lengths)))))
 
     def draw(axes: "Axes") -> None:
@@ -162,7 +162,7 @@ def histogram(lengths: Sequence[int]) -> markupsafe.Markup:
 def _svg(
     name: str, size: tuple[float, float], draw: Callable[["Axes"], None], title: str, description: str
 ) -> markupsafe.Markup:
-    """A figure as part of the page: its text as text, its colours variables, its ids like no other figure's."""
+    """A figure as inline SVG: text stays text, colours become variables, and ids differ from those of other figures."""
     import matplotlib
     from matplotlib.figure import Figure
 

@@ -14,10 +14,10 @@ def report(run: Any, *, embedder: Embedder | None = None) -> list[Path]:
 
     Args:
         run: a `Run`, a `FinishedRun`, a `RunDirectory` or a path.
-        embedder: a loaded one, in place of the run's.
+        embedder: a loaded embedder, used instead of the run's.
 
     Returns:
-        The paths of the pages, the one to share first; the private one is there only where there are private figures.
+        The paths of the pages: first the one to share, then the private one, if there are private figures.
 
     Raises:
         ConfigError: there is no such run, or it is not finished.
@@ -27,6 +27,6 @@ def report(run: Any, *, embedder: Embedder | None = None) -> list[Path]:
     centres = centres_of(directory, config)
     if centres is not None and embedder is None:
         embedder = load_embedder(config.embedder)
-    # the recorded guarantee, which says so where the run's randomness came from a seed
+    # the recorded guarantee, because it says whether the run's randomness came from a seed
     guarantee = Guarantee(**directory.plan["guarantee"])
     return write_report(directory, make_plan(config), guarantee, None if embedder is None else embedder.encode, centres)

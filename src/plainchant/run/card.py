@@ -1,4 +1,4 @@
-"""The data set card: what a stranger must know of a release, the guarantee first."""
+"""The data set card: what a stranger must know about a release, the guarantee first."""
 
 import json
 import math
@@ -11,30 +11,30 @@ from plainchant.planning import Guarantee, Plan
 from plainchant.privacy.histograms import WHOLE_LABEL, Cell
 
 EX_POST_NOTE = (
-    "Measured after the run, for this data and this output: except with probability δ, seeing the release moved "
+    "Measured after the run, for this data and this output: except with probability δ, seeing the release changed "
     "nobody's odds about any one unit by more than a factor of e^ε, whether or not they know which units were drawn "
-    "into which batch. Nothing was promised beforehand, another run may cost more, and the figure itself depends on "
-    "the private data: keep it in private/."
+    "into which batch. No figure was promised before the run, and another run may cost more. The figure itself "
+    "depends on the private data: keep it in private/."
 )
 PROMISE = {
     "ex-ante": (
         "Whoever sees this data learns hardly more about any one unit than if that unit had not been in the private "
         "data at all: the odds of any conclusion change by a factor of at most e^ε, except with probability δ. The "
-        "figures were fixed before the run and hold whatever the data was."
+        "figures were fixed before the run and hold for any data."
     ),
     "ex-post": (
-        "Every token was drawn from a distribution that no single unit can move far, and how far it could was "
-        "measured. The measured figure depends on the private data and is not released; no figure was promised in "
-        "advance."
+        "Every token was drawn from a distribution that no single unit can change much, and the largest possible "
+        "change was measured. The measured figure depends on the private data and is not released. No figure was "
+        "promised in advance."
     ),
     "none": "There is no guarantee. This data may repeat private records word for word.",
 }
 KIND = {"ex-ante": "ex ante: fixed before the run", "ex-post": "ex post: measured after the run", "none": "none"}
 PAID = {"ex-ante": ", paid for by the guarantee", "ex-post": ", paid for by the guarantee", "none": ""}
 NOT_COVERED = (
-    "what the language model had learnt before, from its own training data",
+    "what the language model learnt before, from its own training data",
     "facts that many units share",
-    "anything else that was released from the same data: guarantees of several releases add up",
+    "anything else released from the same data: the costs of several releases add up",
 )
 
 
@@ -44,7 +44,7 @@ NOT_COVERED = (
 def data_set_card(
     plan: Plan, guarantee: Guarantee, cells: Sequence[Cell], texts: int, votes: Sequence[Mapping[str, Any]] = ()
 ) -> str:
-    """The card of a release, Markdown with the front matter that Hugging Face reads. Holds released facts only.
+    """The card of a release: Markdown with the front matter that Hugging Face reads. Contains released facts only.
 
     Args:
         plan: the run's plan.
@@ -57,7 +57,7 @@ def data_set_card(
 
     config = plan.config
     labelled = bool(config.labels)
-    # neither language nor licence: nobody has told what they are
+    # neither language nor licence: both are unknown here
     front_matter = DatasetCardData(
         pretty_name="Synthetic texts by plainchant",
         tags=["synthetic", "differential-privacy"],
@@ -126,7 +126,7 @@ def _size_category(texts: int) -> str:
 
 
 def markdown_cell(text: Any) -> str:
-    """Text that may stand in a table's cell: a label can hold anything."""
+    """Text escaped for a table cell: a label can hold anything."""
     plain = "–" if text is None else " ".join(str(text).split())
     return re.sub(r"[\\`*_\[\]<>|&]", lambda match: f"&#{ord(match[0])};", plain)
 
@@ -140,17 +140,17 @@ def full_figure(value: float | None) -> str:
 
 
 def short_figure(value: float | None) -> str:
-    """A figure as people read it."""
+    """A figure rounded for reading."""
     return "–" if value is None else "∞" if math.isinf(value) else f"{value:.4g}"
 
 
 def centre_name(cell: Cell) -> str:
-    """Where a cell lies."""
+    """The public centre of a cell, by number, or "whole label"."""
     return "whole label" if cell.centre == WHOLE_LABEL else str(cell.centre)
 
 
 def shared_name(path: str) -> str:
-    """The last part of a path: a release does not tell where things lie on its author's machine."""
+    """The last part of a path: a release does not reveal the folders of its author's machine."""
     return last_part(path) if path.startswith(("/", ".", "~")) or "\\" in path else path
 
 
@@ -161,7 +161,7 @@ def last_part(path: str) -> str:
 
 def accountant_of(plan: Plan, guarantee: Guarantee) -> str:
     """How the cost was counted, in a sentence."""
-    # a seed undoes what the mechanism would promise
+    # with a seed the mechanism promises nothing
     return {"none": "none"}.get(guarantee.kind, plan.mechanism.accountant)
 
 
@@ -175,19 +175,19 @@ def public_inputs(config: SynthesisConfig) -> list[str]:
         items.append(f"the embedding model ({shared_name(config.embedder)})")
     if clustered:
         if isinstance(config.centres, str):
-            source = "taken from a file that the author calls public"
+            source = "taken from a file declared public by the data holder"
         else:
             source = (
-                "of a corpus that the author calls public"
+                "computed from a corpus declared public by the data holder"
                 if config.public_corpus
-                else "of texts sampled from the model"
+                else "computed from texts sampled from the model"
             )
-        items.append(f"the centres of the clusters, {source}")
+        items.append(f"the cluster centres, {source}")
     return items
 
 
 def made_up(config: SynthesisConfig, texts: int) -> str:
-    """That the texts are made up, and how many were written how."""
+    """A sentence that the texts are made up, with their number and how they were written."""
     said = f"the texts are made up. {texts} texts of at most {config.max_tokens} tokens"
     if config.votes:
         said += ", chosen by " + ("a noisy vote" if config.parts.rounds == 1 else "noisy votes") + " of the records"

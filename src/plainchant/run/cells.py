@@ -21,12 +21,12 @@ from plainchant.run.preparation import Preparation
 
 # Texts sampled from the public model where the user names no corpus to cluster around.
 SAMPLED_CORPUS = 400
-# Public texts behind each centre, at least.
+# Minimum number of public texts per centre.
 TEXTS_PER_CENTRE = 4
 
 
 def form_batches(preparation: Preparation) -> None:
-    """Decides cells, batches and places and commits them at once: noise and secrets are never drawn twice."""
+    """Draws cells, batches and places and commits them at once: noise and secrets are never drawn twice."""
     if not preparation.config.reads_records:
         _form_public_batches(preparation)
     elif not preparation.config.written:
@@ -39,7 +39,7 @@ def form_batches(preparation: Preparation) -> None:
 
 
 def _form_public_batches(preparation: Preparation) -> None:
-    """One text per batch, the labels in turn: no private record takes part."""
+    """One text per batch, the labels in turn; no private record is used."""
     texts, labels = preparation.config.texts, len(preparation.config.label_set)
     counts = [texts // labels + (label < texts % labels) for label in range(labels)]
     cells = tuple(Cell(label, WHOLE_LABEL, 0, count) for label, count in enumerate(counts))
@@ -93,14 +93,14 @@ def _nearest(centres: Centres, embeddings: Float32Array, units: BoolArray, among
 
 
 def choose_records(table: Sequence[Record], randomness: RandomSource) -> IntArray:
-    """One record of each unit, drawn uniformly from its own: a unit with many records is as safe as one with one.
+    """One record of each unit, drawn uniformly: a unit with many records is as safe as a unit with one.
 
     Returns:
         Record numbers, int64 [units], in the order of each unit's first record.
     """
     units: dict[Any, list[int]] = {}
     for number, record in enumerate(table):
-        # a row without a unit is a unit by itself; a tuple cannot collide with a name
+        # a row without a unit is its own unit; a tuple cannot collide with a name
         units.setdefault(("row", number) if record.unit is None else record.unit, []).append(number)
     return np.array([rows[randomness.below(len(rows))] for rows in units.values()], dtype=np.int64)
 
@@ -115,7 +115,7 @@ def public_centres(preparation: Preparation) -> Centres:
     texts = sample_corpus(preparation) if preparation.corpus is None else preparation.corpus
     embeddings = preparation.encode(texts, stage="embedding the public corpus")
     progress.stage("finding public centres", 0.0)
-    # few texts carry few centres; the corpus is public, so its size may decide
+    # a small corpus supports few centres; the corpus is public, so its size may decide
     centres = fit_centres(embeddings, min(int(preparation.config.centres), max(1, len(texts) // TEXTS_PER_CENTRE)))
     centres.save(directory.centres)
     progress.stage("finding public centres", 1.0)
@@ -138,7 +138,7 @@ def sample_corpus(preparation: Preparation) -> list[str]:
 
 
 def public_writer(preparation: Preparation, warmth: float = 1.0) -> Decoder:
-    """Writes by the public model alone, whatever the plan's method, at so many times the temperature."""
+    """A decoder that uses the public model alone, whatever the plan's method, at `warmth` times the temperature."""
     temperature = preparation.plan.settings.temperature * warmth
     settings = dataclasses.replace(
         preparation.plan.settings, support=Support.TOP_K, batch_size=1, temperature=temperature

@@ -13,7 +13,7 @@ def realised_costs(directory: RunDirectory, plan: Plan) -> dict[str, Any]:
     """What a run has cost so far, measured on its output (guarantee 5.3). Private: it depends on the data."""
     batches = {batch.batch for batch in directory.batches()}
     costs = [entry for entry in directory.batch_costs() if entry[0] in batches]
-    # whatever the tokens could have cost the worst record, none pays more than its batch's budget
+    # the summed worst cases may exceed the budget of a batch, but no record pays more than that budget
     measured = ex_post(
         [loss for _, _, loss, _ in costs],
         [min(rho, plan.batch.rho) for _, _, _, rho in costs],

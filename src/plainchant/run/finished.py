@@ -14,12 +14,12 @@ from plainchant.run.store import RunDirectory
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """What a finished run released and promises. Reads its directory, and changes nothing there.
+    """What a finished run released and promises. Reads its directory and changes nothing there.
 
-    `evaluate`, `compare`, `audit` and `report` take it as they take a `Run` or a path.
+    `evaluate`, `compare`, `audit` and `report` accept it, as well as a `Run` or a path.
 
     Attributes:
-        directory: where it lives.
+        directory: the run's directory.
     """
 
     directory: RunDirectory
@@ -32,7 +32,7 @@ class FinishedRun:
             ConfigError: there is no run, or it is not finished.
         """
         run = cls(RunDirectory.open(Path(path)))
-        # an unfinished run is refused here, and not only where its texts are asked for
+        # refuse an unfinished run here, not only when its texts are requested
         run.directory.released()
         return run
 
@@ -51,14 +51,14 @@ class FinishedRun:
         """The plan that the run was made with.
 
         Raises:
-            RunError: this version plans the same configuration in another way.
+            RunError: this version makes another plan from the same configuration.
         """
         plan, recorded = make_plan(self.config), self.directory.plan
         version = recorded.pop("guarantee")["version"]
         if {name: value for name, value in plan.as_dict().items() if name != "guarantee"} != recorded:
             raise RunError(
-                f"{self.directory.path / 'plan.json'}: was made by plainchant {version}, and this version plans the "
-                "same configuration in another way; open the run with that version"
+                f"{self.directory.path / 'plan.json'}: was made by plainchant {version}, and this version makes "
+                "another plan from the same configuration; open the run with that version"
             )
         return plan
 

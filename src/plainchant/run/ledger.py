@@ -20,10 +20,10 @@ from plainchant.run.store import Marks, RunDirectory
 class Ledger:
     """What all runs on one data set may cost together, and what they have cost (guarantee 6.4). A JSON file.
 
-    * ρ of zCDP adds up over runs, whatever they have chosen in view of each other's releases.
-    * A run is entered once, whole and before it draws anything; what it fails to use it does not get back.
-    * What a run's entry pays for is released once: at each opening the run's directory and its entry take the same
-      fresh mark, and a directory whose mark is not the entry's is a copy, or was restored, and is refused.
+    * ρ of zCDP adds up over runs, even if their settings were chosen after seeing each other's releases.
+    * A run's whole cost is entered once, before it draws anything; what the run does not use is not refunded.
+    * One entry pays for one release: at each opening the run's directory and its entry get the same fresh mark. A
+      directory whose mark is not the entry's is a copy, or was restored, and is refused.
     * One file has one lock and one sum: links are followed, and a file with several names is refused.
 
     Attributes:
@@ -65,7 +65,7 @@ class Ledger:
 
     @property
     def cap(self) -> Cost:
-        """The most that all runs may cost."""
+        """The largest total cost of all runs."""
         return Cost.of(self.epsilon, self.delta)
 
     @property
@@ -93,8 +93,8 @@ class Ledger:
         cost = guarantee.cost
         if not cost.is_limited:
             raise PrivacyError(
-                f"method = {guarantee.method}: its cost is not known in advance ({guarantee.kind}), so that no ledger "
-                "can add it up; take a method with a guarantee known before the run, or run without --ledger"
+                f"method = {guarantee.method}: its cost is not known in advance ({guarantee.kind}), so no ledger can "
+                "add it up; use a method with a guarantee known before the run, or run without --ledger"
             )
         # the cap is rounded down in its 12th digit, and so is every entry
         if not (self.spent + cost).fits(Cost(self.cap.rho * (1 + 1e-9))):
@@ -111,7 +111,7 @@ class Ledger:
         return cost
 
     def enter(self, run: RunDirectory, guarantee: Guarantee) -> None:
-        """Opens a run: enters it the first time, and later only where its directory is the one that was opened last.
+        """Opens a run: enters it the first time; later only the directory that was opened last may open it again.
 
         Raises:
             PrivacyError: it would pass the cap; its guarantee is not the one that was entered; or its directory, or the
@@ -129,7 +129,7 @@ class Ledger:
             self._pass_on(content, entry, run)
 
     def confirm(self, run: RunDirectory, guarantee: Guarantee) -> None:
-        """Before a run's release is written: nobody has opened a copy of it in the meantime, and from now on none can.
+        """Before a run's release is written: checks that no copy was opened, and makes sure that none can be later.
 
         Raises:
             PrivacyError: a copy was opened, or the guarantee is not the one that was entered.
@@ -145,7 +145,7 @@ class Ledger:
     def _new_entry(self, run: RunDirectory, guarantee: Guarantee) -> dict[str, Any]:
         if run.marks().last is not None:
             raise PrivacyError(
-                f"ledger = {self.path}: has no entry of {run.path}, which a ledger has paid for; name that ledger. "
+                f"ledger = {self.path}: has no entry for {run.path}, which another ledger has paid for; name that one. "
                 f"If this one was restored, {_WAY_OUT}"
             )
         return {
@@ -164,23 +164,23 @@ class Ledger:
             raise PrivacyError(
                 f"ledger = {self.path}: {run.path} was entered with "
                 + ", ".join(f"{name} = {entry.get(name)}, not {promised[name]}" for name in different)
-                + "; a run goes on with what it was entered with: put its files back as they were, or start a new run"
+                + "; a run continues only with the values it was entered with: restore its files, or start a new run"
             )
         marks = run.marks()
         if entry.get("mark") is None or entry["mark"] not in (marks.last, marks.next):
             raise PrivacyError(
-                f"ledger = {self.path}: {run.path} is not as its entry (openings: {entry.get('openings', 'unknown')}) "
-                f"was last opened: the directory or the ledger is a copy, or was restored from one, and one entry pays "
-                f"for one release; {_WAY_OUT}"
+                f"ledger = {self.path}: {run.path} does not match its entry (openings: "
+                f"{entry.get('openings', 'unknown')}): the directory or the ledger is a copy, or was restored from "
+                f"one, and one entry pays for one release; {_WAY_OUT}"
             )
 
     def _pass_on(self, content: dict[str, Any], entry: dict[str, Any], run: RunDirectory) -> None:
         """Gives directory and entry the same fresh mark.
 
-        The directory notes the mark first, as the next one, and as the last one when the ledger has it. So wherever a
-        crash falls, the entry's mark is one of the two that this directory knows. A copy, whenever it was made, stops
-        knowing the entry's mark as soon as any other directory is opened: fresh marks are drawn, never counted up, so
-        that no two directories can arrive at the same one.
+        The directory records the mark first as the next one, and as the last one once the ledger has it. So after a
+        crash at any point, the entry's mark is one of the two in this directory. A copy, whenever it was made, no
+        longer holds the entry's mark as soon as any other directory is opened. Marks are drawn at random and not
+        counted up, so no two directories can get the same one.
         """
         mark = secrets.token_hex(8)
         run.save_marks(Marks(entry["mark"], mark))
@@ -202,26 +202,26 @@ class Ledger:
                 raise ValueError
         except FileNotFoundError:
             raise ConfigError(
-                f"ledger = {self.path}: there is none; plainchant account --ledger {self.path} --epsilon E begins one"
+                f"ledger = {self.path}: there is none; plainchant account --ledger {self.path} --epsilon E creates one"
             ) from None
         except (OSError, ValueError, KeyError, TypeError):
             raise ConfigError(f"ledger = {self.path}: is not a ledger that can be read; nothing was run") from None
         if names > 1:
             raise PrivacyError(
-                f"ledger = {self.path}: has {names} names (hard links), and the next entry would part them, each "
-                f"with a sum of its own; keep one name (find DIR -samefile {self.path} lists them)"
+                f"ledger = {self.path}: has {names} names (hard links), and the next entry would split them into files "
+                f"with separate sums; keep one name (find DIR -samefile {self.path} lists them)"
             )
         return dict(content)
 
 
 _WAY_OUT = (
-    "go on in the directory that was opened last, with the ledger as it is now; if that is lost, start a new run, "
-    "which is charged anew"
+    "continue in the directory that was opened last, with the ledger as it is now; if that is lost, start a new run, "
+    "which is charged again"
 )
 
 
 def _resolved(path: Path) -> Path:
-    """The file behind all links, so that one file has one lock and is replaced where it lies."""
+    """The file behind all links, so that one file has one lock and is replaced in its folder."""
     try:
         return path.resolve()
     except (OSError, RuntimeError):  # links in a circle
@@ -249,7 +249,7 @@ def _entry_of(content: dict[str, Any], name: str) -> dict[str, Any] | None:
 
 
 def _promised(guarantee: Guarantee) -> dict[str, Any]:
-    """What an entry stands for, besides ρ."""
+    """What an entry records besides ρ."""
     return {name: getattr(guarantee, name) for name in ("method", "unit", "epsilon", "delta")}
 
 

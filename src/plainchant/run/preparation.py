@@ -1,4 +1,4 @@
-"""What every step of a run shares, made once: whatever can fail for public reasons fails here, at no cost."""
+"""What all steps of a run share, made once. Everything that can fail for public reasons fails here, at no cost."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -34,15 +34,15 @@ class Preparation:
         plan: what was decided before private data is read.
         guarantee: what the release promises; none where the randomness is not private.
         table: the private records, by number; empty for methods that read none. Private.
-        directory: where the run lives.
+        directory: the run's directory.
         prompts: contexts from records and labels.
         stop: when a text ends.
         model: the language model.
         embedder: of texts; None where nothing is embedded.
         corpus: public texts or saved centres to cluster around; None: texts are sampled from the model.
         performance: device, width and workers, all decided.
-        randomness: where every secret and every token comes from.
-        progress: told how the run goes.
+        randomness: the source of every secret and every token.
+        progress: receives progress reports.
     """
 
     plan: Plan
@@ -60,7 +60,7 @@ class Preparation:
 
     @property
     def config(self) -> SynthesisConfig:
-        """What was asked for."""
+        """The run's configuration."""
         return self.plan.config
 
     def encode(self, texts: Sequence[str], *, alone: bool = False, stage: str | None = None) -> Float32Array:
@@ -68,7 +68,7 @@ class Preparation:
 
         Args:
             texts: n texts.
-            alone: whether each is computed by itself, as records must be.
+            alone: whether each text is computed separately, as records must be.
             stage: the name under which progress is reported; None reports nothing.
 
         Returns:
@@ -79,7 +79,7 @@ class Preparation:
         report: Callable[[float], None] | None = None
         if stage is not None:
             report = functools.partial(self.progress.stage, stage)
-            # of private texts not even the number shows
+            # progress must not reveal even the number of private texts
             report = in_public_steps(report) if alone else report
         return self.embedder.encode(texts, alone=alone, progress=report)
 
@@ -125,15 +125,15 @@ def prepare(
     model = model or loaded_model(config, performance, progress)
     if model.numerical_slack > config.numerical_slack:
         raise PrivacyError(
-            f"numerical_slack = {config.numerical_slack:g}: {model.name} on this dtype may move by "
+            f"numerical_slack = {config.numerical_slack:g}: logits of {model.name} with this dtype may differ by "
             f"{model.numerical_slack:g}; set numerical_slack to that or more, or dtype = float32"
         )
     prompts = Prompts(config, model)
     if not randomness.private:
-        # a measured width would change in which order a seed's numbers are used
+        # a measured width would change the order in which a seed's numbers are used
         performance = performance.model_copy(update={"rows": performance.width})
     performance = with_width(performance, model, prompts, plan, progress)
-    # at the widths that a pass will have, before the model may read a record and before anything is booked
+    # at the widths of the run's passes, before the model reads a record and before the ledger is charged
     models.checked(model, rows=performance.width, batch_size=plan.settings.batch_size, movement=plan.row_movement)
     stop = StopRule(prompts.stop, config.max_tokens, config.min_tokens)
     if directory is None:
@@ -148,20 +148,20 @@ def promised(plan: Plan, randomness: RandomSource, *, allow_not_private: bool) -
     """The guarantee of a run with this plan and this randomness.
 
     Raises:
-        PrivacyError: there is none, and that was not allowed.
+        PrivacyError: there is no guarantee, and `allow_not_private` is not set.
     """
     guarantee = plan.guarantee
     if not randomness.private:
         guarantee = not_private(plan.config, "its randomness came from a seed")
     if guarantee.kind == "none" and not allow_not_private:
         raise PrivacyError(
-            f"{guarantee.statement} To run it all the same, pass --i-know-this-is-not-private (allow_not_private=True)."
+            f"{guarantee.statement} To run it anyway, pass --i-know-this-is-not-private (allow_not_private=True)."
         )
     return guarantee
 
 
 def check_begun_alike(preparation: Preparation) -> None:
-    """A run continues only with the configuration, the plan, the data and the kind of randomness it was begun with.
+    """Checks that a resumed run has the configuration, plan, data and kind of randomness that it was started with.
 
     Raises:
         ConfigError, DataError, PrivacyError, RunError: one of them differs.
@@ -171,23 +171,23 @@ def check_begun_alike(preparation: Preparation) -> None:
     different = sorted(name for name in now if now[name] != before[name])
     if different:
         raise ConfigError(
-            f"resume: {', '.join(different)} differ from what the run was begun with "
+            f"resume: {', '.join(different)} differ from the values the run was started with "
             f"({directory.path / 'config.toml'}); use those values or start a new run"
         )
     begun, going_on = directory.plan, plan.as_dict()
     version = begun.pop("guarantee")["version"]
     if version != going_on.pop("guarantee")["version"] or begun != going_on:
-        # another version may plan, and account, in another way
-        raise RunError(f"resume: the run was begun by plainchant {version} with another plan; go on with that version")
+        # another version may plan and account differently
+        raise RunError(f"resume: the run was started by plainchant {version} with another plan; use that version")
     origin = directory.origin
     if origin.data != fingerprint(preparation.table):
-        raise DataError("resume: the data is not the data that the run was begun with; start a new run")
+        raise DataError("resume: the data is not the data that the run was started with; start a new run")
     if preparation.guarantee.kind != "none" and not origin.private:
-        raise PrivacyError(f"{directory.path}: was begun with seeded randomness and is not private; start a new run")
+        raise PrivacyError(f"{directory.path}: was started with seeded randomness and is not private; start a new run")
     if origin.private and not preparation.randomness.private:
-        # it would not be noted, and the next process to resume would claim the guarantee
+        # the seed would not be recorded, and the next process to resume would claim the guarantee
         raise PrivacyError(
-            f"{directory.path}: was begun without a seed, and a seed would undo its guarantee; start a new run"
+            f"{directory.path}: was started without a seed, and a seed would undo its guarantee; start a new run"
         )
 
 

@@ -1,16 +1,16 @@
-"""How a run tells that it goes on."""
+"""Progress reports of a run."""
 
 from typing import Protocol
 
 
 class Progress(Protocol):
-    """Hears how a run goes. Shares, never counts, of whatever is private."""
+    """Progress callbacks. Stages that read private data report fractions, never counts."""
 
     def stage(self, name: str, share: float) -> None:
         """A preparing step is done by `share`, 0 to 1."""
 
     def texts(self, done: int, requested: int, tokens: int) -> None:
-        """So many texts are released, with so many tokens since the process began."""
+        """`done` of `requested` texts are written, with `tokens` tokens since the process started."""
 
 
 class NoProgress:

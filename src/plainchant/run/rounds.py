@@ -1,8 +1,8 @@
 """The rounds of a run: each adds to what is released, or chooses from it.
 
-A round is a function of its `Preparation` and of what is released when it begins, so a run that was interrupted begins
-again at the round it was in and writes only what is missing. What a round shows to the model, beside the records of a
-batch, was released by an earlier one (guarantee 8).
+A round depends only on its `Preparation` and on what is released when it starts. An interrupted run therefore starts
+again with the round it was in and writes only what is missing. Besides the records of a batch, a round shows the model
+only what an earlier round released (guarantee 8).
 """
 
 import dataclasses
@@ -24,13 +24,13 @@ from plainchant.run.preparation import Preparation
 from plainchant.run.store import Batch, RunDirectory, Winner
 from plainchant.run.votes import hold_vote
 
-# First texts of a cell for each one that is shown in its prompts.
+# First texts of a cell per text that is shown in its prompts.
 BOOTSTRAP = 2
 # Every second candidate is drawn at so many times the temperature.
 WARMER = 1.3
 
 Place: TypeAlias = tuple[int, int]
-"""A batch and a position in it: where a text stands."""
+"""A batch and a position in it; each place holds one text."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,9 @@ class SyntheticText:
 
 @dataclass(frozen=True)
 class Released:
-    """What a run has released so far, and where it stands.
+    """What a run has released so far.
 
-    Texts that the public model writes from released ones stand in one further batch per cell, after all others.
+    Texts that the public model writes from released ones have one further batch per cell, after all others.
 
     Attributes:
         cells: the kept cells.
@@ -211,7 +211,7 @@ class Main:
 
 @dataclass(frozen=True)
 class Expansion:
-    """Further texts by the public model, from released ones as examples: post-processing, free (guarantee 8)."""
+    """Further texts by the public model with released ones as examples: post-processing, free (guarantee 8)."""
 
     preparation: Preparation
     further: int
@@ -343,7 +343,7 @@ def _bootstrap_size(config: SynthesisConfig) -> int:
 def _works(
     preparation: Preparation, released: Released, places: set[Place], shown: Mapping[int, Sequence[str]]
 ) -> Iterator[BatchWork]:
-    """What of `places` is still to be written. A batch's records become tokens only when its turn comes."""
+    """The part of `places` that is still to be written. A batch's records become tokens only when its turn comes."""
     config, prompts, done = preparation.config, preparation.prompts, released.done
     members = preparation.directory.members()
     for batch in released.batches:

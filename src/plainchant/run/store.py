@@ -35,7 +35,7 @@ from plainchant.generation.decoding import FinishedText
 from plainchant.planning import Guarantee, Plan
 from plainchant.privacy.histograms import Cell
 
-# In the hidden name that a run directory has while it is made.
+# Part of the hidden name that a run directory has while it is being made.
 _UNFINISHED = ".unfinished-"
 
 SCHEMA = """
@@ -56,7 +56,7 @@ CREATE TABLE batches (batch INTEGER PRIMARY KEY, cell INTEGER NOT NULL, texts IN
 CREATE TABLE units (
     record INTEGER PRIMARY KEY, batch INTEGER NOT NULL, context INTEGER NOT NULL, spent REAL NOT NULL DEFAULT 0
 );
--- a text is committed in the time that its own batch takes, however many others there are
+-- the time to commit a text depends on the size of its batch, not on the number of batches
 CREATE INDEX contexts ON units (batch, context);
 CREATE TABLE texts (
     batch INTEGER NOT NULL, position INTEGER NOT NULL, text TEXT NOT NULL, tokens INTEGER NOT NULL,
@@ -66,7 +66,7 @@ CREATE TABLE texts (
 
 
 def _make_folders(path: Path) -> None:
-    """Makes a folder and those above it, writable for their owner alone, whatever the umask."""
+    """Makes a folder and those above it, writable by their owner only, whatever the umask."""
     for folder in (*reversed(path.parents), path):
         if not folder.is_dir():
             folder.mkdir(mode=0o755, exist_ok=True)
@@ -74,7 +74,7 @@ def _make_folders(path: Path) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Batch:
-    """A batch's place: its cell and how many texts it writes. Public."""
+    """A batch: its cell and how many texts it writes. Public."""
 
     batch: int
     cell: int
@@ -83,12 +83,12 @@ class Batch:
 
 @dataclasses.dataclass(frozen=True)
 class Origin:
-    """What a run was begun with.
+    """What a run was started with.
 
     Attributes:
         name: random; no other run has it.
         data: fingerprint of the table. Private.
-        private: whether its randomness is such that nobody can predict it.
+        private: whether nobody can predict its randomness.
     """
 
     name: str
@@ -107,11 +107,11 @@ class Winner:
 
 @dataclasses.dataclass(frozen=True)
 class Marks:
-    """What a directory shares with its entry in a ledger, to be told from a copy of itself (`run.ledger`).
+    """Marks that a directory and its entry in a ledger share, so that a copy can be recognised (`run.ledger`).
 
     Attributes:
-        last: the mark of the last opening that is known to stand in the ledger; None before the first.
-        next: a mark that was about to be written there; None where that is done.
+        last: the mark of the last opening that is known to be in the ledger; None before the first.
+        next: a mark that was about to be written there; None once that is done.
     """
 
     last: str | None = None
@@ -121,8 +121,8 @@ class Marks:
 class RunDirectory:
     """A run on disk.
 
-    * A text and its cost are committed in one transaction; a crash loses at most the texts in work.
-    * One place (batch, position) is filled once: the database refuses a second draw.
+    * A text and its cost are committed in one transaction; a crash loses at most the texts in progress.
+    * Each place (batch, position) is filled once: the database refuses a second draw.
     * One process at a time.
     * Private texts are never written: the database knows records by number only.
     """
@@ -145,7 +145,7 @@ class RunDirectory:
             plan: what was decided before private data is read.
             guarantee: what the release promises.
             data: fingerprint of the table.
-            private: whether the run's randomness is such that nobody can predict it.
+            private: whether nobody can predict the run's randomness.
 
         Raises:
             ConfigError: the directory already holds something.
@@ -156,14 +156,14 @@ class RunDirectory:
             raise ConfigError(f"out = {path}: holds a run; continue it with --resume, or choose another directory")
         if path.is_dir() and any(path.iterdir()):
             raise ConfigError(in_use)
-        # made whole beside its place, so that a crash leaves no half of a directory there
+        # made completely under another name, so that a crash leaves no partial directory at `path`
         try:
             _make_folders(path.parent)
             cls._remove_unfinished(path)
             scratch = cls(Path(tempfile.mkdtemp(prefix=f".{path.name}{_UNFINISHED}", dir=path.parent)))
             try:
                 scratch.private.mkdir(mode=0o700)
-                # whoever finds it locked knows that its maker lives
+                # while it is locked, other processes know that its maker is alive
                 with scratch.locked():
                     scratch._fill(plan, guarantee, Origin(secrets.token_hex(8), data, private))
                     scratch.path.rename(path)
@@ -177,7 +177,7 @@ class RunDirectory:
 
     @classmethod
     def _remove_unfinished(cls, path: Path) -> None:
-        """Removes what a process has left that was killed while it made this directory; nothing was drawn in it."""
+        """Removes what a process left that was killed while it made this directory; nothing was drawn in it."""
         for found in path.parent.glob(f".{glob.escape(path.name)}{_UNFINISHED}*"):
             leftover = cls(found)
             with contextlib.suppress(RunError):  # its maker is at work
@@ -214,7 +214,7 @@ class RunDirectory:
         try:
             return parse_config((self.path / "config.toml").read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError):
-            raise RunError(f"{self.path / 'config.toml'}: cannot be read; without it the run cannot go on") from None
+            raise RunError(f"{self.path / 'config.toml'}: cannot be read; without it the run cannot continue") from None
 
     @property
     def plan(self) -> dict[str, Any]:
@@ -222,12 +222,12 @@ class RunDirectory:
         try:
             content: dict[str, Any] = json.loads((self.path / "plan.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            raise RunError(f"{self.path / 'plan.json'}: cannot be read; without it the run cannot go on") from None
+            raise RunError(f"{self.path / 'plan.json'}: cannot be read; without it the run cannot continue") from None
         return content
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Holds the directory for this process; the lock goes with the process, even when it is killed."""
+        """Locks the directory for this process; the lock ends with the process, even when it is killed."""
         try:
             self._lock.acquire(timeout=0)
         except filelock.Timeout:
@@ -252,7 +252,7 @@ class RunDirectory:
 
     @property
     def origin(self) -> Origin:
-        """What the run was begun with."""
+        """What the run was started with."""
         with self._connect() as database:
             name, data, private = database.execute("SELECT name, data, private FROM origin").fetchone()
         return Origin(name, data, bool(private))
@@ -291,7 +291,7 @@ class RunDirectory:
         voters: IntArray | None = None,
     ) -> None:
         """Commits the noisy cells and the secret draws in one transaction: noise is never drawn twice."""
-        # where every unit has a context to itself, that goes by the name of its record
+        # where every unit has its own context, the context has the number of its record
         contexts = record_of_unit if context_of_unit is None else context_of_unit
         texts = [(cell, count) for cell, counts in enumerate(allotted) for count in counts]
         placed = batch_of_unit != NO_BATCH
@@ -326,7 +326,7 @@ class RunDirectory:
             return [Batch(*row) for row in database.execute("SELECT * FROM batches ORDER BY batch")]
 
     def members(self) -> dict[int, list[tuple[list[int], float]]]:
-        """For each batch its contexts in order: their records, what each has paid (guarantee 5.2). Secret."""
+        """For each batch its contexts in order: their records and what each has paid (guarantee 5.2). Secret."""
         members: dict[int, dict[int, tuple[list[int], float]]] = {}
         with self._connect() as database:
             for record, batch, context, spent in database.execute(
@@ -389,7 +389,7 @@ class RunDirectory:
     # texts
 
     def commit(self, text: FinishedText) -> None:
-        """Stores a text and its cost in one transaction; a place that is filled already refuses it."""
+        """Stores a text and its cost in one transaction; refused if the place is already filled."""
         *columns, spent = dataclasses.astuple(text)
         with self._connect() as database:
             database.execute("INSERT INTO texts VALUES (?, ?, ?, ?, ?, ?, ?)", columns)
@@ -448,7 +448,7 @@ class RunDirectory:
         """Everything that may be shared; no other file is touched.
 
         Raises:
-            ConfigError: a link stands where the release goes.
+            ConfigError: a path of the release is a link.
         """
         names = ("synthetic.jsonl", "synthetic.parquet", "guarantee.json", "README.md")
         lines, table, promise, page = paths = [self.release / name for name in names]
@@ -461,10 +461,10 @@ class RunDirectory:
         write_text(page, card, mode=SHARED)
 
     def _check_release(self, *paths: Path) -> None:
-        """Makes the folder of the release; refuses links, which would lead what is shared somewhere else."""
+        """Makes the folder of the release; refuses links, which would write the shared files somewhere else."""
         for path in (self.release, *paths):
             if path.is_symlink():
-                raise ConfigError(f"{path}: is a link, and a release is written into no link; remove it and --resume")
+                raise ConfigError(f"{path}: is a link; a release is not written through links; remove it and --resume")
         self.release.mkdir(mode=0o755, exist_ok=True)
 
     def released(self) -> list[dict[str, Any]]:

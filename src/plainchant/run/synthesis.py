@@ -50,12 +50,12 @@ def synthesize(
         randomness: the source of all secrets and tokens; anything but the default marks the run as not private.
         model: a loaded one, in place of the configured name.
         embedder: likewise.
-        progress: told how the run goes.
+        progress: receives progress reports.
 
     Raises:
         ConfigError, DataError: as the message says.
-        PrivacyError: no guarantee and not allowed, the ledger's cap would be passed, the ledger knows `out` for a copy
-            or is not named, or not one cell is large enough for a batch.
+        PrivacyError: there is no guarantee and that is not allowed; the run would exceed the ledger's cap; the ledger
+            recognises `out` as a copy, or is not named; or no cell is large enough for a batch.
         RunError: the directory is in use, or holds another run.
     """
     book = None if ledger is None else Ledger(Path(ledger))
@@ -75,15 +75,15 @@ def synthesize(
     )
     directory = preparation.directory
     with contextlib.ExitStack() as resources:
-        # 2. one process per directory, and only with what the run was begun with
+        # 2. one process per directory, and only with the inputs that the run was started with
         resources.enter_context(directory.locked())
         check_begun_alike(preparation)
-        # 3. the cost is booked before the first noise is drawn; a resumed run is booked already
+        # 3. the ledger is charged before the first noise is drawn; a resumed run is already charged
         if book is not None:
             book.enter(directory, preparation.guarantee)
         elif directory.marks() != Marks():
             raise PrivacyError(
-                f"{out}: is paid for by a ledger, which tells it from its copies; name it: --ledger FILE"
+                f"{out}: is paid for by a ledger, which tells it from its copies; name the ledger: --ledger FILE"
             )
         # 4. noisy cells and secret batches, drawn once
         if not directory.is_formed():
@@ -96,13 +96,13 @@ def synthesize(
 
 
 class Run:
-    """A run at work or done. Iterating writes texts one by one; what is committed survives a crash.
+    """A run in progress or finished. Iterating writes texts one by one; what is committed survives a crash.
 
     Attributes:
-        directory: where it lives.
+        directory: the run's directory.
         plan: what was decided before it read private data.
         guarantee: what its release promises.
-        requested: how many texts records contribute to in the end; known once the noisy counts are.
+        requested: how many texts the records contribute to in total; known once the noisy counts are.
     """
 
     def __init__(
@@ -145,7 +145,7 @@ class Run:
         self.close()
 
     def finish(self) -> list[SyntheticText]:
-        """Writes what is missing and returns the released texts in order; where records vote, those that were kept."""
+        """Writes what is missing and returns the released texts in order; with a vote, only those that were kept."""
         for _ in self:
             pass
         return self._kept()
@@ -169,7 +169,7 @@ class Run:
 
     def _release(self) -> None:
         if self._ledger is not None:
-            # nobody has opened a copy of the directory in the meantime, and from now on nobody can
+            # makes sure that nobody has opened a copy of the directory, and that nobody can from now on
             self._ledger.confirm(self.directory, self.guarantee)
         config = self.plan.config
         columns = ["text", *["label"] * bool(config.labels), "cell", *["source"] * bool(config.further)]

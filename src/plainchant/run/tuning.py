@@ -1,4 +1,4 @@
-"""Measured on public text and this machine: how wide a forward pass is, how long a run takes."""
+"""Measures on public text and this machine how wide a forward pass should be and how long a run takes."""
 
 import dataclasses
 import itertools
@@ -27,9 +27,9 @@ class Measured:
     """What a short trial on public text found, on this machine.
 
     Attributes:
-        expected_range: root mean square range of a context's clipped row, nats: what `config.expected_range` should be.
+        expected_range: root mean square range of a context's clipped row, nats: a value for `config.expected_range`.
         tokens_per_text: mean tokens of the trial's texts.
-        seconds: about how long writing the requested texts takes; embedding the records and loading come on top.
+        seconds: about how long writing the requested texts takes, without loading and embedding the records.
     """
 
     expected_range: float
@@ -38,18 +38,18 @@ class Measured:
 
 
 def measure(plan: Plan, model: LanguageModel, texts: Sequence[str], *, rows: int) -> Measured:
-    """Writes a few texts from public ones in the place of records, in batches of the plan's size (guarantee 6.2).
+    """Writes a few texts from public ones instead of records, in batches of the plan's size (guarantee 6.2).
 
     Args:
-        plan: what is to be measured.
+        plan: the plan to measure.
         model: the language model.
-        texts: public texts, at least one; those of the kind of the private data say most.
+        texts: public texts, at least one; texts similar to the private data give the best estimate.
         rows: as for the run.
     """
     config = plan.config
     prompts = Prompts(config, model)
     stop = StopRule(prompts.stop, config.max_tokens, config.min_tokens)
-    # a budget that nothing in the trial can use up, and payments for ranges alone
+    # a budget too large to use up, and no slack, so that payments depend on ranges alone
     settings = dataclasses.replace(plan.settings, slack=0.0)
     mechanism = IndividualMeanMechanism(settings, 1e9, config.max_tokens)
     decoder = Decoder(model, mechanism, stop, rows=rows, randomness=SystemRandomness())
@@ -68,31 +68,31 @@ def measure(plan: Plan, model: LanguageModel, texts: Sequence[str], *, rows: int
     written = list(decoder.run([work(number) for number in range(together)]))
     seconds = (time.perf_counter() - began) * config.written / len(written)
     tokens = sum(text.tokens for text in written)
-    # guarantee 5.2 turned round: a record of range r pays (g·r/(sτ))²/8 a token
+    # guarantee 5.2, solved for the range: a record of range r pays (g·r/(sτ))²/8 per token
     paid = sum(sum(text.spent) for text in written) / (tokens * settings.batch_size)
     expected_range = math.sqrt(8 * paid) * settings.batch_size * settings.temperature / settings.guidance
     return Measured(expected_range, tokens / len(written), seconds)
 
 
-# A pass is doubled while rows a second still grow so many times, and for so many seconds.
+# Keep doubling the width of a pass while throughput grows by GROWTH, for at most PATIENCE seconds.
 GROWTH, PATIENCE = 1.1, 2.0
-# Steps of each width; the fastest counts, since a busy machine makes steps slower and never faster.
+# Steps per width; the fastest counts, since other load makes steps slower and never faster.
 TRIALS = 2
 
 
 def fastest_rows(
     model: LanguageModel, prompt: Sequence[int], support: IntArray | None, *, batch_size: int, most: float
 ) -> int:
-    """How many rows a forward pass should hold here: from 64 on, doubled while rows a second grow by a tenth.
+    """The number of rows per forward pass for this machine: from 64, doubled while rows per second grow by a tenth.
 
     Public: a function of the model, the machine and made-up rows; no record is looked at (guarantee 4.1, 7).
 
     Args:
         model: the language model.
-        prompt: public tokens that every row stands for, at least one.
-        support: ids whose logits a step wants, int64 [|S|]; None for all.
+        prompt: the public tokens of every row, at least one.
+        support: ids whose logits a step needs, int64 [|S|]; None for all.
         batch_size: s.
-        most: rows that memory allows; one batch is always measured.
+        most: maximum rows that fit into memory; one batch is always measured.
 
     Returns:
         A multiple of the batch size.
@@ -102,7 +102,7 @@ def fastest_rows(
     best = batches = max(1, int(min(USUAL_ROWS, most)) // batch_size)
     fastest = 0.0
     while True:
-        # a step of the decoder: the public rows in a pass of their own, then the private ones
+        # a step of the decoder: the public rows in a separate pass, then the private ones
         groups = [
             [(model.open_rows(prefix, [[]] * rows, room=TRIALS), token) for _ in range(batches)]
             for rows in (1, batch_size)
@@ -117,25 +117,25 @@ def fastest_rows(
         if speed < fastest * GROWTH ** math.log2(batches / best):
             return best * batch_size
         best, fastest, batches = batches, speed, int(min(2 * batches, most // batch_size))
-        # the next width takes about as long as all before
+        # the next width takes about as long as all previous ones together
         if batches <= best or time.perf_counter() - began > PATIENCE:
             return best * batch_size
 
 
-# Of the device's memory, for caches, where the options say neither rows nor memory.
+# Share of the device's memory for caches, where the options set neither rows nor memory.
 MEMORY_SHARE = 0.25
 
 
 def with_width(
     performance: PerformanceOptions, model: LanguageModel, prompts: Prompts, plan: Plan, progress: Progress
 ) -> PerformanceOptions:
-    """How many rows a pass holds: what was asked for or is fastest, and no more than memory allows for their caches.
+    """Sets the rows per pass: the requested or the fastest number, limited by memory for the caches.
 
-    By public lengths, since the true ones are secret.
+    Memory is estimated from public lengths, since the true ones are secret.
     """
     row = model.row_bytes(prompts.longest) / 2**30
     size, memory, rows = plan.settings.batch_size, performance.memory, performance.rows
-    # a batch's own contexts, of which there may be more than s, and its public one; beside them the prefixes
+    # the contexts of a batch, of which there may be more than s, and its public one; the prefixes come on top
     batch, prefixes = (size + math.sqrt(size) + 1) * row, KEPT_PREFIXES * row
     if memory is not None and memory < batch + prefixes:
         raise ConfigError(
@@ -146,10 +146,10 @@ def with_width(
         memory = device_memory(performance) * MEMORY_SHARE
     most = math.inf if memory is None else max(1, int((memory - prefixes) / batch)) * size
     if rows == "auto":
-        # about the middle between the shortest context and the longest
+        # about half the longest context
         prompt = [*prompts.prefix(plan.config.label_set[0]), *prompts.start(plan.config.label_set[0])]
         prompt = [*prompt, *prompt[-1:] * (prompts.longest // 2 - len(prompt))]
         full, k = plan.settings.support is Support.FULL, min(plan.settings.k, model.vocabulary_size)
         rows = fastest_rows(model, prompt, None if full else np.arange(k), batch_size=size, most=most)
-        progress.stage(f"measuring speed: {rows} rows a forward pass", 1.0)
+        progress.stage(f"measuring speed: {rows} rows per forward pass", 1.0)
     return performance.model_copy(update={"rows": int(min(rows, most))})

@@ -110,7 +110,7 @@ def test_ten_thousand_records_take_seconds():
 
 @pytest.mark.parametrize("empty", [((), ["a"]), (["a"], ())])
 def test_an_empty_side_is_refused(empty):
-    with pytest.raises(DataError, match="holds nothing"):
+    with pytest.raises(DataError, match="is empty"):
         copied(*empty)
 
 
@@ -142,7 +142,7 @@ def test_the_character_model_by_hand():
 
 
 def test_a_text_without_characters_trains_nothing():
-    with pytest.raises(DataError, match="holds nothing"):
+    with pytest.raises(DataError, match="is empty"):
         CharacterModel(["", ""])
 
 

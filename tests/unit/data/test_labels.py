@@ -138,7 +138,7 @@ def test_few_named_labels_can_be_wanted(tmp_path: Path) -> None:
     path = _save(tmp_path, ["open"] + [MARKER] * 199)
     records = read_records(path, label_column="label", labels=["open"], dialect=Dialect(allow_malformed=True))
     assert [record.label for record in records[:2]] == ["open", MARKER]
-    with pytest.raises(DataError, match="hardly a row"):  # but not none at all
+    with pytest.raises(DataError, match="hardly any row"):  # but not none at all
         read_records(path, label_column="label", labels=["shut"], dialect=Dialect(allow_malformed=True))
 
 

@@ -286,7 +286,7 @@ def _save_broken_dataset(directory: Path) -> Path:
 BAD_TABLES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "missing": (lambda directory: directory / "none.csv", "check the path"),
     "name too long": (lambda directory: directory / ("n" * 5000 + ".csv"), "check the path"),
-    "no name": (lambda directory: f"{directory}/a\0b.csv", "no path"),
+    "no name": (lambda directory: f"{directory}/a\0b.csv", "not a valid path"),
     "extension": (_written("rows.xlsx", MARKER), "convert it to one of .jsonl"),
     "no extension": (_written("rows", MARKER), "convert it to one of .jsonl"),
     "empty jsonl": (_written("rows.jsonl", "\n \n"), "at least one"),
@@ -306,7 +306,7 @@ BAD_TABLES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "csv without a header": (_written("rows.csv", f"I am {MARKER},x\n"), "where the header is missing"),
     "csv with a broken header": (_written("rows.csv", f'"{MARKER}\n'), "name the columns"),
     "splits": (_save_splits, "train"),
-    "broken data set": (_save_broken_dataset, "save it anew"),
+    "broken data set": (_save_broken_dataset, "save it again"),
     "other directory": (lambda directory: directory, "directory without a data set"),
     "no rows": (lambda _: [], "at least one"),
     "no dicts": (lambda _: [MARKER], "write each as"),
@@ -334,11 +334,11 @@ def test_whole_table_errors_name_the_next_step_and_no_cell(name: str, tmp_path: 
 
 @pytest.mark.parametrize("field", ["label_column", "unit_column"])
 def test_missing_columns_name_their_field_and_option(field: str) -> None:
-    with pytest.raises(DataError, match=f"{field}='other' is no column .* the columns text: set {field} \\(--"):
+    with pytest.raises(DataError, match=f"{field}='other' is not a column .* the columns text: set {field} \\(--"):
         read_records(pyarrow.table({"text": [MARKER]}), **{field: "other"})  # type: ignore[arg-type]
     # the keys of JSON rows are single rows' own
     with pytest.raises(
-        DataError, match=rf"{field}='other' is no column of data of type list .*: set {field} \(--[^)]*\)\.$"
+        DataError, match=rf"{field}='other' is not a column of data of type list .*: set {field} \(--[^)]*\)\.$"
     ):
         read_records([{"text": MARKER, MARKER: 1}], **{field: "other"})  # type: ignore[arg-type]
 

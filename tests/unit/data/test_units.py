@@ -119,7 +119,7 @@ def test_ids_that_a_type_cannot_tell_apart_are_an_error_of_the_type() -> None:
         polars.DataFrame({"text": ["x", "y"], "unit": large}),
         pyarrow.table({"text": ["x", "y"], "unit": large}),
     ):
-        with pytest.raises(DataError, match="type of floating point"):
+        with pytest.raises(DataError, match="floating-point type"):
             _units(source)
     with pytest.raises(DataError, match="ids of a type \\(object\\)"):
         _units([{"text": "x", "unit": object()}])

@@ -163,7 +163,7 @@ def test_too_little_text_is_no_figure():
         measure(sample(9, 0), sample(200, 1))
     with pytest.raises(DataError, match="at least 10"):
         measure(sample(60, 0), sample(19, 1))
-    with pytest.raises(ConfigError, match="is no run"):
+    with pytest.raises(ConfigError, match="is not a run"):
         evaluate(3, [])
 
 

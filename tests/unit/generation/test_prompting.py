@@ -89,7 +89,7 @@ def test_chat_puts_the_record_between_public_parts():
 
 
 def test_a_prompt_that_starts_with_nothing_is_refused():
-    with pytest.raises(ConfigError, match="must stand before"):
+    with pytest.raises(ConfigError, match="needs some text before"):
         prompts(example="{text}\n")
 
 

@@ -94,11 +94,11 @@ def test_an_exact_model_conforms() -> None:
     ("model", "reason"),
     [
         (NotFinite(), "not finite"),
-        (Spreading(1e-3), "a row moves by 0.001 nats among 40 rows"),
+        (Spreading(1e-3), "a row's logits move by 0.001 nats among 40 rows"),
         (Remembering(), "public row's logits change"),
-        (Naming(), "name special tokens"),
+        (Naming(), "turns text into special tokens"),
         (Beyond(), "ids beyond its 7 logits"),
-        (Larger(), "ids up to 7, and its logits are 7 wide"),
+        (Larger(), "ids up to 7, and the model has 7 logits"),
     ],
 )
 def test_a_broken_model_is_refused(model: Exact, reason: str) -> None:

@@ -102,7 +102,7 @@ def test_a_run_measures_before_it_shows_the_model_a_record(table, tmp_path, monk
     expected = [group for batches in (16, 32) for own in measured for group in [own] * batches]
     assert model.opened[: len(expected)] == expected
     assert rows <= 64
-    assert stages == ["measuring speed: 64 rows a forward pass"]
+    assert stages == ["measuring speed: 64 rows per forward pass"]
 
 
 def test_the_choice_is_the_same_whatever_the_records_are(tmp_path, monkeypatch):

@@ -1,8 +1,8 @@
-"""Caches of rows and the attention over them, in the place of transformers' own.
+"""Caches of rows and the attention over them, instead of those of transformers.
 
-The caches of transformers pad the rows of a batch against each other. Here index equals position in every row: no
-padding lies between a row's tokens, so that a row's sliding windows and rotary positions do not depend on other rows
-(guarantee 4.1, 7). Only attention keeps the groups of rows apart; everything else runs on all rows at once.
+The caches of transformers pad the rows of a batch to one length. Here index equals position in every row: there is no
+padding between a row's tokens, so a row's sliding windows and rotary positions do not depend on other rows (guarantee
+4.1, 7). Only attention handles the groups of rows separately; everything else runs on all rows at once.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from plainchant.errors import ModelError
 
 CACHE_STEP = 32
-"""Caches are read, and made, up to a multiple of this many tokens: other rows' lengths must not show (guarantee 7)."""
+"""Cache sizes are multiples of this many tokens: other rows' lengths must not affect a row (guarantee 7)."""
 
 _IGNORED_ARGUMENTS = {"position_ids", "use_cache", "output_attentions", "output_hidden_states", "output_router_logits",
                       "return_dict", "logits_to_keep"}  # fmt: skip
@@ -34,7 +34,7 @@ class Cache:
     layers: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     def layer(self, index: int, like: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """The tensors of a layer, made at first use (their shapes are the model's business), the prefix in front."""
+        """The tensors of a layer, made at first use (the model determines their shapes), beginning with the prefix."""
         if index not in self.layers:
             # Zeros, not empty memory: a masked NaN would still spoil the sum.
             made = [x.new_zeros(self.count, x.shape[1], self.capacity, x.shape[3]) for x in like]
@@ -45,7 +45,7 @@ class Cache:
         return self.layers[index]
 
 
-# Texts to be read into a cache: one for each of its rows, all from one position on.
+# Texts to process into a cache: one for each of its rows, all starting at the same position.
 Texts = tuple[Cache, Sequence[Sequence[int]], int]
 
 
@@ -54,11 +54,11 @@ class Segment:
     """Rows of one cache within a forward pass.
 
     Attributes:
-        cache: where their keys and values are.
-        rows: int64 [m], which rows of the cache.
-        positions: int64 [m, q], where their new tokens go, all < `stop`.
-        stop: how many positions of the cache are read.
-        whole: `rows` are all rows in order, so that reading the cache needs no copy.
+        cache: holds their keys and values.
+        rows: int64 [m], indices of rows in the cache.
+        positions: int64 [m, q], positions of their new tokens, all < `stop`.
+        stop: number of positions of the cache that are read.
+        whole: whether `rows` are all rows in order, so that reading the cache needs no copy.
     """
 
     cache: Cache
@@ -89,11 +89,11 @@ class Segment:
 
 @dataclass(eq=False)
 class Pass:
-    """What one forward pass tells the attention function and the head, and the sliding windows that layers asked for.
+    """Data of one forward pass for the attention function and the head, and the sliding windows that layers use.
 
     Attributes:
-        segments: who is in the pass.
-        supports: for each segment the ids whose logits are wanted, int64 [|S|]; None for all.
+        segments: the rows in the pass.
+        supports: for each segment the ids whose logits are needed, int64 [|S|]; None for all.
         windows: the sliding window of each layer.
     """
 
@@ -134,10 +134,10 @@ def attention(
         **others: refused, unless empty or harmless.
 
     Returns:
-        [rows, q, heads, d_value] in the query's dtype, and None in place of the weights.
+        [rows, q, heads, d_value] in the query's dtype, and None instead of the weights.
 
     Raises:
-        ModelError: the layer wants something that is not computed here.
+        ModelError: the layer needs something that is not computed here.
     """
     refused = sorted(k for k, v in others.items() if k not in _IGNORED_ARGUMENTS and v is not None and v is not False)
     causal = getattr(module, "is_causal", True) and is_causal is not False
@@ -154,7 +154,7 @@ def attention(
         here = slice(first, first := first + len(segment.rows))
         keys, values = segment.extend(module.layer_idx, key[here], value[here])
         kv_heads = keys.shape[1]
-        # The query heads of one key head lie side by side: no copies of the keys.
+        # The query heads of one key head are adjacent, so the keys need no copies.
         queries = query[here].reshape(-1, kv_heads, heads // kv_heads * length, width)
         mask = segment.mask(sliding_window, heads // kv_heads)
         if softcap is None:

@@ -1,4 +1,4 @@
-"""Loading: a folder or a name becomes a checked model, or one sentence says why not."""
+"""Loads and checks a model from a folder or by name; on failure one sentence says why."""
 
 import importlib
 import os
@@ -16,7 +16,7 @@ from plainchant.models.transformers.model import PROBE, TransformersModel, numer
 
 EMBEDDED_MODEL = "gemma-3-270m"
 
-# Buffers that older versions of transformers saved and nobody reads, and parts that a model for text does without.
+# Unused buffers that older versions of transformers saved, and parts that a text model does not need.
 _HARMLESS = re.compile(
     r"(^|\.)(rotary_emb\.inv_freq|(attn|attention)\.(masked_)?bias|position_ids)$"
     r"|(^|\.)(vision|visual|audio|image|mtp|multi_modal)[^.]*\."
@@ -30,9 +30,9 @@ def load_model(
 
     Args:
         name: `gemma-3-270m` (the extra `demo`; Gemma terms of use), a directory, or a name on the Hugging Face Hub.
-        device: where torch computes.
-        dtype: of weights and caches, a key of `NUMERICAL_SLACK`.
-        threads: of torch, for the whole process; None leaves them as they are.
+        device: the torch device.
+        dtype: dtype of weights and caches, a key of `NUMERICAL_SLACK`.
+        threads: number of torch threads for the whole process; None keeps the current number.
 
     Raises:
         ConfigError: `device` or `dtype` cannot be used.
@@ -58,16 +58,16 @@ def load_model(
 
 
 def describe_device() -> dict[str, str | int]:
-    """What torch computes with here."""
+    """Versions, threads and device of torch on this machine."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     versions = {"torch": str(torch.__version__), "transformers": transformers.__version__}
     return {**versions, "threads": torch.get_num_threads(), "device": device}
 
 
 def device_memory(device: str) -> float:
-    """GiB of a device, the machine's where it is the processor: all of it, not what is free.
+    """Total memory of a device in GiB; for a CPU, that of the machine.
 
-    What is free depends on the private table that the process holds.
+    The total is used because the free part depends on the private table that the process holds.
     """
     if torch.device(device).type == "cuda":
         return float(torch.cuda.mem_get_info(device)[1] / 2**30)
@@ -88,7 +88,7 @@ def _from_cache_or_hub(name: str, source: str) -> tuple[Any, Any]:
 
 
 class _LoadError(ModelError):
-    """A loader of transformers raised, whatever it was; files that are there but do not fit are a plain ModelError."""
+    """A loader of transformers raised any exception; files that exist but do not fit raise a plain ModelError."""
 
 
 def _loaded(name: str, source: str, *, local: bool) -> tuple[Any, Any]:
@@ -97,10 +97,10 @@ def _loaded(name: str, source: str, *, local: bool) -> tuple[Any, Any]:
         tokenizer = transformers.AutoTokenizer.from_pretrained(source, **options)
         if not tokenizer.encode(PROBE, add_special_tokens=False):
             raise ModelError(
-                f"model = {name!r} cannot be loaded: its tokenizer reads nothing of a plain text; its folder needs "
+                f"model = {name!r} cannot be loaded: its tokenizer finds no tokens in plain text; its folder needs "
                 "tokenizer.json, fetch the model again"
             )
-        # shapes that differ are left to the report, which names them
+        # mismatched shapes are not an error here; the loading report names them
         options |= {"use_safetensors": True, "ignore_mismatched_sizes": True, "output_loading_info": True}
         loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, **options)
         model, report = loaded
@@ -119,7 +119,7 @@ def _loaded(name: str, source: str, *, local: bool) -> tuple[Any, Any]:
 
 
 def _told(error: Exception) -> str:
-    """What a foreign exception says, on one line. Nothing private is known while a model is loaded."""
+    """The message of another library's exception on one line. No private data is in memory while a model is loaded."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}".removesuffix(": ")
 
 
@@ -133,7 +133,7 @@ def _require_plain_weights(name: str, model: Any) -> None:
     if odd or getattr(model, "hf_quantizer", None) is not None:
         raise ModelError(
             f"model = {name!r} is not supported, because its weights are quantised ({', '.join(odd[:3])}); use the "
-            "model that it was made from"
+            "original model"
         )
     broken = [key for key, weight in model.named_parameters() if not bool(torch.isfinite(weight).all())]
     if broken:
@@ -151,7 +151,7 @@ def _built(name: str, model: Any, tokenizer: Any, device: str, dtype: str) -> Tr
         raise
     except (MemoryError, torch.OutOfMemoryError) as error:
         raise ModelError(f"model = {name!r} does not fit into the memory of {device!r}; use a smaller one") from error
-    except Exception as error:  # models of others raise anything
+    except Exception as error:  # other people's models may raise anything
         kind = getattr(model.config, "model_type", "unknown")
         raise ModelError(
             f"model = {name!r} is not supported, because its architecture {kind!r} does not offer what is needed here "
@@ -160,10 +160,10 @@ def _built(name: str, model: Any, tokenizer: Any, device: str, dtype: str) -> Tr
 
 
 def _require_reachable(name: str, error: Exception) -> None:
-    """One question to the Hub, so that an unknown name or a missing network fails at once.
+    """Makes one request to the Hub, so that an unknown name or a missing network fails at once.
 
     Raises:
-        ModelError: `name` is a path, the Hub is out of reach, or it has no such model for us.
+        ModelError: `name` is a path, the Hub cannot be reached, or it has no such model or denies access.
     """
     from huggingface_hub import HfApi, constants
 
@@ -185,7 +185,7 @@ def _require_reachable(name: str, error: Exception) -> None:
 
 
 def _cached(name: str) -> Path | None:
-    """Where the local cache keeps a model, whole or not; None where it knows nothing of the name."""
+    """The folder of a model in the local cache, complete or not; None if the cache does not have that name."""
     from huggingface_hub import errors, try_to_load_from_cache
 
     try:

@@ -1,4 +1,4 @@
-"""Any causal language model that transformers loads, with a key-value cache of its own."""
+"""Any causal language model that transformers loads, with a separate key-value cache."""
 
 import contextlib
 import io
@@ -21,24 +21,24 @@ from plainchant.models.transformers.attention import CACHE_STEP, CURRENT_PASS, C
 from plainchant.models.transformers.tokenizer import TextCoder
 
 NUMERICAL_SLACK = {"float32": 1e-3, "bfloat16": 1e-3}
-"""xi of guarantee 7 by dtype, measured over batch shapes and lengths; a dtype that is not listed is refused. Below
-float32 rows move by whole nats or not at all, depending on the machine's kernels, so every load measures again."""
+"""ξ of guarantee 7 by dtype, measured over batch shapes and lengths; a dtype that is not listed is refused. Below
+float32, rows move by whole nats or not at all, depending on the machine's kernels, so every load measures again."""
 
 HEAD_TOLERANCE = 1e-4
 """Nats by which a logit may differ between the head on a support and the whole head; a model that differs more keeps
 the whole one."""
 
-# Rows are filled in pieces of one length, and caches are read up to a multiple of another: kernels round by the shapes
-# that they are given, and the lengths of other rows must not show in a row (guarantee 7).
+# Rows are filled in pieces of one length, and caches are read up to a multiple of another: kernels round differently
+# for different shapes, and the lengths of other rows must not affect a row (guarantee 7).
 _PIECE = 16
-_PREFILL_TOKENS = 40 * _PIECE  # of one prefill pass: no more than is checked; more gains no speed
+_PREFILL_TOKENS = 40 * _PIECE  # tokens per prefill pass: as many as are checked; more gains no speed
 _DEFAULT_CONTEXT = 2_048
 PROBE = "The library on Mill Street opens at nine.\n\nIt lends maps, films & tools, 🎵 and is free for everybody."
 """Public text on which the backend is compared with transformers' own forward pass."""
 
 
 class TransformersRows:
-    """Rows of one group: their cache, how much of it each row has filled, and prompts that are still to be read."""
+    """Rows of one group: their cache, its filled length for each row, and prompts that are not processed yet."""
 
     def __init__(self, lengths: Tensor, longest: int, room: int, unread: "Texts") -> None:
         self._cache = unread[0]
@@ -59,14 +59,14 @@ class TransformersModel:
     """A `LanguageModel` over a transformers model and its tokenizer.
 
     Args:
-        name: what the model is called in plans and reports.
+        name: the model's name in plans and reports.
         model: a causal language model in float32; its attention is replaced by this module's.
         tokenizer: its tokenizer.
-        dtype: what it is converted to once its architecture is checked, a key of `NUMERICAL_SLACK`.
+        dtype: the dtype it is converted to once its architecture is checked, a key of `NUMERICAL_SLACK`.
 
     Raises:
         ConfigError: the model's dtype has no measured numerical slack.
-        ModelError: the architecture needs what this module does not compute, or a self check on public text fails.
+        ModelError: the architecture needs something this module does not compute, or a check on public text fails.
     """
 
     def __init__(self, name: str, model: Any, tokenizer: Any, dtype: str = "float32") -> None:
@@ -101,7 +101,7 @@ class TransformersModel:
         return self._coder.chat(user)
 
     def row_bytes(self, tokens: int) -> int:
-        """Keys and values of all layers, as caches are made: up to `CACHE_STEP` tokens more."""
+        """Bytes for keys and values of all layers; caches are up to `CACHE_STEP` tokens larger than needed."""
         return (tokens + CACHE_STEP) * self._bytes_per_token
 
     @torch.inference_mode()
@@ -118,7 +118,7 @@ class TransformersModel:
     def open_rows(self, prefix: Cache, suffixes: Sequence[Sequence[int]], *, room: int) -> TransformersRows:
         """Rows that continue `prefix`, each with its own suffix, with room for `room` further tokens.
 
-        The suffixes are read at the first step, together with those of all its other groups.
+        The suffixes are processed at the first step, together with those of all other groups in that step.
 
         Raises:
             ModelError: a row could outgrow `context_length`.
@@ -137,8 +137,8 @@ class TransformersModel:
         """One forward pass: appends one token to every row of each group.
 
         Returns:
-            For each group the next-token logits, float32 [n, |S|], or [n, V] as views of one array. Where the supports
-            are small, the head multiplies by nothing else.
+            For each group the next-token logits, float32 [n, |S|], or [n, V] as views of one array. If the supports are
+            small, the head computes their logits only.
 
         Raises:
             ModelError: a group has no room left.
@@ -187,7 +187,7 @@ class TransformersModel:
                     rows = [row for _, row in some]
                     parts = [texts[row][offset : offset + piece] for row in rows]
                     padded += [[*part, *[self._filler] * (piece - len(part))] for part in parts]
-                    # what is padding goes where nothing is read before it is overwritten
+                    # padding goes to positions that are overwritten before they are read
                     begin, end = start + offset, start + offset + piece
                     last = min(self.context_length, cache.capacity) - 1
                     positions = torch.arange(begin, end, device=self._device).clamp(max=last)
@@ -201,11 +201,11 @@ class TransformersModel:
     ) -> Any:
         """Runs the model, or its body without the head, on tokens [rows, q] of all segments."""
         if tokens.numel() == 1:
-            # a row alone would take another way through the kernels than it takes among others
+            # a single row would be computed by other kernels than a row among others
             only, tokens = segments[0], tokens.repeat(2, 1)
             segments = [Segment(only.cache, only.rows.repeat(2), only.positions.repeat(2, 1), only.stop, whole=False)]
         current = Pass(segments, supports)
-        self._windows = current.windows  # and not the segments: their caches must not outlive their owners
+        self._windows = current.windows  # not the segments: their caches must not outlive their owners
         token = CURRENT_PASS.set(current)
         try:
             positions = torch.cat([segment.positions for segment in segments])
@@ -215,9 +215,9 @@ class TransformersModel:
 
     @torch.inference_mode()
     def _restrict(self) -> None:
-        """Lets the head multiply by the rows of a support only, if that yields what the whole head does.
+        """Makes the head compute the logits of a support only, if that gives the same result as the whole head.
 
-        What a model does to its logits afterwards (soft-capping, scales) is left to the model, and checked with it.
+        Later changes of logits by the model (soft-capping, scales) stay in the model and are part of the comparison.
         """
         head: Any = self._model.get_output_embeddings()
         if not _is_plain_linear(head):
@@ -263,7 +263,7 @@ class TransformersModel:
         """Compares the cached path with transformers' own attention on a public text.
 
         Returns:
-            Numbers that a cache holds per token of a row.
+            Numbers per token of a row in a cache.
 
         Raises:
             ModelError: they differ by more than the numerical slack, or a layer hides its sliding window.
@@ -297,11 +297,11 @@ class TransformersModel:
         return sum(x.shape[1] * x.shape[3] for layer in prefix.layers.values() for x in layer)
 
     def _require_known_layers(self, difference: float) -> None:
-        """Refuses layers whose attention this module does not see whole, and cached logits that differ too much."""
+        """Refuses layers whose attention this module does not fully see, and cached logits that differ too much."""
         config = self._model.config.get_text_config()
         kind = getattr(config, "model_type", "unknown")
         layers = getattr(config, "layer_types", None) or [None] * config.num_hidden_layers
-        # A window or a chunk that only the mask knows would show on long texts alone.
+        # A window or a chunk that exists only in the mask would make a difference on long texts only.
         hidden = set(layers) - {None, "full_attention", "sliding_attention"} or any(
             window is None
             and (layer == "sliding_attention" or (layer is None and getattr(config, "sliding_window", None)))
@@ -337,7 +337,7 @@ def _is_plain_linear(head: Any) -> bool:
 
 
 def numerical_slack(dtype: str) -> float:
-    """What `NUMERICAL_SLACK` says of a dtype; refused where it says nothing."""
+    """The numerical slack of a dtype; refuses a dtype without one."""
     if dtype not in NUMERICAL_SLACK:
         known = ", ".join(NUMERICAL_SLACK)
         raise ConfigError(f"dtype = {dtype!r} has no measured numerical slack (guarantee 7); use {known}")
@@ -345,7 +345,7 @@ def numerical_slack(dtype: str) -> float:
 
 
 def _context_length(config: Any) -> int:
-    """The most positions: from the configuration, within what keeps rotary frequencies independent of other rows."""
+    """Maximum positions by the configuration, limited so that rotary frequencies do not depend on other rows."""
     length = int(getattr(config, "max_position_embeddings", None) or _DEFAULT_CONTEXT)
     rope = getattr(config, "rope_parameters", None) or {}
     for entry in [rope, *(value for value in rope.values() if isinstance(value, dict))]:
@@ -357,7 +357,7 @@ def _context_length(config: Any) -> int:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keeps progress bars and advice of transformers off the terminal, which only the console writes to."""
+    """Keeps progress bars and advice of transformers off the terminal, to which only the console writes."""
     verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity(logging.ERROR)
     transformers_logging.disable_progress_bar()

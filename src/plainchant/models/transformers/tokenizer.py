@@ -1,4 +1,4 @@
-"""A model's tokenizer: which ids stand for no text, and what untrusted text can never say (guarantee 4.2, 9)."""
+"""A model's tokenizer: which ids represent no text, and which ids untrusted text never yields (guarantee 4.2, 9)."""
 
 import re
 from collections.abc import Sequence
@@ -14,11 +14,10 @@ class TextCoder:
     """Texts to token ids and back.
 
     Args:
-        name: what the model is called in messages.
+        name: the model's name in messages.
         tokenizer: a tokenizer of transformers.
         width: V, the width of the model's logits.
-        declared_ends: ids after which the model's own configurations say that a text is finished; entries may be lists
-            or None.
+        declared_ends: ids that end a text according to the model's configurations; entries may be lists or None.
     """
 
     def __init__(self, name: str, tokenizer: Any, width: int, declared_ends: Sequence[Any]) -> None:
@@ -67,7 +66,7 @@ class TextCoder:
         return str(self._tokenizer.decode(kept, clean_up_tokenization_spaces=False))
 
     def chat(self, user: str) -> str:
-        """A user's message in the model's own chat format, without what `start_tokens` stand for (trusted text).
+        """A user's message in the model's chat format, without the text of `start_tokens` (trusted text).
 
         Raises:
             ModelError: there is no chat template, or it cannot be used with a user's message alone.
@@ -79,14 +78,14 @@ class TextCoder:
         messages = [{"role": "user", "content": user}]
         try:
             text = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        except Exception as error:  # a template is a program of others: it raises anything
+        except Exception as error:  # a template is other people's program and may raise anything
             line = getattr(error, "lineno", None)
             place = "" if line is None else f" in line {line}"
             said = " ".join(str(error).split())[:200].replace("unexpected", "misplaced")
             raise ModelError(
                 f"model {self._name!r}: its chat template fails{place} on a user's message alone "
                 f"({type(error).__name__}: {said}); use prompt.form = 'examples', or "
-                "mend chat_template.jinja (or chat_template in tokenizer_config.json)"
+                "fix chat_template.jinja (or chat_template in tokenizer_config.json)"
             ) from error
         return str(text).removeprefix(self._tokenizer.decode(list(self.start_tokens)))
 
@@ -100,7 +99,7 @@ def _end_of_text(tokenizer: Any, declared: Sequence[Any]) -> frozenset[int]:
 
 
 def _special(tokenizer: Any, width: int) -> frozenset[int]:
-    """Ids that stand for no text: flagged, named like control tokens, or without a token in the tokenizer."""
+    """Ids that represent no text: flagged, named like control tokens, or without a token in the tokenizer."""
     added = tokenizer.added_tokens_decoder.items()
     flagged = {i for i, token in added if token.special or _CONTROL_NAME.fullmatch(token.content)}
     return frozenset(

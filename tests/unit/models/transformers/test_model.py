@@ -290,7 +290,7 @@ def test_bfloat16_is_taken_where_rows_do_not_move_each_other(monkeypatch: pytest
         return [logits + 1e-3 * len(logits) for logits in own(self, groups, supports)]
 
     monkeypatch.setattr(backend.TransformersModel, "step", moving)
-    with pytest.raises(ModelError, match="on this machine a row moves by"):
+    with pytest.raises(ModelError, match="on this machine a row's logits move by"):
         conformance.check(model)
 
 
