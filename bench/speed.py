@@ -686,11 +686,11 @@ threads: {found[0]["threads"]}, one after the other. Loading is left out, readin
 text by text and pads a batch's prompts to its longest; here up to {found[1]["rows"]} rows share a pass in float32 and
 {found[2]["rows"]} in bfloat16 (as `--rows auto` measures), what all prompts have in common is read once, and the head
 multiplies by the support only. The last row is the peer with the longer prompts that it comes with."""
-    head = ("", "dtype", "texts", "seconds", "of them prompts", "tokens a second", "to the peer")
+    head = ("", "dtype", "texts", "seconds", "prompt seconds", "tokens per second", "speed-up over peer")
     wanted, targets = TARGETS["peer"], []
     for line in found[1:3]:
         ratio = line["rate"] / theirs
-        aim = f"tokens a second to the peer's in float32, ours in {line['dtype']}"
+        aim = f"tokens per second relative to the peer's in float32, ours in {line['dtype']}"
         targets.append((aim, f"≥ {wanted:g} ×", f"{ratio:.1f} ×", ratio >= wanted))
     least = found[1]["at the peak"]
     bound = f"""At the measured peak the operations of our run, attention not counted, would take {least:.0f} s in
@@ -762,9 +762,9 @@ def page_curves(found):
     text = f"""{EMBEDDED_MODEL}, the default method, top-100. *Batch size*: one batch, prompts of {PROMPT} tokens.
 *Batches in a pass*: of 8 rows. *Prompt*: one batch of 8 rows. Tokens are released ones, prompt tokens those of the
 private rows (half of a prompt is shared); memory is the exact size of all caches of keys and values."""
-    head = ("", "", "dtype", "tokens a second", "rows a second", "prompt tokens a second", "caches, GiB")
+    head = ("", "", "dtype", "tokens per second", "rows per second", "prompt tokens per second", "caches, GiB")
     picture(found)
-    image = "![Released tokens a second by batch size, batches in a pass and prompt length](speed.svg)"
+    image = "![Released tokens per second by batch size, batches in a pass and prompt length](speed.svg)"
     return text, f"{image}\n\n{table(head, *rows)}", []
 
 

@@ -58,7 +58,7 @@ def note_where(run: Any) -> None:
 
 @contextlib.contextmanager
 def where_begun(run: Any) -> Iterator[None]:
-    """Works in the directory where a run was started, so that its configuration's relative paths mean the same files."""
+    """Works in the directory where a run was started, so that relative paths of its configuration stay valid."""
     noted = run.read_private(_BEGUN_IN) or {}
     directory = Path(str(noted.get("directory", "")))
     if noted and directory.is_dir():
