@@ -365,7 +365,7 @@ NAMES = {"batch_size": "s", "none": "uniform", "public-centres": "clustered", "g
 
 def worth_table(rows, by, **wanted):
     """Markdown: a row a variant."""
-    heads = [*(NAMES.get(name, name) for name in by), "nats a token", "ρ, worst case", "ρ, own", "realised loss"]
+    heads = [*(NAMES.get(name, name) for name in by), "nats per token", "ρ, worst case", "ρ, own", "realised loss"]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for row in sorted(matching(rows, **wanted), key=lambda row: [row["variant"][name] for name in by]):
         worst = "–" if row["worst case"] is None else f"{row['worst case']:.5f}"
@@ -379,7 +379,7 @@ def worth_table(rows, by, **wanted):
 def centres_table(document):
     """Markdown: a row a way to cluster, against batches that are not clustered."""
     lines = [
-        "| centres | cells | records a cell, median | nats a token | to uniform batches | ρ, own |",
+        "| centres | cells | records per cell, median | nats per token | to uniform batches | ρ, own |",
         "|---" * 6 + "|",
     ]
     ways, counts = document["ways"], document["counts"]

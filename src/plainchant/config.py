@@ -30,7 +30,7 @@ USUAL_ROWS = 64
 
 
 class Method(enum.StrEnum):
-    """Presets over the same parts; each part can also be set by itself."""
+    """Presets over the same parts; each part can also be set separately."""
 
     AMIN2024 = "amin2024"
     CLUSTERED_MEAN = "clustered-mean"
@@ -634,7 +634,7 @@ FIELD_GROUPS: Mapping[str, tuple[str, ...]] = {
 
 
 def group_of(name: str) -> str:
-    """The section that a field stands in; a field that no section names stands under "Other"."""
+    """The section of a field; a field that no section names belongs to "Other"."""
     return next((group for group, names in FIELD_GROUPS.items() if name in names), "Other")
 
 

@@ -29,7 +29,7 @@ class _Results(rich.console.Console):
 
 class _Talk(rich.console.Console):
     def on_broken_pipe(self) -> None:
-        # nobody reads it any more; the work goes on
+        # nobody reads it any more; the work continues
         self.quiet = True
 
 

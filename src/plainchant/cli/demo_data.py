@@ -254,7 +254,7 @@ def demo_records(n: int = 600) -> list[dict[str, str]]:
 
 
 def demo_public_texts(n: int = 400) -> list[str]:
-    """The demo's public corpus: `n` different sentences on civic life, from a grammar of its own, always the same.
+    """The demo's public corpus: `n` different sentences on civic life, from a separate grammar, always the same.
 
     Raises:
         ConfigError: The grammar has fewer sentences.

@@ -39,7 +39,7 @@ _FREE_TEXT = {
 
 
 class GroupedOption(click.Option):
-    """An option that stands in a named section of the help page."""
+    """An option in a named section of the help page."""
 
     def __init__(self, *args: Any, group: str = "Options", **values: Any):
         super().__init__(*args, **values)

@@ -22,7 +22,7 @@ def note_resumable(out: Path, words: list[str], options: Mapping[str, Any]) -> N
     Args:
         out: the run's directory.
         words: the command and its arguments.
-        options: options by name; None and False are left out, True stands for a flag.
+        options: options by name; None and False are left out, True means a flag.
     """
     for name, value in options.items():
         if value is not None and value is not False:
@@ -39,7 +39,7 @@ def set_performance(options: PerformanceOptions) -> dict[str, Any]:
 
 
 def how_to_continue() -> str:
-    """What follows "interrupted" in a message: what is kept, and the command that goes on."""
+    """What follows "interrupted" in a message: what is kept, and the command that continues."""
     context = click.get_current_context(silent=True)
     noted = None if context is None else context.meta.get(_KEY)
     if noted is None:
@@ -58,7 +58,7 @@ def note_where(run: Any) -> None:
 
 @contextlib.contextmanager
 def where_begun(run: Any) -> Iterator[None]:
-    """Works in the directory where a run was begun, so that its configuration's relative paths mean the same files."""
+    """Works in the directory where a run was started, so that relative paths of its configuration stay valid."""
     noted = run.read_private(_BEGUN_IN) or {}
     directory = Path(str(noted.get("directory", "")))
     if noted and directory.is_dir():

@@ -241,13 +241,13 @@ def run(
     plainchant run --resume --data FILE --out DIR
 
     Texts are stored one by one: --resume continues a run that was interrupted or killed, and takes the configuration
-    that the run was begun with. DIR/release may be shared, DIR/private must not.
+    that the run was started with. DIR/release may be shared, DIR/private must not.
     """
     from plainchant.run.store import RunDirectory
 
     with contextlib.ExitStack() as resources:
         if resume:
-            # the configuration's relative paths start where the run was begun, the command line's where we are
+            # the configuration's relative paths start where the run was started, the command line's where we are
             out = out.absolute()
             data, ledger = (None if path is None else path.absolute() for path in (data, ledger))
             resources.enter_context(resuming.where_begun(RunDirectory.open(out)))

@@ -200,6 +200,6 @@ def _units(raw: RawTable, source: Source) -> list[str | None]:
     except (UnreadableUnit, RecursionError, OverflowError, ValueError) as error:
         kind = str(error) if isinstance(error, UnreadableUnit) else "that is too deep or too large"
         raise DataError(
-            f"unit_column: {describe(source)} has ids of a type ({kind}) that cannot be told apart: write them as "
+            f"unit_column: {describe(source)} has ids of a type ({kind}) that cannot be distinguished: write them as "
             "strings or whole numbers."
         ) from None
