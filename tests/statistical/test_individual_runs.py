@@ -105,7 +105,7 @@ def small_run(seed, path, monkeypatch):
             made.step = step
         try:
             with synthesize(
-                records, decided, out=path, resume=path.exists(), model=made, randomness=randomness,
+                records, decided, out=path, resume=crashes > 0, model=made, randomness=randomness,
                 allow_not_private=True,
             ) as run:  # fmt: skip
                 run.finish()
@@ -115,9 +115,6 @@ def small_run(seed, path, monkeypatch):
             # the noisy counts found no batch
             assert "no noisy cell count" in str(error)
             return crashes, 0.0
-        if not path.exists():
-            # the model was still showing what it can do
-            continue
         now = paid(path)
         assert all(now[record] >= before.get(record, 0.0) for record in now)
         before = now
@@ -134,6 +131,8 @@ def small_run(seed, path, monkeypatch):
 
 
 def test_the_budget_is_never_exceeded_in_a_thousand_runs_with_crashes(tmp_path, monkeypatch, watched):
+    # what a model must show before it reads a record is tested elsewhere
+    monkeypatch.setattr("plainchant.models.checked", lambda model, **_: model)
     found = [small_run(seed, tmp_path / str(seed), monkeypatch) for seed in range(RUNS)]
     crashes, shares = np.array(found).T
     # the test has power only where runs crash and records come close to their budget

@@ -14,7 +14,12 @@ MODULES = sorted(
     module.name for module in pkgutil.walk_packages(plainchant.__path__, "plainchant.") if "__main__" not in module.name
 )
 # every public function of these has an example
-WHOLE = ("plainchant.privacy.accounting", "plainchant.privacy.aggregation", "plainchant.privacy.histograms")
+WHOLE = (
+    "plainchant.privacy.accounting",
+    "plainchant.privacy.aggregation",
+    "plainchant.privacy.amplification",
+    "plainchant.privacy.histograms",
+)
 # and these have some
 SOME = (
     "plainchant.config",

@@ -111,19 +111,29 @@ def _show_ledger(console: Console, path: Path, epsilon: float | None, delta: flo
         "epsilon": book.epsilon,
         "delta": book.delta,
         "rho": cap.rho,
-        "rho_spent": spent.rho,
+        "rho_spent": spent.rho if spent.is_zcdp else None,
         "epsilon_spent": spent.epsilon(book.delta),
         "rho_left": left.rho,
         "runs": runs,
     }
     rows: list[tuple[str, Any]] = [
         ("cap", f"ε = {book.epsilon:g} at δ = {book.delta:g}, ρ = {cap.rho:.4g}"),
-        ("spent", f"ρ = {spent.rho:.4g}, together ε = {document['epsilon_spent']:.4g}"),
+        (
+            "spent",
+            (f"ρ = {spent.rho:.4g}, " if spent.is_zcdp else "a curve, ")
+            + f"together ε = {document['epsilon_spent']:.4g}",
+        ),
         ("left", f"ρ = {document['rho_left']:.4g}"),
     ]
     console.table(f"Ledger {path}", rows)
     if runs:
         console.grid(
-            ("run", "method", "ρ", "begun"), [(r["run"], r["method"], f"{r['rho']:.4g}", r["begun"]) for r in runs]
+            ("run", "method", "ρ", "begun"),
+            [(r["run"], r["method"], _rho(Cost.from_dict(r)), r["begun"]) for r in runs],
         )
     console.result(document, f"{document['rho_left']:.6g}")
+
+
+def _rho(cost: Cost, name: str = "") -> str:
+    """Its ρ for a table; a curve has none."""
+    return f"{name}{cost.rho:.4g}" if cost.is_zcdp else "curve"

@@ -1,14 +1,15 @@
 """Privacy arithmetic: zCDP conversions, bounded range, ex-post bounds (guarantee 5, 6.1). Numbers only."""
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
-from scipy.optimize import brentq
+from scipy.optimize import brentq, minimize_scalar
 
-from plainchant.errors import ConfigError
+from plainchant.errors import ConfigError, PrivacyError
 
 # Fixed before any run (guarantee 5.3): the orders at which Ville's inequality is applied to an ex-post loss.
 LAMBDA_GRID = tuple(float(value) for value in np.geomspace(1 / 16, 1024, 43))
@@ -122,6 +123,19 @@ def rho_of(epsilon: float, delta: float) -> float:
     return _narrowed(low, high, lambda rho: delta_of(rho, epsilon) > delta)[0]
 
 
+def epsilon_at(divergence: float, order: float, delta: float) -> float:
+    """The smallest ε at δ that a bound on the Rényi divergence of one order implies ([CKS20]; guarantee 6.1).
+
+    May be negative where the bound is small and δ large: then (0, δ)-DP holds.
+
+    >>> round(epsilon_at(divergence=4.0, order=4.0, delta=1e-6), 3)
+    7.855
+    >>> epsilon_at(4.0, 4.0, 1e-6) >= epsilon_of(1.0, 1e-6)
+    True
+    """
+    return divergence + math.log1p(-1 / order) - (math.log(order) + math.log(delta)) / (order - 1)
+
+
 def steps_affordable(rho: float, rho_per_step: float) -> int:
     """The largest number of steps whose total cost is at most rho (guarantee 5.1), in floating point.
 
@@ -134,11 +148,39 @@ def steps_affordable(rho: float, rho_per_step: float) -> int:
     return steps
 
 
+# A curve: orders above 1, rising, each with a bound on the Rényi divergence of that order, nats.
+Curve = tuple[tuple[float, float], ...]
+
+
+def _chords(curve: Curve, order: float) -> float:
+    """A bound between the orders of a curve: a chord of (α−1)·D_α, which is convex and 0 at α = 1 (guarantee 6.1)."""
+    if not curve:
+        return 0.0
+    if order > curve[-1][0]:
+        return math.inf
+    knots = [1.0, *(known for known, _ in curve)]
+    moments = [0.0, *((known - 1) * value for known, value in curve)]
+    return float(np.interp(order, knots, moments)) / (order - 1)
+
+
+def _added(one: Curve, other: Curve) -> Curve:
+    """The sum of two curves, at the orders of either up to where both are known."""
+    if not one or not other:
+        return one or other
+    if [order for order, _ in one] == [order for order, _ in other]:
+        return tuple((order, a + b) for (order, a), (_, b) in zip(one, other, strict=True))
+    last = min(one[-1][0], other[-1][0])
+    orders = sorted({order for order, _ in (*one, *other) if order <= last})
+    return tuple((order, _chords(one, order) + _chords(other, order)) for order in orders)
+
+
 @dataclass(frozen=True)
 class Cost:
-    """A privacy cost, at present in zCDP only: for every α > 1 the Rényi divergence is at most α·rho.
+    """A privacy cost as a Rényi curve: for every α > 1 a bound α·rho + curve(α) on D_α, in both directions.
 
-    * Costs of adaptive releases from the same unit add up.
+    * Costs of adaptive releases from the same unit add up, order by order.
+    * Without a curve it is plain zCDP, and everything about it is exact in rho.
+    * Between the orders of a curve the bound is the chord of (α−1)·D_α; above the last one nothing is known.
     * A cost may be unlimited. Its sum with any other is unlimited too, and it fits only an unlimited budget.
     * Frozen, so that the planned cost is the one that is charged.
 
@@ -156,20 +198,32 @@ class Cost:
     True
     >>> Cost().is_zero, Cost.unlimited().fits(budget)
     (True, False)
+    >>> curved = Cost(0.05, ((2.0, 0.1), (3.0, 0.2), (4.0, 0.4)))
+    >>> [round(curved.at(order), 3) for order in (1.5, 2.0, 2.5, 5.0)]
+    [0.175, 0.2, 0.292, inf]
+    >>> curved + counts == Cost(0.1, curved.curve), Cost.from_dict(curved.as_dict()) == curved
+    (True, True)
 
     Attributes:
         rho: the zCDP parameter, at least 0; infinite where nothing limits the cost.
+        curve: what comes on top of zCDP: pairs of an order and a bound on D_α, nats; empty where there is nothing.
     """
 
     rho: float = 0.0
+    curve: Curve = ()
 
     def __post_init__(self) -> None:
         if not self.rho >= 0:
             raise ConfigError(f"rho = {self.rho}: must be at least 0")
+        orders = [order for order, _ in self.curve]
+        if any(not (math.isfinite(order) and order > 1) for order in orders) or orders != sorted(set(orders)):
+            raise ConfigError(f"curve: its orders {orders} must be finite, above 1, and rise")
+        if any(not (math.isfinite(value) and value >= 0) for _, value in self.curve):
+            raise ConfigError("curve: its values must be finite and at least 0; leave an order without a bound out")
 
     @classmethod
     def of(cls, epsilon: float, delta: float) -> Self:
-        """The largest cost (rounded down in its 12th digit) that implies (epsilon, delta)-DP: a budget."""
+        """The largest plain zCDP (rounded down in its 12th digit) that implies (epsilon, delta)-DP: a budget."""
         return cls(rho_of(epsilon, delta))
 
     @classmethod
@@ -178,31 +232,85 @@ class Cost:
         return cls(math.inf)
 
     def __add__(self, other: "Cost") -> "Cost":
-        return Cost(self.rho + other.rho)
+        return Cost(self.rho + other.rho, _added(self.curve, other.curve))
 
     def scaled(self, times: int) -> "Cost":
         """The cost of doing it `times` times."""
         if times < 0:
             raise ConfigError(f"times = {times}: must be at least 0")
         # zero times cost nothing, even if one time has an unlimited cost
-        return Cost(times * self.rho) if times else Cost()
+        return Cost(times * self.rho, tuple((a, times * value) for a, value in self.curve)) if times else Cost()
+
+    def at(self, order: float) -> float:
+        """The bound on the Rényi divergence of a real order above 1, nats; inf above the last known one."""
+        if not order > 1:
+            raise ConfigError(f"order = {order}: must be above 1")
+        return order * self.rho + _chords(self.curve, order)
 
     def epsilon(self, delta: float) -> float:
         """The smallest ε (rounded up) for which this cost implies (ε, delta)-DP; inf where there is no limit."""
-        return epsilon_of(self.rho, delta)
+        if self.is_zcdp or not self.is_limited:
+            return epsilon_of(self.rho, delta)
+        check_delta(delta)
 
-    def fits(self, budget: "Cost") -> bool:
-        """Whether a budget pays for it."""
+        def found(order: float) -> float:
+            return epsilon_at(self.at(order), order, delta)
+
+        # every order gives a valid ε: the grid finds the place, and the search between its neighbours only gains
+        orders = [1.0, *(order for order, _ in self.curve)]
+        best = min(range(1, len(orders)), key=lambda i: found(orders[i]))
+        around = [orders[best - 1], orders[best], orders[min(best + 1, len(orders) - 1)]]
+        candidates = [orders[best]]
+        for low, high in itertools.pairwise(around):
+            if high > low:
+                candidates.append(float(minimize_scalar(found, bounds=(low, high), method="bounded").x))
+        # found(α) is rounded in its 15th digit
+        return max(0.0, min(map(found, candidates))) * (1 + 1e-12)
+
+    def fits(self, budget: "Cost | Budget") -> bool:
+        """Whether a budget pays for it.
+
+        Raises:
+            PrivacyError: curves are compared with a cost: which is less depends on the order. Take a `Budget`.
+        """
+        if isinstance(budget, Budget):
+            return budget.covers(self)
+        if not budget.is_limited:
+            return True
+        if not self.is_limited:
+            return False
+        if not (self.is_zcdp and budget.is_zcdp):
+            raise PrivacyError("a cost curve is compared with (ε, δ), a Budget, and not with another cost")
         return self.rho <= budget.rho
 
-    def times_in(self, budget: "Cost") -> int:
+    def times_in(self, budget: "Cost | Budget") -> int:
         """How many times a limited budget pays for it; the cost must be above zero."""
-        return steps_affordable(budget.rho, self.rho)
+        if isinstance(budget, Budget) and self.is_zcdp:
+            budget = budget.zcdp
+        if isinstance(budget, Cost):
+            if not (self.is_zcdp and budget.is_zcdp):
+                raise PrivacyError("a cost curve is counted in (ε, δ), a Budget, and not in another cost")
+            return steps_affordable(budget.rho, self.rho)
+        if self.is_zero:
+            raise ConfigError("cost = 0: any budget pays for it any number of times")
+        high = 1
+        while budget.covers(self.scaled(high)):
+            high *= 2
+        low = high // 2
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if budget.covers(self.scaled(middle)) else (low, middle)
+        return low
+
+    @property
+    def is_zcdp(self) -> bool:
+        """Whether it is plain zCDP, and rho says everything."""
+        return not self.curve
 
     @property
     def is_zero(self) -> bool:
         """Whether nothing is spent."""
-        return self.rho == 0
+        return self.rho == 0 and not any(value for _, value in self.curve)
 
     @property
     def is_limited(self) -> bool:
@@ -210,8 +318,14 @@ class Cost:
         return math.isfinite(self.rho)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; None means an unlimited cost, since JSON has no infinity."""
-        return {"rho": self.rho if self.is_limited else None}
+        """Plain values for JSON; None means an unlimited cost, since JSON has no infinity.
+
+        With a curve `rho` is None too: a reader that knows no curves takes the cost for unlimited, never for less.
+        """
+        if self.is_zcdp or not self.is_limited:
+            return {"rho": self.rho if self.is_limited else None}
+        orders, values = ([pair[i] for pair in self.curve] for i in range(2))
+        return {"rho": None, "curve": {"rho": self.rho, "orders": orders, "values": values}}
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Self:
@@ -220,12 +334,83 @@ class Cost:
         Raises:
             ConfigError: `content` describes no cost.
         """
-        rho = content["rho"]
+        rho, curve = content["rho"], content.get("curve")
+        if curve is not None:
+            if rho is not None:
+                raise ConfigError(f"rho = {rho!r}: must be null beside a curve")
+            return cls._from_curve(curve)
         if rho is None:
             return cls.unlimited()
-        if isinstance(rho, bool) or not isinstance(rho, int | float):
-            raise ConfigError(f"rho = {rho!r}: must be a number, or null for no limit")
-        return cls(float(rho))
+        return cls(_number("rho", rho))
+
+    @classmethod
+    def _from_curve(cls, curve: Any) -> Self:
+        if not isinstance(curve, Mapping) or not all(isinstance(curve.get(n), list) for n in ("orders", "values")):
+            raise ConfigError("curve: must hold rho, orders and values")
+        orders, values = curve["orders"], curve["values"]
+        if not orders or len(orders) != len(values):
+            raise ConfigError(f"curve: has {len(orders)} orders and {len(values)} values; one value for each order")
+        pairs = zip(orders, values, strict=True)
+        return cls(
+            _number("rho", curve.get("rho")),
+            tuple((_number("order", order), _number("value", value)) for order, value in pairs),
+        )
+
+
+def _number(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ConfigError(f"{name} = {value!r}: must be a number" + (", or null for no limit" * (name == "rho")))
+    return float(value)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What may be spent, as a person says it: (ε, δ).
+
+    * A cost fits where it implies (ε, δ)-DP by one Rényi order at least.
+    * For plain zCDP that is a comparison of rho with the largest one that does, exact as `rho_of` is.
+
+    >>> budget = Budget(epsilon=1.0, delta=1e-6)
+    >>> Cost(0.024).fits(budget), Cost(0.025).fits(budget)
+    (True, False)
+    >>> curved = Cost(0.01, ((10.0, 0.05), (20.0, 0.1)))
+    >>> curved.fits(budget), curved.times_in(budget)
+    (True, 1)
+    >>> round(budget.left_after(Cost(0.01)).rho, 4)
+    0.0144
+
+    Attributes:
+        epsilon: ε, nats.
+        delta: δ.
+    """
+
+    epsilon: float
+    delta: float
+
+    def __post_init__(self) -> None:
+        check_epsilon(self.epsilon)
+        check_delta(self.delta)
+
+    @property
+    def zcdp(self) -> Cost:
+        """The largest plain zCDP within it."""
+        return Cost.of(self.epsilon, self.delta)
+
+    def covers(self, cost: Cost) -> bool:
+        """Whether a cost stays within it."""
+        return cost.rho <= self.zcdp.rho if cost.is_zcdp else cost.epsilon(self.delta) <= self.epsilon
+
+    def left_after(self, spent: Cost) -> Cost:
+        """The largest plain zCDP (rounded down) that may come on top of what is spent; nothing where that is over."""
+        cap = self.zcdp.rho
+        if spent.is_zcdp:
+            return Cost(max(0.0, cap - spent.rho))
+        if not self.covers(spent):
+            return Cost()
+        high = cap
+        while self.covers(spent + Cost(high)):
+            high *= 2
+        return Cost(_narrowed(0.0, high, lambda rho: not self.covers(spent + Cost(rho)))[0])
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,15 @@ import filelock
 from plainchant.data.files import write_json
 from plainchant.errors import ConfigError, PrivacyError
 from plainchant.planning import Guarantee
-from plainchant.privacy.accounting import Cost
+from plainchant.privacy.accounting import Budget, Cost
 from plainchant.run.store import Marks, RunDirectory
 
 
 class Ledger:
     """What all runs on one data set may cost together, and what they have cost (guarantee 6.4). A JSON file.
 
-    * ρ of zCDP adds up over runs, even if their settings were chosen after seeing each other's releases.
+    * Costs add up over runs, curves order by order, even if the settings of one were chosen after seeing another's
+      release.
     * A run's whole cost is entered once, before it draws anything; what the run does not use is not refunded.
     * One entry pays for one release: at each opening the run's directory and its entry get the same fresh mark. A
       directory whose mark is not the entry's is a copy, or was restored, and is refused.
@@ -70,7 +71,7 @@ class Ledger:
 
     @property
     def runs(self) -> list[dict[str, Any]]:
-        """The entries: run, method, unit, epsilon, delta, rho, begun, openings, mark."""
+        """The entries: run, method, unit, epsilon, delta, rho or curve, begun, openings, mark."""
         runs: list[dict[str, Any]] = self._read()["runs"]
         return runs
 
@@ -81,8 +82,8 @@ class Ledger:
 
     @property
     def left(self) -> Cost:
-        """What may still be spent."""
-        return Cost(max(0.0, self.cap.rho - self.spent.rho))
+        """What may still be spent, as plain zCDP."""
+        return Budget(self.epsilon, self.delta).left_after(self.spent)
 
     def check(self, guarantee: Guarantee) -> Cost:
         """What a run would add.
@@ -96,12 +97,14 @@ class Ledger:
                 f"method = {guarantee.method}: its cost is not known in advance ({guarantee.kind}), so no ledger can "
                 "add it up; use a method with a guarantee known before the run, or run without --ledger"
             )
-        # the cap is rounded down in its 12th digit, and so is every entry
-        if not (self.spent + cost).fits(Cost(self.cap.rho * (1 + 1e-9))):
+        together = self.spent + cost
+        # for plain zCDP the cap is rounded down in its 12th digit, and so is every entry
+        cap = Cost(self.cap.rho * (1 + 1e-9)) if together.is_zcdp else Budget(self.epsilon, self.delta)
+        if not together.fits(cap):
             left = self.left
             raise PrivacyError(
                 f"ledger = {self.path}: has ρ = {left.rho:.4g} left of its cap (ε = {self.epsilon:g}, "
-                f"δ = {self.delta:g}), and the run costs {cost.rho:.4g}; "
+                f"δ = {self.delta:g}), and the run costs {self._figure(cost)}; "
                 + (
                     f"plan with epsilon = {_rounded_down(left.epsilon(self.delta))} at delta = {self.delta:g}"
                     if not left.is_zero
@@ -109,6 +112,10 @@ class Ledger:
                 )
             )
         return cost
+
+    def _figure(self, cost: Cost) -> str:
+        """A cost in one number: ρ, or ε by itself where a curve has no ρ."""
+        return f"{cost.rho:.4g}" if cost.is_zcdp else f"ε = {cost.epsilon(self.delta):.4g} by itself"
 
     def enter(self, run: RunDirectory, guarantee: Guarantee) -> None:
         """Opens a run: enters it the first time; later only the directory that was opened last may open it again.
@@ -158,12 +165,17 @@ class Ledger:
         }
 
     def _check_entry(self, entry: dict[str, Any], run: RunDirectory, guarantee: Guarantee) -> None:
-        promised = _promised(guarantee) | {"rho": guarantee.rho}
-        different = [name for name, value in promised.items() if entry.get(name) != value]
+        cost = guarantee.cost
+        promised = _promised(guarantee) | {"rho": cost.as_dict()["rho"]}
+        different = [
+            f"{name} = {entry.get(name)}, not {value}" for name, value in promised.items() if entry.get(name) != value
+        ]
+        if Cost.from_dict(entry).curve != cost.curve:
+            different.append("another cost curve")
         if different:
             raise PrivacyError(
                 f"ledger = {self.path}: {run.path} was entered with "
-                + ", ".join(f"{name} = {entry.get(name)}, not {promised[name]}" for name in different)
+                + ", ".join(different)
                 + "; a run continues only with the values it was entered with: restore its files, or start a new run"
             )
         marks = run.marks()
@@ -249,7 +261,7 @@ def _entry_of(content: dict[str, Any], name: str) -> dict[str, Any] | None:
 
 
 def _promised(guarantee: Guarantee) -> dict[str, Any]:
-    """What an entry records besides ρ."""
+    """What an entry records besides its cost."""
     return {name: getattr(guarantee, name) for name in ("method", "unit", "epsilon", "delta")}
 
 

@@ -1,20 +1,26 @@
 """Conversions between ρ and (ε, δ), against dp-accounting and against themselves (guarantee 5, 6.1)."""
 
+import itertools
+import json
 import math
 
 import numpy as np
 import pytest
 from hypothesis import given
+from hypothesis import settings as limits
 from hypothesis import strategies as st
 from scipy.stats import norm
 
-from plainchant.errors import ConfigError
+from plainchant.errors import ConfigError, PrivacyError
 from plainchant.privacy.accounting import (
     LAMBDA_GRID,
+    Budget,
+    Cost,
     bounded_range_rho,
     check_delta,
     check_epsilon,
     delta_of,
+    epsilon_at,
     epsilon_of,
     ex_post,
     loss_tail,
@@ -125,3 +131,127 @@ def test_the_counts_loss_passes_its_tail_bound_no_more_often_than_allowed_as_a_c
     assert passed(ex_post([], [], rho, delta).by_sum) <= delta / 4
     # power: ε of (ε, δ/2)-DP in its place, which claimed δ/2
     assert passed(epsilon_of(rho, delta / 2)) == pytest.approx(times * delta, rel=0.01)
+
+
+# curves (guarantee 6.1)
+
+INTEGERS = tuple(float(order) for order in range(2, 65))
+
+
+def as_curve(rho, orders=INTEGERS):
+    return Cost(0.0, tuple((order, order * rho) for order in orders))
+
+
+curves = st.builds(
+    lambda rho, steps: Cost(rho, tuple(zip(INTEGERS[: len(steps)], itertools.accumulate(steps), strict=True))),
+    st.floats(0, 2),
+    st.lists(st.floats(0, 3), min_size=1, max_size=63),
+)
+
+
+@pytest.mark.filterwarnings("ignore")
+@given(cost=curves, delta=DELTAS)
+def test_a_curve_is_converted_as_dp_accounting_does(cost, delta):
+    from dp_accounting.rdp import rdp_privacy_accountant as oracle
+
+    orders = [order for order, _ in cost.curve]
+    known = [cost.at(order) for order in orders]
+    # the oracle has a second way to find 0, by total variation, which is not used here
+    theirs = min(oracle.compute_epsilon([order], [value], delta)[0] for order, value in zip(orders, known, strict=True))
+    ours = cost.epsilon(delta)
+    if theirs > 0:
+        assert ours <= theirs * (1 + 1e-9)
+        # and a chord between two orders is all that may make it smaller
+        fine = np.linspace(1.0, orders[-1], 50 * len(orders) + 1)[1:]
+        assert ours >= min(epsilon_at(cost.at(order), order, delta) for order in fine) - 0.02
+
+
+@given(rho=RHOS, delta=DELTAS)
+def test_zcdp_written_as_a_curve_never_costs_less_than_it_does(rho, delta):
+    exact, curve = Cost(rho).epsilon(delta), as_curve(rho)
+    assert curve.epsilon(delta) >= exact * (1 - 1e-9)
+    if 3 < 1 + math.sqrt(math.log(1 / delta) / rho) < 60 and delta < 1e-3:
+        assert curve.epsilon(delta) <= exact * 1.02
+
+
+@given(cost=curves, order=st.floats(1.001, 70))
+def test_a_bound_between_orders_is_the_chord_of_the_moments(cost, order):
+    known = dict(cost.curve)
+    last = max(known)
+    if order > last:
+        assert cost.at(order) == math.inf
+        return
+    low, high = math.floor(order), math.ceil(order)
+    share = order - low
+    moment = (1 - share) * (low - 1) * known.get(low, 0.0) + share * (high - 1) * known.get(high, 0.0)
+    assert cost.at(order) == pytest.approx(order * cost.rho + moment / (order - 1), rel=1e-9, abs=1e-12)
+
+
+@given(curves, curves)
+def test_curves_add_up_order_by_order_as_far_as_both_are_known(one, other):
+    both = one + other
+    assert both.rho == one.rho + other.rho
+    last = min(one.curve[-1][0], other.curve[-1][0])
+    assert both.curve[-1][0] == last
+    for order in (1.5, 2.0, 2.75, last):
+        if order <= last:
+            assert both.at(order) == pytest.approx(one.at(order) + other.at(order), rel=1e-12)
+    assert (one + one) == one.scaled(2)
+    assert one + Cost() == one == Cost() + one
+    assert one.scaled(0) == Cost()
+
+
+@given(curves)
+def test_a_curve_survives_json(cost):
+    content = json.loads(json.dumps(cost.as_dict()))
+    assert Cost.from_dict(content) == cost
+    # whoever reads ρ alone takes it for unlimited, never for less
+    assert content["rho"] is None
+
+
+def test_what_is_no_cost_is_refused():
+    good = as_curve(0.1).as_dict()["curve"]
+    for changes in (
+        {"rho": None},
+        {"rho": "1"},
+        {"orders": good["orders"][:-1]},
+        {"orders": good["orders"][::-1]},
+        {"values": [True] * 63},
+        {"values": [-1.0] * 63},
+        {"values": [math.inf] * 63},
+        {"orders": [], "values": []},
+    ):
+        with pytest.raises(ConfigError):
+            Cost.from_dict({"rho": None, "curve": good | changes})
+    for content in ({"rho": None, "curve": 3}, {"rho": 0.1, "curve": good}, {"rho": None, "curve": {"rho": 0}}):
+        with pytest.raises(ConfigError):
+            Cost.from_dict(content)
+    with pytest.raises(ConfigError, match="order"):
+        Cost(1.0).at(1.0)
+
+
+@given(rho=st.floats(1e-4, 2), epsilon=st.floats(0.05, 10), delta=DELTAS)
+@limits(max_examples=20)
+def test_a_budget_pays_for_what_implies_it_and_no_more(rho, epsilon, delta):
+    budget = Budget(epsilon, delta)
+    assert Cost(rho).fits(budget) == (rho <= rho_of(epsilon, delta))
+    curve = as_curve(rho)
+    assert curve.fits(budget) == (curve.epsilon(delta) <= epsilon)
+    left = budget.left_after(curve)
+    assert left.is_zero or (curve + left).fits(budget)
+    assert not (curve + Cost(left.rho * 1.001 + 1e-6)).fits(budget)
+    times = curve.times_in(budget)
+    assert not times or curve.scaled(times).fits(budget)
+    assert not curve.scaled(times + 1).fits(budget)
+    assert Cost(rho).times_in(budget) == steps_affordable(budget.zcdp.rho, rho)
+
+
+def test_a_curve_is_not_compared_with_another_cost():
+    curve = as_curve(0.1)
+    with pytest.raises(PrivacyError, match="Budget"):
+        curve.fits(Cost(1.0))
+    with pytest.raises(PrivacyError, match="Budget"):
+        curve.times_in(Cost(1.0))
+    assert curve.fits(Cost.unlimited())
+    assert not (curve + Cost.unlimited()).fits(Budget(8.0, 1e-6))
+    assert (curve + Cost.unlimited()).as_dict() == {"rho": None}

@@ -13,7 +13,7 @@ import pytest
 from plainchant.config import SynthesisConfig
 from plainchant.errors import ConfigError, PrivacyError
 from plainchant.planning import make_plan
-from plainchant.privacy.accounting import rho_of
+from plainchant.privacy.accounting import Cost, rho_of
 from plainchant.run.ledger import Ledger
 from plainchant.run.store import Marks, RunDirectory
 
@@ -52,6 +52,34 @@ def test_the_whole_cap_may_be_spent_and_not_a_hair_more(ledger, begin):
     assert len(ledger.runs) == 1
 
 
+def test_curves_and_rho_entries_add_up_and_pass_no_cap(ledger, begin):
+    deals = Cost(0.01, tuple((float(order), 0.01 * order**1.5) for order in range(2, 65)))
+    content = json.loads(ledger.path.read_text())
+    old = {"run": "old", "method": "m", "begun": "", "openings": 1, "mark": None, "rho": 0.1}
+    new = {"run": "new", "method": "m", "begun": "", "openings": 1, "mark": None, **deals.as_dict()}
+    ledger.path.write_text(json.dumps(content | {"runs": [old, new]}))
+    assert ledger.spent == Cost(0.1) + deals
+    assert 0 < ledger.left.rho < ledger.cap.rho
+    # the curve counts for what it costs beside the others, which is less than a sum of each by itself
+    assert ledger.left.rho > ledger.cap.rho - 0.1 - rho_of(deals.epsilon(1e-6), 1e-6)
+    left = ledger.left.epsilon(1e-6)
+    with pytest.raises(PrivacyError, match="plan with epsilon"):
+        ledger.check(guarantee(left * 1.05))
+    ledger.enter(begin("a"), guarantee(left * 0.99))
+    assert not ledger.spent.is_zcdp
+    assert ledger.spent.epsilon(1e-6) <= 8.0
+
+
+def test_an_entry_that_holds_a_curve_is_not_the_one_of_a_plain_run(ledger, begin):
+    run = begin("a")
+    ledger.enter(run, guarantee())
+    content = json.loads(ledger.path.read_text())
+    content["runs"][0] |= Cost(0.0, ((2.0, 0.1),)).as_dict()
+    ledger.path.write_text(json.dumps(content))
+    with pytest.raises(PrivacyError, match=r"rho = None, not .*, another cost curve"):
+        ledger.enter(run, guarantee())
+
+
 def test_a_refusal_names_an_epsilon_that_is_accepted(ledger, begin):
     ledger.enter(begin("a"), guarantee(6.0))
     other = begin("b")
@@ -77,7 +105,10 @@ def test_what_has_no_figure_in_advance_is_refused_and_public_text_is_free(ledger
     assert ledger.check(guarantee(method="public")).is_zero
 
 
-@pytest.mark.parametrize("content", ["", "{}", '{"epsilon": 1, "delta": 1e-6, "runs": [{"rho": -1}]}', "[]"])
+CURVE = '{"epsilon": 1, "delta": 1e-6, "runs": [{"rho": null, "curve": {"rho": 0, "orders": [2], "values": []}}]}'
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"epsilon": 1, "delta": 1e-6, "runs": [{"rho": -1}]}', "[]", CURVE])
 def test_a_damaged_ledger_is_no_empty_ledger(ledger, content):
     ledger.path.write_text(content)
     with pytest.raises(ConfigError, match="not a ledger"):

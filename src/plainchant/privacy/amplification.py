@@ -1,0 +1,226 @@
+"""What the secret draw of batches is worth (guarantee 13): the mathematics of an option that no run uses yet."""
+
+import math
+from typing import cast
+
+import numpy as np
+from scipy.special import gammaln, logsumexp
+
+from plainchant.arrays import Float64Array
+from plainchant.errors import ConfigError, PrivacyError
+from plainchant.privacy.accounting import Budget, Cost, epsilon_at, rho_of
+
+# A curve holds every integer order from 2 to this one, unless a small budget needs more.
+LARGEST_ORDER = 64
+# By how much sums of logarithms may be off, relative to the largest of them; bounds are rounded up by it.
+ROUNDING = 1e-13
+
+
+def deal_cost(t: int, w: int, r: float, q: float = 1.0, *, largest_order: int = LARGEST_ORDER) -> Cost:
+    """What one deal of a cell costs a unit: w of t batches write one text each (guarantee 13.2 to 13.5).
+
+    * Bounds D_α(P ‖ Q) and D_α(Q ‖ P), P and Q being the distributions of the deal's texts with and without the unit.
+    * Holds where every unit draws its batch uniformly, secretly, afresh for this deal and independently of all others,
+      and where its payments for one text never exceed r, whatever the text.
+    * q < 1 is the rate of a secret sample that is drawn afresh for this deal too. A sample that several deals share is
+      `sampled_once`: charging it deal by deal is too little (guarantee 13.6).
+    * One batch and no sample is no secret: plain zCDP of r, exact.
+
+    >>> deal_cost(t=1, w=1, r=0.5)
+    Cost(rho=0.5, curve=())
+    >>> one = deal_cost(t=10, w=10, r=0.5)
+    >>> round(one.at(8), 3), Cost(0.5).at(8)
+    (1.708, 4.0)
+    >>> one.epsilon(1e-6) < Cost(0.5).epsilon(1e-6) / 1.5
+    True
+    >>> deal_cost(t=10, w=2, r=0.5).epsilon(1e-6) < one.epsilon(1e-6)
+    True
+
+    Args:
+        t: batches of the cell; public.
+        w: those of them that write.
+        r: ρ that a unit's payments for one text never exceed.
+        q: rate of a fresh sample, in (0, 1].
+        largest_order: the curve holds the integers from 2 to this one.
+    """
+    _check(t, w, q, largest_order)
+    if not (math.isfinite(r) and r >= 0):
+        raise ConfigError(f"r = {r}: must be a finite number, at least 0")
+    if r == 0 or (t == w == 1 and q == 1):
+        return Cost(r)
+    alpha = np.arange(2, largest_order + 1, dtype=np.float64)
+    forward = log_moments(t, w, r, q, largest_order)[2:] / (alpha - 1)
+    share = q * w / t
+    by_means = share * r * (1 + (alpha - 1) * q / t)
+    by_variance = _by_variance(alpha, share, _expm1(2 * r) / w)
+    return _curve(alpha, np.maximum(forward, np.minimum(by_means, by_variance)))
+
+
+def log_moments(t: int, w: int, r: float, q: float, largest_order: int) -> Float64Array:
+    """Rounded-up bounds log M_α of log E_Q (P/Q)^α for α = 0 … largest_order (guarantee 13.3), float64 [orders + 1].
+
+    * All orders are the coefficients of one power series, multiplied in logarithms: nothing overflows.
+
+    >>> moments = log_moments(t=2, w=2, r=0.1, q=1.0, largest_order=3)
+    >>> bool(np.isclose(np.exp(moments[2]), 1 + (np.exp(0.2) - 1) / 2))
+    True
+    """
+    _check(t, w, q, largest_order)
+    k = np.arange(largest_order + 1, dtype=np.float64)
+    batch = k * math.log(q / t) - gammaln(k + 1) + k * (k - 1) * r
+    rest = 1 - q * w / t
+    with np.errstate(divide="ignore", invalid="ignore"):
+        idle = np.where(k == 0, 0.0, k * np.log(rest)) - gammaln(k + 1)
+    moments = gammaln(k + 1) + _times(_power(batch, w), idle)
+    moments[:2] = 0.0
+    moments[2:] += ROUNDING * (k * (k - 1) * r + gammaln(k + 1) + 1)[2:]
+    return moments
+
+
+def sampled_once(cost: Cost, rate: float, *, largest_order: int = LARGEST_ORDER) -> Cost:
+    """The cost of a whole run that looks at one secret sample of the units and at nothing else (guarantee 13.6).
+
+    * Every unit is in the sample with probability `rate`, independently of all others, for the whole run.
+    * `cost` is what everything the run does costs a unit of the sample: counts, all deals, votes.
+    * It is never less than what fresh samples of the parts would cost, which is why these may not be charged.
+
+    >>> deals = deal_cost(t=4, w=4, r=0.2).scaled(10)
+    >>> fresh = deal_cost(t=4, w=4, r=0.2, q=0.1).scaled(10)
+    >>> fresh.epsilon(1e-6) < sampled_once(deals, 0.1).epsilon(1e-6) < deals.epsilon(1e-6)
+    True
+
+    Args:
+        cost: of a unit in the sample, both directions.
+        rate: in (0, 1].
+        largest_order: the result holds the integers from 2 to this one, as far as `cost` is known.
+    """
+    if not 0 < rate <= 1:
+        raise ConfigError(f"rate = {rate}: must be above 0 and at most 1")
+    if rate == 1 or cost.is_zero:
+        return cost
+    if not cost.is_limited:
+        return cost
+    last = min(largest_order, largest_order if cost.is_zcdp else math.floor(cost.curve[-1][0]))
+    _check(1, 1, rate, last)
+    j = np.arange(last + 1, dtype=np.float64)
+    own = np.array([0.0, 0.0, *((order - 1) * cost.at(order) for order in range(2, last + 1))])
+    alpha = j[2:]
+    a = alpha[:, None]
+    with np.errstate(invalid="ignore"):
+        choose = gammaln(a + 1) - gammaln(j + 1) - gammaln(np.maximum(a - j, 0) + 1)
+    terms = np.where(j <= a, choose + j * math.log(rate) + (a - j) * math.log1p(-rate) + own, -np.inf)
+    forward = np.asarray(logsumexp(terms, axis=1))
+    forward += ROUNDING * (own[2:] + gammaln(alpha + 1) + 1)
+    by_means = np.array([rate * cost.at(1 + rate * (order - 1)) for order in alpha])
+    by_variance = _by_variance(alpha, rate, _expm1(cost.at(2)))
+    return _curve(alpha, np.maximum(forward / (alpha - 1), np.minimum(by_means, by_variance)))
+
+
+def largest_payment(
+    budget: Budget, t: int, w: int, deals: int, other: Cost, *, rate: float = 1.0, order: int | None = None
+) -> float:
+    """The largest r (rounded down) at which the deals of a cell and all other costs stay within a budget.
+
+    * Where t and w come from noisy counts that are part of the same guarantee, give `order`: one order, fixed before
+      the counts are drawn, by which every cell is certified (guarantee 13.7). Without it each cell may take its own
+      best order, which is right for a t, w and number of deals that are fixed in advance.
+
+    >>> budget = Budget(epsilon=3.0, delta=1e-6)
+    >>> r = largest_payment(budget, t=10, w=10, deals=1, other=Cost(0.01))
+    >>> (deal_cost(10, 10, r) + Cost(0.01)).fits(budget), r > 2 * budget.zcdp.rho
+    (True, True)
+
+    Args:
+        budget: (ε, δ) of the whole run.
+        t: batches of the cell.
+        w: those of them that write.
+        deals: the cell's number of deals, each with fresh draws.
+        other: everything else that a unit pays for.
+        rate: of a secret sample that the whole run shares, counts and votes included.
+        order: the one order to be used, or None for the best.
+
+    Raises:
+        PrivacyError: the budget does not even pay for the other costs.
+    """
+    _check(t, w, rate, order or 2)
+    if deals < 1:
+        raise ConfigError(f"deals = {deals}: must be at least 1")
+    # twice the order that suits plain zCDP; deals need less, since their curves are steeper
+    suits = 2 * (1 + math.sqrt(math.log(1 / budget.delta) / rho_of(budget.epsilon, budget.delta)))
+    largest_order = order or min(512, max(LARGEST_ORDER, math.ceil(suits)))
+
+    def fits(r: float) -> bool:
+        run = deal_cost(t, w, r, largest_order=largest_order).scaled(deals) + other
+        total = sampled_once(run, rate, largest_order=largest_order)
+        if order is None:
+            return total.fits(budget)
+        return epsilon_at(total.at(order), order, budget.delta) * (1 + 1e-12) <= budget.epsilon
+
+    if not fits(0.0):
+        raise PrivacyError(
+            f"epsilon = {budget.epsilon:g}: does not pay for the other costs, so that nothing is left for texts; "
+            "raise epsilon, or let counts and votes take a smaller share"
+        )
+    low, high = 0.0, budget.zcdp.rho
+    while fits(high):
+        low, high = high, 2 * high
+    while high - low > 1e-9 * high:
+        middle = (low + high) / 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low
+
+
+def _check(t: int, w: int, q: float, largest_order: int) -> None:
+    if not 1 <= w <= t:
+        raise ConfigError(f"w = {w}, t = {t}: at least one batch writes, and at most all of them")
+    if not 0 < q <= 1:
+        raise ConfigError(f"q = {q}: must be above 0 and at most 1")
+    if largest_order < 2:
+        raise ConfigError(f"largest_order = {largest_order}: must be at least 2")
+
+
+def _expm1(x: float) -> float:
+    return math.expm1(x) if x < 700 else math.inf
+
+
+def _curve(alpha: Float64Array, values: Float64Array) -> Cost:
+    return Cost(0.0, tuple((float(order), float(value)) for order, value in zip(alpha, values, strict=True)))
+
+
+def _by_variance(alpha: Float64Array, share: float, variance: float) -> Float64Array:
+    """The bound of D_α(Q ‖ P) by the variance of P/Q, of which 1 − share is the least value (guarantee 13.4).
+
+    Args:
+        alpha: orders, float64 [orders].
+        share: the probability that the unit's presence shows at all.
+        variance: of P/Q, in units of share².
+
+    Returns:
+        Bounds rounded up, float64 [orders]; inf where the unit is always in a writing batch.
+    """
+    if share >= 1:
+        return np.full(len(alpha), np.inf)
+    with np.errstate(over="ignore"):
+        grown = np.expm1(-(alpha - 1) * math.log1p(-share))
+        excess = grown - (alpha - 1) * share + 1e-15 * (grown + (alpha - 1) * share)
+        return np.log1p(excess * variance) * (1 + ROUNDING) / (alpha - 1)
+
+
+def _times(a: Float64Array, b: Float64Array) -> Float64Array:
+    """The product of two power series in logarithms, cut off where they are, float64 [n] each."""
+    n = len(a)
+    lag = np.arange(n)[:, None] - np.arange(n)[None, :]
+    terms = np.where(lag >= 0, a[None, :] + b[np.maximum(lag, 0)], -np.inf)
+    return np.asarray(logsumexp(terms, axis=1))
+
+
+def _power(a: Float64Array, exponent: int) -> Float64Array:
+    """A power series, in logarithms, to a whole power of at least 1."""
+    result = None
+    while True:
+        if exponent % 2:
+            result = a if result is None else _times(result, a)
+        exponent //= 2
+        if not exponent:
+            return cast("Float64Array", result)
+        a = _times(a, a)
