@@ -12,6 +12,9 @@ from plainchant.privacy.accounting import Budget, Cost, epsilon_at, rho_of
 
 # A curve holds every integer order from 2 to this one, unless a small budget needs more.
 LARGEST_ORDER = 64
+# The cells of an integral (guarantee 13.4) and exponents of a bound in it. Any choice is valid; finer ones gain little.
+CELLS = np.geomspace(1e-3, 1e5, 3700)
+EXPONENTS = np.concatenate([np.linspace(0.1, 5, 50), np.geomspace(5.2, 600, 60)])
 # By how much sums of logarithms may be off, relative to the largest of them; bounds are rounded up by it.
 ROUNDING = 1e-13
 
@@ -22,6 +25,7 @@ def deal_cost(t: int, w: int, r: float, q: float = 1.0, *, largest_order: int = 
     * Bounds D_α(P ‖ Q) and D_α(Q ‖ P), P and Q being the distributions of the deal's texts with and without the unit.
     * Holds where every unit draws its batch uniformly, secretly, afresh for this deal and independently of all others,
       and where its payments for one text never exceed r, whatever the text.
+    * No batch of the deal may see an unfinished text of another.
     * q < 1 is the rate of a secret sample that is drawn afresh for this deal too. A sample that several deals share is
       `sampled_once`: charging it deal by deal is too little (guarantee 13.6).
     * One batch and no sample is no secret: plain zCDP of r, exact.
@@ -53,7 +57,8 @@ def deal_cost(t: int, w: int, r: float, q: float = 1.0, *, largest_order: int = 
     share = q * w / t
     by_means = share * r * (1 + (alpha - 1) * q / t)
     by_variance = _by_variance(alpha, share, _expm1(2 * r) / w)
-    return _curve(alpha, np.maximum(forward, np.minimum(by_means, by_variance)))
+    backward = np.minimum(np.minimum(by_means, by_variance), _by_exponentials(alpha, t, w, r, q))
+    return _curve(alpha, np.maximum(forward, backward))
 
 
 def log_moments(t: int, w: int, r: float, q: float, largest_order: int) -> Float64Array:
@@ -204,6 +209,52 @@ def _by_variance(alpha: Float64Array, share: float, variance: float) -> Float64A
         grown = np.expm1(-(alpha - 1) * math.log1p(-share))
         excess = grown - (alpha - 1) * share + 1e-15 * (grown + (alpha - 1) * share)
         return np.log1p(excess * variance) * (1 + ROUNDING) / (alpha - 1)
+
+
+def _by_exponentials(alpha: Float64Array, t: int, w: int, r: float, q: float) -> Float64Array:
+    """The bound of D_α(Q ‖ P) by m^−β = E e^(−S·m) · (a constant), S Gamma-distributed (guarantee 13.4, third bound).
+
+    The integral is taken from above: cell by cell, the larger end of the integrand times the largest density.
+
+    Returns:
+        Bounds rounded up, float64 [orders].
+    """
+    beta = (alpha - 1)[:, None]
+    low, high = CELLS[:-1], CELLS[1:]
+    grown = np.minimum(_log_laplace_by_variance(high * q / t, r), high * q / t)
+    grown = w * np.minimum(grown, high * q / t + _log_laplace_by_powers(low * q / t, r))
+    log_density = (beta - 1) * np.log(np.clip(beta - 1, low, high)) - np.clip(beta - 1, low, high) - gammaln(beta)
+    middle = logsumexp(log_density + np.log(high - low) + _log_expm1(grown), axis=1)
+    # below the first cell, at most its least probability times what has grown by there
+    start = w * _log_laplace_by_variance(CELLS[:1] * q / t, r)
+    first = _log_expm1(start) + np.minimum(0.0, beta[:, 0] * math.log(CELLS[0]) - gammaln(alpha))
+    # above the last one a power of S falls faster than its density's own power rises
+    u, end = EXPONENTS, math.log(CELLS[-1])
+    spare = w * u - beta
+    tails = w * (u * (np.log(u) - 1 - math.log(q / t)) + u * (u + 1) * r) - spare * end - gammaln(beta)
+    tail = np.where(spare > 0, tails - np.log(np.where(spare > 0, spare, 1.0)), np.inf).min(axis=1)
+    tail -= CELLS[-1] * (1 - q * w / t)
+    together = logsumexp([middle, first, tail], axis=0)
+    return np.asarray(np.logaddexp(0.0, together) * (1 + ROUNDING) / (alpha - 1))
+
+
+def _log_laplace_by_variance(theta: Float64Array, r: float) -> Float64Array:
+    """A bound on log E e^(−θ(L−1)) where E L = 1 and E L² ≤ e^2r; inf where θ is large and others are smaller."""
+    small = np.minimum(theta, 600.0)
+    with np.errstate(over="ignore"):
+        excess = np.log1p((np.expm1(small) - small) * _expm1(2 * r)) + ROUNDING
+    return np.where(theta < 600, excess, np.inf)
+
+
+def _log_laplace_by_powers(theta: Float64Array, r: float) -> Float64Array:
+    """A bound on log E e^(−θL) by E L^−u ≤ e^(u(u+1)r), the best of some u."""
+    u = EXPONENTS[:, None]
+    return np.asarray((u * (np.log(u) - 1 - np.log(theta)) + u * (u + 1) * r).min(axis=0))
+
+
+def _log_expm1(x: Float64Array) -> Float64Array:
+    """The logarithm of e^x − 1 for x > 0."""
+    return np.asarray(x + np.log(-np.expm1(-x)))
 
 
 def _times(a: Float64Array, b: Float64Array) -> Float64Array:
