@@ -275,7 +275,7 @@ os.umask(int(umask, 8))
 if moment == "half": store.write_json = kill
 if moment == "whole": pathlib.Path.rename = kill
 decided = plan(SynthesisConfig(method="public"))
-store.RunDirectory.create(pathlib.Path(where), decided, decided.guarantee)
+store.RunDirectory.create(pathlib.Path(where), decided, decided.guarantee, data="x", private=True)
 """
 
 
@@ -300,7 +300,7 @@ def test_what_another_process_is_making_stays(tmp_path, directory):
     shutil.copytree(directory.path, other)
     decided = plan(CONFIG)
     with RunDirectory(other).locked():
-        RunDirectory.create(tmp_path / "second", decided, decided.guarantee)
+        RunDirectory.create(tmp_path / "second", decided, decided.guarantee, data="x", private=True)
     assert other.is_dir()
 
 
