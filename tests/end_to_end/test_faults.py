@@ -379,6 +379,8 @@ FINISHED = (
     S("status of a broken database", "status done", FAILED, "is damaged",
       (put("done/private/run.sqlite", b"no" * 999),)),
     S("status without a configuration", "status done", FAILED, "config.toml", (gone("done/config.toml"),)),
+    S("resume on a broken database keeps the release", "GO --out done", FAILED, "is damaged",
+      (put("done/private/run.sqlite", b"no" * 999),), leaves=lambda where: (where / "done/release/README.md").exists()),
     S("evaluate what is not finished", "evaluate half --real private.jsonl", USAGE, "has no release yet"),
     S("report what is not finished", "report half", USAGE, "has no release yet"),
     S("evaluate against nothing", "evaluate done --real none.jsonl", USAGE, "none.jsonl"),

@@ -8,8 +8,8 @@ import subprocess
 import sys
 
 import pytest
+from doubles.tables import MARKER, OPTIONS
 
-from end_to_end.conftest import MARKER, OPTIONS
 from plainchant.cli.console import Console, OutputError
 from plainchant.evaluation.figures import MAUVE, Evaluation, Figure
 from plainchant.run.store import RunDirectory
