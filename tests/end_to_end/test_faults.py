@@ -484,8 +484,8 @@ CONTROL_C = (
 )
 
 SHARED_CASES = (
-    S("binary units", "RUN --data cases/binary_unit.parquet --unit-column customer", PRIVACY, "too small"),
-    S("integer units", "RUN --data cases/int_unit.parquet --unit-column customer", PRIVACY, "too small"),
+    S("binary units", "RUN --data cases/binary_unit.parquet --unit-column customer --batch-size 40", PRIVACY, "too small"),
+    S("integer units", "RUN --data cases/int_unit.parquet --unit-column customer --batch-size 40", PRIVACY, "too small"),
     S("private public corpus", "RUN --data cases/base.jsonl CENTRES --public-corpus cases/base.jsonl", PRIVACY,
       "public_corpus"),
     S("labels by case", "RUN --data cases/label_case.jsonl", DONE),
@@ -497,8 +497,8 @@ SHARED_CASES = (
     S("texts that are structs", "RUN --data cases/struct_text.parquet", USAGE, "of type struct"),
     S("Windows letters", "RUN --data cases/cp1252.csv", USAGE, "--encoding"),
     S("Japanese letters", "RUN --data cases/sjis.csv", USAGE, "--encoding"),
-    S("two bytes a letter", "RUN --data cases/utf16.csv", PRIVACY, "byte order mark"),
-    S("semicolons", "RUN --data cases/semi.csv", PRIVACY, "separator ';'"),
+    S("two bytes a letter", "RUN --data cases/utf16.csv --batch-size 40", PRIVACY, "byte order mark"),
+    S("semicolons", "RUN --data cases/semi.csv --batch-size 40", PRIVACY, "separator ';'"),
     S("a byte order mark", "plan cases/bom.toml", DONE, "ε = 4"),
     S("a record of spaces", "RUN --data cases/padded.jsonl", DONE),
     *(S(f"its {name}", f"RUN --data cases/base.jsonl --model cases/{name}", FAILED, shows) for name, shows in (
