@@ -484,8 +484,10 @@ CONTROL_C = (
 )
 
 SHARED_CASES = (
-    S("binary units", "RUN --data cases/binary_unit.parquet --unit-column customer --batch-size 40", PRIVACY, "too small"),
-    S("integer units", "RUN --data cases/int_unit.parquet --unit-column customer --batch-size 40", PRIVACY, "too small"),
+    S("binary units", "RUN --data cases/binary_unit.parquet --unit-column customer --batch-size 40",
+      PRIVACY, "too small"),
+    S("integer units", "RUN --data cases/int_unit.parquet --unit-column customer --batch-size 40",
+      PRIVACY, "too small"),
     S("private public corpus", "RUN --data cases/base.jsonl CENTRES --public-corpus cases/base.jsonl", PRIVACY,
       "public_corpus"),
     S("labels by case", "RUN --data cases/label_case.jsonl", DONE),
