@@ -706,10 +706,12 @@ def load_config(path: str | Path | None, overrides: Mapping[str, Any] | None = N
         return SynthesisConfig(**dict(overrides or {}))
     try:
         content = Path(path).read_text(encoding="utf-8-sig")
-    except OSError as error:
+    except FileNotFoundError as error:
         raise ConfigError(
             f"CONFIG = {path}: cannot be read ({error.strerror}); plainchant init {path} writes one"
         ) from None
+    except OSError as error:
+        raise ConfigError(f"CONFIG = {path}: cannot be read ({error.strerror}); name a readable file") from None
     except UnicodeDecodeError:
         raise ConfigError(f"CONFIG = {path}: is not UTF-8 text") from None
     return parse_config(content, overrides)

@@ -22,21 +22,6 @@ def run(command, model, tmp_path):
     return go
 
 
-def test_files_that_cannot_be_read(run, tmp_path):
-    empty = tmp_path / "empty.jsonl"
-    empty.write_text("")
-    odd = tmp_path / "table.xyz"
-    odd.write_text(MARKER)
-    for file, words in (
-        (tmp_path / "missing.jsonl", "missing.jsonl"),
-        (empty, "empty"),
-        (odd, ".jsonl"),
-        (write(tmp_path / "column.jsonl", [{"words": MARKER}]), "text_column"),
-    ):
-        assert words in run(file, code=USAGE).err
-        assert not (tmp_path / "run").exists()
-
-
 @pytest.mark.parametrize(
     ("option", "value", "code", "words"),
     [
@@ -109,14 +94,6 @@ def test_odd_records_are_records(run, tmp_path):
     run(write(tmp_path / "odd.jsonl", rows() + odd))
 
 
-def test_a_damaged_run_is_named(run, command, table, tmp_path):
-    run(table)
-    database = tmp_path / "run" / "private" / "run.sqlite"
-    database.write_bytes(b"no database at all, but of some length" * 40)
-    assert "database" in command("status", tmp_path / "run", code=1).err
-    command("status", tmp_path / "nowhere", code=USAGE)
-
-
 @pytest.mark.parametrize(
     ("toml", "words"),
     [
@@ -177,30 +154,6 @@ def test_broken_lines_are_records(run, tmp_path):
         f'text,label\n{body}\nnul \0 {MARKER},red\n{MARKER},red,too many\n"open {MARKER}'.encode() + b"\xff"
     )
     run(table, out="table")
-
-
-@pytest.mark.parametrize("content", [b"", b"no database at all" * 300, None])
-def test_a_damaged_database_is_not_gone_on_with(run, command, table, tmp_path, content):
-    run(table)
-    database = tmp_path / "run" / "private" / "run.sqlite"
-    database.write_bytes(database.read_bytes()[:9000] if content is None else content)
-    released = (tmp_path / "run" / "release" / "synthetic.jsonl").read_bytes()
-    refused = command("run", "--resume", "--data", table, "--out", tmp_path / "run", code=1)
-    assert "run.sqlite" in refused.err
-    assert "database" in refused.err
-    assert (tmp_path / "run" / "release" / "synthetic.jsonl").read_bytes() == released
-
-
-def test_a_damaged_configuration_of_a_run_is_named(run, command, table, tmp_path):
-    run(table)
-    (tmp_path / "run" / "config.toml").write_text("epsilon = = 1")
-    assert "TOML" in command("status", tmp_path / "run", code=USAGE).err
-    assert "TOML" in command("run", "--resume", "--data", table, "--out", tmp_path / "run", code=USAGE).err
-
-
-def test_models_that_are_none(run, table, tmp_path):
-    assert "model = " in run(table, "--model", tmp_path / "none", code=1).err
-    assert not (tmp_path / "run").exists()
 
 
 def test_what_an_unexpected_error_says_is_not_shown(model, table, tmp_path, monkeypatch):
@@ -270,9 +223,3 @@ def test_tables_of_another_dialect_are_read_with_a_note(run, tmp_path):
     assert "warning: data" in told.err
     assert "byte order mark" in told.err
     assert "separator ';'" in told.err
-
-
-def test_a_configuration_with_a_byte_order_mark_is_read(command, tmp_path):
-    config = tmp_path / "bom.toml"
-    config.write_bytes(b"\xef\xbb\xbfepsilon = 4.0\n")
-    assert "ε = 4" in command("plan", config).out

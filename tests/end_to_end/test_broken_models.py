@@ -1,6 +1,6 @@
 """Models that are broken, incomplete or not supported: refused at load, in one sentence with the next step.
 
-Each kind is made here from the tiny model; where the shared cases lie beside the repository, they are run too.
+Each kind is made here from the tiny model; the shared cases are in `test_faults`.
 """
 
 import json
@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from doubles.tables import CASES, OPTIONS
+from doubles.tables import OPTIONS
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, MambaConfig
 
@@ -239,30 +239,3 @@ def test_gemma_4_is_supported(shared: int, command: Any, model: Path, table: Pat
     torch.manual_seed(0)
     AutoModelForCausalLM.from_config(config, dtype=torch.float32).save_pretrained(folder)
     command("run", *OPTIONS, "--model", folder, "--data", table, "--out", tmp_path / "out")
-
-
-SHARED = {
-    "model_orig_mod_prefix": "'_orig_mod.'",
-    "model_module_prefix": "'module.'",
-    "model_missingkey": "missing: model.layers.2",
-    "model_no_lmhead": "missing: lm_head.weight",
-    "model_fp8real": "weight_scale_inv",
-    "model_shape": "of another shape",
-    "model_trunc": "broken or incomplete",
-    "model_lfs_weights": "Git LFS pointer",
-    "model_bin": "is pickled",
-    "model_nan_all": "not finite",
-    "model_tok_bigger": "tokenizer has ids up to 258",
-    "model_arch_mamba": "not supported, because",
-    "model_chat_needs_system": "A system message is required",
-    "model_chat_syntax": "chat template fails in line 1",
-    "model_chat_tojson": "chat template does not show",
-}
-
-
-@pytest.mark.skipif(not CASES.is_dir(), reason="needs the shared cases beside the repository: ../shared/cases")
-@pytest.mark.parametrize("case", SHARED)
-def test_the_shared_cases_are_refused(case: str, command: Any, tmp_path: Path) -> None:
-    config = chat_form(tmp_path) if "chat" in case else None
-    error = refused(command, CASES / case, CASES / "base.jsonl", tmp_path / "out", config=config)
-    assert "".join(SHARED[case].split()) in error

@@ -10,7 +10,7 @@ import numpy as np
 
 from plainchant.auditing.statistics import CharacterModel, bootstrapped, check_not_empty
 from plainchant.data.tables import Record
-from plainchant.errors import ConfigError
+from plainchant.errors import ConfigError, RunError
 from plainchant.evaluation.figures import Figure, share
 
 CANARIES = "canaries.json"
@@ -128,6 +128,12 @@ def exposure(
 def plant_again(
     records: Sequence[Record], labels: Sequence[str | None], noted: Mapping[str, Any]
 ) -> tuple[list[Record], list[Canary]]:
-    """The canaries of a run, made again from the seed, count and repetitions that it recorded."""
-    generator = np.random.default_rng(noted["seed"])
-    return plant(records, noted["count"], labels, generator, repetitions=noted["repetitions"])
+    """The canaries of a run, made again from the seed, count and repetitions that it recorded.
+
+    Raises:
+        RunError: one of them is missing or not a number.
+    """
+    seed, count, repetitions = (noted.get(name) for name in ("seed", "count", "repetitions"))
+    if not (isinstance(seed, int) and isinstance(count, int) and isinstance(repetitions, int) and seed >= 0):
+        raise RunError("canaries.json: does not say which canaries were planted; put it back as it was")
+    return plant(records, count, labels, np.random.default_rng(seed), repetitions=repetitions)

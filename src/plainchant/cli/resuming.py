@@ -29,7 +29,9 @@ def note_resumable(out: Path, words: list[str], options: Mapping[str, Any]) -> N
             words = [*words, f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
     context = click.get_current_context(silent=True)
     if context is not None:
-        context.meta[_KEY] = (out, shlex.join(words))
+        # of a run that stands there already nothing is continued by a command that begins one
+        foreign = "--resume" not in words and os.path.exists(out / "config.toml")
+        context.meta[_KEY] = None if foreign else (out, shlex.join(words))
 
 
 def set_performance(options: PerformanceOptions) -> dict[str, Any]:
@@ -45,7 +47,7 @@ def how_to_continue() -> str:
     if noted is None:
         return ""
     out, command = noted
-    if not (out / "config.toml").exists():
+    if not os.path.exists(out / "config.toml"):
         return "; nothing was written yet, the same command starts again"
     return f"; finished texts are kept. Continue with: {command}"
 

@@ -1,13 +1,17 @@
-"""Writing files atomically: a file appears whole or not at all."""
+"""Writing files atomically (a file appears whole or not at all), and locks on them."""
 
+import errno
 import glob
 import json
 import os
 import uuid
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
+
+import filelock
 
 _TEMPORARY = ".tmp"
 # Modes of files that anyone may read, and of private files.
@@ -53,6 +57,11 @@ def atomic_write(path: str | Path, *, mode: int | None = None) -> Iterator[Binar
             handle.flush()
             os.fsync(handle.fileno())
         temporary.replace(path)
+    except OSError as error:
+        # a full disk names no file, and a refusal the temporary one
+        if error.errno is not None and error.filename in (None, str(temporary)):
+            error.filename, error.filename2 = str(path), None
+        raise
     finally:
         temporary.unlink(missing_ok=True)
     directory = os.open(path.parent, os.O_RDONLY)
@@ -60,6 +69,33 @@ def atomic_write(path: str | Path, *, mode: int | None = None) -> Iterator[Binar
         os.fsync(directory)  # the new name itself survives a crash
     finally:
         os.close(directory)
+
+
+def take_lock(lock: filelock.BaseFileLock, *, timeout: float = -1) -> None:
+    """Takes a lock that goes with its process, even when that is killed.
+
+    Args:
+        lock: from `filelock.FileLock`.
+        timeout: seconds to wait for another process; below 0 without end.
+
+    Raises:
+        filelock.Timeout: another process has it.
+        OSError: the file cannot be locked; ENOLCK where the file system has no such locks.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            lock.acquire(timeout=timeout)
+    except NotImplementedError:
+        raise _no_locks(lock) from None
+    if isinstance(lock, filelock.SoftFileLock):
+        # filelock's makeshift: a file that stays behind when its process is killed
+        lock.release()
+        raise _no_locks(lock)
+
+
+def _no_locks(lock: filelock.BaseFileLock) -> OSError:
+    return OSError(errno.ENOLCK, os.strerror(errno.ENOLCK), str(lock.lock_file))
 
 
 def remove_leftovers(path: Path) -> None:

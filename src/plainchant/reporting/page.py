@@ -21,6 +21,7 @@ from plainchant import models
 from plainchant.arrays import Float32Array
 from plainchant.config import SynthesisConfig
 from plainchant.data.centres import Centres
+from plainchant.errors import RunError
 from plainchant.evaluation.figures import shown_name
 from plainchant.planning import Guarantee, Plan
 from plainchant.privacy.histograms import Cell, noise_sigma
@@ -152,6 +153,7 @@ def write_report(
 
     Raises:
         ConfigError: the run has no release yet.
+        RunError: its private figures are damaged.
     """
     rows, cells, points = directory.released(), directory.cells(), None
     # fewer than three points lie on a line
@@ -161,10 +163,18 @@ def write_report(
         points = map_points(centres.vectors, cells, embeddings, [row.get("label") for row in drawn])
 
     def page(private: Mapping[str, Any] | None) -> Path:
-        html = report_page(
-            plan=plan, guarantee=guarantee, cells=cells, rows=rows, map_points=points, private=private,
-            votes=directory.facts(),
-        )  # fmt: skip
+        try:
+            html = report_page(
+                plan=plan, guarantee=guarantee, cells=cells, rows=rows, map_points=points, private=private,
+                votes=directory.facts(),
+            )  # fmt: skip
+        except (jinja2.UndefinedError, TypeError, KeyError, ValueError):
+            if private is None:
+                raise
+            files = ", ".join(str(directory.private / f"{name}.json") for name in private)
+            raise RunError(
+                f"{files}: at least one is not as it was written; make it again with run --resume, evaluate or audit"
+            ) from None
         return directory.write_page(html, private=private is not None)
 
     names = [*["costs"] * plan.mechanism.measured, "evaluation", "audit"]

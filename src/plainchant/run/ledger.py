@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import filelock
 
-from plainchant.data.files import write_json
+from plainchant.data.files import SHARED, take_lock, write_json
 from plainchant.errors import ConfigError, PrivacyError
 from plainchant.planning import Guarantee
 from plainchant.privacy.accounting import Budget, Cost
@@ -242,13 +242,13 @@ def _resolved(path: Path) -> Path:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    lock = filelock.FileLock(path.with_name(path.name + ".lock"))
+    lock = filelock.FileLock(path.with_name(path.name + ".lock"), mode=SHARED)
     try:
-        lock.acquire()
-    except (OSError, NotImplementedError) as error:
-        reason = getattr(error, "strerror", None) or type(error).__name__
+        take_lock(lock)
+    except OSError as error:
         raise ConfigError(
-            f"ledger = {path}: cannot be locked ({reason}); it must lie where this process may write and lock files"
+            f"ledger = {path}: cannot be locked ({error.strerror}); it must lie where this process may write and lock "
+            "files, such as a local disk"
         ) from None
     try:
         yield

@@ -89,6 +89,8 @@ class Preparation:
         if kept is None:
             kept = self.encode([record.text for record in self.table], alone=True, stage="embedding the records")
             self.directory.save_embeddings(kept)
+        elif len(kept) != len(self.table):
+            raise RunError(f"{self.directory.path}: the kept embeddings are not those of its table; start a new run")
         return kept
 
 
@@ -108,8 +110,10 @@ def prepare(
 ) -> Preparation:
     """Reads, loads and checks; makes the run's directory last. Arguments as for `synthesis.synthesize`."""
     config, guarantee = plan.config, promised(plan, randomness, allow_not_private=allow_not_private)
-    if ledger is not None and not resume:
-        ledger.check(guarantee)
+    if not resume:
+        RunDirectory.check_free(out)
+        if ledger is not None:
+            ledger.check(guarantee)
     reads_records = config.reads_records
     if reads_records and records is None:
         raise DataError("data: not given; name the private table with --data FILE")

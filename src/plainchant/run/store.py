@@ -5,13 +5,14 @@ import dataclasses
 import errno
 import glob
 import json
+import os
 import secrets
 import shutil
 import sqlite3
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import filelock
 import numpy as np
@@ -24,6 +25,7 @@ from plainchant.data.files import (
     SHARED,
     atomic_write,
     remove_leftovers,
+    take_lock,
     write_json,
     write_jsonl,
     write_parquet,
@@ -37,6 +39,20 @@ from plainchant.privacy.histograms import Cell
 
 # Part of the hidden name that a run directory has while it is being made.
 _UNFINISHED = ".unfinished-"
+_IN_USE = "out = {}: is not empty; choose another directory"
+
+# What keeps a database from being used, and what to do about it, by the beginning of SQLite's name for it.
+_GOES_ON = "what is committed is kept, and --resume goes on"
+_DATABASE_FAULTS = {
+    "SQLITE_FULL": f"cannot be written, since the disk is full; free some space, {_GOES_ON}",
+    "SQLITE_IOERR": f"cannot be read or written (input/output error); check the disk and its quota, {_GOES_ON}",
+    "SQLITE_READONLY": f"may not be written; change who may write there, {_GOES_ON}",
+    "SQLITE_CANTOPEN": f"cannot be opened; change who may write there, {_GOES_ON}",
+    "SQLITE_BUSY": f"is locked by another program; wait for it to end, {_GOES_ON}",
+    "SQLITE_LOCKED": f"is locked by another program; wait for it to end, {_GOES_ON}",
+    "SQLITE_NOMEM": f"needs more memory than there is; close other programs, {_GOES_ON}",
+}
+_DAMAGED = "is damaged and cannot be used; put the whole directory back as it was, or start a new run"
 
 SCHEMA = """
 CREATE TABLE origin (name TEXT NOT NULL, data TEXT NOT NULL, private INTEGER NOT NULL);
@@ -127,8 +143,10 @@ class RunDirectory:
     * Private texts are never written: the database knows records by number only.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, *, shown: Path | None = None):
+        """A directory at `path`, which errors call `shown`."""
         self.path = path
+        self._shown = shown or path
         self.release = path / "release"
         self.private = path / "private"
         self.centres = path / "centres.npz"
@@ -151,16 +169,13 @@ class RunDirectory:
             ConfigError: the directory already holds something.
         """
         directory = cls(path)
-        in_use = f"out = {path}: is not empty; choose another directory"
-        if directory._database.exists():
-            raise ConfigError(f"out = {path}: holds a run; continue it with --resume, or choose another directory")
-        if path.is_dir() and any(path.iterdir()):
-            raise ConfigError(in_use)
+        cls.check_free(path)
         # made completely under another name, so that a crash leaves no partial directory at `path`
         try:
             _make_folders(path.parent)
             cls._remove_unfinished(path)
-            scratch = cls(Path(tempfile.mkdtemp(prefix=f".{path.name}{_UNFINISHED}", dir=path.parent)))
+            made = tempfile.mkdtemp(prefix=f".{path.name}{_UNFINISHED}", dir=path.parent)
+            scratch = cls(Path(made), shown=path)
             try:
                 scratch.private.mkdir(mode=0o700)
                 # while it is locked, other processes know that its maker is alive
@@ -171,9 +186,27 @@ class RunDirectory:
                 shutil.rmtree(scratch.path, ignore_errors=True)
         except OSError as error:
             if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
-                raise ConfigError(in_use) from None
+                raise ConfigError(_IN_USE.format(path)) from None
             raise ConfigError(f"out = {path}: cannot be made ({error.strerror}); choose another directory") from None
         return directory
+
+    @classmethod
+    def check_free(cls, path: Path) -> None:
+        """Refuses a place where a new run cannot be made.
+
+        Raises:
+            ConfigError: a run, other files or a file stand there.
+        """
+        if os.path.exists(cls(path)._database):
+            raise ConfigError(f"out = {path}: holds a run; continue it with --resume, or choose another directory")
+        if os.path.isdir(path) and any(path.iterdir()):
+            raise ConfigError(_IN_USE.format(path))
+        # os.path: names that the system does not take are told when the directory is made
+        there = next(place for place in (path, *path.absolute().parents) if os.path.lexists(place))
+        if not os.path.isdir(there):
+            raise ConfigError(
+                f"out = {path}: {there} is a file, or a link that leads nowhere; choose another directory"
+            )
 
     @classmethod
     def _remove_unfinished(cls, path: Path) -> None:
@@ -221,7 +254,8 @@ class RunDirectory:
         """The plan that the run was started with, as plain values."""
         try:
             content: dict[str, Any] = json.loads((self.path / "plan.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            Guarantee(**content["guarantee"])
+        except (OSError, ValueError, KeyError, TypeError):
             raise RunError(f"{self.path / 'plan.json'}: cannot be read; without it the run cannot continue") from None
         return content
 
@@ -229,9 +263,14 @@ class RunDirectory:
     def locked(self) -> Iterator[None]:
         """Locks the directory for this process; the lock ends with the process, even when it is killed."""
         try:
-            self._lock.acquire(timeout=0)
+            take_lock(self._lock, timeout=0)
         except filelock.Timeout:
-            raise RunError(f"{self.path}: another process is working in this directory; wait for it to end") from None
+            raise RunError(f"{self._shown}: another process is working in this directory; wait for it to end") from None
+        except OSError as error:
+            raise RunError(
+                f"{self._shown}: cannot be locked ({error.strerror}); a run must lie where this process may write and "
+                "lock files, such as a local disk"
+            ) from None
         try:
             yield
         finally:
@@ -248,7 +287,10 @@ class RunDirectory:
                 raise RunError(
                     f"{self.path}: a place that is already filled was written again; nothing was stored"
                 ) from None
-            raise RunError(f"{self._database}: the run's database cannot be used ({type(error).__name__})") from None
+            # the database's name for the fault, such as SQLITE_FULL or SQLITE_IOERR_WRITE; never its message
+            code = getattr(error, "sqlite_errorname", "")
+            reason = next((words for name, words in _DATABASE_FAULTS.items() if code.startswith(name)), _DAMAGED)
+            raise RunError(f"{self._shown / 'private' / self._database.name}: the run's database {reason}") from None
 
     @property
     def origin(self) -> Origin:
@@ -271,12 +313,29 @@ class RunDirectory:
 
     def save_embeddings(self, embeddings: Float32Array) -> None:
         """Keeps the embeddings of the private records, so that a resumed run does not compute them again."""
+        array = np.ascontiguousarray(embeddings)
         with atomic_write(self._embeddings, mode=PRIVATE) as file:
-            np.save(file, embeddings)
+            # as np.save, which hides why the disk refuses an array
+            np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
+            file.write(array.data)
 
     def embeddings(self) -> Float32Array | None:
-        """The kept embeddings, float32 [n, d], or None."""
-        return np.load(self._embeddings) if self._embeddings.exists() else None
+        """The kept embeddings, float32 [n, d], or None.
+
+        Raises:
+            RunError: the file cannot be read.
+        """
+        if not self._embeddings.exists():
+            return None
+        try:
+            embeddings = np.load(self._embeddings)
+            if embeddings.ndim != 2 or embeddings.dtype != np.float32 or not np.isfinite(embeddings).all():
+                raise ValueError
+        except (OSError, EOFError, ValueError, AttributeError):
+            raise RunError(
+                f"{self._embeddings}: cannot be read; remove it, and the records are embedded again"
+            ) from None
+        return cast(Float32Array, embeddings)
 
     # cells, batches and units: written once, together
 
@@ -430,6 +489,8 @@ class RunDirectory:
         path = self.private / name
         try:
             content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            if not isinstance(content, dict):
+                raise ValueError
         except FileNotFoundError:
             return None
         except (OSError, ValueError):
@@ -472,11 +533,20 @@ class RunDirectory:
 
         Raises:
             ConfigError: the run is not finished.
+            RunError: its release is damaged.
         """
+        file = self.release / "synthetic.jsonl"
         try:
-            lines = (self.release / "synthetic.jsonl").read_text(encoding="utf-8").split("\n")
+            rows = [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line]
+            if not all(isinstance(row, dict) and isinstance(row.get("text"), str) and "cell" in row for row in rows):
+                raise ValueError
+        except ValueError:
+            raise RunError(
+                f"{file}: is not as it was written; write it again with plainchant run --data FILE --out {self.path} "
+                "--resume"
+            ) from None
         except OSError:
             raise ConfigError(
                 f"{self.path}: has no release yet; finish it with plainchant run --data FILE --out {self.path} --resume"
             ) from None
-        return [json.loads(line) for line in lines if line]
+        return rows

@@ -65,13 +65,29 @@ def describe_device() -> dict[str, str | int]:
 
 
 def device_memory(device: str) -> float:
-    """Total memory of a device in GiB; for a CPU, that of the machine.
+    """Total memory of a device in GiB; for a CPU, that of the machine or of its container.
 
     The total is used because the free part depends on the private table that the process holds.
     """
     if torch.device(device).type == "cuda":
         return float(torch.cuda.mem_get_info(device)[1] / 2**30)
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+    return min([os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), *container_limits()]) / 2**30
+
+
+def container_limits(groups: Path = Path("/proc/self/cgroup"), tree: Path = Path("/sys/fs/cgroup")) -> list[int]:
+    """Bytes that the control groups of this process allow: its own and those above, version 1 and 2; on Linux only."""
+    limits = []
+    for line in groups.read_text().splitlines() if groups.exists() else []:
+        _, controllers, place = line.split(":", 2)
+        if controllers in ("", "memory"):
+            # a container may see the groups' tree from its own on: then only the root is there
+            top, name = (tree / "memory", "memory.limit_in_bytes") if controllers else (tree, "memory.max")
+            own = top / place.lstrip("/")
+            for folder in (own, *own.parents):
+                if folder.is_relative_to(top) and (folder / name).is_file():
+                    limits.append((folder / name).read_text().strip())
+    # "max" stands for no limit
+    return [int(limit) for limit in limits if limit.isdecimal()]
 
 
 def _from_cache_or_hub(name: str, source: str) -> tuple[Any, Any]:
