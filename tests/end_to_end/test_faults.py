@@ -276,7 +276,7 @@ RESUMED = (
     S("plan.json lacks its guarantee", GO, FAILED, "plan.json", (put("half/plan.json", "{}"),)),
     S("plan.json was changed", GO, FAILED, "another plan",
       (replaced("half/plan.json", '"rho_batch": [^,]*', '"rho_batch": 9'),)),
-    S("plan.json of another version", GO, FAILED, "go on with that version",
+    S("plan.json of another version", GO, FAILED, "use that version",
       (replaced("half/plan.json", '"version": "[^"]*"', '"version": "0.0.1"'),)),
     S("no database", GO, USAGE, "is not a run directory", (gone("half/private/run.sqlite"),)),
     S("no private folder", GO, USAGE, "is not a run directory", (gone("half/private"),)),
