@@ -113,7 +113,7 @@ def _check_tokens(model: LanguageModel) -> None:
 def _check_public_row(model: LanguageModel) -> None:
     """The public row's logits are the same to the last bit with and without private rows (guarantee 4.1)."""
     tokens = _tokens(model)
-    tail = [tokens[place % len(tokens)] for place in range(3)]
+    tail = [tokens[place % len(tokens)] for place in range(2)]
 
     def logits(private: int) -> list[Float32Array]:
         prefix = model.prefill([*model.start_tokens, *tokens[:4]])
@@ -132,12 +132,11 @@ def _check_public_row(model: LanguageModel) -> None:
             f"model {model.name!r}: its logits are not finite (NaN or infinite); its weights are broken, or another "
             "dtype (float32) helps"
         )
-    for private in (1, 7):
-        if not all(np.array_equal(one, other) for one, other in zip(alone, logits(private), strict=True)):
-            raise ModelError(
-                f"model {model.name!r}: on this machine the public row's logits change when there are other rows; use "
-                "float32 on a CPU"
-            )
+    if not all(np.array_equal(one, other) for one, other in zip(alone, logits(7), strict=True)):
+        raise ModelError(
+            f"model {model.name!r}: on this machine the public row's logits change when there are other rows; use "
+            "float32 on a CPU"
+        )
 
 
 def _check_lengths(model: LanguageModel) -> None:
@@ -150,7 +149,7 @@ def _check_lengths(model: LanguageModel) -> None:
         return model.step([(rows, tokens[0])], [ids])[0]
 
     whole, moved = logits(0, ROWS), 0.0
-    for first, last in ((0, 1), (1, 6), (1, 17), (1, ROWS)):
+    for first, last in ((0, 1), (1, 17), (1, ROWS)):
         moved = max(moved, moved_by(logits(first, last), whole[first:last]))
     _require_still(model, moved, f"among {ROWS} rows")
 
