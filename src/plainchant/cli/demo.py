@@ -48,6 +48,8 @@ def demo(console: Console, out: Path | None, performance: PerformanceOptions) ->
         public_corpus=str(inputs / "public.jsonl"),
         centres=6,
         texts=20,
+        # fewer than the default, so that the demo takes minutes
+        candidates=4,
         max_tokens=48,
         expected_units=len(records),
         prompt=DEMO_PROMPT,
