@@ -220,9 +220,11 @@ class RunDirectory:
     def plan(self) -> dict[str, Any]:
         """The plan that the run was started with, as plain values."""
         try:
-            content: dict[str, Any] = json.loads((self.path / "plan.json").read_text(encoding="utf-8"))
+            content: Any = json.loads((self.path / "plan.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            raise RunError(f"{self.path / 'plan.json'}: cannot be read; without it the run cannot continue") from None
+            content = None
+        if not isinstance(content, dict):
+            raise RunError(f"{self.path / 'plan.json'}: cannot be read; without it the run cannot continue")
         return content
 
     @contextlib.contextmanager
