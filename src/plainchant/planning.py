@@ -208,6 +208,11 @@ def not_private(config: SynthesisConfig, why: str) -> Guarantee:
     return _guarantee(config, nothing_promised(why))
 
 
+def guarantee_of(plan: Plan, *, private: bool) -> Guarantee:
+    """The guarantee of a run with this plan; none unless nobody can predict its randomness."""
+    return plan.guarantee if private else not_private(plan.config, "its randomness came from a seed")
+
+
 def make_plan(config: SynthesisConfig) -> Plan:
     """Decides batch size, clip, tokens and texts from (ε, δ) and a configuration (guarantee 6.2).
 

@@ -6,10 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from doubles.embedders import Hashing
 
 import plainchant as pc
+from plainchant.cli.main import main
 from plainchant.models.table import TableModel
+from plainchant.randomness import SeededRandomness
 
 WORDS = ("<eos>", "Text:", "\n", " red", " blue", " lamp", " post", " street")
 ROWS = [
@@ -30,11 +33,14 @@ def model():
     return TableModel(WORDS, table, end_of_text={0}, context_length=256)
 
 
-def finish(path, **changes):
+def finish(path, *, randomness=None, allow_not_private=False, **changes):
     plan = pc.plan(pc.SynthesisConfig(**(ONCE | changes)))
     records = None if plan.config.method == "public" else ROWS
     options = pc.PerformanceOptions(rows=8)
-    with pc.synthesize(records, plan, out=path, model=model(), performance=options) as run:
+    with pc.synthesize(
+        records, plan, out=path, model=model(), performance=options, randomness=randomness,
+        allow_not_private=allow_not_private,
+    ) as run:  # fmt: skip
         return run, run.finish()
 
 
@@ -83,6 +89,36 @@ def test_a_plan_of_another_version_is_refused(tmp_path):
     assert len(opened.texts) == 24
     with pytest.raises(pc.RunError, match="open the run with that version"):
         opened.plan  # noqa: B018
+
+
+def test_nothing_says_that_a_seeded_run_is_private(tmp_path):
+    finish(tmp_path / "run", randomness=SeededRandomness(1), allow_not_private=True)
+    opened = pc.open(tmp_path / "run")
+    released = json.loads((tmp_path / "run" / "release" / "guarantee.json").read_text())
+    answer = CliRunner().invoke(main, ["status", str(tmp_path / "run"), "--format", "json"])
+    assert answer.exit_code == 0, answer.output
+    told = [dataclasses.asdict(opened.guarantee), dataclasses.asdict(opened.plan.guarantee)]
+    assert [*told, json.loads(answer.stdout)["guarantee"]] == [released] * 3
+    assert released["kind"] == "none"
+
+
+def test_an_edited_guarantee_is_not_believed(tmp_path):
+    run, _ = finish(tmp_path / "run")
+    path = tmp_path / "run" / "plan.json"
+    content = json.loads(path.read_text())
+    content["guarantee"] |= {"epsilon": 0.01, "statement": "(ε = 0.01)-differentially private"}
+    path.write_text(json.dumps(content))
+    opened = pc.open(tmp_path / "run")
+    again = {"out": tmp_path / "run", "resume": True, "model": model()}
+    for claim in (
+        lambda: opened.guarantee,
+        lambda: opened.plan,
+        lambda: pc.report(opened),
+        lambda: pc.synthesize(ROWS, run.plan, **again),
+    ):
+        with pytest.raises(pc.RunError, match="its guarantee is not the one"):
+            claim()
+    assert CliRunner().invoke(main, ["status", str(tmp_path / "run")]).exit_code == 1
 
 
 def test_evaluate_and_compare_take_a_run_however_it_is_named(finished, tmp_path):

@@ -337,10 +337,12 @@ def status(console: Console, directory: Path) -> None:
     """
     from plainchant.run.card import EX_POST_NOTE, vote_in_words
     from plainchant.run.costs import realised_costs
+    from plainchant.run.promise import checked_promise
     from plainchant.run.store import RunDirectory
 
     run = RunDirectory.open(directory)
     plan = make_plan(run.config)
+    guarantee = checked_promise(run, plan)
     texts = run.texts()
     batches = run.batches()
     requested = sum(batch.texts for batch in batches)
@@ -355,7 +357,7 @@ def status(console: Console, directory: Path) -> None:
         for cell in run.cells()
     ]
     document = {
-        "guarantee": dataclasses.asdict(plan.guarantee),
+        "guarantee": dataclasses.asdict(guarantee),
         "texts": len(texts),
         "texts_planned": (requested if run.is_formed() else plan.config.written) + plan.config.further,
         "tokens": sum(text.tokens for text in texts),
@@ -367,7 +369,7 @@ def status(console: Console, directory: Path) -> None:
         "private": costs,
     }
     rows: list[tuple[str, Any]] = [
-        ("guarantee", plan.guarantee.statement),
+        ("guarantee", guarantee.statement),
         (
             "texts",
             f"{len(texts)} of {document['texts_planned']}"

@@ -17,6 +17,7 @@ from plainchant.evaluation.figures import Evaluation
 from plainchant.evaluation.measures import Sample, measure
 from plainchant.privacy.histograms import WHOLE_LABEL
 from plainchant.run.inputs import read_table
+from plainchant.run.promise import promise_of
 from plainchant.run.store import RunDirectory
 
 # Maximum number of real texts that are used.
@@ -187,13 +188,13 @@ def compare(
     sample = real_sample(directories, real, embedder, limit=limit, progress=embedding)
     for done, directory in enumerate(directories, start=2):
         own = evaluate(directory, sample, embedder=embedder, size=size)
-        guarantee, costs = directory.plan["guarantee"], directory.read_private("costs.json")
+        guarantee, costs = promise_of(directory), directory.read_private("costs.json")
         found.append(
             Compared(
                 name=directory.path.name,
-                method=guarantee["method"],
-                ex_ante=guarantee["epsilon"] if guarantee["kind"] == "ex-ante" else None,
-                ex_post=costs["ex_post"]["epsilon"] if costs and guarantee["kind"] != "none" else None,
+                method=guarantee.method,
+                ex_ante=guarantee.epsilon if guarantee.kind == "ex-ante" else None,
+                ex_post=costs["ex_post"]["epsilon"] if costs and guarantee.kind != "none" else None,
                 delta=directory.config.delta,
                 tokens=sum(text.tokens for text in directory.texts()),
                 evaluation=own,

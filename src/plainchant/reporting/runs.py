@@ -5,8 +5,9 @@ from typing import Any
 
 from plainchant.data.embedding import Embedder, load_embedder
 from plainchant.evaluation.runs import centres_of, directory_of
-from plainchant.planning import Guarantee, make_plan
+from plainchant.planning import make_plan
 from plainchant.reporting.page import write_report
+from plainchant.run.promise import checked_promise
 
 
 def report(run: Any, *, embedder: Embedder | None = None) -> list[Path]:
@@ -21,12 +22,13 @@ def report(run: Any, *, embedder: Embedder | None = None) -> list[Path]:
 
     Raises:
         ConfigError: there is no such run, or it is not finished.
+        RunError: plan.json records another guarantee than the configuration and the randomness give.
     """
     directory = directory_of(run)
     config = directory.config
     centres = centres_of(directory, config)
     if centres is not None and embedder is None:
         embedder = load_embedder(config.embedder)
-    # the recorded guarantee, because it says whether the run's randomness came from a seed
-    guarantee = Guarantee(**directory.plan["guarantee"])
-    return write_report(directory, make_plan(config), guarantee, None if embedder is None else embedder.encode, centres)
+    plan = make_plan(config)
+    guarantee = checked_promise(directory, plan)
+    return write_report(directory, plan, guarantee, None if embedder is None else embedder.encode, centres)

@@ -1,5 +1,6 @@
 """A finished run, opened by its directory."""
 
+import dataclasses
 import functools
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Self
 from plainchant.config import SynthesisConfig
 from plainchant.errors import RunError
 from plainchant.planning import Guarantee, Plan, make_plan
+from plainchant.run.promise import checked_promise, promise_of, recorded_version
 from plainchant.run.rounds import SyntheticText
 from plainchant.run.store import RunDirectory
 
@@ -43,24 +45,28 @@ class FinishedRun:
 
     @property
     def guarantee(self) -> Guarantee:
-        """What the release promises, as it was recorded when the run began."""
-        return Guarantee(**self.directory.plan["guarantee"])
+        """What the release promises.
+
+        Raises:
+            RunError: plan.json records another guarantee than the configuration and the randomness give.
+        """
+        return promise_of(self.directory)
 
     @functools.cached_property
     def plan(self) -> Plan:
-        """The plan that the run was made with.
+        """The plan that the run was made with, with the run's guarantee.
 
         Raises:
             RunError: this version makes another plan from the same configuration.
         """
         plan, recorded = make_plan(self.config), self.directory.plan
-        version = recorded.pop("guarantee")["version"]
-        if {name: value for name, value in plan.as_dict().items() if name != "guarantee"} != recorded:
+        if plan.as_dict() | {"guarantee": None} != recorded | {"guarantee": None}:
+            version = recorded_version(self.directory)
             raise RunError(
                 f"{self.directory.path / 'plan.json'}: was made by plainchant {version}, and this version makes "
                 "another plan from the same configuration; open the run with that version"
             )
-        return plan
+        return dataclasses.replace(plan, guarantee=checked_promise(self.directory, plan))
 
     @property
     def texts(self) -> list[SyntheticText]:

@@ -22,6 +22,7 @@ class Ledger:
 
     * Costs add up over runs, curves order by order, even if the settings of one were chosen after seeing another's
       release.
+    * One ledger has one unit, that of its first entry that costs anything: costs to different units do not add up.
     * A run's whole cost is entered once, before it draws anything; what the run does not use is not refunded.
     * One entry pays for one release: at each opening the run's directory and its entry get the same fresh mark. A
       directory whose mark is not the entry's is a copy, or was restored, and is refused.
@@ -89,7 +90,7 @@ class Ledger:
         """What a run would add.
 
         Raises:
-            PrivacyError: it has no such figure, or it would pass the cap.
+            PrivacyError: it has no such figure, protects another unit than the ledger, or would pass the cap.
         """
         cost = guarantee.cost
         if not cost.is_limited:
@@ -97,6 +98,7 @@ class Ledger:
                 f"method = {guarantee.method}: its cost is not known in advance ({guarantee.kind}), so no ledger can "
                 "add it up; use a method with a guarantee known before the run, or run without --ledger"
             )
+        self._check_unit(guarantee)
         together = self.spent + cost
         # for plain zCDP the cap is rounded down in its 12th digit, and so is every entry
         cap = Cost(self.cap.rho * (1 + 1e-9)) if together.is_zcdp else Budget(self.epsilon, self.delta)
@@ -112,6 +114,17 @@ class Ledger:
                 )
             )
         return cost
+
+    def _check_unit(self, guarantee: Guarantee) -> None:
+        """Costs to different units do not add up: a customer with k records may pay k² times one record's ρ."""
+        # public text costs nothing, whatever the unit
+        unit = next((run["unit"] for run in self.runs if not Cost.from_dict(run).is_zero), guarantee.unit)
+        if guarantee.unit != unit and not guarantee.cost.is_zero:
+            raise PrivacyError(
+                f"ledger = {self.path}: counts what runs cost {unit}, and this run would count what it costs "
+                f"{guarantee.unit}; such costs do not add up. Set unit_column as in the ledger's first run, or keep a "
+                "ledger for each unit"
+            )
 
     def _figure(self, cost: Cost) -> str:
         """A cost in one number: ρ, or ε by itself where a curve has no ρ."""
@@ -210,7 +223,7 @@ class Ledger:
             names = self.path.stat().st_nlink
             content = json.loads(self.path.read_text(encoding="utf-8"))
             Cost.of(content["epsilon"], content["delta"])
-            if not all(Cost.from_dict(entry).is_limited for entry in content["runs"]):
+            if not all(Cost.from_dict(entry).is_limited and str(entry["unit"]) for entry in content["runs"]):
                 raise ValueError
         except FileNotFoundError:
             raise ConfigError(

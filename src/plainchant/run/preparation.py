@@ -17,11 +17,12 @@ from plainchant.generation.decoding import StopRule
 from plainchant.generation.executor import open_embedder
 from plainchant.generation.prompting import Prompts
 from plainchant.models import LanguageModel
-from plainchant.planning import Guarantee, Plan, not_private
+from plainchant.planning import Guarantee, Plan, guarantee_of
 from plainchant.randomness import RandomSource
 from plainchant.run.inputs import read_corpus, read_table, refuse_private_inputs
 from plainchant.run.ledger import Ledger
 from plainchant.run.progress import Progress
+from plainchant.run.promise import checked_promise, recorded_version
 from plainchant.run.store import RunDirectory
 from plainchant.run.tuning import with_width
 
@@ -122,7 +123,8 @@ def prepare(
     formed = directory is not None and directory.is_formed()
     clustered = reads_records and config.parts.clusters is Clusters.PUBLIC_CENTRES and not formed
     corpus = read_corpus(config) if clustered else None
-    if reads_records and not resume:
+    # also when a run resumes that was interrupted before: the files may have changed since then
+    if reads_records and not formed:
         refuse_private_inputs(records, table, corpus, config)
     if embedder is None and (clustered or config.votes):
         embedder = open_embedder(config.embedder, performance)
@@ -154,9 +156,7 @@ def promised(plan: Plan, randomness: RandomSource, *, allow_not_private: bool) -
     Raises:
         PrivacyError: there is no guarantee, and `allow_not_private` is not set.
     """
-    guarantee = plan.guarantee
-    if not randomness.private:
-        guarantee = not_private(plan.config, "its randomness came from a seed")
+    guarantee = guarantee_of(plan, private=randomness.private)
     if guarantee.kind == "none" and not allow_not_private:
         raise PrivacyError(
             f"{guarantee.statement} To run it anyway, pass --i-know-this-is-not-private (allow_not_private=True)."
@@ -178,11 +178,11 @@ def check_begun_alike(preparation: Preparation) -> None:
             f"resume: {', '.join(different)} differ from the values the run was started with "
             f"({directory.path / 'config.toml'}); use those values or start a new run"
         )
-    begun, going_on = directory.plan, plan.as_dict()
-    version = begun.pop("guarantee")["version"]
-    if version != going_on.pop("guarantee")["version"] or begun != going_on:
+    begun, going_on, version = directory.plan, plan.as_dict(), recorded_version(directory)
+    if version != plan.guarantee.version or begun | {"guarantee": None} != going_on | {"guarantee": None}:
         # another version may plan and account differently
         raise RunError(f"resume: the run was started by plainchant {version} with another plan; use that version")
+    checked_promise(directory, plan)
     origin = directory.origin
     if origin.data != fingerprint(preparation.table):
         raise DataError("resume: the data is not the data that the run was started with; start a new run")

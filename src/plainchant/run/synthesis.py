@@ -19,6 +19,7 @@ from plainchant.run.costs import realised_costs
 from plainchant.run.ledger import Ledger
 from plainchant.run.preparation import Preparation, check_begun_alike, prepare
 from plainchant.run.progress import NoProgress, Progress
+from plainchant.run.promise import checked_promise
 from plainchant.run.rounds import Released, Round, SyntheticText, rounds_of
 from plainchant.run.store import Marks
 
@@ -171,10 +172,10 @@ class Run:
         if self._ledger is not None:
             # makes sure that nobody has opened a copy of the directory, and that nobody can from now on
             self._ledger.confirm(self.directory, self.guarantee)
-        config = self.plan.config
+        config, guarantee = self.plan.config, checked_promise(self.directory, self.plan)
         columns = ["text", *["label"] * bool(config.labels), "cell", *["source"] * bool(config.further)]
         rows = [{name: getattr(text, name) for name in columns} for text in self._kept()]
         votes = self.directory.facts()
-        card = data_set_card(self.plan, self.guarantee, self.directory.cells(), len(rows), votes)
+        card = data_set_card(self.plan, guarantee, self.directory.cells(), len(rows), votes)
         self.directory.write_private("costs.json", realised_costs(self.directory, self.plan))
-        self.directory.write_release(rows, dataclasses.asdict(self.guarantee), card)
+        self.directory.write_release(rows, dataclasses.asdict(guarantee), card)

@@ -45,6 +45,22 @@ def test_runs_add_up_as_rho(ledger, begin):
     assert [entry["run"] for entry in Ledger(ledger.path).runs] == [run.origin.name for run in runs]
 
 
+def test_a_ledger_has_one_unit(ledger, begin):
+    customer = guarantee(unit_column="customer")
+    # public text costs no unit anything, so it decides nothing and is bound by nothing
+    ledger.enter(begin("public"), guarantee(method="public"))
+    ledger.enter(begin("a"), customer)
+    ledger.check(guarantee(method="public"))
+    for other in (guarantee(), guarantee(unit_column="account")):
+        with pytest.raises(PrivacyError, match="do not add up") as caught:
+            ledger.check(other)
+        assert caught.value.exit_code == 3
+        with pytest.raises(PrivacyError, match="do not add up"):
+            ledger.enter(begin(other.unit), other)
+    ledger.enter(begin("b"), customer)
+    assert [entry["unit"] for entry in ledger.runs] == ["one record", customer.unit, customer.unit]
+
+
 def test_the_whole_cap_may_be_spent_and_not_a_hair_more(ledger, begin):
     ledger.enter(begin("a"), guarantee(8.0))
     with pytest.raises(PrivacyError, match="nothing more"):
@@ -55,8 +71,16 @@ def test_the_whole_cap_may_be_spent_and_not_a_hair_more(ledger, begin):
 def test_curves_and_rho_entries_add_up_and_pass_no_cap(ledger, begin):
     deals = Cost(0.01, tuple((float(order), 0.01 * order**1.5) for order in range(2, 65)))
     content = json.loads(ledger.path.read_text())
-    old = {"run": "old", "method": "m", "begun": "", "openings": 1, "mark": None, "rho": 0.1}
-    new = {"run": "new", "method": "m", "begun": "", "openings": 1, "mark": None, **deals.as_dict()}
+    old = {"run": "old", "method": "m", "unit": "one record", "begun": "", "openings": 1, "mark": None, "rho": 0.1}
+    new = {
+        "run": "new",
+        "method": "m",
+        "unit": "one record",
+        "begun": "",
+        "openings": 1,
+        "mark": None,
+        **deals.as_dict(),
+    }
     ledger.path.write_text(json.dumps(content | {"runs": [old, new]}))
     assert ledger.spent == Cost(0.1) + deals
     assert 0 < ledger.left.rho < ledger.cap.rho
@@ -105,10 +129,12 @@ def test_what_has_no_figure_in_advance_is_refused_and_public_text_is_free(ledger
     assert ledger.check(guarantee(method="public")).is_zero
 
 
-CURVE = '{"epsilon": 1, "delta": 1e-6, "runs": [{"rho": null, "curve": {"rho": 0, "orders": [2], "values": []}}]}'
+HEAD = '{"epsilon": 1, "delta": 1e-6, "runs": '
+CURVE = HEAD + '[{"unit": "u", "rho": null, "curve": {"rho": 0, "orders": [2], "values": []}}]}'
+NEGATIVE, NO_UNIT = HEAD + '[{"unit": "u", "rho": -1}]}', HEAD + '[{"rho": 0.1}]}'
 
 
-@pytest.mark.parametrize("content", ["", "{}", '{"epsilon": 1, "delta": 1e-6, "runs": [{"rho": -1}]}', "[]", CURVE])
+@pytest.mark.parametrize("content", ["", "{}", NEGATIVE, "[]", CURVE, NO_UNIT])
 def test_a_damaged_ledger_is_no_empty_ledger(ledger, content):
     ledger.path.write_text(content)
     with pytest.raises(ConfigError, match="not a ledger"):
