@@ -21,6 +21,8 @@ WEAK_EPSILON = 20.0
 ROW_MOVEMENT = 2**-15
 # As a share of δ: the probability that a batch holds more contexts than the slack covers. It comes on top of δ.
 UNLIKELY = 1e-3
+# A model is measured with no more private rows in a pass, unless passes are usually that wide.
+LARGEST_PASS = 2**14
 # Below this derived clip, nats, a plan warns.
 SMALL_CLIP = 1.0
 
@@ -103,6 +105,31 @@ class Plan:
         contexts = most_contexts(s.batch_size, self.rho_size, self.config.delta * UNLIKELY)
         amplification = self.mechanism.amplification(contexts)
         return (s.slack - _rounding(self.mechanism)) / amplification if amplification else math.inf
+
+    def most_rows(self, rows: int) -> int:
+        """How many private rows a forward pass may hold that usually holds about `rows`; 0 where none (guarantee 7).
+
+        True sizes are random: this is exceeded with a probability of at most δ · `UNLIKELY`.
+
+        Raises:
+            PrivacyError: more than a run can measure.
+        """
+        if not self.mechanism.needs_private:
+            return 0
+        s = self.settings
+        batches = max(1, rows // s.batch_size)
+        if s.records_per_context > 1:
+            # s contexts, whatever the number of units
+            return batches * s.batch_size
+        most = math.ceil(most_contexts(s.batch_size, self.rho_size, self.config.delta * UNLIKELY, batches))
+        largest = max(LARGEST_PASS, 8 * batches * s.batch_size)
+        if most > largest:
+            raise PrivacyError(
+                f"rebalance_share = {self.config.rebalance_share:g}: noisy sizes with a standard deviation of "
+                f"{noise_sigma(self.rho_size):.3g} may put {most:,} rows into one pass, and a model is measured with "
+                f"at most {largest:,}; raise rebalance_share or epsilon"
+            )
+        return most
 
     @property
     def rho_round(self) -> float:

@@ -118,6 +118,18 @@ def test_the_sensitivity_is_attained_and_rounding_is_paid_for():
         assert abs(distance(step, shaken, base) - distance(step, private, base)) <= 1.5 * np.expm1(2e-3) + 1e-6
 
 
+def test_a_context_that_changes_moves_the_distance_by_two_over_s_and_that_is_paid_for():
+    step = settings(batch_size=4, records_per_context=2)
+    public = np.array([0.0, 0.0, -30.0], dtype=np.float32)
+    rows = np.array([[0.0, 0.0, -30.0]] * 3 + [[-30.0, -30.0, 0.0]], dtype=np.float32)
+    # one unit fewer, and the last context says what the public model says
+    changed = rows.copy()
+    changed[3] = public
+    moved = distance(step, rows, public) - distance(step, changed, public)
+    assert moved == pytest.approx(2 / 4, rel=1e-6)
+    assert moved <= SparseMeanMechanism(step, 0.5, 0.2, 4, 4).sensitivity <= 2 / 4 + 1e-6
+
+
 def test_a_row_that_is_not_finite_counts_as_nothing():
     public = np.array([1.0, 0.0, -1.0], dtype=np.float32)
     odd = np.array([[np.nan, 0, 0], [np.inf, 0, 0]], dtype=np.float32)

@@ -53,5 +53,11 @@ def open_executor(
 def make_decoder(plan: Plan, stop: StopRule, performance: PerformanceOptions) -> Decoder:
     """A decoder with its own model for a worker; the model is checked on the worker's machine."""
     model = models.load(plan.config.model, performance)
-    models.checked(model, rows=performance.width, batch_size=plan.settings.batch_size, movement=plan.row_movement)
+    models.checked(
+        model,
+        rows=performance.width,
+        batch_size=plan.settings.batch_size,
+        movement=plan.row_movement,
+        most=plan.most_rows(performance.width),
+    )
     return Decoder(model, plan.mechanism, stop, rows=performance.width, randomness=SystemRandomness())

@@ -142,8 +142,10 @@ def load(name: str, performance: PerformanceOptions) -> LanguageModel:
     return model
 
 
-def checked(model: LanguageModel, *, rows: int, batch_size: int, movement: float = math.inf) -> LanguageModel:
-    """Checks that rows do not move in a pass as wide as the run's on this machine; returns the model (guarantee 7).
+def checked(
+    model: LanguageModel, *, rows: int, batch_size: int, movement: float = math.inf, most: int = 0
+) -> LanguageModel:
+    """Checks that rows do not move in passes as wide as the run's on this machine; returns the model (guarantee 7).
 
     A run calls this before it reads or charges anything. Models that `load` did not return get all other checks too.
 
@@ -152,6 +154,7 @@ def checked(model: LanguageModel, *, rows: int, batch_size: int, movement: float
         rows: about how many private rows a forward pass will hold.
         batch_size: s.
         movement: how far a row may move, nats, if that is less than the model's own slack allows.
+        most: how many private rows a forward pass may hold, by the plan.
 
     Raises:
         ModelError: the guarantee cannot rest on this model here.
@@ -161,7 +164,7 @@ def checked(model: LanguageModel, *, rows: int, batch_size: int, movement: float
     if model not in _CONFORMING:
         check(model)
         _CONFORMING.add(model)
-    check_width(model, rows=rows, batch_size=batch_size, movement=movement)
+    check_width(model, rows=rows, batch_size=batch_size, movement=movement, most=most)
     return model
 
 

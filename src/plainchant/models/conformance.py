@@ -26,6 +26,9 @@ SHARE = 1 / 3
 ROWS = 40
 """Number of rows in which `check` measures how far a row moves."""
 
+WIDER = 3
+"""Number of passes, wider than usual, in which `check_width` measures."""
+
 _SEEN_IDS = 200
 
 
@@ -54,14 +57,15 @@ def check(model: LanguageModel) -> None:
     _check_lengths(model)
 
 
-def check_width(model: LanguageModel, *, rows: int, batch_size: int, movement: float = math.inf) -> None:
-    """Measures how far rows move in a pass as wide as a run's when a row or a batch is added or removed.
+def check_width(model: LanguageModel, *, rows: int, batch_size: int, movement: float = math.inf, most: int = 0) -> None:
+    """Measures how far rows move in passes as wide as a run's when a row or a batch is added or removed.
 
     Args:
         model: the language model.
         rows: about how many private rows a pass will hold.
         batch_size: s, rows of a batch.
         movement: how far a row may move, nats, if that is less than the model's own slack allows.
+        most: how many private rows a pass may hold, since true sizes are random; up to so many are tried.
 
     Raises:
         ModelError: rows move by more than `SHARE` of the model's numerical slack, or by more than `movement`.
@@ -86,12 +90,25 @@ def check_width(model: LanguageModel, *, rows: int, batch_size: int, movement: f
         [batch_size] * (batches - 1),
         [batch_size] * (batches // 2),
         [1],
+        *wider(batches, batch_size, most),
     ]
     for sizes in changed:
         for before, after in zip(whole, logits(sizes) if sizes else [], strict=False):
             common = min(len(before), len(after))
             moved = max(moved, moved_by(before[:common], after[:common]))
-    _require_still(model, moved, f"in a pass of {rows} rows", movement)
+    where = f"in a pass of {rows} rows" if most <= rows else f"in passes of {rows} to {most} rows"
+    _require_still(model, moved, where, movement)
+
+
+def wider(batches: int, batch_size: int, most: int) -> list[list[int]]:
+    """Sizes of the batches of wider passes, in equal ratios up to the widest; none if that holds no more rows.
+
+    >>> wider(2, 4, most=27)
+    [[6, 6], [9, 9], [14, 13]]
+    """
+    usual = batches * batch_size
+    totals = np.geomspace(usual, most, WIDER + 1)[1:].round().astype(int).tolist() if most > usual else []
+    return [[total // batches + (place < total % batches) for place in range(batches)] for total in totals]
 
 
 def _check_tokens(model: LanguageModel) -> None:

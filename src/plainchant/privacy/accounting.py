@@ -15,29 +15,37 @@ from plainchant.errors import ConfigError, PrivacyError
 LAMBDA_GRID = tuple(float(value) for value in np.geomspace(1 / 16, 1024, 43))
 
 
+# Bounds within which the conversions are exact to their stated digits.
+SMALLEST_DELTA, LARGEST_DELTA = 1e-100, 0.99
+SMALLEST_EPSILON, LARGEST_EPSILON = 1e-9, 1e9
+
+
 def check_delta(delta: float) -> float:
-    """Returns delta where 0 < delta < 1, else raises ConfigError.
+    """Returns delta where it is from 1e-100 to 0.99, else raises ConfigError.
+
+    Beyond these bounds float64 no longer holds what the conversions need.
 
     >>> check_delta(1e-6)
     1e-06
     """
-    if not 0 < delta < 1:
+    if not SMALLEST_DELTA <= delta <= LARGEST_DELTA:
         raise ConfigError(
-            f"delta = {delta}: must lie strictly between 0 and 1; 1e-6 is usual, below 1 / (number of units)"
+            f"delta = {delta}: must be from {SMALLEST_DELTA:g} to {LARGEST_DELTA:g}; 1e-6 is usual, below 1 / (number "
+            "of units)"
         )
     return delta
 
 
 def check_epsilon(epsilon: float) -> float:
-    """Returns epsilon where it is positive and finite, else raises ConfigError.
+    """Returns epsilon where it is from 1e-9 to 1e9, else raises ConfigError.
 
     >>> check_epsilon(8.0)
     8.0
     """
-    if not (epsilon > 0 and math.isfinite(epsilon)):
+    if not SMALLEST_EPSILON <= epsilon <= LARGEST_EPSILON:
         raise ConfigError(
-            f"epsilon = {epsilon}: must be a finite number > 0; 1 is strong, 8 is usual for text. "
-            "For a release without private data use --method public"
+            f"epsilon = {epsilon}: must be from {SMALLEST_EPSILON:g} to {LARGEST_EPSILON:g}; 1 is strong, 8 is usual for "
+            "text. For a release without private data use --method public"
         )
     return epsilon
 

@@ -137,24 +137,27 @@ def rebalance(
     )
 
 
-def most_contexts(batch_size: int, rho: float, probability: float) -> float:
-    """A bound on the contexts in a batch, exceeded with at most this probability: from public numbers (guarantee 7).
+def most_contexts(batch_size: int, rho: float, probability: float, batches: int = 1) -> float:
+    """A bound on the contexts in a batch, or in several together, from public numbers (guarantee 7).
 
     The expected size of a batch is the cell's true count divided by its number of batches. A noisy count below 2s makes
     one batch, and the true count may exceed it by the noise. Each unit is then assigned to a batch independently, which
-    is bounded by Chernoff.
+    is bounded by Chernoff. Several batches are of at most as many cells, and the noise of their cells is independent.
 
     Args:
         batch_size: s, where every context belongs to one unit.
         rho: zCDP of the noisy sizes.
-        probability: in (0, 1), half of it for the noise and half for the draw.
+        probability: of exceeding the bound, in (0, 1); half of it for the noise and half for the draw.
+        batches: number of batches.
 
     >>> round(most_contexts(batch_size=20, rho=0.02, probability=1e-9))
     134
+    >>> round(most_contexts(batch_size=20, rho=0.02, probability=1e-9, batches=8))
+    543
     """
     # discrete Gaussian noise has lighter tails than exp(−x²/(2σ²))
     tail = math.log(2 / probability)
-    expected = 2 * batch_size - 1 + noise_sigma(rho) * math.sqrt(2 * tail)
+    expected = batches * (2 * batch_size - 1) + noise_sigma(rho) * math.sqrt(2 * batches * tail)
     # P(X >= u·λ) <= exp(−λ·(u ln u − u + 1)), increasing in u from 1 on
     needed, high = tail / expected, 2.0
     while high * math.log(high) - high + 1 < needed:

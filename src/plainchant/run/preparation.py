@@ -140,7 +140,13 @@ def prepare(
         performance = performance.model_copy(update={"rows": performance.width})
     performance = with_width(performance, model, prompts, plan, progress)
     # at the widths of the run's passes, before the model reads a record and before the ledger is charged
-    models.checked(model, rows=performance.width, batch_size=plan.settings.batch_size, movement=plan.row_movement)
+    models.checked(
+        model,
+        rows=performance.width,
+        batch_size=plan.settings.batch_size,
+        movement=plan.row_movement,
+        most=plan.most_rows(performance.width),
+    )
     stop = StopRule(prompts.stop, config.max_tokens, config.min_tokens)
     if directory is None:
         data = fingerprint(table)

@@ -255,3 +255,17 @@ def test_a_curve_is_not_compared_with_another_cost():
     assert curve.fits(Cost.unlimited())
     assert not (curve + Cost.unlimited()).fits(Budget(8.0, 1e-6))
     assert (curve + Cost.unlimited()).as_dict() == {"rho": None}
+
+
+@pytest.mark.parametrize("delta", [1e-100, 1e-6, 0.99])
+@pytest.mark.parametrize("epsilon", [1e-9, 1e-3, 8.0, 1e4, 1e9])
+def test_the_bounds_of_epsilon_and_delta_leave_nothing_that_rounding_undoes(epsilon, delta):
+    rho = rho_of(epsilon, delta)
+    assert 0 < rho < math.inf
+    assert epsilon_of(rho, delta) <= epsilon * (1 + 1e-9)
+
+
+@pytest.mark.parametrize(("epsilon", "delta"), [(1e-10, 1e-6), (1e10, 1e-6), (8.0, 5e-324), (8.0, 1 - 2**-53)])
+def test_what_the_conversions_cannot_hold_is_refused(epsilon, delta):
+    with pytest.raises(ConfigError, match="must be from"):
+        rho_of(epsilon, delta)

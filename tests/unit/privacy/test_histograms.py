@@ -54,6 +54,12 @@ def test_the_choice_sees_noisy_counts_only():
     assert [(c.label, c.centre) for c in found.cells] == [(0, 1), (0, 2), (1, 1)]
 
 
+def test_an_empty_cell_is_kept_where_its_noisy_count_is_large():
+    # the fourth cell has no unit; if that alone kept it out, the release would show that nobody is there
+    found = go(Noise([0, 0, 0, 9, 0, 0]))
+    assert [(c.label, c.centre) for c in found.cells] == [(0, 0), (0, 2), (1, 0), (1, 1)]
+
+
 def test_kept_takes_the_largest_and_never_one_below_the_floor():
     assert [(c.label, c.centre) for c in go(kept=1).cells] == [(0, WHOLE_LABEL), (1, 1)]
     assert [(c.label, c.centre) for c in go(kept=2).cells] == [(0, 0), (1, 1)]
