@@ -5,14 +5,14 @@ cannot be a text. A unit's id keeps every bit of its value, whatever the type.
 """
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from plainchant.data.moments import UNITS, Moment
+from plainchant.data.values import UnreadableUnit, check_exact
 from plainchant.errors import DataError
 
-# Above this, floating point cannot represent every whole number, so two ids may have become one.
-_EXACT_UP_TO = 2**53
+_SIGNIFICANT_BITS = {16: 11, 32: 24, 64: 53}
 _WANTED = {"text_column": "a text", "label_column": "a label", "unit_column": "a unit's id"}
 
 
@@ -63,18 +63,52 @@ def column_of_arrow(column: Any, role: str, where: str) -> list[Any]:
     return [_lenient(scalar) for scalar in column]
 
 
-def checked_floats(values: Sequence[Any], role: str, where: str) -> list[Any]:
-    """The numbers of a floating-point column; refuses ids that are too large to be distinguished."""
-    if role == "unit_column" and any(_is_inexact(value) for value in values):
-        raise DataError(
-            f"{role}: the column of {where} is of a floating-point type and holds ids beyond 2^53, which it cannot "
-            "distinguish: write them as strings or whole numbers."
-        )
+def checked_floats(values: Sequence[Any], width: int, role: str, where: str) -> list[Any]:
+    """The numbers of a floating-point column; refuses ids that are too large to be distinguished.
+
+    Args:
+        values: its numbers.
+        width: bits of the column's type.
+        role: the column option.
+        where: the table, in words.
+    """
+    bits = _SIGNIFICANT_BITS.get(width)
+    if role == "unit_column" and bits is not None:
+        try:
+            for value in values:
+                check_exact(value, bits)
+        except UnreadableUnit:
+            raise DataError(
+                f"{role}: the column of {where} is of a floating-point type and holds ids beyond 2^{bits}, which it "
+                "cannot distinguish: write them as strings or whole numbers."
+            ) from None
     return list(values)
 
 
-def _is_inexact(value: Any) -> bool:
-    return isinstance(value, float) and math.isfinite(value) and abs(value) >= _EXACT_UP_TO
+def unit_kind(kind: Any) -> str | None:
+    """What the ids of an Arrow type are compared with: ids of two kinds are never equal; None: all are missing."""
+    import pyarrow
+
+    types = pyarrow.types
+    kind = _plain(pyarrow.array([], kind)).type
+    if types.is_null(kind):
+        return None
+    if types.is_boolean(kind):
+        return "truth value"
+    if types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind):
+        return "number"
+    if _is_binary(kind):
+        return "bytes"
+    return _time_kind(kind) if types.is_temporal(kind) else _type_name(kind).removeprefix("large_").partition("_")[0]
+
+
+def _time_kind(kind: Any) -> str:
+    import pyarrow
+
+    types = pyarrow.types
+    if types.is_timestamp(kind):
+        return "time" if kind.tz is None else "instant"
+    return "date" if types.is_date(kind) else "clock" if types.is_time(kind) else "span"
 
 
 def _plain(column: Any) -> Any:
@@ -118,18 +152,21 @@ def _text(value: bytes | None) -> str | bytes | None:
 
 
 def _exact(column: Any, role: str, where: str) -> list[Any]:
-    """Ids with every bit; points and spans of time become the whole numbers that they are stored as."""
+    """Ids with every bit; points and spans of time are read from the whole numbers that they are stored as."""
     import pyarrow
 
     types, kind = pyarrow.types, column.type
     try:
         if types.is_temporal(kind) and not types.is_interval(kind):
-            column = column.cast(pyarrow.int32() if kind.bit_width == 32 else pyarrow.int64())
+            stored = column.cast(pyarrow.int32() if kind.bit_width == 32 else pyarrow.int64()).to_pylist()
+            unit = "D" if types.is_date32(kind) else "ms" if types.is_date64(kind) else kind.unit
+            name, scale = _time_kind(kind), UNITS[unit]
+            return [None if ticks is None else Moment(name, ticks * scale) for ticks in stored]
         values = column.to_pylist()
     except Exception:
         raise wrong_type(role, where, _type_name(kind)) from None
     if types.is_floating(kind):
-        return checked_floats(values, role, where)
+        return checked_floats(values, kind.bit_width, role, where)
     return list(values)
 
 

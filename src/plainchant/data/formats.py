@@ -6,7 +6,7 @@ from itertools import repeat
 from pathlib import Path
 from typing import Any
 
-from plainchant.data.arrow import checked_floats, class_names, column_of_arrow, wrong_type
+from plainchant.data.arrow import checked_floats, class_names, column_of_arrow, unit_kind, wrong_type
 from plainchant.data.encodings import Decoded, bare_suffix, decode, read_bytes
 from plainchant.data.raw import Dialect, RawTable, Row, Wanted, check_columns, check_path, describe
 from plainchant.data.textual import of_csv, of_dicts, of_json
@@ -68,6 +68,12 @@ def _of_directory(path: Path, wanted: Wanted, dialect: Dialect) -> RawTable:
     if len({bare_suffix(child) for child in known}) > 1:
         raise DataError(f"{describe(path)} holds tables of several formats: give a directory of one kind, or one file.")
     tables = [_of_path(child, wanted, dialect) for child in known]
+    kinds = {table.unit_kind for table in tables} - {None}
+    if len(kinds) > 1:
+        raise DataError(
+            f"unit_column: the files of {describe(path)} have ids of different types "
+            f"({', '.join(sorted(map(str, kinds)))}), so that one unit may be several: write them all as one type."
+        )
     notes = (f"{describe(path)} is read as the {len(known)} files in it, in the order of their names.",)
     return RawTable(
         [row for table in tables for row in table.rows],
@@ -161,7 +167,14 @@ def _of_pandas(series: Any, role: str, where: str) -> list[Any]:
     kind = str(getattr(series.dtype, "kind", "O"))
     if role == "text_column" and kind in "mM":
         raise wrong_type(role, where, str(series.dtype))
-    return checked_floats(series.tolist(), role, where) if kind == "f" else list(series.tolist())
+    if role == "unit_column" and hasattr(series.dtype, "pyarrow_dtype"):
+        return column_of_arrow(series.array.__arrow_array__(), role, where)
+    # of a categorical, what it holds; of a nullable or sparse type, the one behind it
+    inner = getattr(getattr(series.dtype, "categories", series), "dtype", series.dtype)
+    inner = getattr(inner, "numpy_dtype", getattr(inner, "subtype", inner))
+    if getattr(inner, "kind", "O") == "f":
+        return checked_floats(series.tolist(), 8 * inner.itemsize, role, where)
+    return list(series.tolist())
 
 
 def _of_polars(series: Any, role: str, where: str) -> list[Any]:
@@ -178,7 +191,9 @@ def _of_arrow(table: Any, wanted: Wanted, where: str, names: Mapping[str, Sequen
     rows = _of_columns(
         table.column_names, lambda index, role: column_of_arrow(table.column(index), role, where), wanted, where
     )
-    return RawTable(rows, class_names=names)
+    column = wanted.get("unit_column")
+    kind = None if column is None else unit_kind(table.schema.field(table.column_names.index(column)).type)
+    return RawTable(rows, class_names=names, unit_kind=kind)
 
 
 def _of_columns(

@@ -1,16 +1,17 @@
-"""Compares the public corpus, the prompt's examples and the centres with the private table.
+"""Compares the public corpus, the prompt's examples and templates and the centres with the private table.
 
 The guarantee assumes that these inputs are public. If they hold private rows, the user is told before anything is read
 into a model or spent. The answer depends on private rows, so it is for the holder of the data only.
 
-Whole texts are compared by their hashes, without regard to case, white space and control characters, in time
-proportional to their length. Parts of texts, paraphrases and blank texts are not compared. A file of centres holds no
-text, so only the content of the whole file is compared.
+Whole texts are compared by the hashes of their letters and digits, without regard to case, accents and forms of one
+letter, in time proportional to their length. Of a template, its long lines are compared. Parts of texts, paraphrases
+and blank texts are not compared. A file of centres holds no text, so only the content of the whole file is compared.
 """
 
 import hashlib
 import os
-from collections.abc import Iterable, Sequence
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from plainchant.errors import PrivacyError
 
 # Above this share two sets of texts count as the same.
 MOST = 0.5
+# A template's lines with fewer letters and digits are names such as "Text:", which may be a record by chance.
+_SHORTEST_LINE = 12
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,7 @@ def check_public_inputs(
     public_corpus: str | None = None,
     corpus: Iterable[str] = (),
     examples: Iterable[str] = (),
+    templates: Mapping[str, str] | None = None,
     centres: str | int | None = None,
 ) -> Overlap:
     """Compares the inputs that count as public with the private table.
@@ -54,6 +58,7 @@ def check_public_inputs(
         public_corpus: the file of public texts, if there is one.
         corpus: its texts.
         examples: the texts of the prompt's examples.
+        templates: the prompt's own templates, by field.
         centres: the path of saved centres; a number means that there is no file.
 
     Returns:
@@ -73,6 +78,9 @@ def check_public_inputs(
         raise _refusal("public_corpus", "holds most of the private table's texts, or is mostly made of them")
     if overlap.of_examples > MOST:
         raise _refusal("prompt.examples", "are mostly texts of the private table")
+    for field, template in (templates or {}).items():
+        if _share(_digests(_long_lines(template)), private) > MOST:
+            raise _refusal(field, "consists mostly of texts of the private table")
     return overlap
 
 
@@ -98,10 +106,33 @@ def _digest_of(path: Path) -> bytes:
         return hashlib.file_digest(file, "sha256").digest()
 
 
+def _long_lines(template: str) -> list[str]:
+    """The whole template and its lines, without placeholders, where they are long enough to be a record's text."""
+    plain = template.replace("{text}", " ").replace("{label}", " ")
+    return [line for line in (plain, *plain.splitlines()) if len(_loosened(line)) >= _SHORTEST_LINE]
+
+
+class _Loosened(dict[int, str]):
+    """The letters and digits of each character, decomposed; each character is looked at by itself, in linear time."""
+
+    def __missing__(self, code: int) -> str:
+        parts = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", chr(code)).casefold())
+        self[code] = "".join(part for part in parts if part.isalnum())
+        return self[code]
+
+
+_LOOSENED = _Loosened()
+
+
+def _loosened(text: str) -> str:
+    """A text's letters and digits, without case and accents; signs count only where there is nothing else."""
+    return text.translate(_LOOSENED) or " ".join(text.casefold().split())
+
+
 def _digests(texts: Iterable[str]) -> set[bytes]:
     """Hashes of the different texts that are not blank."""
-    normal = (" ".join(text.casefold().split()) for text in texts)
-    return {hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=16).digest() for text in normal if text}
+    loosened = (_loosened(text) for text in texts)
+    return {hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=16).digest() for text in loosened if text}
 
 
 def _share(some: set[bytes], others: set[bytes]) -> float:

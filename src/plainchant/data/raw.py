@@ -51,12 +51,14 @@ class RawTable:
         malformed: number of rows that do not fit the format.
         notes: sentences for the holder of the data.
         class_names: for each ClassLabel column of a data set, its names.
+        unit_kind: what the ids of a typed unit column are compared with (`arrow.unit_kind`); None: untyped or missing.
     """
 
     rows: list[Row] = field(repr=False)
     malformed: int = 0
     notes: tuple[str, ...] = ()
     class_names: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    unit_kind: str | None = None
 
 
 def describe(source: Any) -> str:

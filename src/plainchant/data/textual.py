@@ -15,6 +15,7 @@
 import csv
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
 from plainchant.data.encodings import AUTO
@@ -35,29 +36,56 @@ def of_json(text: str, suffix: str, wanted: Wanted, dialect: Dialect, where: str
     """The rows of JSON Lines or, for a .json file that begins with a bracket, of its array."""
     if suffix == ".json" and text.lstrip()[:1] == "[":
         try:
-            return of_dicts(json.loads(text), wanted, dialect, where)
+            return of_dicts(_exact_array(text, wanted), wanted, dialect, where)
         except (ValueError, RecursionError):
             raise DataError(f"{where} cannot be parsed as a JSON array: write it again, or give JSONL.") from None
     lines = text.split("\n")  # not splitlines: U+2028 may stand inside a JSON string
-    rows = (_parse_line(line) for line in lines if line.strip() not in ("", "[", "]", ","))
+    rows = (_exact_line(line, wanted) for line in lines if line.strip() not in ("", "[", "]", ","))
     return of_dicts(rows, wanted, dialect, where)
 
 
-def _parse_line(line: str) -> Any:
+def _exact_line(line: str, wanted: Wanted) -> Any:
+    """A line's row, with a fractional id as it is written: as a double, it could be another's."""
+    row = _parse_line(line)
+    unit = wanted.get("unit_column")
+    if isinstance(row, dict) and isinstance(row.get(unit), float):
+        row[unit] = (_parse_line(line, decimal=True) or {}).get(unit)
+    return row
+
+
+def _exact_array(text: str, wanted: Wanted) -> Any:
+    rows = json.loads(text)
+    unit = wanted.get("unit_column")
+    inexact = [isinstance(row, dict) and isinstance(row.get(unit), float) for row in rows]
+    if any(inexact):
+        for row, is_float, exact in zip(rows, inexact, json.loads(text, parse_float=_decimal), strict=True):
+            if is_float:
+                row[unit] = exact[unit]
+    return rows
+
+
+def _decimal(written: str) -> Decimal:
+    try:
+        return Decimal(written)
+    except ArithmeticError:
+        raise ValueError("an exponent out of range") from None
+
+
+def _parse_line(line: str, *, decimal: bool = False) -> Any:
     """A line's row, without the brackets and the comma of an array around all lines."""
-    found = _parse_json(line)
+    found = _parse_json(line, decimal)
     if found is None:
         bare = line.strip().removesuffix(",")
         bare = bare[1:] if bare.startswith("[{") else bare
-        found = _parse_json(bare.removesuffix("]") if bare.endswith("}]") else bare)
+        found = _parse_json(bare.removesuffix("]") if bare.endswith("}]") else bare, decimal)
         if found is None:
-            found = _parse_json(bare)
+            found = _parse_json(bare, decimal)
     return found
 
 
-def _parse_json(line: str) -> Any:
+def _parse_json(line: str, decimal: bool) -> Any:
     try:
-        return json.loads(line)
+        return json.loads(line, parse_float=_decimal if decimal else None)
     except (ValueError, RecursionError):
         return None
 

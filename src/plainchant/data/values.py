@@ -9,19 +9,20 @@ r"""Cells: what a text, a label and a unit's id are, each a function of one cell
   included, become a space; invalid UTF-8 and lone surrogates become the replacement character U+FFFD.
 - **Unit**: the value itself. Two different values never become one and one never becomes many, so nothing is trimmed,
   cleaned or cut. Numbers are the same where they are equal (1 and 1.0, whatever their types); a string is never a
-  number, and a truth value is neither. Missing (None, NA, NaN, NaT): None, which makes the row its own unit.
+  number, and a truth value is neither. Points in time are the same where they are the same instant. Missing (None, NA,
+  NaN, NaT): None, which makes the row its own unit. Refused: lists, dicts, and floating-point numbers beyond what
+  their type can count to, since two ids may have become one.
 """
 
-import datetime
-import hashlib
 import math
 import numbers
 import re
 import uuid
-from collections.abc import Mapping
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
+
+from plainchant.data.moments import Moment, is_numpy_time, moment_of
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _SPACES = {code: " " for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\t\n"}
@@ -30,7 +31,8 @@ _SURROGATE = re.compile(r"[\ud800-\udfff]")
 _MARK = "\x00"
 # Powers of ten up to which a decimal number is compared with the other kinds of numbers.
 _LARGEST_EXPONENT = 10_000
-_END = object()
+_LARGEST_BITS = 33_000  # fewer than in 10^_LARGEST_EXPONENT
+_DOUBLE_BITS = 53  # significant bits of a double
 _MISSING_TYPES = ("NAType", "NaTType", "NoneType")  # pandas' missing values, without importing pandas
 
 
@@ -64,7 +66,7 @@ def is_bool(value: Any) -> bool:
 
 
 def _is_missing(value: Any) -> bool:
-    return type(value).__name__ in _MISSING_TYPES
+    return type(value).__name__ in _MISSING_TYPES or (is_numpy_time(value) and bool(value != value))
 
 
 def _scalar(value: Any) -> str:
@@ -97,13 +99,40 @@ def unit_key(value: Any) -> str | None:
         return None
     if is_bool(value):
         return f"{_MARK}bool:{bool(value)}"
+    moment = value if isinstance(value, Moment) else moment_of(value)
+    if moment is not None:
+        return f"{_MARK}{moment.key}"
+    if is_numpy_time(value):
+        raise UnreadableUnit(f"{type(value).__name__} without a fixed scale")
     if isinstance(value, (numbers.Number, Decimal)):
         return _number_key(value)
     if isinstance(value, (bytes, bytearray, memoryview)):
         return f"{_MARK}bytes:{bytes(value).hex()}"
-    if isinstance(value, (list, tuple, Mapping)):
-        return _nested_key(value)
-    return _other_key(value)
+    if isinstance(value, uuid.UUID):
+        return f"{_MARK}uuid:{value.hex}"
+    raise UnreadableUnit(type(value).__name__)
+
+
+def check_exact(value: Any, bits: int) -> None:
+    """Refuses a number from which a floating-point type cannot distinguish the next whole one.
+
+    Args:
+        value: a floating-point number, or anything else, which passes.
+        bits: significant bits of the type that it was stored as.
+
+    Raises:
+        UnreadableUnit: the number is finite and at least 2^bits.
+    """
+    if isinstance(value, numbers.Real) and math.isfinite(value) and abs(value) >= 2**bits:
+        raise UnreadableUnit(f"floating-point type, with ids beyond 2^{bits}")
+
+
+def _significant_bits(value: Any) -> int:
+    if type(value).__module__ != "numpy":
+        return _DOUBLE_BITS
+    import numpy as np
+
+    return int(np.finfo(type(value)).nmant) + 1
 
 
 def _number_key(value: Any) -> str | None:
@@ -114,71 +143,36 @@ def _number_key(value: Any) -> str | None:
             return f"{_MARK}complex:{_number_key(value.real)}:{_number_key(value.imag)}"
         value = value.real
     if isinstance(value, Decimal):
-        if value.is_nan():
-            return None
-        if value.is_finite() and value and abs(value.adjusted()) > _LARGEST_EXPONENT:
-            # its fraction would not fit into memory
-            sign, digits, exponent = value.as_tuple()
-            trimmed = "".join(map(str, digits)).strip("0") if isinstance(exponent, int) else ""
-            return f"{_MARK}decimal:{sign}:{trimmed}:{value.adjusted()}"
-    elif isinstance(value, numbers.Rational):
+        return _decimal_key(value)
+    if isinstance(value, numbers.Rational):
         return _ratio_key(int(value.numerator), int(value.denominator))
-    elif value != value:
+    if value != value:
         return None
-    if not (value.is_finite() if isinstance(value, Decimal) else math.isfinite(value)):
+    if not math.isfinite(value):
         return f"{_MARK}number:{'inf' if value > 0 else '-inf'}"
+    check_exact(value, _significant_bits(value))
+    return _ratio_key(*value.as_integer_ratio())
+
+
+def _decimal_key(value: Decimal) -> str | None:
+    if value.is_nan():
+        return None
+    if value.is_infinite():
+        return f"{_MARK}number:{'inf' if value > 0 else '-inf'}"
+    if value and abs(value.adjusted()) > _LARGEST_EXPONENT:
+        # its fraction would not fit into memory
+        trimmed = "".join(map(str, value.as_tuple().digits)).strip("0")
+        return f"{_MARK}decimal:{int(value.is_signed())}:{trimmed}:{value.adjusted()}"
     return _ratio_key(*value.as_integer_ratio())
 
 
 def _ratio_key(numerator: int, denominator: int) -> str:
     ratio = Fraction(numerator, denominator)
+    if ratio.denominator.bit_length() > _LARGEST_BITS:
+        raise UnreadableUnit("Fraction of too many digits")
+    if ratio.denominator == 1 and ratio.numerator.bit_length() > _LARGEST_BITS:
+        whole = Decimal(ratio.numerator)
+        if whole.adjusted() > _LARGEST_EXPONENT:
+            return str(_decimal_key(whole))
     # hexadecimal: Python refuses decimals of very long integers
     return f"{_MARK}number:{ratio.numerator:x}/{ratio.denominator:x}"
-
-
-def _nested_key(value: Any) -> str:
-    """A hash of all values inside, each with its length, so that no two structures have one encoding; of any depth."""
-    digest = hashlib.sha256()
-    left = [value]
-    while left:
-        item = left.pop()
-        if item is _END:
-            digest.update(b"]")
-        elif isinstance(item, Mapping):
-            digest.update(b"{")
-            left.append(_END)
-            for key, inner in sorted(((_part(key), inner) for key, inner in item.items()), key=_first, reverse=True):
-                left += [inner, key]
-        elif isinstance(item, (list, tuple)):
-            digest.update(b"[")
-            left += [_END, *reversed(item)]
-        else:
-            part = _part(item).encode("utf-8", "surrogatepass")
-            digest.update(b"%d:" % len(part) + part)
-    return f"{_MARK}nested:{digest.hexdigest()}"
-
-
-def _first(pair: tuple[str, Any]) -> str:
-    return pair[0]
-
-
-def _part(value: Any) -> str:
-    key = unit_key(value)
-    return f"{_MARK}null" if key is None else key
-
-
-def _other_key(value: Any) -> str:
-    if isinstance(value, datetime.datetime):
-        # the same instant in two time zones is one value
-        utc = value.astimezone(datetime.UTC) if value.utcoffset() is not None else value
-        return f"{_MARK}time:{utc.isoformat()}"
-    if isinstance(value, (datetime.date, datetime.time)):
-        return f"{_MARK}{type(value).__name__}:{value.isoformat()}"
-    if isinstance(value, datetime.timedelta):
-        nanoseconds = getattr(value, "nanoseconds", 0)  # pandas' own part below a microsecond
-        return f"{_MARK}span:{value.days}:{value.seconds}:{value.microseconds}:{nanoseconds}"
-    if isinstance(value, uuid.UUID):
-        return f"{_MARK}uuid:{value.hex}"
-    if type(value).__module__ == "numpy" and type(value).__name__ in ("datetime64", "timedelta64"):
-        return f"{_MARK}{type(value).__name__}:{value}"
-    raise UnreadableUnit(type(value).__name__)

@@ -50,5 +50,10 @@ def refuse_private_inputs(
         public_corpus=config.public_corpus if texts else None,
         corpus=texts,
         examples=[example.text for example in config.prompt.examples],
+        templates={
+            f"prompt.{name}": template
+            for name in ("header", "example", "chat")
+            if (template := getattr(config.prompt, name)) is not None
+        },
         centres=config.centres if isinstance(corpus, Centres) else None,
     )

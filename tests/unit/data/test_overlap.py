@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from plainchant.config import SynthesisConfig
+from plainchant.config import PromptConfig, SynthesisConfig
 from plainchant.data.overlap import Overlap, check_public_inputs
 from plainchant.data.tables import Record, read_records
 from plainchant.errors import DataError, PrivacyError
 from plainchant.planning import make_plan
-from plainchant.run.inputs import read_corpus
+from plainchant.run.inputs import read_corpus, refuse_private_inputs
 from plainchant.run.ledger import Ledger
 from plainchant.run.synthesis import synthesize
 
@@ -49,6 +49,8 @@ def test_the_same_file_is_refused_under_any_name(tmp_path: Path) -> None:
         TEXTS,
         TEXTS[::-1],
         [f"  {text.upper()}\n" for text in TEXTS],
+        *([f"{text}{sign}" for text in TEXTS] for sign in (".", "\u0301", "\u200b", "\u202e", "!?", "\u00ad")),
+        [text.replace("e", "\uff45").replace("s", "\u017f") for text in TEXTS],  # other forms of the same letters
         TEXTS[:21],  # most of the corpus, and most of the table
         TEXTS[:3],  # all of the corpus
         [*TEXTS, *(f"public {number}" for number in range(400))],  # all of the table
@@ -74,6 +76,28 @@ def test_blank_texts_are_nothing_in_common() -> None:
 def test_examples_that_are_rows_are_refused() -> None:
     _refused("prompt.examples", examples=[TEXTS[3]])
     _refused("prompt.examples", examples=[TEXTS[3], f" {TEXTS[4]} ", "made up"])
+
+
+@pytest.mark.parametrize("field", ["header", "example", "chat"])
+def test_templates_that_are_rows_are_refused(field: str) -> None:
+    for template in (TEXTS[0], f"{TEXTS[0]}.\n{TEXTS[1]}\nText: {{text}}\n", f"{TEXTS[2].upper()} {{text}}"):
+        _refused(f"prompt.{field}", templates={f"prompt.{field}": template})
+    prompt = PromptConfig(**{field: f"{TEXTS[3]}\n{TEXTS[4]}\n{{text}}"})
+    with pytest.raises(PrivacyError, match=f"prompt.{field}: consists mostly"):
+        refuse_private_inputs(None, TABLE, None, SynthesisConfig(prompt=prompt))
+
+
+def test_a_short_line_of_a_template_may_be_a_row_by_chance() -> None:
+    table = [Record("Text:", None, None), Record("note", None, None)]
+    templates = {"prompt.example": "Text: {text}\n", "prompt.header": "Notes that people wrote:\n"}
+    assert check_public_inputs(None, table, templates=templates) == Overlap()
+
+
+def test_texts_of_signs_only_are_compared_as_they_are() -> None:
+    table = [Record("\U0001f600 \U0001f600", None, None)]
+    assert check_public_inputs(None, table, corpus=["\U0001f600", "!!"]) == Overlap()
+    with pytest.raises(PrivacyError, match="public_corpus"):
+        check_public_inputs(None, table, corpus=["\U0001f600  \U0001f600"])
 
 
 def test_a_corpus_that_cannot_be_read_is_named(tmp_path: Path) -> None:
