@@ -33,11 +33,6 @@ MEAN: dict[str, Any] = {
 EVOLUTION: dict[str, Any] = {
     "method": "private-evolution", "rounds": 3, "candidates": 4, "prompt": {"example": "Text: {text}\n"},
 }  # fmt: skip
-    "method": "private-evolution",
-    "rounds": 3,
-    "candidates": 4,
-    "prompt": {"example": "Text: {text}\n"},
-}
 
 
 class Recorded(Noise):

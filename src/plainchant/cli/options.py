@@ -24,7 +24,8 @@ else:
 
 # Bounds that the configuration checks in code, as help shows them.
 _CHECKED = {
-    "epsilon": "1e-9<=X<=1e9", "delta": "1e-100<=X<=0.99", "batch_size": "N>=1", "kept": "N>=1", "centres": "N>=1", "clip": "1e-6<=X<=1e6",
+    "epsilon": "1e-9<=X<=1e9", "delta": "1e-100<=X<=0.99",
+    "batch_size": "N>=1", "kept": "N>=1", "centres": "N>=1", "clip": "1e-6<=X<=1e6",
 }  # fmt: skip
 _FREE_TEXT = {
     "labels": "LABEL,LABEL,...",

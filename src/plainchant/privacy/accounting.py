@@ -44,8 +44,8 @@ def check_epsilon(epsilon: float) -> float:
     """
     if not SMALLEST_EPSILON <= epsilon <= LARGEST_EPSILON:
         raise ConfigError(
-            f"epsilon = {epsilon}: must be from {SMALLEST_EPSILON:g} to {LARGEST_EPSILON:g}; 1 is strong, 8 is usual for "
-            "text. For a release without private data use --method public"
+            f"epsilon = {epsilon}: must be from {SMALLEST_EPSILON:g} to {LARGEST_EPSILON:g}; 1 is strong, 8 is usual "
+            "for text. For a release without private data use --method public"
         )
     return epsilon
 
