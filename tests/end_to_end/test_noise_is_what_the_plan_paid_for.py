@@ -122,6 +122,26 @@ def test_empty_cells_are_noised_and_kept_by_their_noisy_counts(run):
     assert len(made.directory.cells()) == 2 * 12
 
 
+class WideOnly(Spy):
+    """Rows move in passes that are wider than usual, as noise in the sizes may make them."""
+
+    numerical_slack = 1e-3
+
+    def step(self, groups, supports=None):
+        wide = sum(rows.count for rows, _ in groups) > 65
+        return [logits + np.float32(0.5 * wide) for logits in super().step(groups, supports)]
+
+
+def test_a_run_refuses_a_model_whose_rows_move_in_passes_as_wide_as_noise_may_make_them(tmp_path):
+    decided = plan(SynthesisConfig(**VALUES | MEAN | {"clusters": "none", "candidates": 1, "batch_size": 8}))
+    assert decided.most_rows(64) > 65 > decided.most_rows(8)
+    values: dict[str, Any] = {"embedder": Hashing(), "randomness": Noise()}
+    with pytest.raises(ModelError, match=f"in passes of 64 to {decided.most_rows(64)} rows"):
+        synthesize(
+            RECORDS, decided, out=tmp_path / "run", model=WideOnly(), performance=PerformanceOptions(rows=64), **values
+        )
+
+
 class Moving(Spy):
     """Rows move each other by less than the numerical slack allows a model."""
 

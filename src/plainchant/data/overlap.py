@@ -68,10 +68,7 @@ def check_public_inputs(
         PrivacyError: an input is the private file itself, or more than `MOST` of either side is the same. The message
             shows no row.
     """
-    files = {"public_corpus": public_corpus, "centres": centres if isinstance(centres, str) else None}
-    for field, path in files.items():
-        if path is not None and _same_file(source, path):
-            raise _refusal(field, "is the private table itself")
+    check_public_files(source, public_corpus=public_corpus, centres=centres)
     private, public, shown = _digests(record.text for record in table), _digests(corpus), _digests(examples)
     overlap = Overlap(_share(public, private), _share(private, public), _share(shown, private))
     if max(overlap.of_corpus, overlap.of_table) > MOST:
@@ -82,6 +79,18 @@ def check_public_inputs(
         if _share(_digests(_long_lines(template)), private) > MOST:
             raise _refusal(field, "consists mostly of texts of the private table")
     return overlap
+
+
+def check_public_files(source: Any, *, public_corpus: str | None, centres: str | int | None) -> None:
+    """Refuses public files that are the private file itself, before anything is read from them.
+
+    Raises:
+        PrivacyError: one of them is, by name or by content.
+    """
+    files = {"public_corpus": public_corpus, "centres": centres if isinstance(centres, str) else None}
+    for field, path in files.items():
+        if path is not None and _same_file(source, path):
+            raise _refusal(field, "is the private table itself")
 
 
 def _refusal(field: str, what: str) -> PrivacyError:

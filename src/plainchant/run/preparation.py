@@ -11,6 +11,7 @@ from plainchant.arrays import Float32Array
 from plainchant.config import Clusters, PerformanceOptions, SynthesisConfig
 from plainchant.data.centres import Centres
 from plainchant.data.embedding import Embedder, in_public_steps
+from plainchant.data.overlap import check_public_files
 from plainchant.data.tables import Record, fingerprint
 from plainchant.errors import ConfigError, DataError, PrivacyError, RunError
 from plainchant.generation.decoding import StopRule
@@ -122,6 +123,9 @@ def prepare(
     directory = RunDirectory.open(out) if resume else None
     formed = directory is not None and directory.is_formed()
     clustered = reads_records and config.parts.clusters is Clusters.PUBLIC_CENTRES and not formed
+    if clustered:
+        # before anything is read from them
+        check_public_files(records, public_corpus=config.public_corpus, centres=config.centres)
     corpus = read_corpus(config) if clustered else None
     # also when a run resumes that was interrupted before: the files may have changed since then
     if reads_records and not formed:

@@ -225,7 +225,8 @@ class RunDirectory:
         write_text(self.path / "config.toml", tomli_w.dumps(plan.config.model_dump(mode="json", exclude_none=True)))
         write_json(self.path / "plan.json", plan.as_dict() | {"guarantee": dataclasses.asdict(guarantee)})
         with self._connect() as database:
-            database.executescript(SCHEMA)
+            # one transaction, so that the disk is waited for once
+            database.executescript(f"BEGIN; {SCHEMA} COMMIT;")
             database.execute("INSERT INTO origin VALUES (?, ?, ?)", dataclasses.astuple(origin))
         self._database.chmod(0o600)
 
