@@ -119,7 +119,8 @@ def prepare(
     formed = directory is not None and directory.is_formed()
     clustered = reads_records and config.parts.clusters is Clusters.PUBLIC_CENTRES and not formed
     corpus = read_corpus(config) if clustered else None
-    if reads_records and not resume:
+    # also when a run resumes that was interrupted before: the files may have changed since then
+    if reads_records and not formed:
         refuse_private_inputs(records, table, corpus, config)
     if embedder is None and (clustered or config.votes):
         embedder = open_embedder(config.embedder, performance)
