@@ -10,6 +10,7 @@ from doubles.models import Spy
 
 import plainchant as pc
 from plainchant.data.centres import Centres
+from plainchant.run.ledger import Ledger
 
 
 def begin(path, records, *, resume=False, ledger=None, embedder=None, **changes):
@@ -65,3 +66,29 @@ def test_a_run_that_resumes_before_its_cells_are_formed_checks_its_public_inputs
         begin(tmp_path / "run", table, public_corpus=corpus, resume=True)
     Path(corpus).write_text(honest, encoding="utf-8")
     begin(tmp_path / "run", table, public_corpus=corpus, resume=True).close()
+
+
+class Refuses(Hashing):
+    """Fails at a record, and quotes it."""
+
+    def encode(self, texts, *, alone=False, progress=None):
+        if alone:
+            raise KeyError(texts[0])
+        return super().encode(texts)
+
+
+@pytest.mark.parametrize("mistake", ["another dimension", "few different texts", "a failing embedder"])
+def test_what_fails_before_cells_are_formed_costs_nothing(tmp_path, corpus, mistake):
+    Centres(np.eye(5, dtype=np.float32), "five").save(tmp_path / "five.npz")
+    (tmp_path / "few.txt").write_text("one\ntwo\nthree\n" * 30, encoding="utf-8")
+    changes, error, message = {
+        "another dimension": ({"centres": str(tmp_path / "five.npz")}, pc.ConfigError, "have 5 dimensions.* have 3"),
+        "few different texts": ({"public_corpus": str(tmp_path / "few.txt")}, pc.ConfigError, "different public texts"),
+        "a failing embedder": ({"public_corpus": corpus, "embedder": Refuses()}, pc.RunError, "failed with KeyError"),
+    }[mistake]
+    ledger = Ledger.create(tmp_path / "data.ledger", 1000.0, 1e-6)
+    with pytest.raises(error, match=message) as caught:
+        begin(tmp_path / "run", [{"text": f" a secret {n}"} for n in range(60)], ledger=ledger.path, **changes)
+    assert ledger.runs == []
+    assert "secret" not in str(caught.value)
+    assert caught.value.__suppress_context__ == (error is pc.RunError)

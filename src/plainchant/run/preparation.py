@@ -12,7 +12,7 @@ from plainchant.config import Clusters, PerformanceOptions, SynthesisConfig
 from plainchant.data.centres import Centres
 from plainchant.data.embedding import Embedder, in_public_steps
 from plainchant.data.tables import Record, fingerprint
-from plainchant.errors import ConfigError, DataError, PrivacyError, RunError
+from plainchant.errors import ConfigError, DataError, PrivacyError, RunError, foreign_messages_hidden
 from plainchant.generation.decoding import StopRule
 from plainchant.generation.executor import open_embedder
 from plainchant.generation.prompting import Prompts
@@ -82,7 +82,8 @@ class Preparation:
             report = functools.partial(self.progress.stage, stage)
             # progress must not reveal even the number of private texts
             report = in_public_steps(report) if alone else report
-        return self.embedder.encode(texts, alone=alone, progress=report)
+        with foreign_messages_hidden("the embedder"):
+            return self.embedder.encode(texts, alone=alone, progress=report)
 
     def embeddings(self) -> Float32Array:
         """Embeddings of all private records, float32 [n, d], computed once per run. Private."""
@@ -124,6 +125,8 @@ def prepare(
         refuse_private_inputs(records, table, corpus, config)
     if embedder is None and (clustered or config.votes):
         embedder = open_embedder(config.embedder, performance)
+    if embedder is not None and isinstance(corpus, Centres):
+        _check_dimensions(corpus, embedder)
     model = model or loaded_model(config, performance, progress)
     if model.numerical_slack > config.numerical_slack:
         raise PrivacyError(
@@ -144,6 +147,17 @@ def prepare(
     return Preparation(
         plan, guarantee, table, directory, prompts, stop, model, embedder, corpus, performance, randomness, progress
     )
+
+
+def _check_dimensions(centres: Centres, embedder: Embedder) -> None:
+    """Checks that saved centres lie in the embedder's space, by a public text."""
+    with foreign_messages_hidden("the embedder"):
+        own, given = embedder.encode(["A public text."]).shape[1], centres.vectors.shape[1]
+    if own != given:
+        raise ConfigError(
+            f"centres: have {given} dimensions, and the vectors of embedder = {embedder.name!r} have {own}; fit and "
+            "save them with that embedder"
+        )
 
 
 def promised(plan: Plan, randomness: RandomSource, *, allow_not_private: bool) -> Guarantee:
