@@ -188,11 +188,9 @@ def _run_with_canaries(
     if known is None:
         raise ConfigError(f"resume: {out} holds no canaries; start a new audit in another directory")
     planted, _ = plant_again(records, config.label_set, known)
-    columns = {"text": config.text_column, "label": config.label_column, "unit": config.unit_column}
-    rows = [{name: getattr(record, field) for field, name in columns.items() if name is not None} for record in planted]
     with synthesize(
-        rows, plan, out=out, resume=resume, allow_not_private=allow_not_private, performance=performance, model=load(),
-        progress=progress,
+        planted, plan, out=out, resume=resume, allow_not_private=allow_not_private, performance=performance,
+        model=load(), progress=progress,
     ) as made:  # fmt: skip
         if not resume:
             made.directory.write_private(CANARIES, known)

@@ -12,7 +12,12 @@ from plainchant.data.tables import Record, read_records, read_texts
 
 
 def read_table(source: Any, config: SynthesisConfig) -> list[Record]:
-    """The private table by the columns that a configuration names (see `data.tables.read_records`)."""
+    """The private table by the columns that a configuration names (see `data.tables.read_records`).
+
+    A list of records stays as it is: read once more, a unit's id that was not a string would become another.
+    """
+    if isinstance(source, list) and source and all(isinstance(record, Record) for record in source):
+        return source
     return read_records(
         source,
         text_column=config.text_column,
