@@ -184,6 +184,14 @@ def test_an_audit_with_canaries_takes_unit_ids_of_any_type(tmp_path):
     assert found.groups["canaries"]
 
 
+def test_a_loaded_model_is_refused_where_workers_load_their_own(tmp_path):
+    plan, options = pc.plan(pc.SynthesisConfig(**ONCE)), pc.PerformanceOptions(executor="ray")
+    for begin in (pc.synthesize, pc.audit_with_canaries):
+        with pytest.raises(pc.ConfigError, match="executor = ray each worker loads its own"):
+            begin(ROWS, plan, out=tmp_path / "run", model=model(), performance=options)
+        assert not (tmp_path / "run").exists()
+
+
 def test_report_writes_the_pages_of_a_run(finished):
     path, run, _ = finished
     for name in (path, run, pc.open(path)):

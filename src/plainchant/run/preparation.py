@@ -110,6 +110,11 @@ def prepare(
 ) -> Preparation:
     """Reads, loads and checks; makes the run's directory last. Arguments as for `synthesis.synthesize`."""
     config, guarantee = plan.config, promised(plan, randomness, allow_not_private=allow_not_private)
+    if model is not None and performance.executor == "ray":
+        raise ConfigError(
+            f"model: a loaded one ({model.name}) was given, but with executor = ray each worker loads its own; name a "
+            "folder or a hub's model in the configuration, or use executor = local"
+        )
     if ledger is not None and not resume:
         ledger.check(guarantee)
     reads_records = config.reads_records

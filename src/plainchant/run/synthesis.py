@@ -49,7 +49,7 @@ def synthesize(
         allow_not_private: needed where there is no guarantee.
         ledger: the data set's ledger; a run that would pass its cap is refused before it reads anything.
         randomness: the source of all secrets and tokens; anything but the default marks the run as not private.
-        model: a loaded one, in place of the configured name.
+        model: a loaded one, in place of the configured name; not with workers, which load their own.
         embedder: likewise.
         progress: receives progress reports.
 
