@@ -1,5 +1,8 @@
 """Errors that name the field, its value, the bound and the next step; never a record's text."""
 
+import contextlib
+from collections.abc import Iterator
+
 
 class PlainchantError(Exception):
     """Base of every error that plainchant raises on purpose. The command line exits with `exit_code`."""
@@ -47,3 +50,20 @@ class MissingDependencyError(PlainchantError, ImportError):
     """An optional package is needed; the message names the extra that brings it."""
 
     exit_code = 2
+
+
+@contextlib.contextmanager
+def foreign_messages_hidden(who: str) -> Iterator[None]:
+    """Turns exceptions that are not plainchant's into a RunError without their messages, which may quote a record.
+
+    Args:
+        who: what failed, for the message.
+    """
+    try:
+        yield
+    except PlainchantError:
+        raise
+    except Exception as error:
+        raise RunError(
+            f"{who} failed with {type(error).__name__}; its message is not shown, since it could quote private text"
+        ) from None

@@ -175,6 +175,23 @@ def test_an_audit_with_canaries_makes_a_run_of_its_own_and_goes_on_with_it(tmp_p
         pc.audit_with_canaries(ROWS, plan, resume=True, **(options | {"out": tmp_path / "plain"}))
 
 
+def test_an_audit_with_canaries_takes_unit_ids_of_any_type(tmp_path):
+    plan = pc.plan(pc.SynthesisConfig(unit_column="customer", **ONCE))
+    rows = [
+        row | {"customer": (number, str(number), b"x" + bytes([number]))[number % 3]} for number, row in enumerate(ROWS)
+    ]
+    found = pc.audit_with_canaries(rows, plan, out=tmp_path / "run", count=2, replay=False, model=model())
+    assert found.groups["canaries"]
+
+
+def test_a_loaded_model_is_refused_where_workers_load_their_own(tmp_path):
+    plan, options = pc.plan(pc.SynthesisConfig(**ONCE)), pc.PerformanceOptions(executor="ray")
+    for begin in (pc.synthesize, pc.audit_with_canaries):
+        with pytest.raises(pc.ConfigError, match="executor = ray each worker loads its own"):
+            begin(ROWS, plan, out=tmp_path / "run", model=model(), performance=options)
+        assert not (tmp_path / "run").exists()
+
+
 def test_report_writes_the_pages_of_a_run(finished):
     path, run, _ = finished
     for name in (path, run, pc.open(path)):

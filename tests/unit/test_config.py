@@ -1,8 +1,10 @@
 """A configuration is checked before anything runs, and its errors name field, value and next step."""
 
 import pytest
+from click.testing import CliRunner
 
-from plainchant.config import PRESETS, Accounting, Method, SynthesisConfig, parse_config
+from plainchant.cli.main import main
+from plainchant.config import PRESETS, Accounting, Method, SynthesisConfig, load_config, parse_config
 from plainchant.errors import ConfigError, PrivacyError
 
 
@@ -88,6 +90,17 @@ def test_what_is_out_of_bounds_is_refused_by_name(values, words):
 def test_what_no_guarantee_follows_from_is_refused(values):
     with pytest.raises(PrivacyError):
         SynthesisConfig(**values)
+
+
+def test_a_field_named_like_pythons_own_argument_is_unknown(tmp_path):
+    path = tmp_path / "plainchant.toml"
+    path.write_text("self = 1\n")
+    with pytest.raises(ConfigError, match="self: no such field"):
+        load_config(path)
+    answer = CliRunner().invoke(main, ["plan", str(path)])
+    assert answer.exit_code == 2
+    assert "self: no such field" in answer.stderr
+    assert "Traceback" not in answer.output
 
 
 def test_public_needs_labels_only_for_prompts():

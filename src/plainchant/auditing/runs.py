@@ -159,7 +159,9 @@ def audit_with_canaries(
     load = functools.cache(lambda: model or models.load(plan.config.model, performance))
     directory = _run_with_canaries(
         real, plan, Path(out), {"count": count, "repetitions": repetitions}, resume=resume,
-        allow_not_private=allow_not_private, performance=performance, load=load, progress=progress,
+        allow_not_private=allow_not_private, performance=performance,
+        # workers load their own, and a given one is refused there
+        model=model if performance.executor == "ray" else load(), progress=progress,
     )  # fmt: skip
     if held_out is not None and embedder is None:
         embedder = load_embedder(plan.config.embedder, device=performance.device)
@@ -178,7 +180,7 @@ def _run_with_canaries(
     resume: bool,
     allow_not_private: bool,
     performance: PerformanceOptions,
-    load: Callable[[], LanguageModel],
+    model: LanguageModel | None,
     progress: Progress,
 ) -> RunDirectory:
     """A finished run on the table with canaries; the values they were made from are recorded in private/."""
@@ -188,11 +190,9 @@ def _run_with_canaries(
     if known is None:
         raise ConfigError(f"resume: {out} holds no canaries; start a new audit in another directory")
     planted, _ = plant_again(records, config.label_set, known)
-    columns = {"text": config.text_column, "label": config.label_column, "unit": config.unit_column}
-    rows = [{name: getattr(record, field) for field, name in columns.items() if name is not None} for record in planted]
     with synthesize(
-        rows, plan, out=out, resume=resume, allow_not_private=allow_not_private, performance=performance, model=load(),
-        progress=progress,
+        planted, plan, out=out, resume=resume, allow_not_private=allow_not_private, performance=performance,
+        model=model, progress=progress,
     ) as made:  # fmt: skip
         if not resume:
             made.directory.write_private(CANARIES, known)

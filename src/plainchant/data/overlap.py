@@ -95,7 +95,7 @@ def check_public_files(source: Any, *, public_corpus: str | None, centres: str |
 
 def _refusal(field: str, what: str) -> PrivacyError:
     return PrivacyError(
-        f"{field}: {what}; public inputs must not contain private data. Give other public texts; nothing was spent"
+        f"{field}: {what}; public inputs must not contain private data. Give other public texts; nothing was drawn"
     )
 
 

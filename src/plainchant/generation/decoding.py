@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from plainchant.arrays import Float64Array, IntArray
+from plainchant.errors import foreign_messages_hidden
 from plainchant.models import LanguageModel, Rows
 from plainchant.privacy.mechanisms import Gate, PublicMechanism, TokenMechanism, draw
 from plainchant.randomness import RandomSource
@@ -189,7 +190,15 @@ class Decoder:
         return ids[allowed], ids[allowed & ~ends]
 
     def run(self, works: Iterable[BatchWork]) -> Iterator[FinishedText]:
-        """Decodes batches side by side and yields texts as they end; another batch opens when one is done."""
+        """Decodes batches side by side and yields texts as they end; another batch opens when one is done.
+
+        Raises:
+            RunError: the model or its tokenizer failed.
+        """
+        with foreign_messages_hidden("the language model"):
+            yield from self._texts(works)
+
+    def _texts(self, works: Iterable[BatchWork]) -> Iterator[FinishedText]:
         waiting = iter(works)
         active: list[_Session] = []
         while True:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from plainchant.config import Example, PromptForm, SynthesisConfig
 from plainchant.data.embedding import CHARACTERS_PER_TOKEN
 from plainchant.data.segmentation import chunks, share_of_signs, word_count
-from plainchant.errors import ConfigError, ModelError
+from plainchant.errors import ConfigError, ModelError, foreign_messages_hidden
 from plainchant.models import LanguageModel
 
 _DEFAULTS = {
@@ -140,7 +140,8 @@ class Prompts:
 
         A context may get more units than expected; what is then cut depends on this context alone.
         """
-        tokens = [token for text in texts for token in self.record(text, label)]
+        with foreign_messages_hidden("the language model's tokenizer"):
+            tokens = [token for text in texts for token in self.record(text, label)]
         return tokens[: self._room(label)]
 
     def _room(self, label: str | None) -> int:

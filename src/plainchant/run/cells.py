@@ -25,6 +25,16 @@ SAMPLED_CORPUS = 400
 TEXTS_PER_CENTRE = 4
 
 
+def prepare_cells(preparation: Preparation) -> None:
+    """What may fail before cells are formed and spends nothing: public centres, and the embeddings of the records."""
+    config = preparation.config
+    clustered = config.reads_records and config.written and config.parts.clusters is Clusters.PUBLIC_CENTRES
+    if clustered:
+        public_centres(preparation)
+    if clustered or config.votes:
+        preparation.embeddings()
+
+
 def form_batches(preparation: Preparation) -> None:
     """Draws cells, batches and places and commits them at once: noise and secrets are never drawn twice."""
     if not preparation.config.reads_records:

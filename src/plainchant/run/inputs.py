@@ -6,13 +6,18 @@ from typing import Any
 
 from plainchant.config import SynthesisConfig
 from plainchant.data.centres import Centres
-from plainchant.data.overlap import Overlap, check_public_inputs
+from plainchant.data.overlap import Overlap, check_public_files, check_public_inputs
 from plainchant.data.raw import Dialect
 from plainchant.data.tables import Record, read_records, read_texts
 
 
 def read_table(source: Any, config: SynthesisConfig) -> list[Record]:
-    """The private table by the columns that a configuration names (see `data.tables.read_records`)."""
+    """The private table by the columns that a configuration names (see `data.tables.read_records`).
+
+    A list of records stays as it is: read once more, a unit's id that was not a string would become another.
+    """
+    if isinstance(source, list) and source and all(isinstance(record, Record) for record in source):
+        return source
     return read_records(
         source,
         text_column=config.text_column,
@@ -30,6 +35,28 @@ def read_corpus(config: SynthesisConfig) -> Centres | Sequence[str] | None:
     if config.public_corpus is None:
         return None
     return read_texts(config.public_corpus, text_column=config.public_text_column)
+
+
+def public_inputs(
+    source: Any, table: Sequence[Record], config: SynthesisConfig, *, clustered: bool
+) -> Centres | Sequence[str] | None:
+    """What to cluster around (see `read_corpus`), once no public input is the private table.
+
+    Args:
+        source: where the table came from.
+        table: its records.
+        config: names the files.
+        clustered: whether there is anything to cluster; None is returned otherwise.
+
+    Raises:
+        PrivacyError: the public corpus, the centres, the examples or a template are private (see `data.overlap`).
+    """
+    if clustered:
+        # before anything is read from them
+        check_public_files(source, public_corpus=config.public_corpus, centres=config.centres)
+    corpus = read_corpus(config) if clustered else None
+    refuse_private_inputs(source, table, corpus, config)
+    return corpus
 
 
 def refuse_private_inputs(

@@ -11,16 +11,15 @@ from plainchant.arrays import Float32Array
 from plainchant.config import Clusters, PerformanceOptions, SynthesisConfig
 from plainchant.data.centres import Centres
 from plainchant.data.embedding import Embedder, in_public_steps
-from plainchant.data.overlap import check_public_files
 from plainchant.data.tables import Record, fingerprint
-from plainchant.errors import ConfigError, DataError, PrivacyError, RunError
+from plainchant.errors import ConfigError, DataError, PrivacyError, RunError, foreign_messages_hidden
 from plainchant.generation.decoding import StopRule
 from plainchant.generation.executor import open_embedder
 from plainchant.generation.prompting import Prompts
 from plainchant.models import LanguageModel
 from plainchant.planning import Guarantee, Plan, guarantee_of
 from plainchant.randomness import RandomSource
-from plainchant.run.inputs import read_corpus, read_table, refuse_private_inputs
+from plainchant.run.inputs import public_inputs, read_table
 from plainchant.run.ledger import Ledger
 from plainchant.run.progress import Progress
 from plainchant.run.promise import checked_promise, recorded_version
@@ -83,7 +82,8 @@ class Preparation:
             report = functools.partial(self.progress.stage, stage)
             # progress must not reveal even the number of private texts
             report = in_public_steps(report) if alone else report
-        return self.embedder.encode(texts, alone=alone, progress=report)
+        with foreign_messages_hidden("the embedder"):
+            return self.embedder.encode(texts, alone=alone, progress=report)
 
     def embeddings(self) -> Float32Array:
         """Embeddings of all private records, float32 [n, d], computed once per run. Private."""
@@ -112,6 +112,7 @@ def prepare(
 ) -> Preparation:
     """Reads, loads and checks; makes the run's directory last. Arguments as for `synthesis.synthesize`."""
     config, guarantee = plan.config, promised(plan, randomness, allow_not_private=allow_not_private)
+    _refuse_loaded_model(model, performance)
     if not resume:
         RunDirectory.check_free(out)
         if ledger is not None:
@@ -123,15 +124,12 @@ def prepare(
     directory = RunDirectory.open(out) if resume else None
     formed = directory is not None and directory.is_formed()
     clustered = reads_records and config.parts.clusters is Clusters.PUBLIC_CENTRES and not formed
-    if clustered:
-        # before anything is read from them
-        check_public_files(records, public_corpus=config.public_corpus, centres=config.centres)
-    corpus = read_corpus(config) if clustered else None
     # also when a run resumes that was interrupted before: the files may have changed since then
-    if reads_records and not formed:
-        refuse_private_inputs(records, table, corpus, config)
+    corpus = public_inputs(records, table, config, clustered=clustered) if reads_records and not formed else None
     if embedder is None and (clustered or config.votes):
         embedder = open_embedder(config.embedder, performance)
+    if embedder is not None and isinstance(corpus, Centres):
+        _check_dimensions(corpus, embedder)
     model = model or loaded_model(config, performance, progress)
     if model.numerical_slack > config.numerical_slack:
         raise PrivacyError(
@@ -158,6 +156,25 @@ def prepare(
     return Preparation(
         plan, guarantee, table, directory, prompts, stop, model, embedder, corpus, performance, randomness, progress
     )
+
+
+def _refuse_loaded_model(model: LanguageModel | None, performance: PerformanceOptions) -> None:
+    if model is not None and performance.executor == "ray":
+        raise ConfigError(
+            f"model: a loaded one ({model.name}) was given, but with executor = ray each worker loads its own; name a "
+            "folder or a hub's model in the configuration, or use executor = local"
+        )
+
+
+def _check_dimensions(centres: Centres, embedder: Embedder) -> None:
+    """Checks that saved centres lie in the embedder's space, by a public text."""
+    with foreign_messages_hidden("the embedder"):
+        own, given = embedder.encode(["A public text."]).shape[1], centres.vectors.shape[1]
+    if own != given:
+        raise ConfigError(
+            f"centres: have {given} dimensions, and the vectors of embedder = {embedder.name!r} have {own}; fit and "
+            "save them with that embedder"
+        )
 
 
 def promised(plan: Plan, randomness: RandomSource, *, allow_not_private: bool) -> Guarantee:

@@ -14,7 +14,7 @@ from plainchant.models import LanguageModel
 from plainchant.planning import Plan
 from plainchant.randomness import RandomSource, SystemRandomness
 from plainchant.run.card import data_set_card
-from plainchant.run.cells import form_batches
+from plainchant.run.cells import form_batches, prepare_cells
 from plainchant.run.costs import realised_costs
 from plainchant.run.ledger import Ledger
 from plainchant.run.preparation import Preparation, check_begun_alike, prepare
@@ -49,7 +49,7 @@ def synthesize(
         allow_not_private: needed where there is no guarantee.
         ledger: the data set's ledger; a run that would pass its cap is refused before it reads anything.
         randomness: the source of all secrets and tokens; anything but the default marks the run as not private.
-        model: a loaded one, in place of the configured name.
+        model: a loaded one, in place of the configured name; not with workers, which load their own.
         embedder: likewise.
         progress: receives progress reports.
 
@@ -79,13 +79,15 @@ def synthesize(
         # 2. one process per directory, and only with the inputs that the run was started with
         resources.enter_context(directory.locked())
         check_begun_alike(preparation)
-        # 3. the ledger is charged before the first noise is drawn; a resumed run is already charged
-        if book is not None:
-            book.enter(directory, preparation.guarantee)
-        elif directory.marks() != Marks():
+        if book is None and directory.marks() != Marks():
             raise PrivacyError(
                 f"{out}: is paid for by a ledger, which tells it from its copies; name the ledger: --ledger FILE"
             )
+        if not directory.is_formed():
+            prepare_cells(preparation)
+        # 3. the ledger is charged before the first noise is drawn; a resumed run is already charged
+        if book is not None:
+            book.enter(directory, preparation.guarantee)
         # 4. noisy cells and secret batches, drawn once
         if not directory.is_formed():
             form_batches(preparation)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from strategies import settings
 
+from plainchant.errors import RunError
 from plainchant.generation.decoding import BatchWork, Decoder, StopRule
 from plainchant.models.table import TableModel
 from plainchant.privacy.aggregation import Clipping, Support, median_box, support_indices
@@ -53,6 +54,16 @@ def test_many_batches_side_by_side_give_each_position_once(rows, mechanism):
     places = [(text.batch, text.position) for text in texts]
     assert sorted(places) == [(batch, position) for batch in range(15) for position in range(batch % 4)]
     assert decoder.steps == sum(text.tokens for text in texts)
+
+
+def test_what_a_models_exception_says_is_not_passed_on():
+    def fails(row):
+        raise LookupError(f"cannot read {row}, a secret")
+
+    with pytest.raises(RunError, match="the language model failed with LookupError") as caught:
+        decode([work()], fails)
+    assert "secret" not in str(caught.value)
+    assert caught.value.__suppress_context__
 
 
 @pytest.mark.parametrize("least", [0, 1, 3, 5])
