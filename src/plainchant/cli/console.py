@@ -13,6 +13,7 @@ import rich.progress
 import rich.table
 
 from plainchant.cli import terminal
+from plainchant.data.marks import visible, visible_json
 from plainchant.errors import PlainchantError
 
 
@@ -92,10 +93,10 @@ class Console:
     def result(self, document: Mapping[str, Any], bare: str | None = None) -> None:
         """The result of a command: a JSON document, or where the format is quiet its bare value."""
         if self._style == "json":
-            shown = terminal.visible_json(json.dumps(document, indent=2, ensure_ascii=False))
+            shown = visible_json(json.dumps(document, indent=2, ensure_ascii=False))
             self._print(shown if terminal.can_show(sys.stdout, shown) else json.dumps(document, indent=2))
         elif self._style == "quiet" and bare is not None:
-            self._print(terminal.visible(bare))
+            self._print(visible(bare))
 
     @staticmethod
     def _print(content: str) -> None:
@@ -125,7 +126,7 @@ def _standard_output() -> Iterator[None]:
 
 
 def _safe(text: str) -> str:
-    return rich.markup.escape(terminal.visible(text))
+    return rich.markup.escape(visible(text))
 
 
 def _plain(value: Any) -> str:

@@ -3,31 +3,14 @@
 import codecs
 import io
 import os
-import re
 import sys
 from typing import TextIO
 
-# C0 without tab and line feed, delete, C1; then what changes the direction or the line of what follows
-_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _PLAIN = {
     "ε": "epsilon", "δ": "delta", "ρ": "rho", "σ": "sigma", "τ": "tau", "ξ": "xi", "–": "-", "—": "-", "−": "-",
     "…": "...", "×": "x", "·": "*", "≥": ">=", "≤": "<=", "²": "^2", "’": "'", "‘": "'", "“": '"', "”": '"', "━": "-",
 }  # fmt: skip
 _DEGRADE = "plainchant-degrade"
-
-
-def visible(text: str) -> str:
-    r"""The text with control characters as visible marks.
-
-    >>> visible("red\x1b[31m")
-    'red\\x1b[31m'
-    """
-    return _UNSAFE.sub(lambda found: _mark(found[0]), text)
-
-
-def visible_json(document: str) -> str:
-    """The same for a JSON document, which stays the same document."""
-    return _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", document)
 
 
 def prepare(stream: TextIO | None) -> None:
@@ -68,11 +51,6 @@ def flush() -> None:
     """Writes out standard output. Raises OSError where it cannot be written."""
     if sys.stdout is not None and not sys.stdout.closed:
         sys.stdout.flush()
-
-
-def _mark(character: str) -> str:
-    code = ord(character)
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
 def _degrade(error: UnicodeError) -> tuple[str, int]:

@@ -21,6 +21,7 @@ from plainchant import models
 from plainchant.arrays import Float32Array
 from plainchant.config import SynthesisConfig
 from plainchant.data.centres import Centres
+from plainchant.data.marks import visible
 from plainchant.errors import RunError
 from plainchant.evaluation.figures import shown_name
 from plainchant.planning import Guarantee, Plan
@@ -61,6 +62,11 @@ button.hidden = false;
 """
 
 
+def _shown(value: Any) -> Any:
+    """What the template prints: control characters of labels and texts as visible marks."""
+    return visible(value) if isinstance(value, str) and not isinstance(value, markupsafe.Markup) else value
+
+
 def report_page(
     *,
     plan: Plan,
@@ -88,7 +94,7 @@ def report_page(
     """
     config = plan.config
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_shown
     )
     environment.filters |= {"figure": full_figure, "short": short_figure, "centre": centre_name}
     environment.filters |= {"interval": _interval, "shown_name": shown_name}

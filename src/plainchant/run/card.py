@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from plainchant.config import Clusters, SynthesisConfig
+from plainchant.data.marks import visible
 from plainchant.planning import Guarantee, Plan
 from plainchant.privacy.histograms import WHOLE_LABEL, Cell
 
@@ -127,7 +128,7 @@ def _size_category(texts: int) -> str:
 
 def markdown_cell(text: Any) -> str:
     """Text escaped for a table cell: a label can hold anything."""
-    plain = "–" if text is None else " ".join(str(text).split())
+    plain = "–" if text is None else visible(" ".join(str(text).split()))
     return re.sub(r"[\\`*_\[\]<>|&]", lambda match: f"&#{ord(match[0])};", plain)
 
 

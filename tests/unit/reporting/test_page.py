@@ -243,6 +243,16 @@ def test_page_is_a_function_of_what_it_shows():
     assert page() == page()
 
 
+def test_control_characters_of_labels_and_texts_are_visible_marks():
+    hostile = "red\x1b[31m\u202egreen\x9b"
+    source = page(rows=[{"text": hostile, "label": "blue", "cell": 0, "source": "private"}])
+    assert "red\\x1b[31m\\u202egreen\\x9b" in Document(source).text
+    of = planned(labels=(hostile, "blue"), prompt={"header": "Notes\n"})
+    card = data_set_card(of, of.guarantee, CELLS, 2)
+    for text in (source, card):
+        assert not set("\x1b\u202e\x9b") & set(text)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_card_opens_with_the_guarantee(method):
     of = METHODS[method]
