@@ -74,7 +74,9 @@ def _of_directory(path: Path, wanted: Wanted, dialect: Dialect) -> RawTable:
             f"unit_column: the files of {describe(path)} have ids of different types "
             f"({', '.join(sorted(map(str, kinds)))}), so that one unit may be several: write them all as one type."
         )
-    notes = (f"{describe(path)} is read as the {len(known)} files in it, in the order of their names.",)
+    rest = sum(1 for child in path.iterdir() if child not in known)
+    left_out = f" {rest} other entries in it (of another kind, hidden, or folders) are not read." if rest else ""
+    notes = (f"{describe(path)} is read as the {len(known)} files in it, in the order of their names.{left_out}",)
     return RawTable(
         [row for table in tables for row in table.rows],
         sum(table.malformed for table in tables),

@@ -342,3 +342,12 @@ def test_the_padded_file_is_read_at_once() -> None:
     began = time.monotonic()
     assert len(_read(_case("padded.jsonl"))) == 80
     assert time.monotonic() - began < 5
+
+
+def test_a_directory_of_shards_names_what_it_does_not_read(tmp_path: Path) -> None:
+    for name in ("a.jsonl", "b.jsonl", "_c.jsonl", "d.bz2", ".e.jsonl"):
+        _write(tmp_path / name, '{"text": "x"}\n')
+    (tmp_path / "more").mkdir()
+    with pytest.warns(DataNote, match=r"as the 2 files in it.* 4 other entries .* are not read"):
+        records = read_records(tmp_path, text_column="text")
+    assert len(records) == 2
