@@ -242,7 +242,7 @@ OUT = (
     S("the folder is not renamed", "RUN", USAGE, "cannot be made",
       (refuse("rename", "*new*", BROKEN),), leaves=_no_new),
     S("no room for the database", "RUN", FAILED, "new/private/run.sqlite: the run's database cannot be written, since "
-      "the disk is full", (database("CREATE", "full"),), "RUN", leaves=_no_new),
+      "the disk is full", (database("BEGIN", "full"),), "RUN", leaves=_no_new),
     S("no room for begun-in.json", "RUN", FAILED, "begun-in.json: No space", (full("*begun-in*"),),
       "ON"),
     S("no locks for a new run", "RUN", FAILED, "new: cannot be locked", (locks(errno.ENOLCK),), leaves=_no_new),
