@@ -134,8 +134,9 @@ def test_a_run_on_two_workers_finishes_like_one_in_this_process_though_one_is_ki
             if count == 4:
                 ray.kill(made[0]._pool.workers[0])
     texts = run.directory.texts()
-    # as many again by the public model, for the records to choose from
-    assert count == len(texts) == 24 == len({(text.batch, text.position) for text in texts})
+    # what records wrote and what the public model wrote for them to choose from
+    candidates = config.parts.candidates * config.texts
+    assert count == len(texts) == candidates == len({(text.batch, text.position) for text in texts})
     assert len(run.directory.released()) == 12
     costs = json.loads((tmp_path / "run" / "private" / "costs.json").read_text())
     assert 0 < costs["records"]["largest"] <= decided.rho_batch
