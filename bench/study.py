@@ -92,6 +92,19 @@ def centres_of(cell, work, embedder):
     return path
 
 
+def table_of(cell, work):
+    """The private table of a cell: a data set's file, or `records` of its rows, drawn once and the same everywhere."""
+    path = Path(cell["folder"]) / cell["file"]
+    if "records" not in cell:
+        return path
+    part = work / f"{path.stem}-{cell['records']}.jsonl"
+    if not part.exists():
+        rows = path.read_text(encoding="utf-8").splitlines()
+        chosen = np.random.default_rng(0).permutation(len(rows))[: cell["records"]]
+        part.write_text("\n".join(rows[row] for row in sorted(chosen)) + "\n", encoding="utf-8")
+    return part
+
+
 def run_cell(name, number, cell, options, loaded):
     """One run to its end, and its figures; None where another process is at it."""
     import plainchant as pc
@@ -100,7 +113,7 @@ def run_cell(name, number, cell, options, loaded):
     from plainchant.planning import make_plan
 
     out = options.work / "runs" / stem(name, number)
-    table = Path(cell["folder"]) / cell["file"]
+    table, whole = table_of(cell, options.work), Path(cell["folder"]) / cell["file"]
     embedder = loaded.embedder()
     config = load_config(HERE.parent / cell["config"], cell["set"])
     if "prompt" in cell:
@@ -131,7 +144,7 @@ def run_cell(name, number, cell, options, loaded):
         processor = time.process_time() - processor
         seconds = time.perf_counter() - began
         evaluation = evaluate(run, table, embedder=embedder).as_dict()["groups"]
-        unread = table.with_name(cell["held_out"]) if "held_out" in cell else None
+        unread = whole.with_name(cell["held_out"]) if "held_out" in cell else None
         again = evaluate(run, unread, embedder=embedder).as_dict()["groups"] if unread else {}
         costs = made.read_private("costs.json")
         guarantee = run.guarantee
