@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from plainchant.run.finished import FinishedRun
     from plainchant.run.finished import open_run as open
     from plainchant.run.ledger import Ledger
-    from plainchant.run.rounds import SyntheticText
+    from plainchant.run.released import SyntheticText
     from plainchant.run.synthesis import Run, synthesize
 
 __all__ = [
@@ -94,7 +94,7 @@ _HOMES = {
     "Run": "run.synthesis",
     "RunError": "errors",
     "SynthesisConfig": "config",
-    "SyntheticText": "run.rounds",
+    "SyntheticText": "run.released",
     "audit": "auditing.runs",
     "audit_with_canaries": "auditing.runs",
     "compare": "evaluation.runs",

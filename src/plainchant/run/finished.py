@@ -10,7 +10,7 @@ from plainchant.config import SynthesisConfig
 from plainchant.errors import RunError
 from plainchant.planning import Guarantee, Plan, make_plan
 from plainchant.run.promise import checked_promise, promise_of, recorded_version
-from plainchant.run.rounds import SyntheticText
+from plainchant.run.released import SyntheticText
 from plainchant.run.store import RunDirectory
 
 

@@ -20,7 +20,8 @@ from plainchant.run.ledger import Ledger
 from plainchant.run.preparation import Preparation, check_begun_alike, prepare
 from plainchant.run.progress import NoProgress, Progress
 from plainchant.run.promise import checked_promise
-from plainchant.run.rounds import Released, Round, SyntheticText, rounds_of
+from plainchant.run.released import Released, SyntheticText
+from plainchant.run.rounds import Round, rounds_of
 from plainchant.run.store import Marks
 
 

@@ -11,7 +11,8 @@ from plainchant.generation.decoding import FinishedText
 from plainchant.privacy.histograms import Cell
 from plainchant.run.choosing import Tally, choose, herd, quotas_of
 from plainchant.run.filters import markup, repetitive, sound_candidates, too_short
-from plainchant.run.rounds import Released, shares
+from plainchant.run.released import Released
+from plainchant.run.rounds import shares
 from plainchant.run.store import Batch, Winner
 from plainchant.run.votes import ballot_form, first_of_equal
 

@@ -1,0 +1,149 @@
+"""Candidates by the public model: what it is asked for, and who writes it (guarantee 8).
+
+All that a request holds is public or released, so that writing for it is post-processing and free.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from plainchant.generation.batching import allot_texts
+from plainchant.generation.decoding import BatchWork, FinishedText
+from plainchant.generation.prompting import EXPANDED_FROM, choose_examples
+from plainchant.run.cells import public_writer
+from plainchant.run.preparation import Preparation
+from plainchant.run.released import Place, Released
+
+# Every second candidate is drawn at so many times the temperature.
+WARMER = 1.3
+
+
+@dataclass(frozen=True)
+class Request:
+    """A text that the public model is asked for.
+
+    Attributes:
+        place: where the text will stand.
+        label: the label that it is to have, or None.
+        shown: released texts that the prompt shows, in this order.
+        warmth: temperature, as a multiple of the configured one.
+    """
+
+    place: Place
+    label: str | None
+    shown: tuple[str, ...]
+    warmth: float = 1.0
+
+
+def warmth_of(position: int) -> float:
+    """Every second candidate is warmer: what nobody expects to win may."""
+    return WARMER if position % 2 else 1.0
+
+
+def written_by_public(preparation: Preparation, requests: Sequence[Request]) -> Iterator[FinishedText]:
+    """The texts for all requests, as they are finished."""
+    prompts = preparation.prompts
+    # one temperature a pass; requests of one prompt side by side, so that it is read once
+    ordered = sorted(requests, key=lambda request: (request.warmth, request.place[0]))
+    for warmth, own in itertools.groupby(ordered, key=lambda request: request.warmth):
+        works = [
+            BatchWork(
+                request.place[0],
+                tuple(prompts.prefix(request.label, list(request.shown))),
+                tuple(prompts.start(request.label)),
+                (),
+                (request.place[1],),
+            )
+            for request in own
+        ]
+        yield from public_writer(preparation, warmth).run(sorted(works, key=lambda work: (work.batch, work.prefix)))
+
+
+@dataclass(frozen=True)
+class Expansion:
+    """Further texts by the public model with released ones as examples: post-processing, free (guarantee 8)."""
+
+    preparation: Preparation
+    further: int
+    name = "candidates by the public model"
+
+    def write(self, released: Released) -> Iterator[FinishedText]:
+        """See `Round`."""
+        config = self.preparation.config
+        return written_by_public(self.preparation, list(self._requests(released, others=config.votes)))
+
+    def _requests(self, released: Released, *, others: bool) -> Iterator[Request]:
+        """What is missing.
+
+        Args:
+            released: what is released so far.
+            others: whether a cell with too few texts shows those of its label, and one without any batch is written
+                for: where records vote, candidates are wanted everywhere.
+        """
+        config, done = self.preparation.config, released.done
+        texts = released.texts_by_cell(released.places)
+        cells = [dataclasses.replace(cell, batches=1) for cell in released.cells] if others else released.cells
+        of_label: dict[int, list[str]] = {}
+        if others:
+            for number, own_cell in enumerate(cells):
+                of_label.setdefault(own_cell.label, []).extend(texts.get(number, []))
+            of_label = {label: choose_examples(own, len(released.texts)) for label, own in of_label.items()}
+        # a cell's share is that of its noisy size
+        for cell, counts in enumerate(allot_texts(cells, self.further, None)):
+            # all sound texts, the most different first; every further text sees the next few of them
+            sound = choose_examples(texts.get(cell, []), len(released.texts))
+            if others and len(sound) < EXPANDED_FROM:
+                sound = list(dict.fromkeys([*sound, *of_label[cells[cell].label]]))
+            label, batch = config.label_set[cells[cell].label], len(released.batches) + cell
+            for place in range(sum(counts)):
+                if (batch, place) not in done:
+                    shown = [sound[(place + turn) % len(sound)] for turn in range(min(EXPANDED_FROM, len(sound)))]
+                    yield Request((batch, place), label, tuple(shown), warmth_of(place) if others else 1.0)
+
+
+@dataclass(frozen=True)
+class Variation:
+    """Further texts by the public model after the winners of a vote: post-processing, free (guarantee 8).
+
+    Every winner is shown equally often, after one of its label that is near to it, each time another one.
+
+    Attributes:
+        preparation: the run's.
+        number: of the vote whose winners are varied, from 0.
+        further: how many texts are written.
+    """
+
+    preparation: Preparation
+    number: int
+    further: int
+
+    @property
+    def name(self) -> str:
+        """See `Round`."""
+        return f"candidates after the winners of vote {self.number + 1}"
+
+    def write(self, released: Released) -> Iterator[FinishedText]:
+        """See `Round`."""
+        return written_by_public(self.preparation, list(self._requests(released)))
+
+    def _requests(self, released: Released) -> Iterator[Request]:
+        config, done = self.preparation.config, released.done
+        winners = self.preparation.directory.winners(self.number) or []
+        chosen, labels = released.chosen(winners, config), len(config.label_set)
+        vectors = self.preparation.encode([text.text for text in chosen]) if chosen else np.empty((0, 1), np.float32)
+        ends = [self.further * (place + 1) // len(winners) for place in range(len(winners))]
+        written: dict[int, int] = {}
+        for place, (winner, text) in enumerate(zip(winners, chosen, strict=True)):
+            own = np.array([other for other in range(len(winners)) if winners[other].label == winner.label])
+            # itself is the nearest, and comes last in the prompt
+            nearest = own[np.argsort(-(vectors[own] @ vectors[place]), kind="stable")]
+            near = [chosen[other].text for other in nearest.tolist() if other != place]
+            batch = released.variation_batch(self.number, labels, winner.label, text.cell)
+            for turn in range(ends[place] - (ends[place - 1] if place else 0)):
+                position = written[batch] = written.get(batch, -1) + 1
+                if (batch, position) not in done:
+                    shown = [*([near[turn % len(near)]] if near else []), text.text]
+                    yield Request((batch, position), text.label, tuple(shown), warmth_of(position))
