@@ -25,6 +25,8 @@ from plainchant.privacy.individual import EXPECTED_RANGE
 LARGEST = 1_000_000
 # Candidates for each released text, and votes on them, in the methods that live by votes (docs/how-it-works.md).
 CANDIDATES, ROUNDS = 11, 2
+# First texts of a cell per text that is shown in its prompts.
+BOOTSTRAP = 2
 # Private rows per forward pass where none are given and nothing is measured.
 USUAL_ROWS = 64
 
@@ -98,6 +100,7 @@ class Parts(_Frozen):
     top_k: int
     candidates: int
     rounds: int
+    deals: bool
 
 
 _AMIN = {
@@ -114,6 +117,7 @@ _AMIN = {
     "top_k": 100,
     "candidates": 1,
     "rounds": 1,
+    "deals": False,
 }
 _CLUSTERED_MEAN = _AMIN | {"clusters": Clusters.PUBLIC_CENTRES, "sparse_threshold": 0.0}
 _INVISIBLEINK = _AMIN | {
@@ -141,6 +145,7 @@ PRESETS: Mapping[Method, Parts] = {
             "top_k": 1000,
             "candidates": CANDIDATES,
             "rounds": ROUNDS,
+            "deals": True,
         }
     ),
     Method.PUBLIC: Parts.model_validate(
@@ -181,6 +186,10 @@ _ONLY_FOR: Mapping[Accounting, Method] = {
     Accounting.VOTES: Method.PRIVATE_EVOLUTION,
     Accounting.INFINITE: Method.NON_PRIVATE,
 }
+
+
+# Where the secret draw of batches lowers the cost: what a text costs a unit is bounded before the run (guarantee 13).
+_EX_ANTE = (Accounting.WORST_CASE, Accounting.INDIVIDUAL)
 
 
 class SynthesisFields(TypedDict, total=False):
@@ -228,7 +237,7 @@ class SynthesisFields(TypedDict, total=False):
     public_corpus: str | None
     public_text_column: str
     clusters: Clusters | Literal["public-centres", "none"] | None
-    centres: int | str
+    centres: int | str | None
     kept: int | Literal["auto"]
     min_cell: int | None
     rebalance_share: float
@@ -244,6 +253,7 @@ class SynthesisFields(TypedDict, total=False):
     private_tokens: int | None
     temperature: float
     batch_size: int | Literal["auto"] | None
+    deals: bool | None
     expected_range: float
     records_per_context: int
     released_examples: int | None
@@ -320,8 +330,9 @@ are fewer than 20 texts per label."""
 
     clusters: Clusters | None = None
     """How records are grouped into batches: around public cluster centres, or not at all."""
-    centres: int | str = 1000
-    """Maximum number of public centres (one per four texts of the corpus), or a file of saved ones (centres.npz)."""
+    centres: int | str | None = None
+    """Maximum number of public centres (one per four texts of the corpus), or a file of saved ones (centres.npz). \
+Unset: 1000; with deals and expected_units, so many that a cell holds about 32 batches."""
     kept: int | Literal["auto"] = "auto"
     """Maximum number of cells to keep; auto: every cell of at least min_cell."""
     min_cell: int | None = Field(None, ge=1)
@@ -358,6 +369,9 @@ writes the token at no cost (sparse vector technique; worst-case means only). 0:
     batch_size: int | Literal["auto"] | None = None
     """Average number of contexts (records, unless records_per_context is set) per batch; auto: the smallest that \
 can pay for the requested texts."""
+    deals: bool | None = None
+    """Draw the batches afresh, in secret, for every text that a batch writes; each text then costs less, the more \
+batches a cell has (worst-case and individual accounting only)."""
     expected_range: float = Field(EXPECTED_RANGE, gt=0, allow_inf_nan=False)
     """Expected influence of one record on the model's logits, root mean square in nats. Used to plan how many texts \
 an individual budget covers; it cannot change the guarantee."""
@@ -495,6 +509,11 @@ an individual budget covers; it cannot change the guarantee."""
         for accounting, method in _ONLY_FOR.items():
             if (parts.accounting is accounting) != (self.method is method):
                 raise PrivacyError(f"accounting = {parts.accounting}: belongs to --method {method.value} alone")
+        if self.deals and parts.accounting not in _EX_ANTE:
+            raise PrivacyError(
+                "deals = true: the secret draw of batches lowers costs that are known before the run; accounting = "
+                f"{parts.accounting} has none. Set accounting = individual or worst-case, or deals = false"
+            )
         if parts.aggregate is Aggregate.MEDIAN and self.records_per_context > 1:
             raise PrivacyError(
                 f"records_per_context = {self.records_per_context}: the median's box covers a context that comes or "
@@ -505,10 +524,14 @@ an individual budget covers; it cannot change the guarantee."""
                 f"sparse_threshold = {parts.sparse_threshold}: belongs to accounting = worst-case; elsewhere a token "
                 "that the public model predicts costs next to nothing anyway"
             )
-        if parts.sparse_threshold and parts.clip == "auto":
-            raise ConfigError("clip = auto: cannot be derived with sparse_threshold; give a number of nats")
         if self.private_tokens is not None and self.private_tokens > self.max_tokens:
             raise ConfigError(f"private_tokens = {self.private_tokens}: is more than max_tokens = {self.max_tokens}")
+        self._check_clip()
+
+    def _check_clip(self) -> None:
+        parts = self.parts
+        if parts.sparse_threshold and parts.clip == "auto":
+            raise ConfigError("clip = auto: cannot be derived with sparse_threshold; give a number of nats")
         worst_case = parts.accounting is Accounting.WORST_CASE and parts.clipping is not Clipping.LOGITS
         if parts.clip == "auto" and not worst_case:
             raise ConfigError(
@@ -550,6 +573,8 @@ an individual budget covers; it cannot change the guarantee."""
         """The preset's parts, replaced by those that this configuration sets."""
         preset = PRESETS[self.method]
         own = {name: getattr(self, name) for name in Parts.model_fields if getattr(self, name) is not None}
+        if own.get("accounting", preset.accounting) not in _EX_ANTE:
+            own.setdefault("deals", False)
         return preset.model_copy(update=own)
 
     @property
@@ -575,7 +600,18 @@ an individual budget covers; it cannot change the guarantee."""
             texts=self.written,
             max_tokens=self.max_tokens,
             units=self.expected_units,
+            labels=len(self.label_set),
+            centres=self._most_centres,
+            first=BOOTSTRAP * parts.released_examples,
         )
+
+    @property
+    def _most_centres(self) -> int | None:
+        """The most cells of a label; None where the plan chooses."""
+        if self.parts.clusters is Clusters.NONE:
+            return 1
+        # how many centres a file holds is seen when it is read
+        return LARGEST if isinstance(self.centres, str) else self.centres
 
     @property
     def label_set(self) -> tuple[str | None, ...]:
@@ -623,7 +659,9 @@ FIELD_GROUPS: Mapping[str, tuple[str, ...]] = {
     "Public corpus": ("public_corpus", "public_text_column", "centres"),
     "Method": ("method", "candidates", "rounds", "private_texts"),
     "Method (votes)": ("vote_share", "vote_spread", "vote_labels", "choice", "quotas"),
-    "Method (batches)": ("clusters", "batch_size", "records_per_context", "kept", "min_cell", "rebalance_share"),
+    "Method (batches)": (
+        "clusters", "batch_size", "deals", "records_per_context", "kept", "min_cell", "rebalance_share",
+    ),
     "Method (aggregate)": ("aggregate", "support", "top_k", "clipping", "clip", "guidance"),
     "Method (accounting)": (
         "accounting", "expected_range", "numerical_slack", "sparse_threshold", "sparse_noise", "private_tokens",

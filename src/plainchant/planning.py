@@ -8,9 +8,19 @@ from typing import Any
 
 from plainchant.config import Clusters, SynthesisConfig
 from plainchant.errors import PrivacyError
-from plainchant.privacy.accounting import Cost
+from plainchant.privacy.accounting import Budget, Cost
 from plainchant.privacy.aggregation import ROUNDING_RANGE
-from plainchant.privacy.choice import choose_mechanism, possible_texts, smallest_batch
+from plainchant.privacy.choice import (
+    FEWEST_KEPT,
+    UNKNOWN_CELL,
+    choose_mechanism,
+    choose_with_deals,
+    nearest_with_deals,
+    planned_centres,
+    possible_texts,
+    smallest_batch,
+)
+from plainchant.privacy.deals import DealRule, Expected
 from plainchant.privacy.histograms import most_contexts, noise_sigma
 from plainchant.privacy.mechanisms import TokenMechanism, TokenSettings
 from plainchant.privacy.promises import Promise, Promised, nothing_promised
@@ -23,6 +33,10 @@ ROW_MOVEMENT = 2**-15
 UNLIKELY = 1e-3
 # A model is measured with no more private rows in a pass, unless passes are usually that wide.
 LARGEST_PASS = 2**14
+# The most public centres where neither the user nor the rule of deals says how many.
+USUAL_CENTRES = 1000
+# Batches are not made larger than this because of noise in the sizes.
+LARGEST_COVERED = 256
 # Below this derived clip, nats, a plan warns.
 SMALL_CLIP = 1.0
 
@@ -33,7 +47,9 @@ class Guarantee:
 
     Attributes:
         kind: "ex-ante" (known before the run), "ex-post" (measured after it, itself private) or "none".
-        epsilon, delta, rho: the figures; None where there is none, or none that may be released.
+        epsilon, delta: the figures; None where there is none, or none that may be released.
+        rho: what they were converted from, where the cost is plain zCDP and known before the run.
+        curve: what they were converted from where it is a Rényi curve (guarantee 6.1): zCDP, orders and values.
         unit: what is protected.
         relation: the neighbouring relation.
         method: the preset it was made by.
@@ -50,11 +66,12 @@ class Guarantee:
     method: str
     version: str
     statement: str
+    curve: dict[str, Any] | None = None
 
     @property
     def cost(self) -> Cost:
         """What the release costs a unit; unlimited if no figure was known before the run."""
-        return Cost.unlimited() if self.rho is None else Cost(self.rho)
+        return Cost.from_dict({"rho": self.rho, "curve": self.curve})
 
 
 @dataclass(frozen=True)
@@ -67,10 +84,13 @@ class Plan:
         guarantee: what the release promises.
         rho_select, rho_size: zCDP of the noisy counts of cells; 0 where there are none.
         rho_vote: zCDP of the records' votes on the texts, all rounds together; 0 where there are none.
-        batch: what the tokens of a batch may cost a unit; unlimited where they are not paid from a budget.
+        batch: what the tokens of a batch, or of all deals of a cell, may cost a unit; unlimited where they are not paid
+            from a budget.
         tokens_per_batch: maximum tokens that a batch releases; None where there is no such bound.
         texts_per_batch: maximum texts of `max_tokens` that a batch pays for; None where there is no such bound. An
-            estimate where costs are individual: a record that has used up its budget is then ignored.
+            estimate where costs are individual: a record that has used up its budget is then ignored. With deals one.
+        deals: the rule of the deals; None where a unit stays in its batch.
+        expected: the cells that the plan expects; None without deals.
     """
 
     config: SynthesisConfig
@@ -82,6 +102,8 @@ class Plan:
     batch: Cost
     tokens_per_batch: int | None
     texts_per_batch: int | None
+    deals: DealRule | None = None
+    expected: Expected | None = None
 
     @property
     def settings(self) -> TokenSettings:
@@ -90,8 +112,28 @@ class Plan:
 
     @property
     def rho_batch(self) -> float | None:
-        """ρ that the tokens of a batch may cost a unit; None without limit."""
-        return self.batch.rho if self.batch.is_limited else None
+        """ρ that the tokens of a batch may cost a unit; None without limit, and with deals, whose cost is a curve."""
+        return self.batch.rho if self.batch.is_limited and self.batch.is_zcdp else None
+
+    @property
+    def centres(self) -> int:
+        """The most public centres that are made."""
+        config = self.config
+        if self.deals is None or config.expected_units is None or isinstance(config.centres, str):
+            return config.centres if isinstance(config.centres, int) else USUAL_CENTRES
+        return planned_centres(config.token_request, self.settings.batch_size)
+
+    @property
+    def least_cell(self) -> int | None:
+        """The smallest noisy count of a cell that is kept; None: a batch and 2σ of the noise (guarantee 2.3)."""
+        if self.config.min_cell is not None or self.deals is None or not self.rho_select:
+            return self.config.min_cell
+        return math.ceil(FEWEST_KEPT * self.settings.units_per_batch + 2 * noise_sigma(self.rho_select))
+
+    @property
+    def unlikely(self) -> float:
+        """The probability that a batch of a unit holds more contexts than the slack covers, on top of δ."""
+        return _unlikely(self.config)
 
     @property
     def row_movement(self) -> float:
@@ -102,7 +144,7 @@ class Plan:
         if not self.mechanism.needs_private:
             return math.inf
         s = self.settings
-        contexts = most_contexts(s.batch_size, self.rho_size, self.config.delta * UNLIKELY)
+        contexts = most_contexts(s.batch_size, self.rho_size, self.unlikely)
         amplification = self.mechanism.amplification(contexts)
         return (s.slack - _rounding(self.mechanism)) / amplification if amplification else math.inf
 
@@ -121,7 +163,7 @@ class Plan:
         if s.records_per_context > 1:
             # s contexts, whatever the number of units
             return batches * s.batch_size
-        most = math.ceil(most_contexts(s.batch_size, self.rho_size, self.config.delta * UNLIKELY, batches))
+        most = math.ceil(most_contexts(s.batch_size, self.rho_size, self.unlikely, batches))
         largest = max(LARGEST_PASS, 8 * batches * s.batch_size)
         if most > largest:
             raise PrivacyError(
@@ -148,8 +190,10 @@ class Plan:
 
     @property
     def batches_needed(self) -> int | None:
-        """How many batches write the requested texts; None where one batch may write any number."""
-        return None if self.texts_per_batch is None else math.ceil(self.config.written / self.texts_per_batch)
+        """How many batches write the requested texts; None where one may write any number, or is drawn many times."""
+        if self.texts_per_batch is None or self.deals is not None:
+            return None
+        return math.ceil(self.config.written / self.texts_per_batch)
 
     @property
     def units_needed(self) -> int | None:
@@ -172,11 +216,16 @@ class Plan:
                 f"delta = {config.delta:g}: above 1 / expected_units = {1 / config.expected_units:.2g} a "
                 "release may reveal single units; use a smaller delta"
             )
-        if config.expected_units is not None and self.rho_select and isinstance(config.centres, int):
-            average = config.expected_units / (len(config.label_set) * config.centres)
+        if self.deals is not None and config.expected_units is None:
+            notes.append(
+                f"expected_units: not given, so the plan assumes {UNKNOWN_CELL} batches in a cell. The guarantee holds "
+                "for any data; smaller cells write fewer texts. Give about the number of units if that may be public"
+            )
+        if config.expected_units is not None and self.rho_select and not isinstance(config.centres, str):
+            average = config.expected_units / (len(config.label_set) * self.centres)
             if average < self.settings.batch_size / 8:
                 notes.append(
-                    f"centres = {config.centres}: on average {average:.1f} units per cell, for batches of "
+                    f"centres = {self.centres}: on average {average:.1f} units per cell, for batches of "
                     f"{self.settings.batch_size}; few cells will be kept. Use fewer centres to keep more"
                 )
         return notes
@@ -196,6 +245,9 @@ class Plan:
             "rho_vote": self.rho_vote if self.config.votes else None,
             "rounds": self.config.parts.rounds if self.config.votes else None,
             "rho_batch": self.rho_batch,
+            "deals": None if self.deals is None else dataclasses.asdict(self.deals),
+            "expected": None if self.expected is None else dataclasses.asdict(self.expected),
+            "centres": self.centres if self.rho_select and not isinstance(self.config.centres, str) else None,
             **self.mechanism.planned_figures(),
             "texts": self.config.texts,
             "private_texts": self.config.written,
@@ -221,7 +273,8 @@ def _guarantee(config: SynthesisConfig, promised: Promised) -> Guarantee:
         kind=promised.kind,
         epsilon=promised.epsilon,
         delta=promised.delta,
-        rho=promised.rho,
+        rho=promised.cost.as_dict()["rho"],
+        curve=promised.cost.as_dict().get("curve"),
         unit=unit_name(config),
         relation="add_remove",
         method=config.method.value,
@@ -257,7 +310,9 @@ def make_plan(config: SynthesisConfig) -> Plan:
     rho_select = rho_rebalance / 2 if config.parts.clusters is Clusters.PUBLIC_CENTRES else 0.0
     rho_size = rho_rebalance - rho_select
     rho_vote = (config.vote_share if writes else 1.0) * total.rho if config.votes else 0.0
-    budget = Cost(total.rho - rho_rebalance - rho_vote)
+    counts, budget = Cost(rho_rebalance) + Cost(rho_vote), Cost(total.rho - rho_rebalance - rho_vote)
+    if config.parts.deals and writes:
+        return _plan_with_deals(config, counts, (rho_select, rho_size, rho_vote))
     chosen = choose_mechanism(config.token_request, budget)
     tokens = chosen.affordable(budget)
     texts = None if tokens is None else tokens // config.max_tokens
@@ -265,14 +320,62 @@ def make_plan(config: SynthesisConfig) -> Plan:
     _check_contexts(config, chosen, rho_size)
     mechanism = chosen.for_steps(config.max_tokens * (texts or 0))
     promised = mechanism.promised(
-        _spent(total, Cost(rho_rebalance) + Cost(rho_vote), budget, mechanism.cost_of(tokens or 0)),
-        config.epsilon,
-        config.delta,
-        unit_name(config),
+        _spent(total, counts, budget, mechanism.cost_of(tokens or 0)), config.epsilon, config.delta, unit_name(config)
     )
     batch = Cost.unlimited() if tokens is None else budget
     guarantee = _guarantee(config, promised)
     return Plan(config, mechanism, guarantee, rho_select, rho_size, rho_vote, batch, tokens, texts)
+
+
+def _plan_with_deals(config: SynthesisConfig, counts: Cost, rhos: tuple[float, float, float]) -> Plan:
+    """A plan whose batches are drawn afresh for every deal; `rhos` are those of selection, sizes and votes."""
+    budget, request = Budget(config.epsilon, config.delta), config.token_request
+    mechanism, rule, expected = choose_with_deals(request, budget, counts)
+    if request.batch_size == "auto":
+        # deals pay for batches so small that noise in the sizes may overfill them; what is not covered is refused below
+        size, unlikely = mechanism.settings.batch_size, _unlikely(config)
+        while size < LARGEST_COVERED and _slack_needed(mechanism.resized(size), rhos[1], unlikely)[0] > request.slack:
+            size += 1
+        if size > mechanism.settings.batch_size:
+            sized = dataclasses.replace(request, batch_size=size)
+            mechanism, rule, expected = choose_with_deals(sized, budget, counts)
+    promised = mechanism.promised(counts + rule.cost, config.epsilon, config.delta, unit_name(config))
+    made = Plan(
+        config, mechanism, _guarantee(config, promised), *rhos, rule.cost, config.max_tokens, 1, rule, expected
+    )  # fmt: skip
+    _check_deals(made, budget, counts)
+    _check_contexts(config, mechanism, made.rho_size)
+    return made
+
+
+def _check_deals(made: Plan, budget: Budget, counts: Cost) -> None:
+    """Refuses what expected cells do not pay for, and says what they would pay for: fewer texts, or a larger ε."""
+    config, rule, expected = made.config, made.deals, made.expected
+    if rule is None or expected is None:
+        raise ValueError("the plan has no deals")
+    possible = rule.most_texts(expected.batches, expected.texts)
+    if possible >= (1 if config.expected_units is None else expected.texts):
+        return
+    size = made.settings.batch_size
+    texts, epsilon = nearest_with_deals(config.token_request, budget, counts)
+    if expected.cells is None:
+        what = f"batch_size = {size}: cells of {expected.batches} batches do not pay for one text of each"
+    else:
+        name = "texts" if config.written == config.texts else "private_texts"
+        what = (
+            f"{name} = {config.written}: about {config.expected_units} units in {expected.cells} cells of "
+            f"{expected.batches} batches of {size} pay for at most {possible * expected.cells} texts"
+        )
+    ways = [
+        *([f"ask for {texts} texts or fewer"] if texts and texts < config.written else []),
+        *([f"ε = {epsilon:.3g} or more"] if epsilon else []),
+        "shorter texts",
+        *(["batch_size = auto"] if isinstance(config.parts.batch_size, int) else []),
+    ]
+    raise PrivacyError(
+        f"{what} of {config.max_tokens} tokens at ε = {config.epsilon:g}, δ = {config.delta:g}; {', or '.join(ways)}"
+        + made.mechanism.cheaper
+    )
 
 
 def _spent(total: Cost, counts: Cost, budget: Cost, tokens: Cost) -> Cost:
@@ -287,13 +390,23 @@ def _rounding(mechanism: TokenMechanism) -> float:
     return mechanism.settings.temperature * ROUNDING_RANGE / 2
 
 
+def _unlikely(config: SynthesisConfig) -> float:
+    # a unit may be in a batch of every deal, and there are no more deals than texts
+    return config.delta * UNLIKELY / (config.written if config.parts.deals else 1)
+
+
+def _slack_needed(mechanism: TokenMechanism, rho_size: float, unlikely: float) -> tuple[float, float]:
+    """The numerical slack, nats, for as many rows as a batch may hold, and how many these are (guarantee 7)."""
+    contexts = most_contexts(mechanism.settings.batch_size, rho_size, unlikely)
+    return mechanism.amplification(contexts) * ROW_MOVEMENT + _rounding(mechanism), contexts
+
+
 def _check_contexts(config: SynthesisConfig, mechanism: TokenMechanism, rho_size: float) -> None:
     """Checks that the numerical slack covers movements of as many rows as a batch may hold (guarantee 7)."""
     if not mechanism.needs_private:
         return
     s = mechanism.settings
-    contexts = most_contexts(s.batch_size, rho_size, config.delta * UNLIKELY)
-    needed = mechanism.amplification(contexts) * ROW_MOVEMENT + _rounding(mechanism)
+    needed, contexts = _slack_needed(mechanism, rho_size, _unlikely(config))
     if mechanism.amplification(contexts) and needed > s.slack:
         raise PrivacyError(
             f"numerical_slack = {s.slack:g}: noisy sizes with a standard deviation of {noise_sigma(rho_size):.3g} may "

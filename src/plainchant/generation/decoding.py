@@ -44,6 +44,8 @@ class BatchWork:
         positions: the places to fill, public.
         later: maximum tokens that the batch still has to write after these places, public.
         spent: what each context has paid so far (guarantee 5.2), float64 [n]; None before its first text. Secret.
+        payment: ρ that a context may pay for its text, where batches are drawn afresh for every text (guarantee 13.1);
+            None: the mechanism's budget.
     """
 
     batch: int
@@ -53,6 +55,7 @@ class BatchWork:
     positions: Sequence[int]
     later: int = 0
     spent: Float64Array | None = field(default=None, repr=False)
+    payment: float | None = None
 
 
 @dataclass(frozen=True)
@@ -118,8 +121,11 @@ class _Stopwatch:
 class _Session:
     """A batch in progress: its rows in the model and the text that it is writing."""
 
-    def __init__(self, work: BatchWork, private: Rows | None, public: Rows | None, gate: Gate | None):
+    def __init__(
+        self, work: BatchWork, mechanism: TokenMechanism, private: Rows | None, public: Rows | None, gate: Gate | None
+    ):
         self.work = work
+        self.mechanism = mechanism
         self.private = private
         self.public = public
         self.positions = list(work.positions)
@@ -210,7 +216,7 @@ class Decoder:
             for session, text in self._step(active):
                 yield text
                 if session.positions:
-                    session.begin(self._mechanism.gate(self._randomness))
+                    session.begin(session.mechanism.gate(self._randomness))
                 else:
                     # before another batch opens
                     session.give_back()
@@ -228,7 +234,8 @@ class Decoder:
             private = self._model.open_rows(prefix, [[*record, *head] for record in work.records], room=room)
         if self._mechanism.needs_public:
             public = self._model.open_rows(prefix, [head], room=room)
-        return _Session(work, private, public, self._mechanism.gate(self._randomness))
+        mechanism = self._mechanism if work.payment is None else self._mechanism.for_budget(work.payment)
+        return _Session(work, mechanism, private, public, mechanism.gate(self._randomness))
 
     def _step(self, active: Sequence[_Session]) -> list[tuple[_Session, FinishedText]]:
         watch = _Stopwatch()
@@ -251,12 +258,12 @@ class Decoder:
             steps_left = len(session.positions) * self._stop.max_tokens - len(session.tokens) + session.work.later
             support = supports[place]
             rows = private_logits[place] if private_logits else np.empty((0, len(support)), dtype=np.float32)
-            allowance = self._mechanism.allowance(session.spent, steps_left)
+            allowance = session.mechanism.allowance(session.spent, steps_left)
             public = publics[place]
             records_contribute = session.gate is None or (
                 public is not None and session.gate.opens(rows, public[support])
             )
-            mechanism = self._mechanism if records_contribute else self._public
+            mechanism = session.mechanism if records_contribute else self._public
             result = draw(mechanism, mechanism.distribution(rows, public, support, allowance), self._randomness)
             session.tokens.append(result.token)
             if result.charges is not None:

@@ -48,6 +48,8 @@ class IndividualMeanMechanism(MeanMechanism):
     accountant = f"zCDP, a Rényi filter for every unit, {CONVERTED}"
     # if the size of the data is unknown, and the lower bound if it is known
     least_batch: ClassVar[tuple[int, int]] = (24, 8)
+    # `text_cost` is an estimate, and with a quarter of it a text still has half of the records' influence
+    least_share: ClassVar[float] = 0.25
     about: ClassVar[str] = "about "
 
     def __post_init__(self) -> None:
@@ -65,6 +67,9 @@ class IndividualMeanMechanism(MeanMechanism):
 
     def affordable(self, budget: Cost) -> int | None:
         return self.per_token.times_in(Cost(budget.rho / self.settings.contexts_moved**2))
+
+    def text_cost(self, max_tokens: int) -> Cost:
+        return Cost(self.settings.contexts_moved**2 * max_tokens * self.per_token.rho)
 
     def cost_of(self, tokens: int) -> Cost:
         # for any number of its steps: no unit pays more
@@ -90,6 +95,9 @@ class IndividualMeanMechanism(MeanMechanism):
 
     def for_steps(self, steps: int) -> Self:
         return dataclasses.replace(self, steps=steps)
+
+    def for_budget(self, rho: float) -> Self:
+        return dataclasses.replace(self, budget=rho)
 
     @property
     def _numerical(self) -> float:

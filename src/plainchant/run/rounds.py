@@ -12,7 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
-from plainchant.config import SynthesisConfig
+from plainchant.config import BOOTSTRAP, SynthesisConfig
 from plainchant.generation.decoding import BatchWork, FinishedText
 from plainchant.generation.executor import Executor
 from plainchant.generation.prompting import choose_examples
@@ -20,9 +20,6 @@ from plainchant.run.candidates import Expansion, Variation
 from plainchant.run.preparation import Preparation
 from plainchant.run.released import Place, Released
 from plainchant.run.votes import hold_vote
-
-# First texts of a cell per text that is shown in its prompts.
-BOOTSTRAP = 2
 
 
 class Round(Protocol):
@@ -49,7 +46,10 @@ def rounds_of(preparation: Preparation, executor: Executor) -> list[Round]:
     """
     config = preparation.config
     rounds: list[Round] = []
-    if config.written:
+    if config.written and preparation.plan.deals is not None:
+        last = max((batch.deal for batch in preparation.directory.batches()), default=-1)
+        rounds += [Deal(preparation, executor, number, last + 1) for number in range(last + 1)]
+    elif config.written:
         if config.parts.released_examples:
             rounds.append(Bootstrap(preparation, executor))
         rounds.append(Main(preparation, executor))
@@ -95,6 +95,38 @@ class Main:
         first = released.first_places(_bootstrap_size(self.preparation.config)) if count else set()
         shown = {cell: choose_examples(own, count) for cell, own in released.texts_by_cell(first).items()}
         return self.executor.run(_works(self.preparation, released, released.places - first, shown))
+
+
+@dataclass(frozen=True)
+class Deal:
+    """The texts of one deal, each by a batch of its own; prompts show texts of earlier deals (guarantee 13.1).
+
+    Attributes:
+        preparation: the run's.
+        executor: writes the texts.
+        number: of the deal, from 0.
+        deals: how many there are.
+    """
+
+    preparation: Preparation
+    executor: Executor
+    number: int
+    deals: int
+
+    @property
+    def name(self) -> str:
+        """See `Round`."""
+        return f"texts from records, deal {self.number + 1} of {self.deals}"
+
+    def write(self, released: Released) -> Iterator[FinishedText]:
+        """See `Round`."""
+        count = self.preparation.config.parts.released_examples
+        deals = {batch.batch: batch.deal for batch in released.batches}
+        earlier = {place for place in released.places if deals[place[0]] < self.number}
+        # the latest texts first, so that what is shown changes from deal to deal
+        shown = {cell: choose_examples(own[::-1], count) for cell, own in released.texts_by_cell(earlier).items()}
+        places = {place for place in released.places if deals[place[0]] == self.number}
+        return self.executor.run(_works(self.preparation, released, places, shown if count else {}))
 
 
 @dataclass(frozen=True)
@@ -148,4 +180,5 @@ def _works(
                 positions,
                 (len(missing) - len(positions)) * config.max_tokens,
                 np.array([spent for _, spent in own], dtype=np.float64),
+                batch.payment,
             )

@@ -10,7 +10,7 @@ import secrets
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -68,12 +68,13 @@ CREATE TABLE winners (
     position INTEGER NOT NULL, PRIMARY KEY (round, place), UNIQUE (round, batch, position)
 );
 CREATE TABLE cells (cell INTEGER PRIMARY KEY, label INTEGER, centre INTEGER, noisy_size INTEGER, batches INTEGER);
-CREATE TABLE batches (batch INTEGER PRIMARY KEY, cell INTEGER NOT NULL, texts INTEGER NOT NULL);
-CREATE TABLE units (
-    record INTEGER PRIMARY KEY, batch INTEGER NOT NULL, context INTEGER NOT NULL, spent REAL NOT NULL DEFAULT 0
+CREATE TABLE batches (
+    batch INTEGER PRIMARY KEY, cell INTEGER NOT NULL, texts INTEGER NOT NULL, deal INTEGER NOT NULL, payment REAL
 );
--- the time to commit a text depends on the size of its batch, not on the number of batches
-CREATE INDEX contexts ON units (batch, context);
+-- of each batch that has any: int64 records and the context of each, in order, and float64 what each context has paid
+CREATE TABLE members (
+    batch INTEGER PRIMARY KEY, records BLOB NOT NULL, contexts BLOB NOT NULL, spent BLOB NOT NULL
+);
 CREATE TABLE texts (
     batch INTEGER NOT NULL, position INTEGER NOT NULL, text TEXT NOT NULL, tokens INTEGER NOT NULL,
     finish TEXT NOT NULL, loss REAL NOT NULL, rho REAL NOT NULL, PRIMARY KEY (batch, position)
@@ -90,11 +91,48 @@ def _make_folders(path: Path) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Batch:
-    """A batch: its cell and how many texts it writes. Public."""
+    """A batch that may write. Public.
+
+    Attributes:
+        batch: its number.
+        cell: its cell's number.
+        texts: how many texts it writes.
+        deal: the deal that it is drawn for, from 0; always 0 where a unit stays in its batch.
+        payment: ρ that a unit may pay for its text, in a deal; None where a unit stays in its batch.
+    """
 
     batch: int
     cell: int
     texts: int
+    deal: int = 0
+    payment: float | None = None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Draw:
+    """One secret draw of batches. Secret.
+
+    Attributes:
+        records: the record that represents each unit, int64 [n].
+        batches: the batch of each unit, or NO_BATCH, int64 [n].
+        contexts: its context there, int64 [n]; None where every unit has one of its own.
+    """
+
+    records: IntArray = dataclasses.field(repr=False)
+    batches: IntArray = dataclasses.field(repr=False)
+    contexts: IntArray | None = dataclasses.field(default=None, repr=False)
+
+    def members(self) -> Iterator[tuple[int, bytes, bytes, bytes]]:
+        """A row for each batch that somebody is in: its number, records, contexts, and that nobody has paid."""
+        # where every unit has its own context, the context has the number of its record
+        contexts = self.records if self.contexts is None else self.contexts
+        order = np.lexsort((self.records, contexts, self.batches))
+        order = order[self.batches[order] != NO_BATCH]
+        ordered = self.batches[order]
+        for batch in np.unique(ordered):
+            own = order[np.searchsorted(ordered, batch) : np.searchsorted(ordered, batch, side="right")]
+            paid = np.zeros(len(np.unique(contexts[own])))
+            yield int(batch), self.records[own].tobytes(), contexts[own].tobytes(), paid.tobytes()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -341,32 +379,19 @@ class RunDirectory:
     # cells, batches and units: written once, together
 
     def save_batches(
-        self,
-        cells: tuple[Cell, ...],
-        allotted: list[list[int]],
-        record_of_unit: IntArray,
-        batch_of_unit: IntArray,
-        context_of_unit: IntArray | None = None,
-        *,
-        voters: IntArray | None = None,
+        self, cells: Sequence[Cell], batches: Sequence[Batch], draws: Iterable[Draw], *, voters: IntArray | None = None
     ) -> None:
-        """Commits the noisy cells and the secret draws in one transaction: noise is never drawn twice."""
-        # where every unit has its own context, the context has the number of its record
-        contexts = record_of_unit if context_of_unit is None else context_of_unit
-        texts = [(cell, count) for cell, counts in enumerate(allotted) for count in counts]
-        placed = batch_of_unit != NO_BATCH
+        """Commits the noisy cells and all secret draws in one transaction: neither is ever made twice."""
         with self._connect() as database:
             database.executemany(
                 "INSERT INTO cells VALUES (?, ?, ?, ?, ?)",
                 [(number, cell.label, cell.centre, cell.noisy_size, cell.batches) for number, cell in enumerate(cells)],
             )
             database.executemany(
-                "INSERT INTO batches VALUES (?, ?, ?)", [(number, *entry) for number, entry in enumerate(texts)]
+                "INSERT INTO batches VALUES (?, ?, ?, ?, ?)", [dataclasses.astuple(batch) for batch in batches]
             )
-            database.executemany(
-                "INSERT INTO units (record, batch, context) VALUES (?, ?, ?)",
-                zip(*(column[placed].tolist() for column in (record_of_unit, batch_of_unit, contexts)), strict=True),
-            )
+            for draw in draws:
+                database.executemany("INSERT INTO members VALUES (?, ?, ?, ?)", draw.members())
             if voters is not None:
                 database.executemany("INSERT INTO voters VALUES (?)", [(record,) for record in voters.tolist()])
 
@@ -387,13 +412,15 @@ class RunDirectory:
 
     def members(self) -> dict[int, list[tuple[list[int], float]]]:
         """For each batch its contexts in order: their records and what each has paid (guarantee 5.2). Secret."""
-        members: dict[int, dict[int, tuple[list[int], float]]] = {}
         with self._connect() as database:
-            for record, batch, context, spent in database.execute(
-                "SELECT record, batch, context, spent FROM units ORDER BY context, record"
-            ):
-                members.setdefault(batch, {}).setdefault(context, ([], spent))[0].append(record)
-        return {batch: list(contexts.values()) for batch, contexts in members.items()}
+            rows = database.execute("SELECT batch, records, contexts, spent FROM members ORDER BY batch").fetchall()
+        found = {}
+        for batch, *columns in rows:
+            records, contexts = (np.frombuffer(column, np.int64) for column in columns[:2])
+            firsts = np.unique(contexts, return_index=True)[1]
+            own = [part.tolist() for part in np.split(records, firsts[1:])]
+            found[batch] = list(zip(own, np.frombuffer(columns[2], np.float64).tolist(), strict=True))
+        return found
 
     # the votes: each drawn once
 
@@ -454,13 +481,12 @@ class RunDirectory:
         with self._connect() as database:
             database.execute("INSERT INTO texts VALUES (?, ?, ?, ?, ?, ?, ?)", columns)
             if spent:
-                contexts = database.execute(
-                    "SELECT DISTINCT context FROM units WHERE batch = ? ORDER BY context", (text.batch,)
-                ).fetchall()
-                database.executemany(
-                    "UPDATE units SET spent = ? WHERE batch = ? AND context = ?",
-                    [(paid, text.batch, context) for paid, (context,) in zip(spent, contexts, strict=True)],
-                )
+                paid = np.array(spent, dtype=np.float64).tobytes()
+                changed = database.execute(
+                    "UPDATE members SET spent = ? WHERE batch = ? AND LENGTH(spent) = ?", (paid, text.batch, len(paid))
+                ).rowcount
+                if changed != 1:
+                    raise RunError(f"{self.path}: a text names another number of contexts than its batch has")
 
     def texts(self) -> list[FinishedText]:
         """The committed texts, by place."""

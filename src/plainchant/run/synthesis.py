@@ -122,8 +122,8 @@ class Run:
         self.requested = sum(batch.texts for batch in self.directory.batches())
         if not self.requested and self.plan.config.written:
             raise PrivacyError(
-                f"batch_size = {self.plan.settings.batch_size}: no noisy cell count reaches half of it, so there is no "
-                "batch to write from; the data is too small for this budget. A larger ε or a smaller max_tokens allows "
+                f"batch_size = {self.plan.settings.batch_size}: no noisy cell count is large enough for a batch that "
+                "pays for a text; the data is too small for this budget. A larger ε or a smaller max_tokens allows "
                 "smaller batches, and method = private-evolution needs none"
             )
 
