@@ -12,7 +12,6 @@ from plainchant.privacy.accounting import Budget, Cost
 from plainchant.privacy.aggregation import ROUNDING_RANGE
 from plainchant.privacy.choice import (
     FEWEST_KEPT,
-    UNKNOWN_CELL,
     choose_mechanism,
     choose_with_deals,
     nearest_with_deals,
@@ -215,11 +214,6 @@ class Plan:
             notes.append(
                 f"delta = {config.delta:g}: above 1 / expected_units = {1 / config.expected_units:.2g} a "
                 "release may reveal single units; use a smaller delta"
-            )
-        if self.deals is not None and config.expected_units is None:
-            notes.append(
-                f"expected_units: not given, so the plan assumes {UNKNOWN_CELL} batches in a cell. The guarantee holds "
-                "for any data; smaller cells write fewer texts. Give about the number of units if that may be public"
             )
         if config.expected_units is not None and self.rho_select and not isinstance(config.centres, str):
             average = config.expected_units / (len(config.label_set) * self.centres)

@@ -182,7 +182,7 @@ def test_most_contexts_holds_for_every_true_count_and_grows_with_the_noise(batch
 
 @pytest.mark.parametrize("changes", [{}, {"epsilon": 1.0}, {"expected_units": 7_600, "texts": 200}, {"guidance": 1.0}])
 def test_individual_plans_spend_the_whole_budget_and_expect_enough_texts(changes):
-    made = planned("plainchant", **changes)
+    made = planned("plainchant", deals=False, **changes)
     config, total = made.config, rho_of(made.config.epsilon, made.config.delta)
     assert made.guarantee.kind == "ex-ante"
     assert made.guarantee.epsilon <= config.epsilon
@@ -196,13 +196,15 @@ def test_individual_plans_spend_the_whole_budget_and_expect_enough_texts(changes
 
 
 def test_individual_plans_need_smaller_batches_than_the_worst_case():
-    smaller, larger = planned("plainchant"), planned("plainchant", accounting="worst-case")
+    smaller, larger = planned("plainchant", deals=False), planned("plainchant", accounting="worst-case", deals=False)
     assert 2 * smaller.settings.batch_size < larger.settings.batch_size
-    calm, wild = (planned("plainchant", expected_range=r, expected_units=7_600, texts=200) for r in (2.0, 8.0))
+    calm, wild = (
+        planned("plainchant", expected_range=r, expected_units=7_600, texts=200, deals=False) for r in (2.0, 8.0)
+    )
     assert calm.settings.batch_size < wild.settings.batch_size
     # the expectation decides how much is planned, never what is promised
     assert calm.guarantee.rho == wild.guarantee.rho
     with pytest.raises(PrivacyError, match="accounting = individual"):
         planned("plainchant", aggregate="median")
     with pytest.raises(PrivacyError, match="at most"):
-        planned("plainchant", expected_units=100, texts=10_000)
+        planned("plainchant", expected_units=100, texts=10_000, deals=False)

@@ -25,6 +25,7 @@ from plainchant.data.files import write_text
 from plainchant.errors import ConfigError
 from plainchant.planning import Plan, make_plan
 from plainchant.privacy.accounting import Cost
+from plainchant.privacy.deals import DealRule, Expected
 
 
 @command()
@@ -162,7 +163,9 @@ def show_plan(console: Console, plan: Plan) -> None:
                       f"{config.released} of them"),
         ]  # fmt: skip
     rows += mechanism.plan_rows()
-    if plan.texts_per_batch is not None:
+    if plan.deals is not None and plan.expected is not None:
+        rows += _deal_rows(plan, plan.deals, plan.expected)
+    elif plan.texts_per_batch is not None:
         rows += [
             (
                 "texts per batch",
@@ -174,12 +177,32 @@ def show_plan(console: Console, plan: Plan) -> None:
                 f"{settings.batch_size}",
             ),
         ]
+    if plan.deals is None:
+        rows.append(
+            ("ρ", f"{plan.rho_counts:.4g} for noisy counts, {_figure(plan.batch)} for the tokens of a batch, "
+                  f"{mechanism.about}{_figure(mechanism.per_token)} per token")
+        )  # fmt: skip
     rows += [
-        ("ρ", f"{plan.rho_counts:.4g} for noisy counts, {_figure(plan.batch)} for the tokens of a batch, "
-              f"{mechanism.about}{_figure(mechanism.per_token)} per token"),
         ("model rows", f"{rows_per_token * config.max_tokens:,} at most, plus prompts"),
     ]  # fmt: skip
     console.table("Plan", rows)
+
+
+def _deal_rows(plan: Plan, rule: DealRule, expected: Expected) -> list[tuple[str, str]]:
+    """Rows of a printed plan about deals."""
+    size, batches = plan.settings.batch_size, expected.batches
+    writing = rule.deals(batches, expected.texts)
+    where = "cells, if the data has that many units" if expected.cells is None else _count(expected.cells, "cell")
+    return [
+        ("deals", f"{where}, of {_count(batches, 'batch', 'batches')} of about {size * plan.config.records_per_context}; "
+                  f"each writes {_count(expected.texts, 'text')} in {_count(len(writing), 'deal')}, for each of which "
+                  "every record draws its batch afresh, in secret"),
+        ("secret", f"nobody, not even we, can tell from the release which of {batches} batches a record was in"),
+        ("cost", f"at the Rényi order {rule.order}: {rule.order * plan.rho_counts:.3g} nats for noisy counts, "
+                 f"{rule.budget:.3g} for the deals of a cell; a record pays at most "
+                 f"ρ = {rule.payment_of(batches, expected.texts):.3g} for a text, which takes "
+                 f"{plan.mechanism.about}{rule.payment:.3g}"),
+    ]  # fmt: skip
 
 
 def _count(number: int | None, one: str, many: str = "") -> str:

@@ -283,7 +283,11 @@ def _log_laplace_by_powers(theta: Float64Array, r: float) -> Float64Array:
 def _log_sum(terms: Float64Array) -> Float64Array:
     """The logarithm of Σ exp of each row, float64 [rows]; every row has a term that is not −inf."""
     top = terms.max(axis=1)
-    return np.asarray(top + np.log(np.exp(terms - top[:, None]).sum(axis=1)))
+    # where a term is infinite, so is the sum
+    finite = np.isfinite(top)
+    sums = np.exp(terms[finite] - top[finite, None]).sum(axis=1)
+    top[finite] += np.log(sums)
+    return np.asarray(top)
 
 
 def _log_expm1(x: Float64Array) -> Float64Array:

@@ -191,7 +191,7 @@ def write_report(
 
 @dataclass(frozen=True)
 class _Part:
-    """A part of the budget: its name, its ρ (None where that is private), its share and what it pays for."""
+    """A part of the budget: its name, its ρ, or nats with deals (None where private), its share, what it pays for."""
 
     name: str
     symbol: str
@@ -205,17 +205,23 @@ def _budget(plan: Plan, guarantee: Guarantee) -> list[_Part]:
     if not guarantee.delta:
         # nothing is promised, or nothing was spent
         return []
-    total, tokens = guarantee.rho, plan.mechanism.pays_for(plan.tokens_per_batch)
+    total, pays = guarantee.rho, plan.mechanism.pays_for(plan.tokens_per_batch)
+    tokens = None if total is None else total - plan.rho_counts
+    order = 1
+    if plan.deals is not None:
+        # zCDP of ρ is αρ at the order at which deals are counted
+        order, tokens = plan.deals.order, plan.deals.budget
+        total = order * plan.rho_counts + tokens
     parts = [
-        ("choice of cells", "select", plan.rho_select, "a noisy count for each label and public centre"),
-        ("sizes of cells", "size", plan.rho_size, "a noisy count for each kept cell"),
+        ("choice of cells", "select", order * plan.rho_select, "a noisy count for each label and public centre"),
+        ("sizes of cells", "size", order * plan.rho_size, "a noisy count for each kept cell"),
         (
             "vote",
             "vote",
-            plan.rho_vote,
+            order * plan.rho_vote,
             "for each label and candidate, in each round, a noisy count of the units that it is near to",
         ),
-        ("tokens", "batch", None if total is None else total - plan.rho_counts, tokens),
+        ("tokens", "batch", tokens, pays),
     ]
     return [
         _Part(name, symbol, rho, None if total is None or rho is None else rho / total, pays_for)

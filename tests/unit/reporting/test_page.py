@@ -20,7 +20,7 @@ from plainchant.privacy.histograms import WHOLE_LABEL, Cell
 from plainchant.reporting.page import report_page, write_report
 from plainchant.reporting.pictures import map_points
 from plainchant.run.card import data_set_card
-from plainchant.run.store import RunDirectory
+from plainchant.run.store import Batch, RunDirectory
 
 HOSTILE = "<script>alert(1)</script>"
 LABELS = (f"red | {HOSTILE}", "blue")
@@ -296,8 +296,7 @@ def released(tmp_path):
     """A directory as a finished run leaves it."""
     of = planned()
     directory = RunDirectory.create(tmp_path / "run", of, of.guarantee, data="", private=True)
-    batches = np.empty(0, dtype=np.int64)
-    directory.save_batches(CELLS, [[1], [2]], batches, batches)
+    directory.save_batches(CELLS, [Batch(0, 0, 1), Batch(1, 1, 2)], [])
     directory.write_release(ROWS, dataclasses.asdict(of.guarantee), data_set_card(of, of.guarantee, CELLS, len(ROWS)))
     return directory
 

@@ -19,7 +19,7 @@ from plainchant.run.store import Marks, RunDirectory
 
 
 def guarantee(epsilon=2.0, **changes):
-    return make_plan(SynthesisConfig(epsilon=epsilon, max_tokens=20, **changes)).guarantee
+    return make_plan(SynthesisConfig(**{"epsilon": epsilon, "max_tokens": 20, "deals": False} | changes)).guarantee
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def ledger(tmp_path):
 @pytest.fixture
 def begin(tmp_path):
     def begin(name="a"):
-        decided = make_plan(SynthesisConfig(epsilon=2.0, max_tokens=20))
+        decided = make_plan(SynthesisConfig(epsilon=2.0, max_tokens=20, deals=False))
         return RunDirectory.create(tmp_path / name, decided, decided.guarantee, data="", private=True)
 
     return begin
@@ -159,7 +159,7 @@ def crowd(paths, *, epsilon, turns=1):
         "from plainchant.config import SynthesisConfig; from plainchant.planning import make_plan\n"
         "from plainchant.errors import PrivacyError\n"
         "from plainchant.run.ledger import Ledger; from plainchant.run.store import RunDirectory\n"
-        "plan = make_plan(SynthesisConfig(epsilon=float(sys.argv[3]), max_tokens=20)); entered = 0\n"
+        "plan = make_plan(SynthesisConfig(epsilon=float(sys.argv[3]), max_tokens=20, deals=False)); entered = 0\n"
         "paths = [Path(sys.argv[2] + str(number)) for number in range(int(sys.argv[4]))]\n"
         "runs = [RunDirectory.create(path, plan, plan.guarantee, data='', private=True) for path in paths]\n"
         "time.sleep(max(0, float(sys.argv[5]) - time.time()))\n"
@@ -370,7 +370,7 @@ def test_a_restored_ledger_is_refused(ledger, begin):
 def test_a_run_goes_on_with_the_guarantee_that_was_entered(ledger, begin, changed):
     run = begin()
     ledger.enter(run, guarantee())
-    edited = make_plan(SynthesisConfig(**{"epsilon": 2.0, "max_tokens": 20} | changed)).guarantee
+    edited = make_plan(SynthesisConfig(**{"epsilon": 2.0, "max_tokens": 20, "deals": False} | changed)).guarantee
     for step in (ledger.enter, ledger.confirm):
         with pytest.raises(PrivacyError, match=r"was entered with .*, not "):
             step(run, edited)

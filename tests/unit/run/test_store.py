@@ -19,7 +19,7 @@ from plainchant.generation.decoding import FinishedText
 from plainchant.models.table import TableModel
 from plainchant.privacy.histograms import Cell
 from plainchant.run.ledger import Ledger
-from plainchant.run.store import Batch, RunDirectory, Winner
+from plainchant.run.store import Batch, Draw, RunDirectory, Winner
 
 CONFIG = SynthesisConfig(
     method="clustered-mean",
@@ -64,13 +64,14 @@ def test_a_second_draw_for_a_place_is_refused_and_stores_nothing(directory):
 
 def test_batches_are_formed_once_and_kept_as_they_were(directory):
     cells = (Cell(0, 2, 9, 2), Cell(0, 5, 1, 0))
-    draw = (cells, [[2, 1], []], np.array([4, 1, 7]), np.array([1, -1, 0]))
+    batches = [Batch(0, 0, 2), Batch(1, 0, 1)]
+    draw = (cells, batches, [Draw(np.array([4, 1, 7]), np.array([1, -1, 0]))])
     directory.save_batches(*draw)
     assert directory.is_formed()
     with pytest.raises(RunError):
         directory.save_batches(*draw)
     assert tuple(directory.cells()) == cells
-    assert directory.batches() == [Batch(0, 0, 2), Batch(1, 0, 1)]
+    assert directory.batches() == batches
     assert directory.members() == {1: [([4], 0.0)], 0: [([7], 0.0)]}
 
 
