@@ -190,18 +190,17 @@ def show_plan(console: Console, plan: Plan) -> None:
 
 def _deal_rows(plan: Plan, rule: DealRule, expected: Expected) -> list[tuple[str, str]]:
     """Rows of a printed plan about deals."""
-    size, batches = plan.settings.batch_size, expected.batches
-    writing = rule.deals(batches, expected.texts)
-    where = "cells, if the data has that many units" if expected.cells is None else _count(expected.cells, "cell")
+    batches, writing = expected.batches, rule.deals(expected.batches, expected.texts)
+    cells = _count(expected.cells, "cell") if expected.cells else "expected_units is unknown, so cells are taken to be"
+    most = f"{rule.payment_of(batches, expected.texts):.3g}; about " if plan.mechanism.about else ""
     return [
-        ("deals", f"{where}, of {_count(batches, 'batch', 'batches')} of about {size * plan.config.records_per_context}; "
-                  f"each writes {_count(expected.texts, 'text')} in {_count(len(writing), 'deal')}, for each of which "
-                  "every record draws its batch afresh, in secret"),
-        ("secret", f"nobody, not even we, can tell from the release which of {batches} batches a record was in"),
+        ("deals", f"{cells} of {_count(batches, 'batch', 'batches')} of about {plan.settings.units_per_batch} units; each "
+                  f"writes {_count(expected.texts, 'text')} in {_count(len(writing), 'deal')}, for each of which every "
+                  "unit draws its batch afresh, in secret"),
+        ("secret", f"nobody, not even we, can tell from the release which of {batches} batches a unit was in"),
         ("cost", f"at the Rényi order {rule.order}: {rule.order * plan.rho_counts:.3g} nats for noisy counts, "
-                 f"{rule.budget:.3g} for the deals of a cell; a record pays at most "
-                 f"ρ = {rule.payment_of(batches, expected.texts):.3g} for a text, which takes "
-                 f"{plan.mechanism.about}{rule.payment:.3g}"),
+                 f"{rule.budget:.3g} for the deals of a cell; for a text a unit pays ρ of at most {most}"
+                 f"{rule.payment:.3g}" + (" is expected" if most else "")),
     ]  # fmt: skip
 
 
