@@ -190,12 +190,12 @@ def show_plan(console: Console, plan: Plan) -> None:
 
 def _deal_rows(plan: Plan, rule: DealRule, expected: Expected) -> list[tuple[str, str]]:
     """Rows of a printed plan about deals."""
-    batches, writing = expected.batches, rule.deals(expected.batches, expected.texts)
+    batches, number = expected.batches, len(rule.deals(expected.batches, expected.texts))
     cells = _count(expected.cells, "cell") if expected.cells else "expected_units is unknown, so cells are taken to be"
     most = f"{rule.payment_of(batches, expected.texts):.3g}; about " if plan.mechanism.about else ""
     return [
-        ("deals", f"{cells} of {_count(batches, 'batch', 'batches')} of about {plan.settings.units_per_batch} units; each "
-                  f"writes {_count(expected.texts, 'text')} in {_count(len(writing), 'deal')}, for each of which every "
+        ("deals", f"{cells} of {_count(batches, 'batch', 'batches')} of about {plan.settings.units_per_batch} units; "
+                  f"each writes {_count(expected.texts, 'text')} in {_count(number, 'deal')}, for each of which every "
                   "unit draws its batch afresh, in secret"),
         ("secret", f"nobody, not even we, can tell from the release which of {batches} batches a unit was in"),
         ("cost", f"at the Rényi order {rule.order}: {rule.order * plan.rho_counts:.3g} nats for noisy counts, "
