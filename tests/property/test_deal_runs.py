@@ -183,20 +183,20 @@ def test_power_a_number_of_batches_from_the_true_size_is_caught(monkeypatch):
     assert use(broken, (90, 90), monkeypatch) > 1.5
 
 
-def test_power_one_text_more_than_is_paid_for_is_caught(monkeypatch):
+def test_power_more_texts_than_are_paid_for_are_caught(monkeypatch):
     run = run_of(individual(0.3, 1), adversarial(1.0), batches=2, texts=1)
     assert use(run, (90,), monkeypatch) <= 1
     real, begin = cells._dealt, _Session.begin
 
-    def two(dealt, payments):
-        return [dataclasses.replace(batch, texts=2) for batch in real(dealt, payments)]
+    def more(dealt, payments):
+        return [dataclasses.replace(batch, texts=4) for batch in real(dealt, payments)]
 
     def forgetful(self, gate):
         begin(self, gate)
         self.spent = np.zeros_like(self.spent)
 
     with monkeypatch.context() as patch:
-        patch.setattr(cells, "_dealt", two)
+        patch.setattr(cells, "_dealt", more)
         # what was paid goes on from text to text of a batch, which by itself keeps to the budget
         assert use(run, (90,), patch) <= 1
         patch.setattr(_Session, "begin", forgetful)
@@ -212,17 +212,19 @@ def test_power_a_payment_above_the_cells_is_caught(monkeypatch):
 
 
 def test_power_a_deal_that_is_drawn_again_after_its_first_text_is_caught(monkeypatch):
-    run = run_of(worst_case(0.8), adversarial(1.6), batches=2, texts=2, length=1)
+    run = run_of(worst_case(0.8), adversarial(2.0), batches=2, texts=2, length=3)
     assert run.rule.deals(2, 2) == [2]
     assert use(run, (90,), monkeypatch) <= 1
 
-    class Redrawn(cells.Draw):
+    plain = cells.Draw
+
+    class Redrawn(plain):
         """The second text's batch comes from a draw of its own, as in a resumed run that has forgotten its batches."""
 
         def members(self):
             yield from ((batch, *rest) for batch, *rest in super().members() if batch == 0)
             again = cells.draw_batches(np.zeros_like(self.records), CELL, randomness[-1])
-            yield from ((batch, *rest) for batch, *rest in cells.Draw(self.records, again).members() if batch == 1)
+            yield from ((batch, *rest) for batch, *rest in plain(self.records, again).members() if batch == 1)
 
     real, randomness = cells.draw_batches, []
 

@@ -205,9 +205,8 @@ def choose_with_deals(request: TokenRequest, budget: Budget, counts: Cost) -> tu
     mechanism = mechanism.for_steps(request.max_tokens)
     expected = expected_cells(request, mechanism.settings.batch_size)
     needed = mechanism.text_cost(request.max_tokens).rho
-    rule = make_rule(budget, counts, expected, request.first, needed, least=mechanism.least_share)
-    # numbers that leave nothing after the cost of rounding are refused here, and not while texts are written
-    mechanism.for_budget(rule.least)
+    rule = make_rule(budget, counts, expected, request.first, needed)
+    rule = dataclasses.replace(rule, least=min(needed, mechanism.least_text_cost(request.max_tokens).rho))
     paid = max(rule.least, rule.payment_of(expected.batches, expected.texts))
     return mechanism.for_budget(paid), rule, expected
 

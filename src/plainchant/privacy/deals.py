@@ -133,9 +133,7 @@ class Expected:
 
 
 @functools.lru_cache(maxsize=256)
-def make_rule(
-    budget: Budget, counts: Cost, expected: Expected, first: int, payment: float | None = None, *, least: float = 1.0
-) -> DealRule:
+def make_rule(budget: Budget, counts: Cost, expected: Expected, first: int, payment: float | None = None) -> DealRule:
     """The rule at about the order that lets the expected cells pay the most for a text; any order is valid.
 
     Args:
@@ -144,7 +142,6 @@ def make_rule(
         expected: cells as the plan expects them.
         first: texts of a cell's first deal.
         payment: ρ that a text takes; None: the most that the expected cells can pay.
-        least: share of `payment` for which a cell writes one text.
 
     Raises:
         PrivacyError: the budget does not even pay for the counts at any order.
@@ -159,7 +156,7 @@ def make_rule(
     order = best_order(budget, counts, expected.batches, ways, max(about, payment or 0.0))[0]
     limit = dict(_limits(budget, counts))[order]
     taken = about if payment is None else payment
-    return DealRule(order, limit, taken, least * taken, first)
+    return DealRule(order, limit, taken, taken, first)
 
 
 def best_order(

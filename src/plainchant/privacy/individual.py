@@ -48,8 +48,6 @@ class IndividualMeanMechanism(MeanMechanism):
     accountant = f"zCDP, a Rényi filter for every unit, {CONVERTED}"
     # if the size of the data is unknown, and the lower bound if it is known
     least_batch: ClassVar[tuple[int, int]] = (24, 8)
-    # `text_cost` is an estimate, and with a quarter of it a text still has half of the records' influence
-    least_share: ClassVar[float] = 0.25
     about: ClassVar[str] = "about "
 
     def __post_init__(self) -> None:
@@ -70,6 +68,11 @@ class IndividualMeanMechanism(MeanMechanism):
 
     def text_cost(self, max_tokens: int) -> Cost:
         return Cost(self.settings.contexts_moved**2 * max_tokens * self.per_token.rho)
+
+    def least_text_cost(self, max_tokens: int) -> Cost:
+        # with a quarter a text still has half of the records' influence, but rounding has to be paid in full
+        rounding = self.settings.contexts_moved**2 * max_tokens * bounded_range_rho(self._numerical)
+        return Cost(max(self.text_cost(max_tokens).rho / 4, 2 * rounding))
 
     def cost_of(self, tokens: int) -> Cost:
         # for any number of its steps: no unit pays more

@@ -51,10 +51,6 @@ class CostOwner(Protocol):
         """How the cost is counted, for card and page."""
 
     @property
-    def least_share(self) -> float:
-        """For which share of `text_cost` a text is still worth writing; below 1 where that is an estimate."""
-
-    @property
     def measured(self) -> bool:
         """Whether a run's cost is measured on its output (guarantee 5.3)."""
 
@@ -86,6 +82,9 @@ class CostOwner(Protocol):
 
     def text_cost(self, max_tokens: int) -> Cost:
         """What a text costs one unit or, where costs are individual, about what it takes to write one."""
+
+    def least_text_cost(self, max_tokens: int) -> Cost:
+        """What a text is still worth writing for; less than `text_cost` where that is an estimate."""
 
     def claim(self, tokens: int, delta: float) -> float | None:
         """The ε that an audit tests at delta; None where nothing is claimed in advance.
@@ -133,7 +132,6 @@ class _Words:
     """Defaults of most mechanisms."""
 
     measured: ClassVar[bool] = True
-    least_share: ClassVar[float] = 1.0
     least_batch: ClassVar[tuple[int, int]] = (1, 1)
     cheaper: ClassVar[str] = ""
     about: ClassVar[str] = ""
@@ -158,6 +156,9 @@ class _Words:
 
     def text_cost(self, max_tokens: int) -> Cost:
         return self.cost_of(max_tokens)
+
+    def least_text_cost(self, max_tokens: int) -> Cost:
+        return self.text_cost(max_tokens)
 
     def cost_of(self, tokens: int) -> Cost:
         raise NotImplementedError
