@@ -10,7 +10,7 @@ from scipy.stats import binom
 from plainchant.config import SynthesisConfig
 from plainchant.errors import PrivacyError
 from plainchant.planning import make_plan, not_private
-from plainchant.privacy.accounting import epsilon_of, rho_of
+from plainchant.privacy.accounting import Cost, epsilon_of, rho_of
 from plainchant.privacy.histograms import batches_of, most_contexts, noise_sigma
 
 EX_ANTE = ["amin2024", "clustered-mean", "invisibleink"]
@@ -208,3 +208,77 @@ def test_individual_plans_need_smaller_batches_than_the_worst_case():
         planned("plainchant", aggregate="median")
     with pytest.raises(PrivacyError, match="at most"):
         planned("plainchant", expected_units=100, texts=10_000, deals=False)
+
+
+LABELLED = {"labels": ("a", "b", "c", "d"), "label_column": "label", "candidates": 1}
+
+
+@pytest.mark.parametrize(
+    ("units", "epsilon", "texts", "largest"),
+    [
+        (5_000, 1.0, 100, 40),
+        (5_000, 3.0, 500, 30),
+        (5_000, 8.0, 2_000, 30),
+        (20_000, 1.0, 500, 40),
+        (100_000, 1.0, 2_000, 40),
+    ],
+)
+def test_deals_promise_no_more_than_their_budget_and_what_is_planned_is_feasible(units, epsilon, texts, largest):
+    made = planned("plainchant", epsilon=epsilon, texts=texts, expected_units=units, **LABELLED)
+    guarantee, expected = made.guarantee, made.expected
+    assert (guarantee.kind, guarantee.rho) == ("ex-ante", None)
+    assert guarantee.cost == Cost(made.rho_counts) + made.deals.cost == Cost.from_dict(guarantee.__dict__)
+    assert epsilon * (1 - 1e-9) <= guarantee.cost.epsilon(1e-6) == guarantee.epsilon <= epsilon
+    assert made.settings.batch_size <= largest
+    # the cells hold the units, write the texts, and pay for them at the expected range
+    assert expected.cells * expected.batches * made.settings.batch_size <= units
+    assert expected.cells * expected.texts >= texts
+    assert made.centres * 4 == expected.cells
+    needed = made.config.max_tokens * made.mechanism.per_token.rho
+    assert made.mechanism.budget >= needed == pytest.approx(made.deals.payment)
+    assert made.mechanism.steps == made.config.max_tokens
+
+
+@pytest.mark.parametrize("method", ["clustered-mean", "invisibleink", "amin2024", "plainchant"])
+def test_every_method_known_in_advance_can_have_deals_and_needs_smaller_batches_or_a_tighter_clip(method):
+    changes = {"expected_units": 20_000, "texts": 40}
+    without, made = (planned(method, deals=deals, **changes) for deals in (False, True))
+    assert without.deals is None
+    assert made.guarantee.epsilon <= 8
+    assert made.deals.payment == pytest.approx(made.mechanism.text_cost(64).rho)
+    if method == "invisibleink":
+        assert made.settings.clip > 1.5 * without.settings.clip
+    else:
+        assert made.settings.batch_size < without.settings.batch_size
+
+
+@pytest.mark.parametrize("changes", [{}, {"batch_size": 40}, {"expected_range": 6.0}])
+def test_infeasible_deals_name_texts_and_an_epsilon_that_are_feasible(changes):
+    changes = {"epsilon": 1.0, "expected_units": 2_000, **LABELLED, **changes}
+    with pytest.raises(PrivacyError, match="cells of") as caught:
+        planned("plainchant", texts=900, **changes)
+    texts = int(re.search(r"ask for (\d+) texts", str(caught.value)).group(1))
+    assert planned("plainchant", texts=texts, **changes).expected.texts * 4 >= texts
+    with pytest.raises(PrivacyError):
+        planned("plainchant", texts=round(1.1 * texts) + 8, **changes)
+    epsilon = float(re.search(r"ε = ([0-9.]+) or more", str(caught.value)).group(1)) * 1.005
+    assert planned("plainchant", texts=900, **changes | {"epsilon": epsilon}).guarantee.epsilon <= epsilon
+
+
+def test_deals_are_refused_where_no_cost_is_known_in_advance_and_left_out_unless_asked_for():
+    assert planned("clustered-median").deals is None
+    assert planned("plainchant", accounting="ex-post").deals is None
+    for method in ("clustered-median", "public", "non-private", "private-evolution"):
+        with pytest.raises(PrivacyError, match="deals = true"):
+            planned(method, deals=True)
+
+
+def test_cells_of_a_run_with_deals_hold_many_batches():
+    made = planned("plainchant", expected_units=50_000)
+    sigma = noise_sigma(made.rho_select)
+    assert made.least_cell == math.ceil(8 * made.settings.batch_size + 2 * sigma)
+    assert planned("plainchant", deals=False).least_cell is None
+    assert planned("plainchant", min_cell=7).least_cell == 7
+    assert planned("plainchant", expected_units=50_000, centres=12).centres == 12
+    assert planned("plainchant").centres == planned("clustered-mean").centres == 1000
+    assert 1 < made.centres == 50_000 // (32 * made.settings.batch_size) < 200

@@ -201,7 +201,7 @@ def choose_with_deals(request: TokenRequest, budget: Budget, counts: Cost) -> tu
         raise PrivacyError(_BOTH_AUTO)
     else:
         mechanism = make(request, request.settings(request.clip, 1), budget.zcdp)
-        mechanism = mechanism.resized(_smallest_with_deals(request, mechanism, budget, counts))
+        mechanism = mechanism.resized(_smallest_with_deals(request, mechanism, budget, counts)[0])
     mechanism = mechanism.for_steps(request.max_tokens)
     expected = expected_cells(request, mechanism.settings.batch_size)
     needed = mechanism.text_cost(request.max_tokens).rho
@@ -229,29 +229,42 @@ def planned_centres(request: TokenRequest, batch_size: int) -> int:
     return LARGEST_BATCH if request.units is None else max(1, request.units // (request.labels * USUAL_CELL * size))
 
 
-def _smallest_with_deals(request: TokenRequest, mechanism: TokenMechanism, budget: Budget, counts: Cost) -> int:
-    """The smallest batch size for which expected cells pay for the requested texts; the best one where none does."""
+def _left_with_deals(request: TokenRequest, mechanism: TokenMechanism, budget: Budget, counts: Cost) -> float:
+    """What the deals of expected cells leave of the budget, nats at the best order; below 0: too much."""
+    expected = expected_cells(request, mechanism.settings.batch_size)
+    ways = ways_of(expected.batches, expected.texts, request.first)
+    payment = mechanism.text_cost(request.max_tokens).rho
+    return best_order(budget, counts, expected.batches, ways, payment)[1]
+
+
+def _smallest_with_deals(
+    request: TokenRequest, mechanism: TokenMechanism, budget: Budget, counts: Cost
+) -> tuple[int, float]:
+    """The smallest batch size for which expected cells pay for the requested texts; the best one where none does.
+
+    Returns:
+        The size, and what it leaves of the budget, nats; below 0 where no size will do.
+    """
 
     def left(size: int) -> float:
-        expected = expected_cells(request, size)
-        ways = ways_of(expected.batches, expected.texts, request.first)
-        payment = mechanism.resized(size).text_cost(request.max_tokens).rho
-        return best_order(budget, counts, expected.batches, ways, payment)[1]
+        return _left_with_deals(request, mechanism.resized(size), budget, counts)
 
     low = least = mechanism.least_batch[request.units is not None]
     tried = {least: left(least)}
     largest = LARGEST_BATCH if request.units is None else max(least, request.units // request.labels)
-    high = least
-    while tried[high] < 0 and high < largest:
+    high = best = least
+    # larger batches make texts cheaper and leave a cell fewer of them: from some size on that only loses
+    while tried[high] < 0 and high < min(largest, best * STRIDE**4):
         low, high = high, min(math.ceil(high * STRIDE), largest)
         tried[high] = left(high)
+        best = max(tried, key=tried.__getitem__)
     if tried[high] < 0:
-        # infeasible: the check of the plan says what would do
-        return max(tried, key=tried.__getitem__)
+        return best, tried[best]
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if left(middle) >= 0 else (middle, high)
-    return high
+        tried[middle] = left(middle)
+        low, high = (low, middle) if tried[middle] >= 0 else (middle, high)
+    return high, tried[high]
 
 
 def _first_sufficient(request: TokenRequest, mechanism: TokenMechanism, budget: Cost) -> TokenMechanism:
@@ -265,6 +278,17 @@ def _first_sufficient(request: TokenRequest, mechanism: TokenMechanism, budget: 
             return mechanism.resized(batch_size)
     # infeasible: the largest possible batch releases most, and the plan's check says how much
     return mechanism.resized(largest)
+
+
+def _room_for_deals(request: TokenRequest, budget: Budget, counts: Cost) -> float:
+    """What the deals of a request leave of the budget, nats; below 0 where it is infeasible."""
+    if request.clip == "auto":
+        return choose_with_deals(request, budget, counts)[1].budget
+    size = request.batch_size if isinstance(request.batch_size, int) else 1
+    mechanism = _MAKERS[request.accounting](request, request.settings(request.clip, size), budget.zcdp)
+    if isinstance(request.batch_size, int):
+        return _left_with_deals(request, mechanism, budget, counts)
+    return _smallest_with_deals(request, mechanism, budget, counts)[1]
 
 
 def nearest_with_deals(request: TokenRequest, budget: Budget, counts: Cost) -> tuple[int, float | None]:
@@ -284,10 +308,9 @@ def nearest_with_deals(request: TokenRequest, budget: Budget, counts: Cost) -> t
         wished = dataclasses.replace(request, texts=texts)
         own = Budget(epsilon, budget.delta)
         try:
-            _, rule, cells = choose_with_deals(wished, own, Cost(share * own.zcdp.rho))
+            return _room_for_deals(wished, own, Cost(share * own.zcdp.rho)) >= 0
         except PrivacyError:
             return False
-        return rule.most_texts(cells.batches, cells.texts) >= cells.texts
 
     high = budget.epsilon
     while high <= 1000 and not feasible(high, request.texts):

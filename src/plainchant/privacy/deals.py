@@ -190,10 +190,10 @@ def spent_at(batches: int, deals: tuple[int, ...], payment: float, order: int) -
 @functools.lru_cache(maxsize=64)
 def _limits(budget: Budget, counts: Cost) -> tuple[tuple[int, float], ...]:
     """Orders at which the counts leave something for texts, rising, and what they leave, nats (rounded down)."""
-    # zCDP of the whole budget has its best order here, and deals have theirs below
-    suits = 2 * (1 + math.sqrt(math.log(1 / budget.delta) / budget.zcdp.rho))
-    last = min(LARGEST_TRIED, max(64, math.ceil(suits)))
-    grid = sorted({*range(2, 13), *np.geomspace(13, last, 24).astype(np.int64).tolist()})
+    # zCDP of the whole budget has its best order about here, and deals have theirs below
+    suits = 1 + math.sqrt(math.log(1 / budget.delta) / budget.zcdp.rho)
+    last = min(LARGEST_TRIED, max(16, math.ceil(1.2 * suits)))
+    grid = sorted({*range(2, 13), *np.geomspace(13, last, 12).astype(np.int64).tolist()})
     found = []
     for order in grid:
         counted = counts.at(order)
