@@ -34,7 +34,9 @@ def realised_costs(directory: RunDirectory, plan: Plan) -> dict[str, Any]:
     )
     mechanism = plan.mechanism
     if plan.deals is not None:
-        mechanism = mechanism.for_budget(max(batch.payment or 0.0 for batch in batches.values()))
+        mechanism = mechanism.for_budget(
+            max((batch.payment or 0.0 for batch in batches.values()), default=plan.deals.payment)
+        )
     return {
         "note": EX_POST_NOTE,
         "ex_post": dataclasses.asdict(measured),
