@@ -336,7 +336,7 @@ Unset: 1000; with deals and expected_units, so many that a cell holds about 32 b
     kept: int | Literal["auto"] = "auto"
     """Maximum number of cells to keep; auto: every cell of at least min_cell."""
     min_cell: int | None = Field(None, ge=1)
-    """Smallest noisy count of a cell that is kept. Unset: batch size + 2σ of the noise; with deals eight batch sizes."""
+    """Smallest noisy count of a cell that is kept. Unset: a batch (with deals, eight) + 2σ of the noise."""
     rebalance_share: float = Field(0.05, gt=0, lt=1)
     """Share of the budget for the noisy cell counts."""
 
