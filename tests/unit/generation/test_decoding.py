@@ -10,6 +10,7 @@ from plainchant.errors import RunError
 from plainchant.generation.decoding import BatchWork, Decoder, StopRule
 from plainchant.models.table import TableModel
 from plainchant.privacy.aggregation import Clipping, Support, median_box, support_indices
+from plainchant.privacy.individual import IndividualMeanMechanism
 from plainchant.privacy.mechanisms import MeanMechanism, PublicMechanism
 from plainchant.privacy.sparse_vector import SparseMeanMechanism
 from plainchant.randomness import SeededRandomness
@@ -270,3 +271,20 @@ def test_an_observers_seconds_are_those_of_the_passes(monkeypatch):
     decoder = Decoder(slow, mechanism, RULE, rows=8, randomness=SeededRandomness(3), observer=told.append)
     list(decoder.run([work()]))
     assert {(timing.public_pass, timing.private_pass, timing.rest) for timing in told} == {(5.0, 3.0, 0.0)}
+
+
+def test_a_batch_of_a_deal_pays_for_its_text_from_its_own_payment():
+    mechanism = IndividualMeanMechanism(settings(batch_size=2, clipping=Clipping.DIFFERENCE, clip=2.5), 9.0, 6)
+
+    def table(row):
+        # whoever holds record 1 wants it
+        return np.array([0, 9.0 * (row[1] == 1), 0, 0, 0, 0, 0])
+
+    def paid(payment):
+        own = BatchWork(0, (1,), (6,), ((1,), (2,)), (0,), payment=payment)
+        (text,), _ = decode([own], table, RULE, mechanism=mechanism)
+        return max(text.spent)
+
+    assert paid(None) > 0.5
+    for payment in (0.02, 0.1):
+        assert 0.5 * payment < paid(payment) <= payment

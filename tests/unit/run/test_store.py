@@ -1,5 +1,6 @@
 """A run directory fills each place once, for one process, and goes on only with what it was begun with."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -73,6 +74,22 @@ def test_batches_are_formed_once_and_kept_as_they_were(directory):
     assert tuple(directory.cells()) == cells
     assert directory.batches() == batches
     assert directory.members() == {1: [([4], 0.0)], 0: [([7], 0.0)]}
+
+
+def test_deals_and_contexts_of_several_records_come_back_with_what_was_paid(directory):
+    batches = [Batch(0, 0, 1, 0, 0.5), Batch(1, 0, 1, 1, 0.5)]
+    records, contexts = np.array([4, 1, 7, 3]), np.array([2, 0, 2, 5])
+    first = Draw(records, np.array([0, 0, 0, -1]), contexts)
+    second = Draw(records, np.array([-1, 1, -1, 1]), contexts)
+    directory.save_batches((Cell(0, -1, 9, 3),), batches, [first, second])
+    assert directory.batches() == batches
+    assert directory.members() == {0: [([1], 0.0), ([4, 7], 0.0)], 1: [([1], 0.0), ([3], 0.0)]}
+    directory.commit(dataclasses.replace(text(), batch=1, position=0, spent=(0.25, 0.125)))
+    assert directory.members() == {0: [([1], 0.0), ([4, 7], 0.0)], 1: [([1], 0.25), ([3], 0.125)]}
+    with pytest.raises(RunError, match="another number of contexts"):
+        directory.commit(dataclasses.replace(text(), batch=0, position=0, spent=(0.5, 0.5, 0.5)))
+    # nothing of it is kept
+    assert [place.batch for place in directory.texts()] == [1]
 
 
 def test_what_a_run_was_begun_with_comes_back(directory):
