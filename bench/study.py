@@ -115,7 +115,8 @@ def run_cell(name, number, cell, options, loaded):
     out = options.work / "runs" / stem(name, number)
     table, whole = table_of(cell, options.work), Path(cell["folder"]) / cell["file"]
     embedder = loaded.embedder()
-    config = load_config(HERE.parent / cell["config"], cell["set"])
+    # the study was measured without deals; a cell that wants them says so
+    config = load_config(HERE.parent / cell["config"], {"deals": False} | cell["set"])
     if "prompt" in cell:
         prompt = PromptConfig(**{**dict(config.prompt), **cell["prompt"]})
         config = config.model_copy(update={"prompt": prompt})
