@@ -41,7 +41,8 @@ def hold_vote(
     rho, randomness, size = preparation.plan.rho_round, preparation.randomness, len(config.label_set)
     words = [text.text for text in texts]
     vectors = preparation.encode(words, stage="embedding the candidates")
-    sound, left_out = sound_candidates(words, labels, vectors, config.released)
+    examples = [example.text for example in config.prompt.examples]
+    sound, left_out = sound_candidates(words, labels, vectors, config.released, examples)
     spread, reach = ballot_form(config, rho, known_units(config, directory, cells, number), len(sound))
     ballot = make_ballot(words, labels, vectors, sound, labels=size, spread=spread, reach=reach)
     counts = _counted(preparation, ballot, vectors)
