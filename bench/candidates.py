@@ -64,6 +64,10 @@ class Way:
     after: str | None = None
     prior: float = 0.0
 
+    @property
+    def plain(self):
+        return self == Way()
+
 
 WAYS = {
     "plain": Way(),
@@ -80,16 +84,14 @@ WAYS = {
     "prior-0.02": Way(prior=0.02),
     "prior-0.002": Way(prior=0.002),
 }
-# What is measured as one pool: a share of each of these ways, so that every mixture has as many candidates.
+# What is measured as one pool: as many of each of these ways; half of a source's `pool` of each, all of the first alone.
 MIXTURES = {
     **{name: (name,) for name, way in WAYS.items() if way.after is None},
-    "plain+warm": ("plain", "warm"),
-    "plain+hot": ("plain", "hot"),
-    "plain+warm+hot": ("plain", "warm", "hot"),
+    "plain+plain": ("plain", "plain"),
+    **{f"plain+{name}": ("plain", name) for name, way in WAYS.items() if way.after is None and name != "plain"},
     "rotated+warm": ("rotated", "warm"),
     "words+warm": ("words", "warm"),
     "rotated+words": ("rotated", "words"),
-    "all": ("plain", "warm", "hot", "rotated", "words"),
 }
 BASE = "plain+warm"
 
@@ -107,15 +109,22 @@ def read_pool(work, data, way):
     return [tuple(json.loads(line)) for line in path.read_text().splitlines()] if path.exists() else []
 
 
+def size_of(data, way):
+    """How many candidates a pool has: the plain one serves as the second half of a mixture too."""
+    return SOURCES[data].pool // (1 if WAYS[way].plain else 2)
+
+
 def mixture(work, data, name):
-    """The candidates of a mixture, and the way that each was written; None while a pool of it is missing."""
-    ways = MIXTURES[name]
-    pools = [read_pool(work, data, way) for way in ways]
-    if not all(len(pool) == SOURCES[data].pool for pool in pools):
-        return None
-    chosen = [(pool[place], way) for place in range(SOURCES[data].pool)
-              for pool, way in [(pools[place % len(ways)], ways[place % len(ways)])]]  # fmt: skip
-    return [text for (_, text), _ in chosen], [label for (label, _), _ in chosen], [way for _, way in chosen]
+    """The texts of a mixture with their labels and ways; None while a pool of it is missing."""
+    half, parts = SOURCES[data].pool // 2, MIXTURES[name]
+    found = []
+    for place, way in enumerate(parts):
+        pool = read_pool(work, data, way)
+        first = half if way in parts[:place] else 0
+        if len(pool) < first + half:
+            return None
+        found += [(text, label, way) for label, text in pool[first : first + half]]
+    return tuple(list(column) for column in zip(*found, strict=True))
 
 
 class Writer:
@@ -131,10 +140,10 @@ class Writer:
         self.prompts = Prompts(self.config, self.model)
         self.plan = make_plan(self.config)
         self.stop = StopRule(self.prompts.stop, self.config.max_tokens, self.config.min_tokens)
-        self.size = SOURCES[data].pool
 
     def write(self, name):
         path, way = pool_path(self.options.work, self.data, name), WAYS[name]
+        self.size = size_of(self.data, name)
         began, texts = time.perf_counter(), {}
         labels = [self.config.labels[place % len(self.config.labels)] for place in range(self.size)]
         if way.after is not None:
@@ -501,11 +510,10 @@ def measured(data, pool, ways, options, *, counts, units, choices=("highest",)):
 
 
 def wanted(options, names):
-    for data in SOURCES:
-        for name in names:
-            label = f"{data}/{name}"
-            if not options.patterns or any(fnmatch.fnmatch(label, pattern) for pattern in options.patterns):
-                yield data, name
+    """(data, name) in the order of the patterns."""
+    every = [(data, name) for data in SOURCES for name in names]
+    found = [own for pattern in options.patterns or ["*"] for own in every if fnmatch.fnmatch("/".join(own), pattern)]
+    return list(dict.fromkeys(found))
 
 
 def write(options):

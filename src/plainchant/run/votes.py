@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from plainchant.arrays import BoolArray, Float32Array, IntArray
+from plainchant.arrays import Float32Array, IntArray
 from plainchant.config import SynthesisConfig
 from plainchant.data.nearest import nearest_points
 from plainchant.generation.decoding import FinishedText
@@ -99,7 +99,7 @@ def _counted(preparation: Preparation, ballot: Ballot, vectors: Float32Array) ->
     )
     embeddings = preparation.embeddings()
 
-    def nearest(units: BoolArray, candidates: IntArray, count: int) -> IntArray:
+    def nearest(units: IntArray, candidates: IntArray, count: int) -> IntArray:
         return nearest_points(embeddings[voters[units]], vectors[candidates], count)
 
     return count_votes(label_of_unit, nearest, ballot)
