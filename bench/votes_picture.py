@@ -63,14 +63,16 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("file", type=Path)
     options = parser.parse_args()
-    # the same points make the same file
+    # the same points make the same file; hundreds of them are smaller as pixels
     matplotlib.rcParams["svg.hashsalt"] = "votes"
     records, candidates = points()
     figure = Figure((9, 3.5), layout="constrained")
     shown = figure.subplots(1, 3, sharex=True, sharey=True)
     for axes, (title, chosen) in zip(shown, panels(), strict=True):
-        axes.plot(*candidates.T, ".", markersize=3, markeredgewidth=0, color="#b5b5b5", label="candidates")
-        axes.plot(*records.T, "x", markersize=3, markeredgewidth=0.5, color="#1d3557", label="records")
+        axes.plot(
+            *candidates.T, ".", markersize=3, markeredgewidth=0, color="#b5b5b5", label="candidates", rasterized=True
+        )
+        axes.plot(*records.T, "x", markersize=3, markeredgewidth=0.5, color="#1d3557", label="records", rasterized=True)
         axes.plot(
             *candidates[chosen].T, "o", markersize=7, fillstyle="none", markeredgewidth=1.1, color="#9e2a2b",
             label="released",
@@ -80,7 +82,7 @@ def main():
         axes.set_yticks([])
         axes.set_aspect("equal")
     figure.legend(*shown[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
-    figure.savefig(options.file, metadata={"Date": None} if options.file.suffix == ".svg" else None, dpi=110)
+    figure.savefig(options.file, metadata={"Date": None} if options.file.suffix == ".svg" else None, dpi=220)
 
 
 if __name__ == "__main__":
