@@ -4,7 +4,7 @@
     python bench/candidates.py measure [PATTERN ...]    their figures, into bench/study/candidates/
     python bench/candidates.py table                    docs/candidates.md from the figures
 
-A pool is named DATA/WAY. Ways after winners show what a vote on the pool DATA/plain+warm chose. Both commands go on where
+A pool is named DATA/WAY. Ways after winners show what a vote on the pool DATA/plain chose. Both commands go on where
 they stopped. The records that vote and those that judge are different ones.
 """
 
@@ -12,7 +12,6 @@ import argparse
 import fnmatch
 import hashlib
 import json
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,26 +22,37 @@ RESULTS = HERE / "study" / "candidates"
 DATA = HERE.parent.parent / "shared" / "data"
 # Rotated prompts of a label; each is read once.
 ROTATIONS = 16
-# Winners that further texts are written after, and the first words of one that such a text may go on from.
-WINNERS, FIRST_WORDS = {"ag_news": 600, "clinc150": 453}, 4
+# First words of a winner that a text may go on from.
+FIRST_WORDS = 4
 # Votes are repeated, with other noise, and real texts are drawn as often.
 REPEATS = 3
 
 
 @dataclass(frozen=True)
 class Source:
-    """A data set: its configuration, the file whose records vote, and the file that judges."""
+    """A data set: its configuration, the file whose records vote, and the file that judges.
+
+    Attributes:
+        plain: candidates that are written the plain way.
+        other: candidates that are written in each other way; in a mixture they stand for as many plain ones.
+        units: numbers of records that vote.
+        chosen: how many a vote chooses.
+    """
 
     config: str
     voters: str
     judges: str
-    pool: int
+    plain: int
+    other: int
     units: tuple[int, ...]
+    chosen: int
 
 
 SOURCES = {
-    "ag_news": Source("ag_news.toml", "ag_news_test.jsonl", "ag_news_train_sample.jsonl", 1500, (7600, 2500, 500)),
-    "clinc150": Source("clinc150.toml", "clinc150_train.jsonl", "clinc150_test.jsonl", 1510, (15000,)),
+    "ag_news": Source(
+        "ag_news.toml", "ag_news_test.jsonl", "ag_news_train_sample.jsonl", 1500, 500, (7600, 2500, 500), 600
+    ),
+    "clinc150": Source("clinc150.toml", "clinc150_train.jsonl", "clinc150_test.jsonl", 906, 453, (15000,), 453),
 }
 
 
@@ -53,7 +63,8 @@ class Way:
     Attributes:
         temperature: as a multiple of the configured one.
         support: number of tokens that may be drawn, None for the configured one.
-        prompt: "as configured"; "rotated": other examples in another order; "words": each text has a word of a public list.
+        prompt: "as configured"; "rotated": other examples in another order; "words": each text has a word of a
+            public list.
         after: how a text follows from winners; None: it follows from none.
         prior: zCDP of the noisy word histograms whose logarithms are added to the logits, 0 without.
     """
@@ -63,10 +74,6 @@ class Way:
     prompt: str = "as configured"
     after: str | None = None
     prior: float = 0.0
-
-    @property
-    def plain(self):
-        return self == Way()
 
 
 WAYS = {
@@ -84,16 +91,6 @@ WAYS = {
     "prior-0.02": Way(prior=0.02),
     "prior-0.002": Way(prior=0.002),
 }
-# What is measured as one pool: as many of each of these ways; half of a source's `pool` of each, all of the first alone.
-MIXTURES = {
-    **{name: (name,) for name, way in WAYS.items() if way.after is None},
-    "plain+plain": ("plain", "plain"),
-    **{f"plain+{name}": ("plain", name) for name, way in WAYS.items() if way.after is None and name != "plain"},
-    "rotated+warm": ("rotated", "warm"),
-    "words+warm": ("words", "warm"),
-    "rotated+words": ("rotated", "words"),
-}
-BASE = "plain+warm"
 
 
 # Pools.
@@ -110,20 +107,23 @@ def read_pool(work, data, way):
 
 
 def size_of(data, way):
-    """How many candidates a pool has: the plain one serves as the second half of a mixture too."""
-    return SOURCES[data].pool // (1 if WAYS[way].plain else 2)
+    """How many candidates a pool has."""
+    return SOURCES[data].plain if way == "plain" else SOURCES[data].other
 
 
-def mixture(work, data, name):
-    """The texts of a mixture with their labels and ways; None while a pool of it is missing."""
-    half, parts = SOURCES[data].pool // 2, MIXTURES[name]
-    found = []
-    for place, way in enumerate(parts):
+def candidates(work, data, ways):
+    """The texts of a pool with their labels and ways: as many of each way, and plain ones up to the usual number.
+
+    None while one of the ways is not written yet.
+    """
+    source, found = SOURCES[data], []
+    others = [way for way in ways if way != "plain"]
+    for way in ways:
         pool = read_pool(work, data, way)
-        first = half if way in parts[:place] else 0
-        if len(pool) < first + half:
+        wanted = source.other if way in others else max(source.plain - source.other * len(others), source.other)
+        if len(pool) < wanted:
             return None
-        found += [(text, label, way) for label, text in pool[first : first + half]]
+        found += [(text, label, way) for label, text in pool[:wanted]]
     return tuple(list(column) for column in zip(*found, strict=True))
 
 
@@ -144,16 +144,21 @@ class Writer:
     def write(self, name):
         path, way = pool_path(self.options.work, self.data, name), WAYS[name]
         self.size = size_of(self.data, name)
-        began, texts = time.perf_counter(), {}
         labels = [self.config.labels[place % len(self.config.labels)] for place in range(self.size)]
         if way.after is not None:
             labels = self.winners()[1]
+        # what is written so far, label by label
+        part = path.with_suffix(".part")
+        texts = dict(map(tuple, json.loads(part.read_text()))) if part.exists() else {}
         for label in dict.fromkeys(labels):
             own = [place for place in range(self.size) if labels[place] == label]
-            texts |= self.of_label(way, label, own)
+            if own[0] not in texts:
+                texts |= self.of_label(way, label, own)
+                part.write_text(json.dumps(list(texts.items())))
         rows = [json.dumps([label, texts[place]]) for place, label in enumerate(labels)]
         path.write_text("\n".join(rows) + "\n")
-        print(f"{self.data}/{name}: {len(rows)} texts in {time.perf_counter() - began:.0f} s", flush=True)
+        part.unlink()
+        print(f"{self.data}/{name}: {len(rows)} texts", flush=True)
 
     def of_label(self, way, label, own):
         from plainchant.generation.decoding import BatchWork, Decoder
@@ -210,7 +215,7 @@ class Writer:
     def winners(self):
         """(label, near winner, winner) after which each place is written."""
         if not hasattr(self, "_winners"):
-            chosen, vectors = chosen_by_base(self.data, self.options)
+            chosen, vectors = chosen_by_plain(self.data, self.options)
             count = len(chosen)
             turns = [place * count // self.size for place in range(self.size)]
             self._chosen, self._vectors, self._winners = chosen, vectors, turns
@@ -240,7 +245,7 @@ class Writer:
     # the word prior (a trial)
 
     def bias(self, rho, label):
-        """λ·ln of noisy over expected counts of a public list of tokens, one unit at most `MOST` of them: float32 [V]."""
+        """λ·ln of noisy over expected counts of a public list of tokens, of which a unit sends `MOST`: float32 [V]."""
         key = (rho, label)
         if not hasattr(self, "_biases"):
             self._biases = {}
@@ -254,19 +259,18 @@ MOST, LISTED, WEIGHT, SMOOTHING = 16, 4000, 1.0, 30.0
 
 
 def word_prior(writer, rho, label):
-    """One noisy histogram of a label's tokens, through the exact noise; the public list are the tokens of public texts."""
+    """One noisy histogram of a label's tokens, with the exact noise; the public list are tokens of public texts."""
     from plainchant.privacy.histograms import noise_sigma
     from plainchant.randomness import SystemRandomness
 
-    public = [text for name in ("plain", "warm") for own, text in read_pool(writer.options.work, writer.data, name)
-              if own == label]  # fmt: skip
-    everything = [text for name in ("plain", "warm") for _, text in read_pool(writer.options.work, writer.data, name)]
+    plain = read_pool(writer.options.work, writer.data, "plain")
+    public = [text for own, text in plain if own == label]
 
     def distinct(text):
         return list(dict.fromkeys(writer.model.encode(" " + text, trusted=False)))
 
     frequency = np.zeros(writer.model.vocabulary_size)
-    for text in everything:
+    for _, text in plain:
         frequency[distinct(text)] += 1
     listed = np.argsort(-frequency, kind="stable")[:LISTED]
     listed = listed[frequency[listed] > 0]
@@ -430,14 +434,14 @@ def whole_budget(config, epsilon):
     return make_plan(config.model_copy(update={"epsilon": epsilon})).rho_vote
 
 
-def chosen_by_base(data, options):
-    """(label, text) of the winners of a vote on the base mixture at half of ε = 8, and their vectors."""
-    config = config_of(data)
-    texts, labels, _ = mixture(options.work, data, BASE)
+def chosen_by_plain(data, options):
+    """(label, text) of the winners of a vote on the plain pool at half of ε = 8, and their vectors."""
+    config, count = config_of(data), SOURCES[data].chosen
+    texts, labels, _ = candidates(options.work, data, ["plain"])
     pool = as_pool(config, texts, labels, options)
     rho = whole_budget(config, 8.0) / 2
-    tally, _, _ = hold(pool, voters_of(data, SOURCES[data].units[0], options), config, rho, WINNERS[data], 0)
-    chosen = chosen_by(tally, pool, config, WINNERS[data], "highest")
+    tally, _, _ = hold(pool, voters_of(data, SOURCES[data].units[0], options), config, rho, count, 0)
+    chosen = chosen_by(tally, pool, config, count, "highest")
     return [(config.labels[label], texts[place]) for label, place in chosen], pool.vectors[[p for _, p in chosen]]
 
 
@@ -473,7 +477,7 @@ def judges_of(data, options):
 
     if data not in _JUDGES:
         texts, labels = rows_of(SOURCES[data].judges)
-        order = np.random.default_rng(1).permutation(len(texts))[:3000]
+        order = np.random.default_rng(1).permutation(len(texts))[:2000]
         texts, labels = [texts[row] for row in order], [labels[row] for row in order]
         _JUDGES[data] = Sample(texts, labels, options.loaded.vectors(texts))
     return _JUDGES[data]
@@ -526,40 +530,38 @@ def write(options):
         writers[data].write(name)
 
 
+def groups(data, options):
+    """What is measured as one pool: each way beside plain ones, and all that are written together."""
+    there = [way for way in WAYS if read_pool(options.work, data, way)]
+    return {
+        **{way: list(dict.fromkeys(["plain", way])) for way in there},
+        f"together-{len(there)}": there,
+    }
+
+
 def measure(options):
     RESULTS.mkdir(parents=True, exist_ok=True)
-    counts = {"ag_news": (600,), "clinc150": (453,)}
-    further = [name for name, way in WAYS.items() if way.after is not None]
-    for data, name in wanted(options, [*MIXTURES, *further]):
-        path = RESULTS / f"{data}--{name}.json"
-        if path.exists():
-            continue
-        config = config_of(data)
-        found = mixture(options.work, data, name if name in MIXTURES else BASE)
-        if found is None:
-            print(f"{data}/{name}: waits for its pools")
-            continue
-        texts, labels, ways = found
-        if name in further:
-            more = read_pool(options.work, data, name)
-            if not more:
-                print(f"{data}/{name}: waits for its pool")
+    for data in SOURCES:
+        for name, ways in groups(data, options).items():
+            path, config, source = RESULTS / f"{data}--{name}.json", config_of(data), SOURCES[data]
+            found = candidates(options.work, data, ways)
+            wished = not options.patterns or any(fnmatch.fnmatch(f"{data}/{name}", own) for own in options.patterns)
+            if path.exists() or found is None or not wished:
                 continue
-            texts = texts + [text for _, text in more]
-            labels = labels + [label for label, _ in more]
-            ways = ways + [name] * len(more)
-        pool = as_pool(config, texts, labels, options)
-        rows = measured(data, pool, ways, options, counts=counts[data], units=SOURCES[data].units)
-        unvoted = None
-        if name in WAYS and name not in further:
-            some = list(range(counts[data][0]))
-            unvoted = judge(data, [texts[i] for i in some], [labels[i] for i in some], options, 0)
-        path.write_text(json.dumps({"data": data, "name": name, "unvoted": unvoted, "rows": rows}, indent=1) + "\n")
-        for row in rows:
-            mean = {key: round(float(np.mean([own[key] for own in row["figures"]])), 3) for key in row["figures"][0]}
-            print(
-                f"{data}/{name}", row["units"], row["epsilon"], row["count"], row["form"], mean, row["won"], flush=True
-            )
+            pool = as_pool(config, found[0], found[1], options)
+            rows = measured(data, pool, found[2], options, counts=(source.chosen,), units=source.units)
+            own = read_pool(options.work, data, name)[: source.other]
+            unvoted = judge(data, [text for _, text in own], [label for label, _ in own], options, 0) if own else None
+            document = {"data": data, "name": name, "ways": ways, "unvoted": unvoted, "rows": rows}
+            path.write_text(json.dumps(document, indent=1) + "\n")
+            print(f"{data}/{name}: unvoted {unvoted}")
+            for row in rows:
+                mean = {key: round(mean_of(row, key), 3) for key in row["figures"][0]}
+                print(" ", row["units"], row["epsilon"], row["form"], mean, row["won"], flush=True)
+
+
+def mean_of(row, figure):
+    return float(np.mean([own[figure] for own in row["figures"]]))
 
 
 def main():

@@ -15,6 +15,8 @@ from plainchant.generation.prompting import MOST_REPEATED, MOST_SIGNS
 SHORTEST = 2
 # Cosine from which on a candidate says what an earlier one of its label has said.
 NEAR_DUPLICATE = 0.95
+# Cosine from which on two chosen texts are much alike: they say the same of the same thing.
+ALIKE = 0.8
 # A script with this share of all candidates' letters is one that the texts use; a language may use several.
 USUAL_SHARE = 0.05
 # Scripts that are written together: where the first is in use, the others are.
@@ -89,21 +91,30 @@ def sound_candidates(
     masks = {name: np.array([rule(text) for text in texts], dtype=bool) for name, rule in RULES.items()}
     masks["wrong script"] = _foreign(texts, examples)
     for name in (*masks, "near-duplicate"):
-        out = masks[name][left] if name in masks else _said_before(labels[left], vectors[left])
+        out = masks[name][left] if name in masks else said_before(labels[left], vectors[left], NEAR_DUPLICATE)
         if out.any() and len(left) - out.sum() >= least:
             dropped[name] = int(out.sum())
             left = left[~out]
     return left, dropped
 
 
-def _said_before(labels: IntArray, vectors: Float32Array) -> BoolArray:
-    """Whether an earlier candidate of the same label is nearer than `NEAR_DUPLICATE`, bool [k]; in bounded memory."""
+def said_before(labels: IntArray, vectors: Float32Array, cosine: float) -> BoolArray:
+    """Whether an earlier candidate of the same label is at least so near; in bounded memory.
+
+    Args:
+        labels: of the candidates, int64 [k].
+        vectors: theirs, unit vectors, float32 [k, d].
+        cosine: what counts as near.
+
+    Returns:
+        bool [k].
+    """
     found = np.zeros(len(labels), dtype=bool)
     for label in np.unique(labels):
         own = np.flatnonzero(labels == label)
         for start in range(0, len(own), _BLOCK):
             rows = own[start : start + _BLOCK]
             earlier = own[: start + len(rows)]
-            near = vectors[rows] @ vectors[earlier].T >= NEAR_DUPLICATE
+            near = vectors[rows] @ vectors[earlier].T >= cosine
             found[rows] = np.tril(near, start - 1).any(axis=1)
     return found

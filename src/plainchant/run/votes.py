@@ -12,7 +12,7 @@ from plainchant.data.nearest import nearest_points
 from plainchant.generation.decoding import FinishedText
 from plainchant.privacy.histograms import NO_CELL, VOTE_GRID, Ballot, Cell, count_votes, noise_sigma, noisy_votes
 from plainchant.run.choosing import Tally, choose, quotas_of
-from plainchant.run.filters import sound_candidates
+from plainchant.run.filters import ALIKE, said_before, sound_candidates
 from plainchant.run.preparation import Preparation
 from plainchant.run.store import RunDirectory, Winner
 
@@ -60,7 +60,7 @@ def hold_vote(
     others = [place for place in range(len(texts)) if place not in there and not isinstance(config.quotas, dict)]
     filled = [(int(labels[place]), place) for place in others[: config.released - len(chosen)]]
     winners = [Winner(label, texts[place].batch, texts[place].position) for label, place in chosen + filled]
-    silent = tally.without_signal(size).tolist()
+    silent, kept = tally.without_signal(size).tolist(), [place for _, place in chosen + filled]
     facts = {
         "round": number + 1,
         "candidates": len(texts),
@@ -69,6 +69,7 @@ def hold_vote(
         "labels_open": reach,
         "chosen": len(winners),
         "filled_up": len(filled),
+        "alike": int(said_before(np.zeros_like(kept), vectors[kept], ALIKE).sum()),
         "labels_without_signal": [config.label_set[label] or "all" for label in silent],
     }
     entries = [
