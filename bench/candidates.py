@@ -12,6 +12,8 @@ import argparse
 import fnmatch
 import hashlib
 import json
+import resource
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -425,6 +427,8 @@ def chosen_by(tally, pool, config, count, choice):
     from plainchant.run.choosing import choose, quotas_of
 
     quotas = quotas_of("auto", tally, len(config.labels), count)
+    if CHOICES[choice] is not None:
+        return CHOICES[choice](tally, pool.vectors, quotas)
     return choose(tally, pool.vectors, quotas, choice, fill=count)
 
 
@@ -564,9 +568,76 @@ def mean_of(row, figure):
     return float(np.mean([own[figure] for own in row["figures"]]))
 
 
+def choices(options):
+    """Ways to choose from all candidates that are written, with the same noisy votes."""
+    for data, counts in (("ag_news", (600, 2000)), ("clinc150", (453, 906))):
+        path, ways = RESULTS / f"choices-{data}.json", groups(data, options)
+        found = candidates(options.work, data, next(reversed(ways.values())))
+        if path.exists() or found is None:
+            continue
+        pool = as_pool(config_of(data), found[0], found[1], options)
+        rows = measured(
+            data, pool, found[2], options, counts=counts, units=SOURCES[data].units[:2], choices=tuple(CHOICES)
+        )
+        path.write_text(json.dumps({"data": data, "candidates": len(found[0]), "rows": rows}, indent=1) + "\n")
+        for row in rows:
+            mean = {key: round(mean_of(row, key), 3) for key in row["figures"][0]}
+            print(data, row["units"], row["epsilon"], row["count"], row["choice"], row["form"], mean, flush=True)
+
+
+def thinned(tally, vectors, quotas, discount):
+    """A trial: the highest votes, each less the more it is like what is chosen already, label by label."""
+    order = np.argsort(-tally.votes, kind="stable")
+    _, first = np.unique(tally.twins[tally.candidates[order]], return_index=True)
+    mine = np.zeros(len(order), dtype=bool)
+    mine[order[first]] = True
+    chosen = []
+    for label, quota in enumerate(quotas.tolist()):
+        cells = np.flatnonzero(mine & (tally.labels == label))
+        own = tally.candidates[cells]
+        weights, near = np.maximum(tally.votes[cells] - tally.sigma, 1.0), np.zeros(len(cells))
+        for _ in range(min(quota, len(cells))):
+            place = int(np.argmax(weights * (1 - np.maximum(near, 0) ** discount)))
+            near = np.maximum(near, vectors[own] @ vectors[own[place]])
+            near[place], weights[place] = 1.0, 0.0
+            chosen.append((label, int(own[place])))
+    return chosen
+
+
+CHOICES = {
+    "highest": None,
+    "matching": None,
+    "thinned-1": lambda *own: thinned(*own, 1),
+    "thinned-3": lambda *own: thinned(*own, 3),
+}
+
+
+def cost(_):
+    """Processor seconds of a vote of a million records on 20,000 candidates, from a piece of it; and of its noise."""
+    from plainchant.data.nearest import nearest_points
+    from plainchant.randomness import SystemRandomness
+
+    records, points, dimensions, piece, spread, cells = 1_000_000, 20_000, 384, 1_000, 16, 100_000
+    generator = np.random.default_rng(0)
+    rows = generator.normal(size=(piece, dimensions)).astype(np.float32)
+    others = generator.normal(size=(points, dimensions)).astype(np.float32)
+    began = time.process_time()
+    nearest_points(rows, others, spread)
+    votes, began = time.process_time() - began, time.process_time()
+    SystemRandomness().add_discrete_gaussian([0] * cells, 1e4)
+    noise = time.process_time() - began
+    found = {
+        "records": records, "candidates": points, "dimensions": dimensions, "spread": spread,
+        "votes, minutes": votes * records / piece / 60, "noise, seconds per million cells": noise * 1e6 / cells,
+        "GiB at most": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+    }  # fmt: skip
+    (RESULTS / "cost.json").write_text(json.dumps(found, indent=1) + "\n")
+    print(found)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("command", choices=["write", "measure"])
+    parser.add_argument("command", choices=["write", "measure", "choices", "cost"])
     parser.add_argument("patterns", nargs="*", metavar="PATTERN")
     parser.add_argument("--work", type=Path, default=HERE / "results" / "candidates")
     parser.add_argument("--dtype", default="bfloat16")
@@ -574,7 +645,7 @@ def main():
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     options.loaded = Loaded(options)
-    {"write": write, "measure": measure}[options.command](options)
+    {"write": write, "measure": measure, "choices": choices, "cost": cost}[options.command](options)
 
 
 if __name__ == "__main__":
