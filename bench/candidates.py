@@ -2,7 +2,9 @@
 
     python bench/candidates.py write [PATTERN ...]      pools of candidates, into --work: public text by the model
     python bench/candidates.py measure [PATTERN ...]    their figures, into bench/study/candidates/
-    python bench/candidates.py table                    docs/candidates.md from the figures
+    python bench/candidates.py choices                  ways to choose, from all candidates that are written
+    python bench/candidates.py cost                     what a large vote takes
+    python bench/candidates.py page                     docs/candidates.md from the figures
 
 A pool is named DATA/WAY. Ways after winners show what a vote on the pool DATA/plain chose. Both commands go on where
 they stopped. The records that vote and those that judge are different ones.
@@ -27,7 +29,7 @@ ROTATIONS = 16
 # First words of a winner that a text may go on from.
 FIRST_WORDS = 4
 # Votes are repeated, with other noise, and real texts are drawn as often.
-REPEATS = 3
+REPEATS = 2
 
 
 @dataclass(frozen=True)
@@ -51,9 +53,7 @@ class Source:
 
 
 SOURCES = {
-    "ag_news": Source(
-        "ag_news.toml", "ag_news_test.jsonl", "ag_news_train_sample.jsonl", 1500, 500, (7600, 2500, 500), 600
-    ),
+    "ag_news": Source("ag_news.toml", "ag_news_test.jsonl", "ag_news_train_sample.jsonl", 1500, 500, (7600, 500), 600),
     "clinc150": Source("clinc150.toml", "clinc150_train.jsonl", "clinc150_test.jsonl", 906, 453, (15000,), 453),
 }
 
@@ -67,6 +67,7 @@ class Way:
         support: number of tokens that may be drawn, None for the configured one.
         prompt: "as configured"; "rotated": other examples in another order; "words": each text has a word of a
             public list.
+        least: number of tokens before a text may end, None for the configured one.
         after: how a text follows from winners; None: it follows from none.
         prior: zCDP of the noisy word histograms whose logarithms are added to the logits, 0 without.
     """
@@ -74,6 +75,7 @@ class Way:
     temperature: float = 1.0
     support: int | None = None
     prompt: str = "as configured"
+    least: int | None = None
     after: str | None = None
     prior: float = 0.0
 
@@ -84,6 +86,7 @@ WAYS = {
     "hot": Way(temperature=1.6),
     "k100": Way(support=100),
     "k10000": Way(support=10000),
+    "longer": Way(least=16),
     "rotated": Way(prompt="rotated"),
     "words": Way(prompt="words"),
     "after": Way(after="another"),
@@ -179,9 +182,8 @@ class Writer:
         works = [BatchWork(place, tuple(prefix), tuple(start), (), (0,)) for place, (prefix, start, _) in heads.items()]
         works.sort(key=lambda work: work.prefix)
         model = Biased(self.model, self.bias(way.prior, label)) if way.prior else self.model
-        decoder = Decoder(
-            model, PublicMechanism(settings), self.stop, rows=self.options.rows, randomness=SystemRandomness()
-        )
+        stop = replace(self.stop, min_tokens=way.least or self.stop.min_tokens)
+        decoder = Decoder(model, PublicMechanism(settings), stop, rows=self.options.rows, randomness=SystemRandomness())
         return {text.batch: f"{heads[text.batch][2]} {text.text}".strip() for text in decoder.run(works)}
 
     # what stands before a text
@@ -556,7 +558,8 @@ def measure(options):
             rows = measured(data, pool, found[2], options, counts=(source.chosen,), units=source.units)
             own = read_pool(options.work, data, name)[: source.other]
             unvoted = judge(data, [text for _, text in own], [label for label, _ in own], options, 0) if own else None
-            document = {"data": data, "name": name, "ways": ways, "unvoted": unvoted, "rows": rows}
+            sizes = {way: found[2].count(way) for way in ways}
+            document = {"data": data, "name": name, "sizes": sizes, "ways": ways, "unvoted": unvoted, "rows": rows}
             path.write_text(json.dumps(document, indent=1) + "\n")
             print(f"{data}/{name}: unvoted {unvoted}")
             for row in rows:
@@ -577,7 +580,7 @@ def choices(options):
             continue
         pool = as_pool(config_of(data), found[0], found[1], options)
         rows = measured(
-            data, pool, found[2], options, counts=counts, units=SOURCES[data].units[:2], choices=tuple(CHOICES)
+            data, pool, found[2], options, counts=counts, units=SOURCES[data].units[:1], choices=tuple(CHOICES)
         )
         path.write_text(json.dumps({"data": data, "candidates": len(found[0]), "rows": rows}, indent=1) + "\n")
         for row in rows:
@@ -635,9 +638,89 @@ def cost(_):
     print(found)
 
 
+# The page.
+
+
+FIGURES = ("accuracy", "by words", "MAUVE")
+
+
+def figures_of(rows, **wanted):
+    """The figures of one row as a table shows them."""
+    (row,) = [own for own in rows if all(own[name] == value for name, value in wanted.items())]
+    return " / ".join(f"{mean_of(row, figure):.3f}" for figure in FIGURES)
+
+
+def ways_table(results, data):
+    """Markdown: a row a way; unvoted, beside plain candidates after a vote, and how many of its candidates win."""
+    own = {name: document for name, document in results.items() if document.get("data") == data and "ways" in document}
+    together = [document for name, document in own.items() if name.startswith("together")]
+    forms = list(dict.fromkeys((row["units"], row["epsilon"]) for row in own["plain"]["rows"]))
+    heads = ["way", "unvoted", *(f"{units:,} records, ε = {epsilon:g}" for units, epsilon in forms), "win, ε = 8 / 1"]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for name in (name for name in WAYS if name in own):
+        document = own[name]
+        unvoted = " / ".join(f"{document['unvoted'][figure]:.3f}" for figure in FIGURES)
+        voted = [figures_of(document["rows"], units=units, epsilon=epsilon) for units, epsilon in forms]
+        wins = (
+            " / ".join(
+                won_of(max(together, key=lambda one: len(one["sizes"])), name, SOURCES[data], epsilon)
+                for epsilon in (8.0, 1.0)
+            )
+            if together
+            else "–"
+        )
+        lines.append(f"| {name} | {' | '.join([unvoted, *voted])} | {wins} |")
+    return "\n".join(lines)
+
+
+def won_of(document, way, source, epsilon):
+    """The share of a way's candidates that win where all ways stand in one pool, all records voting."""
+    (row,) = [own for own in document["rows"] if (own["units"], own["epsilon"]) == (source.units[0], epsilon)]
+    size = document["sizes"].get(way)
+    return "–" if not size else f"{row['won'].get(way, 0.0) * source.chosen / size:.2f}"
+
+
+def choices_table(results, data):
+    """Markdown: a row a number of records, ε and number of texts; a column a way to choose."""
+    rows = results[f"choices-{data}"]["rows"]
+    ways = list(dict.fromkeys(row["choice"] for row in rows))
+    lines = [f"| records | ε | texts | {' | '.join(ways)} |", "|---" * (3 + len(ways)) + "|"]
+    for units, epsilon, count in dict.fromkeys((row["units"], row["epsilon"], row["count"]) for row in rows):
+        own = [figures_of(rows, units=units, epsilon=epsilon, count=count, choice=way) for way in ways]
+        lines.append(f"| {units:,} | {epsilon:g} | {count:,} | {' | '.join(own)} |")
+    return "\n".join(lines)
+
+
+def every_result():
+    """The documents by data and name, in a public order."""
+    found = {}
+    for path in sorted(RESULTS.glob("*.json")):
+        document = json.loads(path.read_text())
+        found.setdefault(document.get("data", "cost"), {})[path.stem.partition("--")[2] or path.stem] = document
+    return found
+
+
+def page_text(found):
+    """docs/candidates.md as a text: a function of the results and the template alone."""
+    import jinja2
+
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
+    template = environment.from_string((HERE / "study" / "candidates.md.jinja").read_text())
+    return template.render(
+        found=found,
+        cost=found["cost"]["cost"],
+        ways=lambda data: ways_table(found[data], data),
+        choices=lambda data: choices_table(found[data], data),
+    )
+
+
+def page(_):
+    (HERE.parent / "docs" / "candidates.md").write_text(page_text(every_result()))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("command", choices=["write", "measure", "choices", "cost"])
+    parser.add_argument("command", choices=["write", "measure", "choices", "cost", "page"])
     parser.add_argument("patterns", nargs="*", metavar="PATTERN")
     parser.add_argument("--work", type=Path, default=HERE / "results" / "candidates")
     parser.add_argument("--dtype", default="bfloat16")
@@ -645,7 +728,7 @@ def main():
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     options.loaded = Loaded(options)
-    {"write": write, "measure": measure, "choices": choices, "cost": cost}[options.command](options)
+    {"write": write, "measure": measure, "choices": choices, "cost": cost, "page": page}[options.command](options)
 
 
 if __name__ == "__main__":
