@@ -49,7 +49,7 @@ class StaticEmbedder:
             if progress:
                 progress(min(1.0, (start + BLOCK) / len(texts)))
         lengths = np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-9)
-        return (means / lengths).astype(np.float32)
+        return np.asarray(means / lengths, dtype=np.float32)
 
 
 def _unpacked() -> Path:
