@@ -4,10 +4,12 @@ import json
 from argparse import Namespace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import speed.page
 import study
+import votes_picture
 from plainchant.models.transformers.load import load_model
 from speed import machine, sections
 from speed.common import RESULTS, measured
@@ -31,6 +33,18 @@ def test_the_page_of_speed_is_made_from_its_results():
     text = speed.page.page_text(speed.page.results())
     assert text == (ROOT / "docs" / "speed.md").read_text(), "python bench/speed page"
     assert text.count("\n## ") == len(speed.page.NAMES)
+
+
+def test_the_picture_of_votes_shows_what_its_titles_say():
+    records, candidates = votes_picture.points()
+
+    def near(chosen):
+        apart = np.linalg.norm(candidates[chosen][:, None] - records[None], axis=2)
+        return np.mean(apart.min(axis=1) < 0.1)
+
+    shares = [near(chosen) for _, chosen in votes_picture.panels()]
+    assert shares[0] < shares[1] < shares[2]
+    assert (ROOT / "docs" / "votes.svg").exists()
 
 
 def test_every_result_of_speed_says_when_it_was_measured():

@@ -456,6 +456,24 @@ def test_private_evolution_shows_no_record_and_spends_everything_on_votes(run, c
     assert "6 chosen of 24" in " ".join((shown.stdout + shown.stderr).split())
 
 
+def test_labels_that_the_noise_drowns_are_named_wherever_a_run_is_described(run):
+    settings = SynthesisConfig(**{**EVOLUTION, "epsilon": 0.01, "labels": ("x", "y", "zz")})
+    made = run(records=LABELLED, settings=settings)
+    write_report(made.directory, plan(settings), made.guarantee, None, None)
+    last = made.directory.facts()[-1]
+    # three labels above two deviations of noise alone: less than once in ten thousand
+    assert last["labels_without_signal"]
+    named = "no signal above the noise for " + ", ".join(last["labels_without_signal"])
+    shown = CliRunner().invoke(status, [str(made.directory.path)])
+    for told in (
+        shown.stdout + shown.stderr,
+        *((made.directory.release / name).read_text() for name in ("report.html", "README.md")),
+    ):
+        assert named in " ".join(told.split())
+    document = json.loads(CliRunner().invoke(status, [str(made.directory.path), "--format", "json"]).stdout)
+    assert any("got no votes above the noise" in note for note in document["notes"])
+
+
 def test_one_unit_moves_the_votes_of_a_whole_run_by_one_vote_at_most(run, monkeypatch):
     """Candidates are public here, so two neighbours can be run with the same ones: what changes is one unit's vote."""
     asked = {}

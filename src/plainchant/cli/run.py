@@ -278,6 +278,7 @@ def execute(
     samples: int = 0,
 ) -> list[str]:
     """Runs a plan with progress, shows the outcome and returns the texts."""
+    from plainchant.run.card import vote_advice
     from plainchant.run.synthesis import synthesize
 
     began = time.monotonic()
@@ -309,6 +310,8 @@ def execute(
             f"{run.requested} of {plan.config.written} texts from records: by the noisy counts, the data has too few "
             "batches for more. A larger ε, shorter texts or fewer centres allow more"
         )
+    for advice in vote_advice(run.directory.facts()):
+        console.warn(advice)
     if samples:
         console.say(f"\n{samples} of the {len(texts)} texts:")
         step = max(1, len(texts) // samples)
@@ -337,7 +340,7 @@ def status(console: Console, directory: Path) -> None:
 
     The measured cost is private: it depends on the data.
     """
-    from plainchant.run.card import EX_POST_NOTE, vote_in_words
+    from plainchant.run.card import EX_POST_NOTE, vote_advice, vote_in_words
     from plainchant.run.costs import realised_costs
     from plainchant.run.promise import checked_promise
     from plainchant.run.store import RunDirectory
@@ -358,15 +361,20 @@ def status(console: Console, directory: Path) -> None:
         }
         for cell in run.cells()
     ]
+    finished = (
+        run.is_formed()
+        and len(texts) == requested + plan.config.further
+        and len(run.facts()) == (plan.config.parts.rounds if plan.config.votes else 0)
+    )
+    advice = vote_advice(run.facts()) if finished else []
     document = {
         "guarantee": dataclasses.asdict(guarantee),
         "texts": len(texts),
         "texts_planned": (requested if run.is_formed() else plan.config.written) + plan.config.further,
         "tokens": sum(text.tokens for text in texts),
         "votes": run.facts(),
-        "finished": run.is_formed()
-        and len(texts) == requested + plan.config.further
-        and len(run.facts()) == (plan.config.parts.rounds if plan.config.votes else 0),
+        "notes": advice,
+        "finished": finished,
         "cells": cells,
         "private": costs,
     }
@@ -380,6 +388,7 @@ def status(console: Console, directory: Path) -> None:
         ("tokens", document["tokens"]),
         ("kept cells, batches", f"{len(cells)}, {len(batches)}"),
         *((f"vote {facts['round']} of {plan.config.parts.rounds}", vote_in_words(facts)) for facts in run.facts()),
+        *(("note", line) for line in advice),
     ]
     most = max((tokens for _, tokens, _, _ in run.batch_costs()), default=0)
     rows += plan.mechanism.status_rows(most, plan.tokens_per_batch)

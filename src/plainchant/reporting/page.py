@@ -41,6 +41,7 @@ from plainchant.run.card import (
     settings_json,
     shared_name,
     short_figure,
+    vote_advice,
     vote_in_words,
 )
 from plainchant.run.store import RunDirectory
@@ -116,7 +117,10 @@ def report_page(
         public=public_inputs(config),
         not_covered=NOT_COVERED,
         made_up=made_up(config, len(rows)),
-        votes=[f"Vote {facts['round']}: {vote_in_words(facts)}." for facts in votes],
+        votes=[
+            *(f"Vote {facts['round']}: {vote_in_words(facts)}." for facts in votes),
+            *(f"{advice}." for advice in vote_advice(votes)),
+        ],
         budget=_budget(plan, guarantee),
         cells=cells,
         sigma=noise_sigma(plan.rho_size) if plan.rho_size else None,

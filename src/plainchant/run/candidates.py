@@ -135,14 +135,18 @@ class Variation:
         chosen, labels = released.chosen(winners, config), len(config.label_set)
         vectors = self.preparation.encode([text.text for text in chosen]) if chosen else np.empty((0, 1), np.float32)
         ends = [self.further * (place + 1) // len(winners) for place in range(len(winners))]
+        of_label: dict[int, list[int]] = {}
+        for place, winner in enumerate(winners):
+            of_label.setdefault(winner.label, []).append(place)
+        groups = {label: np.array(own) for label, own in of_label.items()}
         written: dict[int, int] = {}
         for place, (winner, text) in enumerate(zip(winners, chosen, strict=True)):
-            own = np.array([other for other in range(len(winners)) if winners[other].label == winner.label])
+            turns, own = ends[place] - (ends[place - 1] if place else 0), groups[winner.label]
             # itself is the nearest, and comes last in the prompt
-            nearest = own[np.argsort(-(vectors[own] @ vectors[place]), kind="stable")]
+            nearest = own[np.argsort(-(vectors[own] @ vectors[place]), kind="stable")[: turns + 1]]
             near = [chosen[other].text for other in nearest.tolist() if other != place]
             batch = released.variation_batch(self.number, labels, winner.label, text.cell)
-            for turn in range(ends[place] - (ends[place - 1] if place else 0)):
+            for turn in range(turns):
                 position = written[batch] = written.get(batch, -1) + 1
                 if (batch, position) not in done:
                     shown = [*([near[turn % len(near)]] if near else []), text.text]

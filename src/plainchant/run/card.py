@@ -32,6 +32,10 @@ PROMISE = {
 }
 KIND = {"ex-ante": "ex ante: fixed before the run", "ex-post": "ex post: measured after the run", "none": "none"}
 PAID = {"ex-ante": ", paid for by the guarantee", "ex-post": ", paid for by the guarantee", "none": ""}
+# Labels that are named in a sentence.
+MOST_NAMED = 5
+# Share of texts much like another one from which on fewer texts would say as much.
+MUCH_ALIKE = 0.25
 NOT_COVERED = (
     "what the language model learnt before, from its own training data",
     "facts that many units share",
@@ -207,9 +211,35 @@ def vote_in_words(facts: Mapping[str, Any]) -> str:
         said += ", left out: " + ", ".join(f"{count} {rule}" for rule, count in facts["left_out"].items())
     if facts["filled_up"]:
         said += f"; {facts['filled_up']} chosen without votes, since too few different ones were left"
+    if facts["alike"]:
+        said += f"; {facts['alike']} of them much like another one"
     said += f"; a vote spread over {facts['spread']}, from {facts['labels_open']} of the labels"
-    if facts["labels_without_signal"]:
-        said += "; no signal above the noise for " + ", ".join(facts["labels_without_signal"])
+    if silent := facts["labels_without_signal"]:
+        further = f" and {len(silent) - MOST_NAMED} more" if len(silent) > MOST_NAMED else ""
+        said += "; no signal above the noise for " + ", ".join(silent[:MOST_NAMED]) + further
+    return said
+
+
+def vote_advice(votes: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What the holder should know of what the last vote chose; made from public facts about the votes."""
+    if not votes:
+        return []
+    last, said = votes[-1], []
+    if last["alike"] > MUCH_ALIKE * last["chosen"]:
+        said.append(
+            f"{last['alike']} of {last['chosen']} texts are much like another one: so many different ones were not "
+            "to be had. Fewer texts would say as much; more candidates, or a higher temperature, bring more variety"
+        )
+    if last["filled_up"]:
+        said.append(
+            f"{last['filled_up']} of {last['chosen']} texts were chosen without votes, since too few different "
+            "candidates were left; raise candidates or ask for fewer texts"
+        )
+    if silent := last["labels_without_signal"]:
+        said.append(
+            f"{len(silent)} of the labels got no votes above the noise, so their texts are hardly better than unvoted "
+            "ones; a larger ε, or fewer labels, would help"
+        )
     return said
 
 

@@ -122,6 +122,49 @@ def test_public_rules_leave_out_and_count():
     assert first_of_equal(["a", "b", "a", "a"]).tolist() == [0, 1, 0, 0]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "भारत में आज बारिश होगी और कल धूप निकलेगी",
+        "今日は東京で雨が降るでしょう",
+        "明天北京会下雨吗",
+        "วันนี้ฝนจะตกที่กรุงเทพ",
+        "هل ستمطر غدا في القاهرة",
+    ],
+)
+def test_no_rule_takes_a_script_for_junk(text):
+    assert not any(rule(text) for rule in (too_short, repetitive, markup))
+
+
+def left_of(texts, examples=()):
+    """What the rule about scripts leaves of texts that no other rule leaves out."""
+    vectors = np.eye(len(texts), dtype=np.float32)
+    kept, dropped = sound_candidates(texts, np.zeros(len(texts), dtype=np.int64), vectors, 1, examples)
+    assert set(dropped) <= {"wrong script"}
+    return kept.tolist()
+
+
+def test_a_text_in_a_script_that_nothing_else_uses_is_left_out():
+    english = [f"A short report about case number {place}" for place in range(30)]
+    russian = "Краткий отчёт о новом деле"
+    assert left_of([*english, russian]) == list(range(30))
+    # foreign letters in a text that is mostly of a usual script, letters in another style, and no letters at all
+    mixed = ["The Σ and the Ω of the whole report", "Ａ ｆｕｌｌ－ｗｉｄｔｈ ｒｅｐｏｒｔ", "12 34 56 78 90"]
+    assert left_of([*english, *mixed]) == list(range(33))
+    # the examples of the prompt use it, or many candidates do
+    assert left_of([*english, russian], ["Пример"]) == list(range(31))
+    assert left_of([*english, *(f"{russian} {place}" for place in range(5))]) == list(range(35))
+
+
+def test_scripts_that_a_language_mixes_belong_together():
+    japanese = [f"今日は東京で雨が降るでしょうと{place}回も言った" for place in range(30)]
+    # hardly any katakana elsewhere
+    assert left_of([*japanese, "コーヒーメーカー スペシャルセール"]) == list(range(31))
+    assert left_of([*japanese, "Heavy rain in Tokyo today"]) == list(range(30))
+    chinese = [f"明天北京会不会下雨呢第{place}次" for place in range(30)]
+    assert left_of([*chinese, "コーヒーメーカー スペシャルセール"]) == list(range(30))
+
+
 def test_near_duplicates_are_found_across_blocks(monkeypatch):
     generator = np.random.default_rng(2)
     some = generator.normal(size=(30, 16)).astype(np.float32)
