@@ -12,6 +12,7 @@ they stopped. The records that vote and those that judge are different ones.
 
 import argparse
 import fnmatch
+import functools
 import hashlib
 import json
 import resource
@@ -610,8 +611,8 @@ def thinned(tally, vectors, quotas, discount):
 CHOICES = {
     "highest": None,
     "matching": None,
-    "thinned-1": lambda *own: thinned(*own, 1),
-    "thinned-3": lambda *own: thinned(*own, 3),
+    "thinned-1": functools.partial(thinned, discount=1),
+    "thinned-3": functools.partial(thinned, discount=3),
 }
 
 

@@ -597,6 +597,8 @@ class PerformanceOptions(_Frozen):
     rows: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """Approximate number of private rows per forward pass; auto: the fastest here, measured at the start of a run (64 \
 with a seed)."""
+    passes: int = Field(default=4, ge=1, le=64)
+    """Number of forward passes of private rows for each one of public rows; more are faster and need more memory."""
     memory: float | None = Field(default=None, gt=0)
     """Approximate upper limit for key-value caches, in GiB; fewer rows then share a forward pass."""
     threads: int | None = Field(default=None, ge=1)

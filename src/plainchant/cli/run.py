@@ -129,7 +129,9 @@ def _measured(console: Console, plan: Plan, texts: list[str], performance: Perfo
     from plainchant.run.tuning import measure
 
     config = plan.config
-    found = measure(plan, models.load(config.model, performance), texts, rows=performance.width)
+    found = measure(
+        plan, models.load(config.model, performance), texts, rows=performance.width, passes=performance.passes
+    )
     rows: list[tuple[str, Any]] = [
         ("range", f"{found.expected_range:.3g} nats on public text, for expected_range = {config.expected_range:g}"),
         ("tokens per text", f"{found.tokens_per_text:.3g}"),

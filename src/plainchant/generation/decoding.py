@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from plainchant.arrays import Float64Array, IntArray
+from plainchant.arrays import Float32Array, Float64Array, IntArray
 from plainchant.errors import foreign_messages_hidden
 from plainchant.models import LanguageModel, Rows
 from plainchant.privacy.mechanisms import Gate, PublicMechanism, TokenMechanism, draw
@@ -154,6 +154,8 @@ class Decoder:
         stop: when a text ends.
         rows: approximate number of private rows per forward pass. Counted by the public batch size, since the true
             number of contexts is secret and must not decide which batches share a pass.
+        passes: number of passes of private rows for each pass of public ones. A public pass reads all weights for a few
+            rows, so one that serves several private passes is cheaper; more batches are then open at a time.
         randomness: the source of all tokens.
         observer: called with the time of each step, for benchmarks. Those times are private.
     """
@@ -166,6 +168,7 @@ class Decoder:
         *,
         rows: int,
         randomness: RandomSource,
+        passes: int = 1,
         observer: Callable[[StepTiming], None] | None = None,
     ):
         self._model = model
@@ -173,6 +176,7 @@ class Decoder:
         self._public = PublicMechanism(mechanism.settings)
         self._stop = stop
         self._width = max(1, rows // mechanism.settings.batch_size)
+        self._passes = passes
         self._randomness = randomness
         self._observer = observer
         self._prefixes: dict[tuple[int, ...], Any] = {}
@@ -202,7 +206,7 @@ class Decoder:
         waiting = iter(works)
         active: list[_Session] = []
         while True:
-            while len(active) < self._width and (work := next(waiting, None)) is not None:
+            while len(active) < self._width * self._passes and (work := next(waiting, None)) is not None:
                 if work.positions:
                     active.append(self._open(work))
             if not active:
@@ -241,35 +245,40 @@ class Decoder:
             self._mechanism.support(public, self._allowed_early if soon else self._allowed)
             for public, soon in zip(publics, early, strict=True)
         ]
-        private = [(s.private, s.last) for s in active if s.private is not None]
         rest = watch.lap()
-        private_logits = self._model.step(private, supports) if private else []
-        private_pass = watch.lap()
-        self.steps += len(active)
+        private_pass, contexts = 0.0, 0
         finished = []
-        for place, session in enumerate(active):
-            steps_left = len(session.positions) * self._stop.max_tokens - len(session.tokens) + session.work.later
-            support = supports[place]
-            rows = private_logits[place] if private_logits else np.empty((0, len(support)), dtype=np.float32)
-            allowance = self._mechanism.allowance(session.spent, steps_left)
-            public = publics[place]
-            records_contribute = session.gate is None or (
-                public is not None and session.gate.opens(rows, public[support])
-            )
-            mechanism = self._mechanism if records_contribute else self._public
-            result = draw(mechanism, mechanism.distribution(rows, public, support, allowance), self._randomness)
-            session.tokens.append(result.token)
-            if result.charges is not None:
-                session.spent += result.charges
-            session.loss += result.loss
-            session.rho += result.rho
-            if (text := self._ended(session)) is not None:
-                session.positions.pop(0)
-                finished.append((session, text))
+        for first in range(0, len(active), self._width):
+            own = active[first : first + self._width]
+            private = [(s.private, s.last) for s in own if s.private is not None]
+            private_logits = self._model.step(private, supports[first : first + self._width]) if private else []
+            contexts += sum(group.count for group, _ in private)
+            private_pass += watch.lap()
+            for place, session in enumerate(own):
+                support = supports[first + place]
+                rows = private_logits[place] if private_logits else np.empty((0, len(support)), dtype=np.float32)
+                self._draw(session, rows, publics[first + place], support)
+                if (text := self._ended(session)) is not None:
+                    session.positions.pop(0)
+                    finished.append((session, text))
+            rest += watch.lap()
+        self.steps += len(active)
         if self._observer is not None:
-            contexts = sum(group.count for group, _ in private)
             self._observer(StepTiming(len(active), contexts, public_pass, private_pass, rest + watch.lap()))
         return finished
+
+    def _draw(self, session: _Session, rows: Float32Array, public: Float32Array | None, support: IntArray) -> None:
+        """Draws a batch's next token, and charges its contexts."""
+        steps_left = len(session.positions) * self._stop.max_tokens - len(session.tokens) + session.work.later
+        allowance = self._mechanism.allowance(session.spent, steps_left)
+        records_contribute = session.gate is None or (public is not None and session.gate.opens(rows, public[support]))
+        mechanism = self._mechanism if records_contribute else self._public
+        result = draw(mechanism, mechanism.distribution(rows, public, support, allowance), self._randomness)
+        session.tokens.append(result.token)
+        if result.charges is not None:
+            session.spent += result.charges
+        session.loss += result.loss
+        session.rho += result.rho
 
     def _ended(self, session: _Session) -> FinishedText | None:
         tokens, stop = session.tokens, self._stop.text

@@ -40,11 +40,13 @@ def open_executor(
         PrivacyError: a seed was given, but workers take their randomness from their own systems.
     """
     if performance.executor == "local":
-        yield Decoder(model, plan.mechanism, stop, rows=performance.width, randomness=randomness)
+        yield Decoder(
+            model, plan.mechanism, stop, rows=performance.width, passes=performance.passes, randomness=randomness
+        )
         return
     if not randomness.private:
         raise PrivacyError("executor = ray: workers take randomness from their own systems; use no seed with it")
-    together = max(1, performance.width // plan.settings.batch_size)
+    together = max(1, performance.width // plan.settings.batch_size) * performance.passes
     make = functools.partial(make_decoder, plan, stop, performance)
     with contextlib.closing(RayExecutor(performance, make, together=together)) as executor:
         yield executor
@@ -60,4 +62,5 @@ def make_decoder(plan: Plan, stop: StopRule, performance: PerformanceOptions) ->
         movement=plan.row_movement,
         most=plan.most_rows(performance.width),
     )
-    return Decoder(model, plan.mechanism, stop, rows=performance.width, randomness=SystemRandomness())
+    width, passes = performance.width, performance.passes
+    return Decoder(model, plan.mechanism, stop, rows=width, passes=passes, randomness=SystemRandomness())

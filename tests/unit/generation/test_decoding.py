@@ -1,5 +1,6 @@
 """The token loop: many batches side by side, each place once (guarantee 4)."""
 
+import dataclasses
 import weakref
 
 import numpy as np
@@ -141,6 +142,26 @@ def test_how_many_batches_share_a_pass_is_decided_by_the_public_size():
         decoder = Decoder(spy, mechanism, StopRule("\n", 3, 2), rows=6, randomness=SeededRandomness(0))
         list(decoder.run(work(batch, records=[(1,)] * contexts) for batch in range(9)))
         assert max(groups) == 3
+
+
+@pytest.mark.parametrize("passes", [1, 2, 4])
+def test_public_rows_of_several_private_passes_share_one(passes):
+    spy, groups = model(), []
+    real = spy.step
+
+    def step(asked, supports=None):
+        groups.append((len(asked), supports is not None))
+        return real(asked, supports)
+
+    spy.step = step
+    mechanism = MeanMechanism(dataclasses.replace(settings(batch_size=2), support=Support.TOP_K, k=3))
+    decoder = Decoder(
+        spy, mechanism, StopRule(None, 3, 2), rows=6, passes=passes, randomness=SeededRandomness(0)
+    )  # fmt: skip
+    texts = list(decoder.run(work(batch) for batch in range(12)))
+    assert sorted(text.batch for text in texts) == list(range(12))
+    first = groups[: 1 + passes]
+    assert first == [(3 * passes, False), *[(3, True)] * passes]
 
 
 def test_records_do_not_show_in_a_repr():

@@ -1,10 +1,12 @@
 """What card, page, status and run say about votes: public facts, and what to do about them."""
 
+from typing import Any
+
 import pytest
 
 from plainchant.run.card import MUCH_ALIKE, vote_advice, vote_in_words
 
-FACTS = {
+FACTS: dict[str, Any] = {
     "round": 1,
     "candidates": 60,
     "left_out": {},

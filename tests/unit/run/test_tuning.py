@@ -45,6 +45,18 @@ def test_a_pass_is_a_number_of_batches(monkeypatch):
     assert fastest(Timed(lambda rows: 0.02 + (rows > 100) * rows, monkeypatch), batch_size=24) == 96
 
 
+def test_public_passes_count_as_often_as_there_is_one(monkeypatch):
+    # reading all weights for a public pass is dear: where several private passes share one, wider ones gain little
+    def rows(passes):
+        model = Timed(lambda rows: 0.06 if rows <= 1000 else 1e9, monkeypatch)
+        found = fastest_rows(model, (1, 3), np.arange(3), batch_size=64, most=64, passes=passes)
+        assert max(len(group) for group in model.opened) == 64
+        return found, sum(len(group) == 1 for group in model.opened)
+
+    assert rows(1) == (64, 1)
+    assert rows(4) == (64, 4)
+
+
 def test_no_pass_is_measured_that_memory_does_not_allow(monkeypatch):
     for most, rows in ((3, 4), (4, 4), (31.9, 28), (32, 32), (50, 48), (100, 100)):
         model = Timed(lambda rows: 0.01, monkeypatch)
@@ -97,9 +109,9 @@ def passes_of(table, tmp_path, model, randomness=None, **options):
 def test_a_run_measures_before_it_shows_the_model_a_record(table, tmp_path, monkeypatch):
     model = Timed(lambda rows: 0.02 + (rows > 64) * rows, monkeypatch)
     rows, stages = passes_of(table, tmp_path, model, rows="auto")
-    # a group of public rows for each of 16 and then of 32 batches
-    measured = [[[]], [[]] * 4]
-    expected = [group for batches in (16, 32) for own in measured for group in [own] * batches]
+    # public rows for four passes of 16 and then of 32 batches, and one of those passes
+    measured = [([[]], 4), ([[]] * 4, 1)]
+    expected = [group for batches in (16, 32) for own, passes in measured for group in [own] * (passes * batches)]
     assert model.opened[: len(expected)] == expected
     assert rows <= 64
     assert stages == ["measuring speed: 64 rows per forward pass"]
