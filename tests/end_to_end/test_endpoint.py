@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ from plainchant.run.candidates import Expansion
 from plainchant.run.store import RunDirectory
 from plainchant.run.writers import Request, all_used, job_of
 
-LABELLED = {"labels": ("red", "blue"), "label_column": "label"}
+LABELLED: dict[str, Any] = {"labels": ("red", "blue"), "label_column": "label"}
 
 
 @pytest.fixture(autouse=True)
@@ -56,7 +57,7 @@ def server():
 
 
 def evolution(address, **changes):
-    values = {"method": "private-evolution", "texts": 6, "max_tokens": 8, "candidates": 4, "rounds": 2}
+    values: dict[str, Any] = {"method": "private-evolution", "texts": 6, "max_tokens": 8, "candidates": 4, "rounds": 2}
     own = {"candidate_model": MODEL, "candidate_endpoint": address}
     return SynthesisConfig(**(LABELLED | values | own | changes))
 
@@ -70,7 +71,7 @@ def default(tmp_path, monkeypatch):
     monkeypatch.setattr("plainchant.run.candidates.choose_examples", lambda texts, count: list(texts)[:count])
 
     def make(address, **changes):
-        values = {
+        values: dict[str, Any] = {
             "clip": 1.0, "batch_size": 4, "texts": 6, "max_tokens": 5, "min_tokens": 1, "max_record_tokens": 8,
             "rebalance_share": 0.5, "min_cell": 1, "centres": str(path), "expected_range": 0.1, "candidates": 3,
             "vote_share": 0.2, "top_k": 4, "candidate_model": MODEL, "candidate_endpoint": address,
@@ -83,7 +84,7 @@ def default(tmp_path, monkeypatch):
 @pytest.fixture
 def run(tmp_path):
     def go(config, records=None, out="out", **rest):
-        options = {"embedder": Hashing(), "performance": PerformanceOptions(rows=64, requests=1)} | rest
+        options: dict[str, Any] = {"embedder": Hashing(), "performance": PerformanceOptions(rows=64, requests=1)} | rest
         records = rows() if records is None else records
         with synthesize(records, plan(config), out=tmp_path / out, **options) as made:
             made.finish()

@@ -397,12 +397,13 @@ def status(console: Console, directory: Path) -> None:
         }
         for cell in run.cells()
     ]
+    used = all_used(run.requests()) if plan.config.candidate_endpoint else None
     document = {
         "guarantee": dataclasses.asdict(guarantee),
         "texts": len(texts),
         "texts_planned": (requested if run.is_formed() else plan.config.written) + plan.config.further,
         "tokens": sum(text.tokens for text in texts),
-        "endpoint": all_used(run.requests()) if plan.config.candidate_endpoint else None,
+        "endpoint": used,
         "votes": run.facts(),
         "finished": run.is_formed()
         and len(texts) == requested + plan.config.further
@@ -418,7 +419,7 @@ def status(console: Console, directory: Path) -> None:
             + (f", of which the private records vote for {plan.config.released}" if plan.config.votes else ""),
         ),
         ("tokens", document["tokens"]),
-        *_used_rows(document["endpoint"]),
+        *_used_rows(used),
         ("kept cells, batches", f"{len(cells)}, {len(batches)}"),
         *((f"vote {facts['round']} of {plan.config.parts.rounds}", vote_in_words(facts)) for facts in run.facts()),
     ]
