@@ -25,6 +25,7 @@ from plainchant.config import PerformanceOptions, PromptConfig, SynthesisConfig
 from plainchant.data.centres import Centres
 from plainchant.errors import ConfigError, ModelError
 from plainchant.models import endpoint
+from plainchant.reporting.page import write_report
 from plainchant.run.candidates import Expansion
 from plainchant.run.store import RunDirectory
 from plainchant.run.writers import Request, all_used, job_of
@@ -102,21 +103,23 @@ def test_private_evolution_needs_no_language_model_here(run, server, no_model, t
     made = run(config, performance=PerformanceOptions(requests=4))
     released = [json.loads(line) for line in (made.directory.release / "synthetic.jsonl").read_text().splitlines()]
     texts = {text.text for text in made.directory.texts()}
-    assert texts == {f"text number {number} about a harbour" for number in range(1, 25)}
+    assert texts == {f"text number {number} about a harbour" for number in range(3, 27)}
     assert len(released) == 6
     assert {row["text"] for row in released} <= texts
     assert {row["source"] for row in released} == {"expanded"}
     assert made.guarantee.kind == "ex-ante"
     assert 1 < server.most <= 4
-    # one trial, and every text once
-    assert len(server.asked) == len(noted(made.directory)) == 25
+    # a trial, and every text once
+    assert len(server.asked) == len(noted(made.directory)) == 27
     costs = json.loads((made.directory.private / "costs.json").read_text())["endpoint"]
     read = sum(len(body["prompt"]) // 4 for _, body in server.asked)
-    assert costs == {"requests": 25, "tokens_read": read, "tokens_written": 175, "answers_without_figures": 0}
+    assert costs == {"requests": 27, "tokens_read": read, "tokens_written": 189, "answers_without_figures": 0}
     told = json.loads(CliRunner().invoke(main, ["status", str(tmp_path / "out"), "--format", "json"]).stdout)
     assert told["finished"]
     assert told["endpoint"] == costs
     # the address may name a machine of a private network
+    write_report(made.directory, made.plan, made.guarantee, None, None)
+    assert (made.directory.release / "report.html").exists()
     for file in made.directory.release.iterdir():
         assert b"127.0.0.1" not in file.read_bytes()
     card = (made.directory.release / "README.md").read_text()
@@ -132,7 +135,7 @@ def test_before_the_first_vote_private_evolution_sends_public_text_only(run, ser
         dict(job_of(config, Request((0, 0), label, (), warmth)).body) for label in LABELLED["labels"]
         for warmth in (1.0, 1.3)
     ]  # fmt: skip
-    before, after = server.asked[:17], server.asked[17:]
+    before, after = server.asked[:19], server.asked[19:]
     assert all(body in public for _, body in before)
     assert len(after) == 8
     assert not any(body in public for _, body in after)
@@ -215,16 +218,16 @@ def test_the_whole_cost_is_booked_before_anything_is_sent_that_follows_from_reco
         decided = default(server.address)
         run(decided, model=Spy(), ledger=tmp_path / "ledger")
     # the trial of public text alone may come first
-    assert runs[0] == 0
-    assert set(runs[1:]) == {1}
+    assert runs[:3] == [0, 0, 0]
+    assert set(runs[3:]) == {1}
     assert book.spent.rho == pytest.approx(plan(decided).guarantee.rho)
 
 
 def test_what_a_run_cost_stays_booked_when_it_is_given_up(run, server, no_model, tmp_path):
     book = Ledger.create(tmp_path / "ledger", 20, 1e-5)
     config = evolution(server.address)
-    # 17 before the first vote, three after it
-    server.faults[:] = [None] * 20 + [status(400)]
+    # 19 before the first vote, three after it
+    server.faults[:] = [None] * 22 + [status(400)]
     with pytest.raises(ModelError, match="refuses the request"):
         run(config, ledger=tmp_path / "ledger")
     assert book.spent.rho == pytest.approx(plan(config).guarantee.rho)
@@ -234,7 +237,7 @@ def test_what_a_run_cost_stays_booked_when_it_is_given_up(run, server, no_model,
     made = run(config, ledger=tmp_path / "ledger", resume=True)
     assert made.directory.texts()[:16] == before[:16]
     assert set(before) <= set(made.directory.texts())
-    assert len(server.asked) == 1 + 24 + 1
+    assert len(server.asked) == 3 + 24 + 1
     assert book.spent.rho == pytest.approx(plan(config).guarantee.rho)
 
 
@@ -263,6 +266,7 @@ def test_plan_says_what_is_sent_and_what_that_means(command, default):
     assert "released the moment" not in once.err
     assert "<released text" not in once.out
     assert "no language model is loaded here" not in " ".join(command("plan", *words[2:]).out.split())
+    assert "no record is shown" in command("plan", *words, "--measure", code=2).err
     assert "no local language model is loaded" in " ".join(command("plan", "--help").out.split())
 
 
@@ -293,6 +297,7 @@ def test_the_key_is_nowhere_on_disk_and_in_no_message(command, table, tmp_path, 
     [
         ({"faults": [status(404, {"detail": "Not Found"})]}, "has no model 'a-model', or does not answer"),
         ({"text": lambda *_: " "}, "its answers hold no text"),
+        ({"text": lambda *_: " one"}, "writes the same text 3 times"),
         ({"faults": [status(200, b"<html>")] * 2}, "answers with something else than a completion, 2 times"),
     ],
 )
@@ -306,15 +311,15 @@ def test_what_is_wrong_with_an_endpoint_shows_before_anything_is_made_or_charged
 
 def test_an_answer_without_text_fills_its_place_and_many_in_a_row_end_the_run(run, no_model, tmp_path):
     def text(number, prompt):
-        return " " if 3 <= number < 6 else f" text number {number}"
+        return " " if 5 <= number < 8 else f" text number {number}"
 
     with serving(text=text) as server:
         made = run(evolution(server.address))
         assert [text.text for text in made.directory.texts()].count("") == 1
-        assert len(server.asked) == 1 + 24 + 2
+        assert len(server.asked) == 3 + 24 + 2
         released = (made.directory.release / "synthetic.jsonl").read_text()
         assert '"text": ""' not in released
-        server.text = lambda number, prompt: "one" if number == 27 else ""
+        server.text = lambda number, prompt: "one" if number == 29 else ""
         with pytest.raises(ModelError, match="its answers hold no text"):
             run(evolution(server.address), out="other")
 
@@ -328,7 +333,7 @@ def test_texts_end_as_local_ones_do_whatever_the_server_sends(run, no_model):
         (longest,) = {len(text.text) // 100 for text in made.directory.texts()}
         assert longest <= made.plan.config.max_tokens
         assert "\x00" not in str(made.directory.texts())
-        assert all_used(made.directory.requests())["answers_without_figures"] == 25
+        assert all_used(made.directory.requests())["answers_without_figures"] == 27
         server.text = lambda number, prompt: f"number {number} is here ### and more"
         made = run(evolution(server.address, prompt={"example": "{label}: {text}###"}), out="other")
         assert all(text.text.endswith("is here") and text.finish == "stop" for text in made.directory.texts())
@@ -440,12 +445,13 @@ def test_two_thousand_candidates_survive_two_kills_and_none_is_asked_for_again(t
             now = committed()
             assert before <= now
             before, word = now, "resume"
-        # one trial, and beyond that only what was under way at a kill
-        assert 2000 <= len(server.asked) - 1 <= 2000 + 2 * 6
+        # a trial, and beyond that only what was under way at a kill
+        assert 2000 <= len(server.asked) - 3 <= 2000 + 2 * 6
     assert len(before) == 2000
     assert len({text for *_, text in before}) == 2000
     directory = RunDirectory.open(tmp_path / "out")
-    assert len(noted(directory)) == len(server.asked)
+    # a request is noted first: a kill may come before it is sent
+    assert len(server.asked) <= len(noted(directory)) <= len(server.asked) + 2 * 6
     assert len((directory.release / "synthetic.jsonl").read_text().splitlines()) == 200
 
 
@@ -462,3 +468,28 @@ def test_a_log_with_an_unfinished_line_goes_on(tmp_path, run, server, no_model):
     made.directory.log_request({"place": [0, 2], "try": 1, "body": {"prompt": "ä"}})
     assert all_used(made.directory.requests())["requests"] == used["requests"] + 1
     assert log.read_text().endswith('"ä"}}\n')
+
+
+@pytest.mark.slow
+def test_control_c_does_not_wait_for_answers(tmp_path):
+    (tmp_path / "run.py").write_text(RUN)
+    with serving() as server:
+        config = tmp_path / "config.toml"
+        config.write_text(
+            f'method = "private-evolution"\ntexts = 20\nlabels = ["red", "blue"]\nlabel_column = "label"\n'
+            f'candidate_model = "{MODEL}"\ncandidate_endpoint = "{server.address}"\n'
+        )
+        child = subprocess.Popen(
+            [sys.executable, "run.py", str(config), "out", "new"], cwd=tmp_path, env=_environment(),
+            stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        while child.poll() is None and len(server.asked) < 30:
+            time.sleep(0.02)
+        server.seconds = 60.0
+        time.sleep(0.5)
+        child.send_signal(signal.SIGINT)
+        began = time.monotonic()
+        message = child.communicate(timeout=40)[1]
+        assert time.monotonic() - began < 20
+        assert child.returncode != 0
+        assert "KeyboardInterrupt" in message

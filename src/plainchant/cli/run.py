@@ -126,6 +126,10 @@ def _public_texts(plan: Plan) -> list[str]:
     from plainchant.data.tables import read_texts
 
     config = plan.config
+    if not config.needs_model:
+        raise ConfigError(
+            f"measure: no record is shown to a language model by --method {config.method.value}; leave --measure out"
+        )
     texts = [example.text for example in config.prompt.examples]
     if config.public_corpus:
         texts = read_texts(config.public_corpus, text_column=config.public_text_column)[: plan.settings.batch_size]

@@ -25,6 +25,8 @@ from plainchant.run.released import Place
 USUAL_CHARACTERS = 4
 # After so many answers without text in a row a run is given up: none will come.
 WITHOUT_TEXT = 10
+# So many texts are asked for in a trial; if all are the same, a server does not sample.
+TRIAL_TEXTS = 3
 
 
 @dataclass(frozen=True)
@@ -137,14 +139,21 @@ class EndpointWriter:
         self._log = log
 
     def try_out(self) -> None:
-        """Asks for one text from public text alone, which is not used: what is wrong shows before anything is spent.
+        """Asks for a few texts from public text alone, which nobody uses: what is wrong shows before anything is spent.
 
         Raises:
             ModelError: as the message says.
         """
-        answer = self._endpoint.ask(job_of(self._config, Request(TRIAL, self._config.label_set[0], ())), tries=2)
-        if not answer.text.strip():
+        job = job_of(self._config, Request(TRIAL, self._config.label_set[0], ()))
+        texts = {self._endpoint.ask(job, tries=2).text.strip() for _ in range(TRIAL_TEXTS)}
+        if texts == {""}:
             raise self._no_text()
+        if len(texts) == 1:
+            raise ModelError(
+                f"candidate_model = {self._config.candidate_model!r}: writes the same text {TRIAL_TEXTS} times, which "
+                "leaves nothing to choose from; make the server sample (some do only if generation_config.json says "
+                "do_sample), raise temperature, or write prompt.examples"
+            )
 
     def write(self, requests: Sequence[Request]) -> Iterator[FinishedText]:
         """See `Writer`.

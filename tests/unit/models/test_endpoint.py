@@ -2,6 +2,7 @@
 
 import email.utils
 import socket
+import sys
 import threading
 import time
 
@@ -9,7 +10,7 @@ import pytest
 from doubles.server import KEY, MODEL, cut_off, dropped, serving, slow, status, trickling
 
 from plainchant.config import PromptForm
-from plainchant.errors import ConfigError, ModelError
+from plainchant.errors import ConfigError, MissingDependencyError, ModelError
 from plainchant.models import endpoint
 from plainchant.models.endpoint import Endpoint, job_for
 
@@ -151,6 +152,12 @@ def test_nobody_there(open_endpoint, monkeypatch):
         address = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
     with pytest.raises(ModelError, match=r"cannot be reached or breaks off \(ConnectError\), 2 times"):
         open_endpoint(address).ask(job(), tries=2)
+
+
+def test_a_missing_client_names_the_extra(open_endpoint, monkeypatch):
+    monkeypatch.setitem(sys.modules, "httpx2", None)
+    with pytest.raises(MissingDependencyError, match=r"plainchant\[api\]"):
+        open_endpoint("http://localhost:1/v1")
 
 
 def test_no_tls_where_tls_is_asked_for(open_endpoint):
