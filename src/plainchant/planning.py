@@ -187,7 +187,7 @@ class Plan:
         if config.sends_released:
             what = "texts from records and what the votes chose" if config.written else "what the votes chose"
             notes.append(
-                f"candidate_endpoint: {what} will be released the moment they are sent, so the whole cost of the run "
+                f"candidate_endpoint: {what} will be released the moment they are sent. So the whole cost of the run "
                 "counts from its first noise, even if the run is given up. Only a ledger keeps count of that: run with "
                 "--ledger FILE (plainchant account --ledger FILE makes one)"
             )

@@ -23,7 +23,7 @@ from plainchant import Ledger, models, plan, synthesize
 from plainchant.cli.main import main
 from plainchant.config import PerformanceOptions, PromptConfig, SynthesisConfig
 from plainchant.data.centres import Centres
-from plainchant.errors import ConfigError, ModelError
+from plainchant.errors import ConfigError, ModelError, RunError
 from plainchant.models import endpoint
 from plainchant.reporting.page import write_report
 from plainchant.run.candidates import Expansion
@@ -458,6 +458,42 @@ def test_two_thousand_candidates_survive_two_kills_and_none_is_asked_for_again(t
 def _environment():
     tests = str(Path(__file__).parents[1])
     return os.environ | {"PYTHONPATH": os.pathsep.join([tests, *filter(None, [os.environ.get("PYTHONPATH")])])}
+
+
+def test_nothing_is_sent_that_cannot_be_noted(run, server, no_model, tmp_path):
+    config = evolution(server.address)
+    server.faults[:] = [None] * 8 + [status(400)]
+    with pytest.raises(ModelError):
+        run(config)
+    log = tmp_path / "out" / "private" / "requests.jsonl"
+    log.rename(log.with_suffix(".old"))
+    log.mkdir()
+    asked = len(server.asked)
+    with pytest.raises(RunError, match=r"requests.jsonl: cannot be written .*nothing is sent without being noted"):
+        run(config, resume=True)
+    assert len(server.asked) == asked
+
+
+def test_further_texts_without_a_vote_come_from_the_endpoint_too(run, default, command):
+    with serving() as server:
+        changes = {"candidates": 1, "rounds": 1, "expand": 5}
+        made = run(default(server.address, **changes), model=Spy())
+    rows = [json.loads(line) for line in (made.directory.release / "synthetic.jsonl").read_text().splitlines()]
+    assert [row["source"] for row in rows] == ["private"] * 6 + ["expanded"] * 5
+    assert all(row["text"].startswith("text number") for row in rows[6:])
+    words = [
+        "--candidates",
+        "1",
+        "--expand",
+        "5",
+        "--candidate-model",
+        "m",
+        "--candidate-endpoint",
+        "http://[::1]:1/v1",
+    ]
+    shown = command("plan", *words)
+    assert "Public text and texts from records; all of it is noted" in " ".join(shown.out.split())
+    assert "not encrypted" not in shown.err
 
 
 def test_a_log_with_an_unfinished_line_goes_on(tmp_path, run, server, no_model):

@@ -216,12 +216,13 @@ def _candidate_rows(config: SynthesisConfig) -> list[tuple[str, Any]]:
         return [("candidate model", f"{config.candidate_model}{alone}")]
     alone = "" if config.needs_model else "; no language model is loaded here"
     own = _sending(config)
-    before = "public text" if not config.written else "public text and texts from records"
+    what = "public text and texts from records" if config.written else "public text"
+    what = f"Before the first vote {what} only" if config.votes else what.capitalize()
     return [
         ("candidate model", f"{config.candidate_model} at {own.address}{alone}"),
         ("is sent", f"{_count(own.requests, 'request')}: about {own.tokens_read:,} tokens read (at four characters "
-                    f"each), at most {own.tokens_written:,} written. Before the first vote {before} only; all of it is "
-                    "noted in private/requests.jsonl"),
+                    f"each), at most {own.tokens_written:,} written. {what}; all of it is noted in "
+                    "private/requests.jsonl"),
         ("for example", json.dumps(own.body, ensure_ascii=False)),
     ]  # fmt: skip
 
