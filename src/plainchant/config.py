@@ -3,8 +3,10 @@
 import difflib
 import enum
 import functools
+import ipaddress
 import math
 import tomllib
+import urllib.parse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypedDict, Unpack
@@ -224,6 +226,9 @@ class SynthesisFields(TypedDict, total=False):
     separator: str
     allow_malformed: bool
     model: str
+    candidate_model: str | None
+    candidate_endpoint: str | None
+    candidate_form: PromptForm | Literal["examples", "chat"] | None
     embedder: str
     public_corpus: str | None
     public_text_column: str
@@ -311,6 +316,15 @@ are fewer than 20 texts per label."""
 
     model: str = "gemma-3-270m"
     """Causal language model: a path or name that transformers loads, or gemma-3-270m from the demo extra."""
+    candidate_model: str | None = None
+    """Model that writes candidates and further texts from released ones: another local model or, with \
+candidate_endpoint, the name of a model there. Unset: model."""
+    candidate_endpoint: str | None = None
+    """Address of an OpenAI-compatible server that has candidate_model, such as http://localhost:8000/v1 (extra api); \
+its key: PLAINCHANT_API_KEY. With private-evolution no local language model is loaded then."""
+    candidate_form: PromptForm | None = None
+    """Form of the prompt for candidate_model: examples for base models, chat for instruction-tuned ones. Unset: \
+prompt.form."""
     embedder: str = "all-MiniLM-L6-v2"
     """Sentence embedder: a path or name that sentence-transformers loads, or all-MiniLM-L6-v2 from the demo extra."""
     public_corpus: str | None = None
@@ -389,6 +403,7 @@ an individual budget covers; it cannot change the guarantee."""
         self._check_parts()
         self._check_rounding()
         self._check_votes()
+        self._check_candidate_model()
         return self
 
     def _check_numbers(self) -> None:
@@ -469,6 +484,19 @@ an individual budget covers; it cannot change the guarantee."""
         if self.quotas != "auto" and not self.votes:
             raise ConfigError(f"quotas = {self.quotas!r}: texts are chosen by votes; give candidates of 2 or more")
 
+    def _check_candidate_model(self) -> None:
+        if self.candidate_endpoint is not None:
+            check_address(self.candidate_endpoint)
+        if self.candidate_model is None:
+            for name in ("candidate_endpoint", "candidate_form"):
+                if getattr(self, name) is not None:
+                    raise ConfigError(f"candidate_model: not given, but {name} is; name the model that it is for")
+        elif not self.further:
+            raise ConfigError(
+                f"candidate_model = {self.candidate_model!r}: writes candidates and further texts, and there are none; "
+                "set candidates to 2 or more, or expand"
+            )
+
     def _check_rounding(self) -> None:
         """Half of the numerical slack covers the rounding of sampling weights, which counts τ times in logits."""
         needed = self.temperature * ROUNDING_RANGE
@@ -545,6 +573,21 @@ an individual budget covers; it cannot change the guarantee."""
         """Number of texts that the public model writes, kept or not."""
         return self.parts.candidates * self.texts - self.written + self.expand
 
+    @property
+    def needs_model(self) -> bool:
+        """Whether the local language model `model` writes anything."""
+        return self.written > 0 or self.candidate_model is None
+
+    @property
+    def form_of_candidates(self) -> PromptForm:
+        """The form of the prompts that candidates and further texts are written from."""
+        return self.candidate_form or self.prompt.form
+
+    @property
+    def sends_released(self) -> bool:
+        """Whether the endpoint is shown what follows from the records: released texts, or which candidates won."""
+        return self.candidate_endpoint is not None and (self.written > 0 or self.parts.rounds > 1)
+
     @functools.cached_property
     def parts(self) -> Parts:
         """The preset's parts, replaced by those that this configuration sets."""
@@ -609,6 +652,10 @@ with a seed)."""
     """Number of Ray workers; each loads the model."""
     ray_address: str | None = None
     """Address of the Ray cluster; auto: the one on this machine. Unset: start one here."""
+    requests: int = Field(default=8, ge=1, le=256)
+    """Maximum number of requests to candidate_endpoint at the same time."""
+    request_timeout: float = Field(default=120.0, gt=0, le=3600)
+    """Seconds that an answer of candidate_endpoint may take before the request is sent again."""
 
     @property
     def width(self) -> int:
@@ -621,7 +668,7 @@ FIELD_GROUPS: Mapping[str, tuple[str, ...]] = {
     "Guarantee": ("epsilon", "delta", "expected_units"),
     "Data": ("text_column", "label_column", "labels", "unit_column", "encoding", "separator", "allow_malformed"),
     "Texts": ("texts", "max_tokens", "min_tokens", "temperature", "expand"),
-    "Model": ("model", "embedder"),
+    "Model": ("model", "embedder", "candidate_model", "candidate_endpoint", "candidate_form"),
     "Public corpus": ("public_corpus", "public_text_column", "centres"),
     "Method": ("method", "candidates", "rounds", "private_texts"),
     "Method (votes)": ("vote_share", "vote_spread", "vote_labels", "choice", "quotas"),
@@ -638,6 +685,41 @@ FIELD_GROUPS: Mapping[str, tuple[str, ...]] = {
 def group_of(name: str) -> str:
     """The section of a field; a field that no section names belongs to "Other"."""
     return next((group for group, names in FIELD_GROUPS.items() if name in names), "Other")
+
+
+def check_address(address: str) -> None:
+    """Checks that an endpoint's address is one, and holds nothing that has to stay secret; no error quotes it.
+
+    Raises:
+        ConfigError: it is not, or it does.
+
+    >>> check_address("http://localhost:8000/v1")
+    """
+    try:
+        parts = urllib.parse.urlsplit(address)
+        sound = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        sound = False
+    if not sound or not address.isascii() or not address.isprintable() or " " in address or "\\" in address:
+        raise ConfigError("candidate_endpoint: is not an address; give one like http://localhost:8000/v1")
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        raise ConfigError(
+            "candidate_endpoint: holds a user name, a password, a query or a fragment; give the bare address, and the "
+            "key in the environment variable PLAINCHANT_API_KEY"
+        )
+
+
+def is_loopback(address: str) -> bool:
+    """Whether an address is on this machine.
+
+    >>> is_loopback("http://127.0.0.1:8000/v1"), is_loopback("https://example.org/v1")
+    (True, False)
+    """
+    host = urllib.parse.urlsplit(address).hostname or ""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _check_labels(labels: tuple[str, ...]) -> None:

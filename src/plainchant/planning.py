@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from plainchant.config import Clusters, SynthesisConfig
+from plainchant.config import Clusters, SynthesisConfig, is_loopback
 from plainchant.errors import PrivacyError
 from plainchant.privacy.accounting import Cost
 from plainchant.privacy.aggregation import ROUNDING_RANGE
@@ -179,6 +179,24 @@ class Plan:
                     f"centres = {config.centres}: on average {average:.1f} units per cell, for batches of "
                     f"{self.settings.batch_size}; few cells will be kept. Use fewer centres to keep more"
                 )
+        return notes + self._notes_on_endpoint
+
+    @property
+    def _notes_on_endpoint(self) -> list[str]:
+        config, notes = self.config, []
+        if config.sends_released:
+            what = "texts from records and what the votes chose" if config.written else "what the votes chose"
+            notes.append(
+                f"candidate_endpoint: {what} will be released the moment they are sent. So the whole cost of the run "
+                "counts from its first noise, even if the run is given up. Only a ledger keeps count of that: run with "
+                "--ledger FILE (plainchant account --ledger FILE makes one)"
+            )
+        address = config.candidate_endpoint or ""
+        if address.startswith("http://") and not is_loopback(address):
+            notes.append(
+                "candidate_endpoint: http:// is not encrypted; whoever is on the way reads the requests and the key. "
+                "Use https:// outside of a network that you trust"
+            )
         return notes
 
     def as_dict(self) -> dict[str, Any]:

@@ -31,6 +31,8 @@ _FREE_TEXT = {
     "labels": "LABEL,LABEL,...",
     "model": "NAME|DIRECTORY",
     "embedder": "NAME|DIRECTORY",
+    "candidate_model": "NAME|DIRECTORY",
+    "candidate_endpoint": "URL",
     "public_corpus": "FILE",
     "encoding": "ENCODING",
     "separator": "CHARACTER",

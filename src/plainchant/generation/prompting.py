@@ -22,6 +22,11 @@ _DEFAULTS = {
         "Write one new text of the same kind and length with the label {label}. Answer with the text only.",
     ),
 }
+# Asks for a text in the chat form where there is none to show, without and with a label.
+_ALONE = (
+    "Write one new text. Answer with the text only.",
+    "Write one new text with the label {label}. Answer with the text only.",
+)
 # Number of released texts from which an expanded one is written.
 EXPANDED_FROM = 2
 # A released text with fewer words, or a larger share of characters that are not letters or spaces, is not used as an
@@ -80,23 +85,20 @@ def _without_stop(text: str, stop: str) -> str:
     return " ".join([first.rstrip(), *(part.strip() for part in others[:-1]), others[-1].lstrip()])
 
 
-class Prompts:
-    """Token ids of every part of a prompt, for one configuration and one model.
+class Templates:
+    r"""The strings of a prompt, for one configuration; no model is needed.
 
     Attributes:
+        form: whether a model continues a list or answers a message.
         stop: a string in the released text that ends it (guarantee 4.6); None where only end-of-text does.
-        longest: maximum tokens of a context, its text included: public.
 
-    >>> from plainchant.models.table import TableModel  # its characters are its tokens; others are left out
-    >>> model = TableModel(["<end>", *"abcdefghijklmnopqrstuvwxyz :DT"], lambda row: [0.0] * 31, end_of_text={0})
-    >>> prompts = Prompts(SynthesisConfig(), model)
-    >>> model.decode(prompts.prefix(None)), model.decode(prompts.records(["a lamp is broken"], None))
-    ('Different texts of one kind:', 'Text: a lamp is broken')
+    >>> Templates(SynthesisConfig()).public_prompt(None, ["a lamp is broken"])
+    'Different texts of one kind:\n\nText: a lamp is broken\n\nText:'
     """
 
-    def __init__(self, config: SynthesisConfig, model: LanguageModel):
+    def __init__(self, config: SynthesisConfig, form: PromptForm | None = None):
+        """Those of a configuration; `form` replaces its own."""
         prompt = config.prompt
-        self._model = model
         self._config = config
 
         def template(name: str) -> str:
@@ -106,10 +108,67 @@ class Prompts:
         self._header = template("header")
         self._example = template("example")
         self._chat = template("chat")
-        self._is_chat = prompt.form is PromptForm.CHAT
+        self.form = form or prompt.form
+        self._is_chat = self.form is PromptForm.CHAT
         after = self._example.partition("{text}")[2]
         # a text is one line where the template ends it with a line break
         self.stop = None if self._is_chat or not after else ("\n" if after.startswith("\n") else after)
+
+    def public_prompt(self, label: str | None, released: Sequence[str] = ()) -> str:
+        """A whole prompt that shows no record, for a model that is sent strings; in chat form the user's message.
+
+        In chat form the last shown text stands where a record would: the message asks for another one like it.
+
+        Args:
+            label: the label, or None.
+            released: texts that are already released (guarantee 8).
+        """
+        if not self._is_chat:
+            return self._header + self._shown(label, released) + self._frame(label)[0]
+        examples = self._public_examples(label, released)
+        if not examples and self._config.prompt.chat is None:
+            return _ALONE[bool(self._config.labels)].replace("{label}", label or "")
+        last = examples[-1].text if examples else ""
+        return self._listed(examples[:-1]) + self._chat.replace("{label}", label or "").replace("{text}", last)
+
+    def _public_examples(self, label: str | None, released: Sequence[str] = ()) -> list[Example]:
+        examples: Sequence[Example] = self._config.prompt.examples
+        own = [example for example in examples if example.label == label] or examples
+        return [*own, *(Example(text=text, label=label) for text in released)]
+
+    def _listed(self, examples: Sequence[Example]) -> str:
+        return "".join(
+            self._example.replace("{label}", example.label or "").replace("{text}", example.text)
+            for example in examples
+        )
+
+    def _shown(self, label: str | None, released: Sequence[str] = ()) -> str:
+        return self._listed(self._public_examples(label, released))
+
+    def _frame(self, label: str | None) -> tuple[str, str, str]:
+        """The strings before and after a text; a space before it belongs to the text, as for tokenisers."""
+        before, _, after = self._example.replace("{label}", label or "").partition("{text}")
+        stripped = before.rstrip(" ")
+        return stripped, before[len(stripped) :], after
+
+
+class Prompts(Templates):
+    """Token ids of every part of a prompt, for one configuration and one model.
+
+    Attributes:
+        longest: maximum tokens of a context, its text included: public.
+
+    >>> from plainchant.models.table import TableModel  # its characters are its tokens; others are left out
+    >>> model = TableModel(["<end>", *"abcdefghijklmnopqrstuvwxyz :DT"], lambda row: [0.0] * 31, end_of_text={0})
+    >>> prompts = Prompts(SynthesisConfig(), model)
+    >>> model.decode(prompts.prefix(None)), model.decode(prompts.records(["a lamp is broken"], None))
+    ('Different texts of one kind:', 'Text: a lamp is broken')
+    """
+
+    def __init__(self, config: SynthesisConfig, model: LanguageModel, form: PromptForm | None = None):
+        """Those of a configuration; `form` replaces its own."""
+        super().__init__(config, form)
+        self._model = model
         self.longest = self._check_lengths()
 
     def prefix(self, label: str | None, released: Sequence[str] = ()) -> list[int]:
@@ -152,20 +211,6 @@ class Prompts:
         """The end of every context, the public one included: the beginning of a new entry."""
         text = self._chat_parts(label)[1] if self._is_chat else self._frame(label)[0]
         return self._model.encode(text, trusted=True)
-
-    def _shown(self, label: str | None, released: Sequence[str] = ()) -> str:
-        examples: Sequence[Example] = self._config.prompt.examples
-        own = [example for example in examples if example.label == label] or examples
-        shown = [*own, *(Example(text=text, label=label) for text in released)]
-        return "".join(
-            self._example.replace("{label}", example.label or "").replace("{text}", example.text) for example in shown
-        )
-
-    def _frame(self, label: str | None) -> tuple[str, str, str]:
-        """The strings before and after a text; a space before it belongs to the text, as for tokenisers."""
-        before, _, after = self._example.replace("{label}", label or "").partition("{text}")
-        stripped = before.rstrip(" ")
-        return stripped, before[len(stripped) :], after
 
     def _chat_parts(self, label: str | None, released: Sequence[str] = ()) -> tuple[str, str]:
         # characters that a template would change if it escapes its messages (JSON, HTML)

@@ -238,9 +238,10 @@ def _samples(config: SynthesisConfig, rows: Sequence[Mapping[str, Any]]) -> list
 
 
 def _shared_configuration(config: SynthesisConfig) -> str:
-    """The configuration as TOML, without the folders of its files."""
-    values = config.model_dump(mode="json", exclude_none=True)
-    values |= {name: shared_name(values[name]) for name in ("model", "embedder")}
+    """The configuration as TOML, without the folders of its files and the address of an endpoint."""
+    values = config.model_dump(mode="json", exclude_none=True, exclude={"candidate_endpoint"})
+    names = [name for name in ("model", "candidate_model", "embedder") if name in values]
+    values |= {name: shared_name(values[name]) for name in names}
     files = [name for name in ("public_corpus", "centres") if isinstance(values.get(name), str)]
     return tomli_w.dumps(values | {name: last_part(values[name]) for name in files})
 

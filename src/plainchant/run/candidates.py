@@ -1,65 +1,25 @@
-"""Candidates by the public model: what it is asked for, and who writes it (guarantee 8).
-
-All that a request holds is public or released, so that writing for it is post-processing and free.
-"""
+"""Candidates by the public model: what it is asked for (guarantee 8)."""
 
 import dataclasses
-import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from plainchant.generation.batching import allot_texts
-from plainchant.generation.decoding import BatchWork, FinishedText
+from plainchant.generation.decoding import FinishedText
 from plainchant.generation.prompting import EXPANDED_FROM, choose_examples
-from plainchant.run.cells import public_writer
 from plainchant.run.preparation import Preparation
-from plainchant.run.released import Place, Released
+from plainchant.run.released import Released
+from plainchant.run.writers import Request
 
 # Every second candidate is drawn at so many times the temperature.
 WARMER = 1.3
 
 
-@dataclass(frozen=True)
-class Request:
-    """A text that the public model is asked for.
-
-    Attributes:
-        place: where the text will stand.
-        label: the label that it is to have, or None.
-        shown: released texts that the prompt shows, in this order.
-        warmth: temperature, as a multiple of the configured one.
-    """
-
-    place: Place
-    label: str | None
-    shown: tuple[str, ...]
-    warmth: float = 1.0
-
-
 def warmth_of(position: int) -> float:
     """Every second candidate is warmer: what nobody expects to win may."""
     return WARMER if position % 2 else 1.0
-
-
-def written_by_public(preparation: Preparation, requests: Sequence[Request]) -> Iterator[FinishedText]:
-    """The texts for all requests, as they are finished."""
-    prompts = preparation.prompts
-    # one temperature a pass; requests of one prompt side by side, so that it is read once
-    ordered = sorted(requests, key=lambda request: (request.warmth, request.place[0]))
-    for warmth, own in itertools.groupby(ordered, key=lambda request: request.warmth):
-        works = [
-            BatchWork(
-                request.place[0],
-                tuple(prompts.prefix(request.label, list(request.shown))),
-                tuple(prompts.start(request.label)),
-                (),
-                (request.place[1],),
-            )
-            for request in own
-        ]
-        yield from public_writer(preparation, warmth).run(sorted(works, key=lambda work: (work.batch, work.prefix)))
 
 
 @dataclass(frozen=True)
@@ -73,7 +33,7 @@ class Expansion:
     def write(self, released: Released) -> Iterator[FinishedText]:
         """See `Round`."""
         config = self.preparation.config
-        return written_by_public(self.preparation, list(self._requests(released, others=config.votes)))
+        return self.preparation.writer.write(list(self._requests(released, others=config.votes)))
 
     def _requests(self, released: Released, *, others: bool) -> Iterator[Request]:
         """What is missing.
@@ -127,7 +87,7 @@ class Variation:
 
     def write(self, released: Released) -> Iterator[FinishedText]:
         """See `Round`."""
-        return written_by_public(self.preparation, list(self._requests(released)))
+        return self.preparation.writer.write(list(self._requests(released)))
 
     def _requests(self, released: Released) -> Iterator[Request]:
         config, done = self.preparation.config, released.done

@@ -172,7 +172,12 @@ def accountant_of(plan: Plan, guarantee: Guarantee) -> str:
 
 def public_inputs(config: SynthesisConfig) -> list[str]:
     """What the guarantee takes as public."""
-    items = ["the configuration and its prompts", f"the language model ({shared_name(config.model)})"]
+    items = ["the configuration and its prompts"]
+    if config.needs_model:
+        items.append(f"the language model ({shared_name(config.model)})")
+    if config.candidate_model is not None:
+        # not the address, which may name a machine of a private network
+        items.append(f"the language model of the candidates ({shared_name(config.candidate_model)})")
     if config.labels:
         items.insert(1, "the label set")
     clustered = config.parts.clusters is Clusters.PUBLIC_CENTRES and config.reads_records

@@ -25,6 +25,7 @@ from plainchant.run.progress import Progress
 from plainchant.run.promise import checked_promise, recorded_version
 from plainchant.run.store import RunDirectory
 from plainchant.run.tuning import with_width
+from plainchant.run.writers import EndpointWriter, Loaded, LocalWriter, Writer
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,8 @@ class Preparation:
         guarantee: what the release promises; none where the randomness is not private.
         table: the private records, by number; empty for methods that read none. Private.
         directory: the run's directory.
-        prompts: contexts from records and labels.
-        stop: when a text ends.
-        model: the language model.
+        local: the language model that reads records; None where it writes nothing.
+        writer: of all texts that no record contributes to.
         embedder: of texts; None where nothing is embedded.
         corpus: public texts or saved centres to cluster around; None: texts are sampled from the model.
         performance: device, width and workers, all decided.
@@ -50,9 +50,8 @@ class Preparation:
     guarantee: Guarantee
     table: Sequence[Record]
     directory: RunDirectory
-    prompts: Prompts
-    stop: StopRule
-    model: LanguageModel
+    local: Loaded | None
+    writer: Writer
     embedder: Embedder | None
     corpus: Centres | Sequence[str] | None
     performance: PerformanceOptions
@@ -63,6 +62,18 @@ class Preparation:
     def config(self) -> SynthesisConfig:
         """The run's configuration."""
         return self.plan.config
+
+    @property
+    def loaded(self) -> Loaded:
+        """The language model that reads records."""
+        if self.local is None:
+            raise RunError("model: none was loaded for this run, but a step needs one; start it again")
+        return self.local
+
+    @property
+    def prompts(self) -> Prompts:
+        """Contexts from records and labels."""
+        return self.loaded.prompts
 
     def encode(self, texts: Sequence[str], *, alone: bool = False, stage: str | None = None) -> Float32Array:
         """Embeddings of texts; see `Embedder.encode`.
@@ -130,7 +141,35 @@ def prepare(
         embedder = open_embedder(config.embedder, performance)
     if embedder is not None and isinstance(corpus, Centres):
         _check_dimensions(corpus, embedder)
-    model = model or loaded_model(config, performance, progress)
+    local = None
+    if config.needs_model:
+        local, performance = _loaded_for(
+            plan, model or loaded_model(config.model, performance, progress), performance, randomness, progress
+        )
+    writer = writer_of(plan, local, performance, progress)
+    if isinstance(writer, EndpointWriter) and not formed:
+        progress.stage("trying out the endpoint", 0.0)
+        writer.try_out()
+        progress.stage("trying out the endpoint", 1.0)
+    if directory is None:
+        data = fingerprint(table)
+        directory = RunDirectory.create(out, plan, guarantee, data=data, private=randomness.private)
+    if isinstance(writer, EndpointWriter):
+        writer.log_to(directory.log_request)
+    return Preparation(
+        plan, guarantee, table, directory, local, writer, embedder, corpus, performance, randomness, progress
+    )
+
+
+def _loaded_for(
+    plan: Plan,
+    model: LanguageModel,
+    performance: PerformanceOptions,
+    randomness: RandomSource,
+    progress: Progress,
+) -> tuple[Loaded, PerformanceOptions]:
+    """A model that a plan's guarantee may rest on, and the width that is decided for it."""
+    config = plan.config
     if model.numerical_slack > config.numerical_slack:
         raise PrivacyError(
             f"numerical_slack = {config.numerical_slack:g}: logits of {model.name} with this dtype may differ by "
@@ -149,13 +188,21 @@ def prepare(
         movement=plan.row_movement,
         most=plan.most_rows(performance.width),
     )
-    stop = StopRule(prompts.stop, config.max_tokens, config.min_tokens)
-    if directory is None:
-        data = fingerprint(table)
-        directory = RunDirectory.create(out, plan, guarantee, data=data, private=randomness.private)
-    return Preparation(
-        plan, guarantee, table, directory, prompts, stop, model, embedder, corpus, performance, randomness, progress
-    )
+    return Loaded(model, prompts, StopRule(prompts.stop, config.max_tokens, config.min_tokens)), performance
+
+
+def writer_of(plan: Plan, local: Loaded | None, performance: PerformanceOptions, progress: Progress) -> Writer:
+    """Who writes the texts that no record contributes to: the endpoint, another local model, or the run's own."""
+    config = plan.config
+    if config.candidate_endpoint is not None:
+        return EndpointWriter(config, performance)
+    if config.candidate_model is not None:
+        model = loaded_model(config.candidate_model, performance, progress)
+        prompts = Prompts(config, model, config.form_of_candidates)
+        local = Loaded(model, prompts, StopRule(prompts.stop, config.max_tokens, config.min_tokens))
+    if local is None:
+        raise RunError("model: none was loaded for this run, but a step needs one; start it again")
+    return LocalWriter(local, plan.settings, performance.width)
 
 
 def _refuse_loaded_model(model: LanguageModel | None, performance: PerformanceOptions) -> None:
@@ -222,9 +269,9 @@ def check_begun_alike(preparation: Preparation) -> None:
         )
 
 
-def loaded_model(config: SynthesisConfig, performance: PerformanceOptions, progress: Progress) -> LanguageModel:
-    """The configured language model."""
+def loaded_model(name: str, performance: PerformanceOptions, progress: Progress) -> LanguageModel:
+    """A language model by its configured name."""
     progress.stage("loading the language model", 0.0)
-    model = models.load(config.model, performance)
+    model = models.load(name, performance)
     progress.stage("loading the language model", 1.0)
     return model

@@ -40,16 +40,16 @@ class Round(Protocol):
         """
 
 
-def rounds_of(preparation: Preparation, executor: Executor) -> list[Round]:
+def rounds_of(preparation: Preparation, executor: Executor | None) -> list[Round]:
     """The rounds of a run, in order.
 
     Args:
         preparation: the run's.
-        executor: writes the texts that records contribute to.
+        executor: writes the texts that records contribute to; None where there are none.
     """
     config = preparation.config
     rounds: list[Round] = []
-    if config.written:
+    if executor is not None:
         if config.parts.released_examples:
             rounds.append(Bootstrap(preparation, executor))
         rounds.append(Main(preparation, executor))

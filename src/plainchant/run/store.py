@@ -10,7 +10,7 @@ import secrets
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -152,6 +152,7 @@ class RunDirectory:
         self.centres = path / "centres.npz"
         self._embeddings = self.private / "embeddings.npy"
         self._database = self.private / "run.sqlite"
+        self._requests = self.private / "requests.jsonl"
         self._lock = filelock.FileLock(self.private / "lock", mode=PRIVATE)
 
     @classmethod
@@ -474,6 +475,40 @@ class RunDirectory:
             return database.execute(
                 "SELECT batch, SUM(tokens), SUM(loss), SUM(rho) FROM texts GROUP BY batch ORDER BY batch"
             ).fetchall()
+
+    # what an endpoint is sent
+
+    def log_request(self, entry: Mapping[str, Any]) -> None:
+        """Adds a line to the log of requests to an endpoint; it is written when this returns.
+
+        Raises:
+            RunError: it cannot be.
+        """
+        line = json.dumps(entry, ensure_ascii=False).encode() + b"\n"
+        try:
+            descriptor = os.open(self._requests, os.O_RDWR | os.O_CREAT | os.O_APPEND, PRIVATE)
+            with open(descriptor, "r+b", buffering=0) as file:
+                end = file.seek(0, os.SEEK_END)
+                # a line that a killed process left unfinished ends here
+                if end and os.pread(descriptor, 1, end - 1) != b"\n":
+                    line = b"\n" + line
+                if file.write(line) != len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            raise RunError(
+                f"{self._requests}: cannot be written ({error.strerror}), and nothing is sent without being noted "
+                f"there; {_GOES_ON}"
+            ) from None
+
+    def requests(self) -> Iterator[dict[str, Any]]:
+        """The lines of that log, without those that a killed process left unfinished; none where there is no log."""
+        if not self._requests.exists():
+            return
+        with open(self._requests, encoding="utf-8", errors="replace") as file:
+            for line in file:
+                with contextlib.suppress(ValueError):
+                    if isinstance(entry := json.loads(line), dict):
+                        yield entry
 
     def write_private(self, name: str, content: dict[str, Any]) -> Path:
         """A JSON file in private/."""

@@ -93,9 +93,12 @@ def synthesize(
         if not directory.is_formed():
             form_batches(preparation)
         # 5. the rounds, which the returned run goes through
-        executor = resources.enter_context(
-            open_executor(plan, preparation.stop, preparation.performance, preparation.model, preparation.randomness)
-        )
+        executor = None
+        if plan.config.written:
+            local, performance = preparation.loaded, preparation.performance
+            executor = resources.enter_context(
+                open_executor(plan, local.stop, performance, local.model, preparation.randomness)
+            )
         return Run(preparation, rounds_of(preparation, executor), book, resources.pop_all())
 
 

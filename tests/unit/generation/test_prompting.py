@@ -5,9 +5,9 @@ import time
 import pytest
 from doubles.models import Letters
 
-from plainchant.config import SynthesisConfig
+from plainchant.config import PromptForm, SynthesisConfig
 from plainchant.errors import ConfigError
-from plainchant.generation.prompting import Prompts, _without_stop, choose_examples
+from plainchant.generation.prompting import Prompts, Templates, _without_stop, choose_examples
 
 
 def prompts(model=None, labels=(), **prompt):
@@ -49,6 +49,25 @@ def test_prefix_and_start_do_not_depend_on_records():
     made = prompts()
     assert made.prefix(None) + made.start(None) == prompts().prefix(None) + prompts().start(None)
     assert made.record("", None) == Letters().encode("Text: \n\n", trusted=True)
+
+
+def test_a_model_behind_an_endpoint_reads_what_a_local_one_does():
+    examples = [{"text": "E1", "label": "x"}, {"text": "E2", "label": "y"}]
+    for changes in ({}, {"header": "", "example": "{label}: {text}\n", "examples": examples}):
+        made = prompts(labels=("x", "y"), **changes)
+        for released in ([], ["R1", "R2"]):
+            local = Letters().read(made.prefix("y", released) + made.start("y"))
+            assert local == "<s>" + Templates(made._config).public_prompt("y", released)
+
+
+def test_a_message_asks_for_another_one_like_the_last_text_that_it_shows():
+    made = Templates(prompts(labels=("x", "y"))._config, PromptForm.CHAT)
+    assert made.stop is None
+    assert made.public_prompt("y") == "Write one new text with the label y. Answer with the text only."
+    shown = made.public_prompt("y", ["R1", "R2 {text}"])
+    assert shown.startswith("Label: y\nText: R1\n\nHere is a text with the label y:\n\nR2 {text}\n\nWrite one new text")
+    own = Templates(prompts(chat="Like this: {text}")._config, PromptForm.CHAT)
+    assert own.public_prompt(None) == "Like this: "
 
 
 def test_a_record_is_cut_by_itself():
