@@ -1,7 +1,9 @@
 """Public rules about candidates before a vote: functions of text that is released already, so they cost nothing."""
 
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -33,11 +35,42 @@ def markup(text: str) -> bool:
     return signs > MOST_SIGNS * len(text) or _MARKUP.search(text) is not None
 
 
-RULES = {"too short": too_short, "repetitive": repetitive, "markup": markup}
+Rule = Callable[[str], bool]
+RULES: Mapping[str, Rule] = {"too short": too_short, "repetitive": repetitive, "markup": markup}
+
+
+def rules_for(examples: Sequence[str]) -> dict[str, Rule]:
+    """The rules for data of the form that public examples show.
+
+    A rule that an example breaks is not applied. Where all examples are JSON objects, a text is left out that is none,
+    or that lacks a key which all of them have.
+
+    >>> list(rules_for(['{"city": "Graz", "paid": true}']))
+    ['too short', 'repetitive', 'not JSON as in the examples']
+    """
+    rules = {name: rule for name, rule in RULES.items() if not any(map(rule, examples))}
+    objects = [_object(example) for example in examples]
+    if objects and None not in objects:
+        keys = set[str].intersection(*(set(found or ()) for found in objects))
+        rules["not JSON as in the examples"] = lambda text: (found := _object(text)) is None or not keys <= set(found)
+    return rules
+
+
+def _object(text: str) -> dict[str, Any] | None:
+    """The JSON object that a text is, or None."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def sound_candidates(
-    texts: Sequence[str], labels: IntArray, vectors: Float32Array, least: int
+    texts: Sequence[str],
+    labels: IntArray,
+    vectors: Float32Array,
+    least: int,
+    rules: Mapping[str, Rule] = RULES,
 ) -> tuple[IntArray, dict[str, int]]:
     """The candidates that may be voted for, and how many each rule has left out: both public.
 
@@ -48,12 +81,13 @@ def sound_candidates(
         labels: each one's label, as its prompt asked for it, int64 [m].
         vectors: theirs, unit vectors, float32 [m, d].
         least: how many must be left.
+        rules: by name, in order; near-duplicates are left out after all of them.
 
     Returns:
         Indices, ascending, int64 [k]; rule → number, of rules that left some out.
     """
     left, dropped = np.arange(len(texts)), {}
-    masks = {name: np.array([rule(text) for text in texts], dtype=bool) for name, rule in RULES.items()}
+    masks = {name: np.array([rule(text) for text in texts], dtype=bool) for name, rule in rules.items()}
     for name in (*masks, "near-duplicate"):
         out = masks[name][left] if name in masks else _said_before(labels[left], vectors[left])
         if out.any() and len(left) - out.sum() >= least:

@@ -12,7 +12,7 @@ from plainchant.data.nearest import nearest_points
 from plainchant.generation.decoding import FinishedText
 from plainchant.privacy.histograms import NO_CELL, VOTE_GRID, Ballot, Cell, count_votes, noise_sigma, noisy_votes
 from plainchant.run.choosing import Tally, choose, quotas_of
-from plainchant.run.filters import sound_candidates
+from plainchant.run.filters import rules_for, sound_candidates
 from plainchant.run.preparation import Preparation
 from plainchant.run.store import RunDirectory, Winner
 
@@ -41,7 +41,8 @@ def hold_vote(
     rho, randomness, size = preparation.plan.rho_round, preparation.randomness, len(config.label_set)
     words = [text.text for text in texts]
     vectors = preparation.encode(words, stage="embedding the candidates")
-    sound, left_out = sound_candidates(words, labels, vectors, config.released)
+    rules = rules_for([example.text for example in config.prompt.examples])
+    sound, left_out = sound_candidates(words, labels, vectors, config.released, rules)
     spread, reach = ballot_form(config, rho, known_units(config, directory, cells, number), len(sound))
     ballot = make_ballot(words, labels, vectors, sound, labels=size, spread=spread, reach=reach)
     counts = _counted(preparation, ballot, vectors)
