@@ -46,14 +46,20 @@ def rules_for(examples: Sequence[str]) -> dict[str, Rule]:
     or that lacks a key which all of them have.
 
     >>> list(rules_for(['{"city": "Graz", "paid": true}']))
-    ['too short', 'repetitive', 'not JSON as in the examples']
+    ['not JSON as in the examples', 'too short', 'repetitive']
     """
     rules = {name: rule for name, rule in RULES.items() if not any(map(rule, examples))}
     objects = [_object(example) for example in examples]
-    if objects and None not in objects:
-        keys = set[str].intersection(*(set(found or ()) for found in objects))
-        rules["not JSON as in the examples"] = lambda text: (found := _object(text)) is None or not keys <= set(found)
-    return rules
+    if not objects or None in objects:
+        return rules
+    keys = set[str].intersection(*(set(found or ()) for found in objects))
+
+    def not_json(text: str) -> bool:
+        found = _object(text)
+        return found is None or not keys <= set(found)
+
+    # the first: a rule is not applied where too few would be left
+    return {"not JSON as in the examples": not_json, **rules}
 
 
 def _object(text: str) -> dict[str, Any] | None:

@@ -7,7 +7,7 @@ import pytest
 from doubles import forms
 from doubles.models import Letters
 
-from plainchant.config import SynthesisConfig
+from plainchant.config import Example, SynthesisConfig
 from plainchant.errors import ConfigError
 from plainchant.generation.prompting import Prompts, _without_stop, choose_examples
 
@@ -175,6 +175,14 @@ def test_examples_are_released_texts_that_are_sound_and_differ():
     assert choose_examples([], 2) == []
     # the same text twice is one example
     assert choose_examples([texts[0]] * 3, 2) == [texts[0]]
+
+
+def test_what_public_examples_look_like_is_no_reason_against_an_example():
+    codes = ["while open { take(); }", "if (!ready) { wait(); }"]
+    assert choose_examples(codes, 2) == []
+    assert choose_examples(codes, 2, [Example(text="for (;;) { go(); }")]) == codes
+    # nor are short ones where the data is short; loops stay out
+    assert choose_examples(["two words", "no no no no no"], 2, [Example(text="one word")]) == ["two words"]
 
 
 def test_released_examples_stand_in_the_public_part_alone():
