@@ -141,7 +141,8 @@ def test_memory_bounds_what_is_measured(tmp_path, monkeypatch):
 def test_a_trial_tells_complete_texts_from_those_that_are_cut_off(end, ended):
     model = TableModel(WORDS, lambda _: np.array([end, -60, -60, 0, 0, 0, -60]), end_of_text={0})
     # the mean of what differs from the public prediction: nothing here
-    found = measure(plan(SynthesisConfig(**(CONFIG.model_dump() | {"clipping": "difference"}))), model, ["a public text"], rows=8)
+    config = SynthesisConfig(**(CONFIG.model_dump() | {"clipping": "difference"}))
+    found = measure(plan(config), model, ["a public text"], rows=8)
     assert found.ended == ended
     assert found.tokens_per_text == (2 if ended else 3)
 
