@@ -77,11 +77,39 @@ class PromptConfig(_Frozen):
     header: str | None = None
     """Text at the start of the prompt."""
     example: str | None = None
-    """Template of one entry in the list; generation starts at {text} and ends at whatever follows it."""
+    """Template of one entry in the list; generation starts at {text} and ends at what follows it. Unset: a text keeps \
+its line breaks and ends where another entry begins; if all examples are single lines, it ends at a line break."""
     chat: str | None = None
     """Template of the user's message in the chat form; {text} is the record."""
     examples: tuple[Example, ...] = ()
     """Made-up public examples, shown before the record. They show the form of the data and take nothing from it."""
+
+    @property
+    def single_lines(self) -> bool:
+        """Whether there are public examples and none of them has a line break."""
+        return bool(self.examples) and not any("\n" in example.text.strip() for example in self.examples)
+
+    def entry(self, *, labelled: bool) -> str:
+        """Template of one entry: the given one or the default."""
+        return self.example if self.example is not None else "Label: {label}\n" * labelled + "Text: {text}\n\n"
+
+    def stop(self, *, labelled: bool) -> str | None:
+        r"""What ends a text (guarantee 4.6). None: only an end-of-text token.
+
+        In the default template that is the beginning of another entry or, where there are examples and all of them are
+        single lines, a line break. In a given template it is what follows the text, up to the first line with anything
+        in it; a blank rest is a line break.
+
+        >>> PromptConfig().stop(labelled=False), PromptConfig(example="> {text}\n###\n\n").stop(labelled=False)
+        ('\nText:', '\n###')
+        """
+        if self.form is PromptForm.CHAT:
+            return None
+        before, _, after = self.entry(labelled=labelled).partition("{text}")
+        if self.example is None:
+            return "\n" if self.single_lines else "\n" + before.partition(" ")[0]
+        after = after.partition("{label}")[0]
+        return "\n" + after.strip().partition("\n")[0].strip() if after.startswith("\n") else after or None
 
 
 class Parts(_Frozen):
@@ -619,6 +647,11 @@ an individual budget covers; it cannot change the guarantee."""
             max_tokens=self.max_tokens,
             units=self.expected_units,
         )
+
+    @property
+    def stop(self) -> str | None:
+        """What ends a text, besides an end-of-text token and the maximum length (see `PromptConfig.stop`)."""
+        return self.prompt.stop(labelled=bool(self.labels))
 
     @property
     def label_set(self) -> tuple[str | None, ...]:

@@ -23,6 +23,8 @@ ROW_MOVEMENT = 2**-15
 UNLIKELY = 1e-3
 # A model is measured with no more private rows in a pass, unless passes are usually that wide.
 LARGEST_PASS = 2**14
+# Characters per token of English prose, about. Other text has fewer, and then a note about lengths comes late.
+PROSE_CHARACTERS = 4
 # Below this derived clip, nats, a plan warns.
 SMALL_CLIP = 1.0
 
@@ -179,7 +181,7 @@ class Plan:
                     f"centres = {config.centres}: on average {average:.1f} units per cell, for batches of "
                     f"{self.settings.batch_size}; few cells will be kept. Use fewer centres to keep more"
                 )
-        return notes + self._notes_on_endpoint
+        return [*notes, *_form_notes(config), *self._notes_on_endpoint]
 
     @property
     def _notes_on_endpoint(self) -> list[str]:
@@ -218,11 +220,36 @@ class Plan:
             "texts": self.config.texts,
             "private_texts": self.config.written,
             "max_tokens": self.config.max_tokens,
+            "stop": self.config.stop,
             "tokens_per_batch": self.tokens_per_batch,
             "texts_per_batch": self.texts_per_batch,
             "batches_needed": self.batches_needed,
             "units_needed": self.units_needed,
         }
+
+
+def _form_notes(config: SynthesisConfig) -> list[str]:
+    """What of the form of the public examples a text cannot have."""
+    examples, stop, notes = [example.text.strip() for example in config.prompt.examples], config.stop, []
+    ended = sum(stop in example for example in examples) if stop is not None else 0
+    if ended and stop == "\n":
+        notes.append(
+            f"prompt.example: ends a text at a line break, which {ended} of {len(examples)} examples contain; the "
+            "texts will be single lines. End it with a line of its own after {text}, such as ###, or leave it unset"
+        )
+    elif ended:
+        notes.append(
+            f"prompt.examples: {ended} of {len(examples)} contain {stop!r}, which ends a text; set prompt.example so "
+            "that {text} is followed by something that no text contains"
+        )
+    longest = max(map(len, examples), default=0)
+    for name, effect in (("max_tokens", "texts will be cut off"), ("max_record_tokens", "records are shown in part")):
+        if longest / PROSE_CHARACTERS > (most := getattr(config, name)):
+            notes.append(
+                f"{name} = {most}: the longest public example has {longest} characters, about "
+                f"{longest / PROSE_CHARACTERS:.0f} tokens; where texts are as long as that, {effect}. Raise it"
+            )
+    return notes
 
 
 def unit_name(config: SynthesisConfig) -> str:

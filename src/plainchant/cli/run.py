@@ -152,6 +152,7 @@ def _measured(console: Console, plan: Plan, texts: list[str], performance: Perfo
     rows: list[tuple[str, Any]] = [
         ("range", f"{found.expected_range:.3g} nats on public text, for expected_range = {config.expected_range:g}"),
         ("tokens per text", f"{found.tokens_per_text:.3g}"),
+        ("complete texts", f"{found.ended:.0%}; the others were cut off at max_tokens = {config.max_tokens}"),
         ("time", f"about {found.seconds:.0f} seconds to write the texts, plus loading and embedding"),
     ]
     console.table("Measured", rows)
@@ -172,6 +173,7 @@ def show_plan(console: Console, plan: Plan) -> None:
         ("batch size", settings.batch_size),
         ("clip, temperature", f"{settings.clip:.4g} nats, {settings.temperature:g}"),
         ("texts", f"{requested}, at most {_count(config.max_tokens, 'token')} each"),
+        ("form", _form(config)),
     ]  # fmt: skip
     is_sent = config.candidate_endpoint is not None
     rows_per_token = settings.batch_size * config.written + (0 if is_sent else config.further)
@@ -227,6 +229,18 @@ def _candidate_rows(config: SynthesisConfig) -> list[tuple[str, Any]]:
                     "private/requests.jsonl"),
         ("for example", json.dumps(own.body, ensure_ascii=False)),
     ]  # fmt: skip
+
+
+def _form(config: SynthesisConfig) -> str:
+    """What ends a text, and whether its line breaks are kept."""
+    stop = config.stop
+    if stop == "\n":
+        why = "as prompt.example ends it" if config.prompt.example is not None else "like the public examples"
+        return f"single lines, {why}; line breaks of records become spaces"
+    ends = "where the model ends it"
+    if stop is not None:
+        ends = f"at a line that begins with {stop[1:]!r}" if stop.startswith("\n") else f"at {stop!r}"
+    return f"line breaks are kept; a text ends {ends}"
 
 
 def _count(number: int | None, one: str, many: str = "") -> str:
@@ -361,7 +375,8 @@ def execute(
         console.say(f"\n{samples} of the {len(texts)} texts:")
         step = max(1, len(texts) // samples)
         for text in texts[::step][:samples]:
-            console.say(f"  {f'[{text.label}] ' if text.label else ''}{text.text}")
+            shown = text.text.replace("\n", "\n    ")
+            console.say(f"  {f'[{text.label}] ' if text.label else ''}{shown}")
     console.table(
         "\nDone",
         [

@@ -15,7 +15,6 @@ from plainchant.models import LanguageModel
 
 _DEFAULTS = {
     "header": ("Different texts of one kind:\n\n", "Different texts of one kind, each with its label:\n\n"),
-    "example": ("Text: {text}\n\n", "Label: {label}\nText: {text}\n\n"),
     "chat": (
         "Here is a text:\n\n{text}\n\nWrite one new text of the same kind and length. Answer with the text only.",
         "Here is a text with the label {label}:\n\n{text}\n\n"
@@ -36,15 +35,21 @@ FEWEST_WORDS, MOST_SIGNS = 4, 0.2
 MOST_REPEATED = 0.5
 
 
-def choose_examples(texts: Sequence[str], count: int) -> list[str]:
+def choose_examples(texts: Sequence[str], count: int, like: Sequence[Example] = ()) -> list[str]:
     """Chooses examples from a cell's released texts: not degenerate, and as different as possible (guarantee 8).
 
-    Depends only on the released texts and their order, so a resumed run chooses the same.
+    Depends only on the released texts, their order and public examples, so a resumed run chooses the same.
+
+    Args:
+        texts: released texts.
+        count: how many to choose, at most.
+        like: public examples. What is degenerate in one of them is the data's form (lists, code), and no reason.
 
     >>> choose_examples(["the bus was late again", "the bus was late today", "a lamp is broken here", "no no no no"], 2)
     ['the bus was late again', 'a lamp is broken here']
     """
-    words = {text: frozenset(chunks(text.lower())) for text in texts if not _is_degenerate(text)}
+    reasons = [reason for reason in _DEGENERATE if not any(reason(example.text) for example in like)]
+    words = {text: frozenset(chunks(text.lower())) for text in texts if not any(reason(text) for reason in reasons)}
     # for each remaining text, its similarity to the nearest chosen one
     left = dict.fromkeys(words, 0.0)
     chosen: list[str] = []
@@ -56,11 +61,20 @@ def choose_examples(texts: Sequence[str], count: int) -> list[str]:
     return chosen
 
 
-def _is_degenerate(text: str) -> bool:
+def _is_short(text: str) -> bool:
+    return word_count(text) < FEWEST_WORDS
+
+
+def _is_loop(text: str) -> bool:
     words = chunks(text.lower())
-    if word_count(text) < FEWEST_WORDS or len(set(words)) < (1 - MOST_REPEATED) * len(words):
-        return True
+    return len(set(words)) < (1 - MOST_REPEATED) * len(words)
+
+
+def _is_signs(text: str) -> bool:
     return share_of_signs(text) > MOST_SIGNS
+
+
+_DEGENERATE = (_is_short, _is_loop, _is_signs)
 
 
 def _overlap(one: frozenset[str], other: frozenset[str]) -> float:
@@ -69,7 +83,10 @@ def _overlap(one: frozenset[str], other: frozenset[str]) -> float:
 
 
 def _without_stop(text: str, stop: str) -> str:
-    """Replaces each stop, with the white space around it, by a space; in time proportional to the text's length."""
+    """Replaces what would end a text, so that none of it is left; in time proportional to the text's length.
+
+    A mark at the start of a line goes, and the line stays. Anything else becomes a space, with the white space around.
+    """
     if stop.isspace():
         marks = "\r\n" if stop == "\n" else stop
 
@@ -79,10 +96,19 @@ def _without_stop(text: str, stop: str) -> str:
 
         # each run of white space is visited once
         return re.sub(r"\s+", one_space, text)
+    if stop.startswith("\n"):
+        mark = re.escape(stop[1:])
+        # a text begins at the start of a line
+        if leading := re.match(rf"(?:\s*{mark})+\s*", text):
+            text = text[leading.end() :]
+        # a mark has no line break, so what is left before and after one that goes cannot make another
+        return re.sub(rf"\n(?:{mark}[^\S\n]*)+", "\n", text)
     first, *others = text.split(stop)
     if not others:
         return text
-    return " ".join([first.rstrip(), *(part.strip() for part in others[:-1]), others[-1].lstrip()])
+    # not a part of the stop, so that it cannot make another
+    gap = next((gap for gap in " \n\t" if gap not in stop), "\ufffd")
+    return gap.join([first.rstrip(), *(part.strip() for part in others[:-1]), others[-1].lstrip()])
 
 
 class Templates:
@@ -106,13 +132,11 @@ class Templates:
             return str(own if own is not None else _DEFAULTS[name][bool(config.labels)])
 
         self._header = template("header")
-        self._example = template("example")
+        self._example = prompt.entry(labelled=bool(config.labels))
         self._chat = template("chat")
         self.form = form or prompt.form
         self._is_chat = self.form is PromptForm.CHAT
-        after = self._example.partition("{text}")[2]
-        # a text is one line where the template ends it with a line break
-        self.stop = None if self._is_chat or not after else ("\n" if after.startswith("\n") else after)
+        self.stop = prompt.model_copy(update={"form": self.form}).stop(labelled=bool(config.labels))
 
     def public_prompt(self, label: str | None, released: Sequence[str] = ()) -> str:
         """A whole prompt that shows no record, for a model that is sent strings; in chat form the user's message.
@@ -184,7 +208,7 @@ class Prompts(Templates):
     def record(self, text: str, label: str | None) -> list[int]:
         """The record's part of a prompt, cut after `max_record_tokens`: depends on this record alone. Secret."""
         if self.stop is not None:
-            # a record must not look like several entries: what would end a text becomes a space
+            # a record must not look like several entries
             text = _without_stop(text, self.stop)
         # cut first: the tokenizer never sees more characters than the kept tokens can hold
         text = text.strip()[: CHARACTERS_PER_TOKEN * self._config.max_record_tokens]

@@ -44,17 +44,18 @@ class Expansion:
                 for: where records vote, candidates are wanted everywhere.
         """
         config, done = self.preparation.config, released.done
+        like = config.prompt.examples
         texts = released.texts_by_cell(released.places)
         cells = [dataclasses.replace(cell, batches=1) for cell in released.cells] if others else released.cells
         of_label: dict[int, list[str]] = {}
         if others:
             for number, own_cell in enumerate(cells):
                 of_label.setdefault(own_cell.label, []).extend(texts.get(number, []))
-            of_label = {label: choose_examples(own, len(released.texts)) for label, own in of_label.items()}
+            of_label = {label: choose_examples(own, len(released.texts), like) for label, own in of_label.items()}
         # a cell's share is that of its noisy size
         for cell, counts in enumerate(allot_texts(cells, self.further, None)):
             # all sound texts, the most different first; every further text sees the next few of them
-            sound = choose_examples(texts.get(cell, []), len(released.texts))
+            sound = choose_examples(texts.get(cell, []), len(released.texts), like)
             if others and len(sound) < EXPANDED_FROM:
                 sound = list(dict.fromkeys([*sound, *of_label[cells[cell].label]]))
             label, batch = config.label_set[cells[cell].label], len(released.batches) + cell

@@ -91,9 +91,10 @@ class Main:
 
     def write(self, released: Released) -> Iterator[FinishedText]:
         """See `Round`."""
-        count = self.preparation.config.parts.released_examples
-        first = released.first_places(_bootstrap_size(self.preparation.config)) if count else set()
-        shown = {cell: choose_examples(own, count) for cell, own in released.texts_by_cell(first).items()}
+        config = self.preparation.config
+        count, like = config.parts.released_examples, config.prompt.examples
+        first = released.first_places(_bootstrap_size(config)) if count else set()
+        shown = {cell: choose_examples(own, count, like) for cell, own in released.texts_by_cell(first).items()}
         return self.executor.run(_works(self.preparation, released, released.places - first, shown))
 
 
