@@ -443,7 +443,7 @@ def test_private_evolution_shows_no_record_and_spends_everything_on_votes(run, c
     assert sorted(row["label"] for row in rows) == ["x"] * 3 + ["y"] * 3
     assert "to which no record was shown" in (made.directory.release / "README.md").read_text()
     # public facts about the votes, wherever a run is described
-    write_report(made.directory, decided, made.guarantee, None, None)
+    write_report(made.directory, decided, made.guarantee)
     told = CliRunner().invoke(status, [str(made.directory.path), "--format", "json"])
     facts = json.loads(told.stdout)
     assert facts["finished"]

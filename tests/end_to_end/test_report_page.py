@@ -7,14 +7,12 @@ import shutil
 import subprocess
 from typing import Any
 
-import numpy as np
 import pytest
 
 from plainchant import plan
 from plainchant.config import SynthesisConfig
 from plainchant.privacy.histograms import WHOLE_LABEL, Cell
 from plainchant.reporting.page import report_page
-from plainchant.reporting.pictures import map_points
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH: install it to look at the page")
@@ -60,17 +58,13 @@ def browse(tmp_path, *arguments):
 
 def page(private=None):
     config = SynthesisConfig(labels=LABELS, label_column="label", prompt={"header": "W" * 300}, max_tokens=20)
-    vectors = np.random.default_rng(0).normal(size=(40, 8)).astype(np.float32)
     rows: list[dict[str, Any]] = [
         {"text": text, "label": LABELS[number % len(LABELS)], "cell": number % 12}
         for number, text in enumerate([HOSTILE, "y" * 900, "a line\nand another", *["a usual text"] * 60])
     ]
     cells = [Cell(number % len(LABELS), number, 10**number, 3) for number in range(11)] + [Cell(0, WHOLE_LABEL, -2, 0)]
-    points = map_points(vectors, cells, np.resize(vectors, (len(rows), 8)) + 0.1, [row["label"] for row in rows])
     settled = plan(config)
-    return report_page(
-        plan=settled, guarantee=settled.guarantee, cells=cells, rows=rows, map_points=points, private=private
-    )
+    return report_page(plan=settled, guarantee=settled.guarantee, cells=cells, rows=rows, private=private)
 
 
 @pytest.mark.parametrize("width", [360, 1200])
@@ -87,7 +81,7 @@ def test_page_fits_asks_for_nothing_and_runs_nothing(tmp_path, width, private):
     assert found["ran"] is False
     assert found["button"] == "Dark colours"
     assert found["before"] != found["after"]
-    assert found["svg"] == [True, True]
+    assert found["svg"] == [True]
 
 
 def test_page_is_drawn_light_and_dark(tmp_path):

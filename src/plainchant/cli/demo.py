@@ -60,7 +60,7 @@ def demo(console: Console, out: Path | None, performance: PerformanceOptions) ->
     embedder = load_embedder(config.embedder, device=performance.device)
     figures = measure(run, private, embedder=embedder)
     run.write_private("evaluation.json", figures.as_dict())
-    page, private_page = write_pages(run, embedder=embedder)
+    page, private_page = write_pages(run)
     console.table(
         "\nUsefulness (private figures, with 95 % intervals; plainchant evaluate shows more)",
         [

@@ -12,7 +12,7 @@ from plainchant.config import Clusters, PerformanceOptions, SynthesisConfig
 from plainchant.data.centres import Centres
 from plainchant.data.embedding import Embedder, in_public_steps
 from plainchant.data.tables import Record, fingerprint
-from plainchant.errors import ConfigError, DataError, PrivacyError, RunError, foreign_messages_hidden
+from plainchant.errors import ConfigError, DataError, ModelError, PrivacyError, RunError, foreign_messages_hidden
 from plainchant.generation.decoding import StopRule
 from plainchant.generation.executor import open_embedder
 from plainchant.generation.prompting import Prompts
@@ -130,7 +130,11 @@ def prepare(
         embedder = open_embedder(config.embedder, performance)
     if embedder is not None and isinstance(corpus, Centres):
         _check_dimensions(corpus, embedder)
-    model = model or loaded_model(config, performance, progress)
+    # of a model that was handed over loaded, nobody knows the version
+    revision = None
+    if model is None:
+        model = loaded_model(config, performance, progress)
+        revision = models.revision_of(config.model)
     if model.numerical_slack > config.numerical_slack:
         raise PrivacyError(
             f"numerical_slack = {config.numerical_slack:g}: logits of {model.name} with this dtype may differ by "
@@ -152,7 +156,8 @@ def prepare(
     stop = StopRule(prompts.stop, config.max_tokens, config.min_tokens)
     if directory is None:
         data = fingerprint(table)
-        directory = RunDirectory.create(out, plan, guarantee, data=data, private=randomness.private)
+        directory = RunDirectory.create(out, plan, guarantee, data=data, private=randomness.private, model=revision)
+    _check_same_model(directory, revision)
     return Preparation(
         plan, guarantee, table, directory, prompts, stop, model, embedder, corpus, performance, randomness, progress
     )
@@ -163,6 +168,16 @@ def _refuse_loaded_model(model: LanguageModel | None, performance: PerformanceOp
         raise ConfigError(
             f"model: a loaded one ({model.name}) was given, but with executor = ray each worker loads its own; name a "
             "folder or a hub's model in the configuration, or use executor = local"
+        )
+
+
+def _check_same_model(directory: RunDirectory, revision: str | None) -> None:
+    """Card and statement name one version of the model for all texts."""
+    begun = directory.origin.model
+    if begun is not None and revision is not None and begun != revision:
+        raise ModelError(
+            f"resume: model = {directory.config.model!r} is {revision} now, and the run was started with {begun}; put "
+            "that version back or start a new run"
         )
 
 

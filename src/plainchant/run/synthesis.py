@@ -13,7 +13,7 @@ from plainchant.generation.executor import open_executor
 from plainchant.models import LanguageModel
 from plainchant.planning import Plan
 from plainchant.randomness import RandomSource, SystemRandomness
-from plainchant.run.card import data_set_card
+from plainchant.run.card import data_set_card, released_columns
 from plainchant.run.cells import form_batches, prepare_cells
 from plainchant.run.costs import realised_costs
 from plainchant.run.ledger import Ledger
@@ -176,9 +176,10 @@ class Run:
             # makes sure that nobody has opened a copy of the directory, and that nobody can from now on
             self._ledger.confirm(self.directory, self.guarantee)
         config, guarantee = self.plan.config, checked_promise(self.directory, self.plan)
-        columns = ["text", *["label"] * bool(config.labels), "cell", *["source"] * bool(config.further)]
-        rows = [{name: getattr(text, name) for name in columns} for text in self._kept()]
-        votes = self.directory.facts()
-        card = data_set_card(self.plan, guarantee, self.directory.cells(), len(rows), votes)
+        rows = [{name: getattr(text, name) for name in released_columns(config)} for text in self._kept()]
+        card = data_set_card(
+            self.plan, guarantee, self.directory.cells(), len(rows), self.directory.facts(),
+            date=self.directory.release_date(), model=self.directory.origin.model,
+        )  # fmt: skip
         self.directory.write_private("costs.json", realised_costs(self.directory, self.plan))
         self.directory.write_release(rows, dataclasses.asdict(guarantee), card)
