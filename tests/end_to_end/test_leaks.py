@@ -205,7 +205,7 @@ def test_zero_is_zero_and_infinite_is_none(run, config):
     public = run(out="1", settings=config(method="public", clip=None, batch_size=None))
     told = json.loads((public.directory.release / "guarantee.json").read_text())
     assert (told["kind"], told["epsilon"], told["rho"]) == ("ex-ante", 0.0, 0.0)
-    assert "| ex-ante | 0 | 0 | 0 |" in (public.directory.release / "README.md").read_text()
+    assert "| ex-ante | 0 | 0 | ρ = 0 (zCDP) |" in (public.directory.release / "README.md").read_text()
     wide = config(method="non-private", clip=None, batch_size=None)
     with pytest.raises(PrivacyError):
         run(out="2", settings=wide)
@@ -259,7 +259,7 @@ def test_release_holds_released_facts_only(run, config):
     assert shown == {name: value for name, value in plan(made.plan.config).as_dict().items() if name != "guarantee"}
     heads = [line for line in card.splitlines() if line.startswith("| kind") or line.startswith("| label")]
     assert heads == [
-        "| kind | ε | δ | ρ (zCDP) | unit | neighbouring relation | method | plainchant |",
+        "| kind | ε | δ | cost | unit | neighbouring relation | method | plainchant |",
         "| label | public centre | noisy size | batches |",
     ]
     everything = "".join(path.read_text() for path in release.iterdir() if path.suffix != ".parquet")

@@ -48,19 +48,6 @@ from plainchant.run.words import INVENTED, cost_in_words, one_in, promise_in_wor
 _SHOWN, _TOPICS = 4, 12
 # Characters of a model's version on the first screen.
 _REVISION = len("sha256 ") + 12
-# The reader may choose light or dark; until then the page follows the system.
-_SCRIPT = """
-const button = document.querySelector("header button");
-let dark = matchMedia("(prefers-color-scheme: dark)").matches;
-const show = () => { button.textContent = dark ? "Light colours" : "Dark colours"; };
-button.addEventListener("click", () => {
-  dark = !dark;
-  document.documentElement.style.colorScheme = dark ? "dark" : "light";
-  show();
-});
-show();
-button.hidden = false;
-"""
 
 
 def report_page(
@@ -94,7 +81,7 @@ def report_page(
     lengths, topics = [len(row["text"]) for row in rows], topics_of(config, cells, rows)
     return render(
         "report.html.jinja",
-        _SCRIPT,
+        ("theme.js",),
         {"figure": full_figure, "short": short_figure, "read": readable, "centre": centre_name, "interval": _interval,
          "shown_name": shown_name, "times": times, "one_in": one_in, "pairs": _pairs},
         config=config,
@@ -162,7 +149,7 @@ def write_report(directory: RunDirectory, plan: Plan, guarantee: Guarantee) -> l
             raise RunError(
                 f"{files}: at least one is not as it was written; make it again with run --resume, evaluate or audit"
             ) from None
-        return directory.write_page(html, private=private is not None)
+        return directory.write_page("report.html", html, private=private is not None)
 
     names = [*["costs"] * plan.mechanism.measured, "evaluation", "audit"]
     found = {name: directory.read_private(f"{name}.json") for name in names}

@@ -48,7 +48,7 @@ def _svg(
 
     muted, file = _PAINT["muted"], io.StringIO()
     style: dict[Any, Any] = {
-        "svg.fonttype": "none", "svg.hashsalt": name, "font.size": 9, "text.color": muted, "axes.labelcolor": muted,
+        "svg.fonttype": "none", "svg.hashsalt": name, "font.size": 10, "text.color": muted, "axes.labelcolor": muted,
         "xtick.color": muted, "ytick.color": muted, "axes.edgecolor": _PAINT["rule"],
     }  # fmt: skip
     with matplotlib.rc_context(style):

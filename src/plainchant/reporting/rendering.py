@@ -2,7 +2,8 @@
 
 import base64
 import hashlib
-from collections.abc import Callable, Mapping
+import importlib.resources
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jinja2
@@ -16,15 +17,15 @@ def _shown(value: Any) -> Any:
     return visible(value) if isinstance(value, str) and not isinstance(value, markupsafe.Markup) else value
 
 
-def render(template: str, script: str, filters: Mapping[str, Callable[..., Any]], **values: Any) -> str:
+def render(template: str, scripts: Sequence[str], filters: Mapping[str, Callable[..., Any]], **values: Any) -> str:
     """A page from a template of this package.
 
     * Whatever a user or a model wrote is text: it is escaped, and its control characters are visible marks.
-    * The template's content security policy allows nothing to be loaded, and only `script` to run.
+    * The template's content security policy allows nothing to be loaded, and only these scripts to run.
 
     Args:
         template: its file in templates/.
-        script: JavaScript of the page.
+        scripts: its JavaScript, files in templates/.
         filters: further filters.
         values: what the template uses; it also gets `script` and `script_hash`.
     """
@@ -33,5 +34,7 @@ def render(template: str, script: str, filters: Mapping[str, Callable[..., Any]]
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_shown,
     )  # fmt: skip
     environment.filters |= filters
+    folder = importlib.resources.files("plainchant.reporting").joinpath("templates")
+    script = "".join(folder.joinpath(name).read_text(encoding="utf-8") for name in scripts)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return environment.get_template(template).render(**values, script=markupsafe.Markup(script), script_hash=digest)

@@ -522,12 +522,12 @@ class RunDirectory:
             raise RunError(f"{path}: cannot be read; write it again with the command that made it") from None
         return content
 
-    def write_page(self, html: str, *, private: bool) -> Path:
-        """The report: in private/ where it shows private figures, else in release/."""
-        path = (self.private if private else self.release) / "report.html"
+    def write_page(self, name: str, content: str, *, private: bool) -> Path:
+        """A page about the release: in private/ where it shows anything private, else in release/."""
+        path = (self.private if private else self.release) / name
         if not private:
             self._check_release(path)
-        write_text(path, html, mode=PRIVATE if private else SHARED)
+        write_text(path, content, mode=PRIVATE if private else SHARED)
         return path
 
     def write_release(self, rows: list[dict[str, Any]], guarantee: dict[str, Any], card: str) -> None:
