@@ -94,6 +94,12 @@ def _make_folders(path: Path) -> None:
             folder.mkdir(mode=0o755, exist_ok=True)
 
 
+def next_free(path: Path) -> Path:
+    """The path itself, or with the first number that makes it free: runs/demo, runs/demo-2, and so on."""
+    names = (path, *(path.with_name(f"{path.name}-{number}") for number in range(2, 10_000)))
+    return next(name for name in names if not name.exists())
+
+
 @dataclasses.dataclass(frozen=True)
 class Batch:
     """A batch: its cell and how many texts it writes. Public."""
