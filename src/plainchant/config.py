@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypedDict, Unpack
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from plainchant.data.encodings import check_encoding
 from plainchant.data.labels import normal_form
@@ -283,6 +283,10 @@ class SynthesisFields(TypedDict, total=False):
     min_tokens: int
     max_record_tokens: int
     numerical_slack: float
+    name: str | None
+    holder: str | None
+    license: str | None
+    language: str | None
     prompt: PromptConfig | Mapping[str, Any]
 
 
@@ -334,7 +338,7 @@ are fewer than 20 texts per label."""
     unit_column: str | None = None
     """Column whose equal values mark the records of one unit (a patient, a customer). Unset: each record is a unit."""
     labels: tuple[str, ...] = ()
-    """The labels, a public list. Records with any other label are ignored."""
+    """The labels, a public list, or one string with commas. Records with any other label are ignored."""
     encoding: str = "auto"
     """Character encoding of a private table that is a text file; auto: by its byte order mark, otherwise UTF-8."""
     separator: str = "auto"
@@ -413,6 +417,16 @@ an individual budget covers; it cannot change the guarantee."""
     """Maximum tokens read of each record; the rest is cut off."""
     numerical_slack: float = Field(1e-3, ge=0, allow_inf_nan=False)
     """Allowed numerical error of a prediction, in nats; its cost is included, and a model with more is refused."""
+
+    name: str | None = Field(None, min_length=1, max_length=200)
+    """Name of the data set on card, report and statement."""
+    holder: str | None = Field(None, min_length=1, max_length=200)
+    """Person or organisation that holds the private table and makes the release, for report and statement."""
+    license: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9.+-]{0,63}$")
+    """Licence of the release on its card, by its name on the Hub, such as cc-by-4.0. The model's own terms may apply \
+too."""
+    language: str | None = Field(None, pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]+)*(, ?[A-Za-z]{2,3}(-[A-Za-z0-9]+)*)*$")
+    """Language of the texts on the card: one code or several with commas between them, such as en or en,de."""
     prompt: PromptConfig = PromptConfig()
     """Templates and public examples."""
 
@@ -422,6 +436,12 @@ an individual budget covers; it cannot change the guarantee."""
             super().__init__(**dict[str, Any](values))
         except ValidationError as error:
             raise _translated(error) from None
+
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _split_labels(cls, labels: Any) -> Any:
+        """Labels in one string with commas between them, as on the command line."""
+        return [label.strip() for label in labels.split(",") if label.strip()] if isinstance(labels, str) else labels
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -711,6 +731,7 @@ FIELD_GROUPS: Mapping[str, tuple[str, ...]] = {
         "accounting", "expected_range", "numerical_slack", "sparse_threshold", "sparse_noise", "private_tokens",
     ),
     "Prompt": ("prompt", "released_examples", "max_record_tokens"),
+    "Release": ("name", "holder", "license", "language"),
     "Performance": tuple(PerformanceOptions.model_fields),
 }  # fmt: skip
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from plainchant.config import Clusters, SynthesisConfig, is_loopback
+from plainchant.display import html_table
 from plainchant.errors import PrivacyError
 from plainchant.privacy.accounting import Cost
 from plainchant.privacy.aggregation import ROUNDING_RANGE
@@ -200,6 +201,19 @@ class Plan:
                 "Use https:// outside of a network that you trust"
             )
         return notes
+
+    def _repr_html_(self) -> str:
+        batches = "any" if self.units_needed is None else f"about {self.units_needed} units"
+        rows = [
+            ("guarantee", self.guarantee.statement),
+            ("unit", self.guarantee.unit),
+            ("method", self.config.method.value),
+            ("texts", f"{self.config.released}, at most {self.config.max_tokens} tokens each"),
+            ("batch size", self.settings.batch_size),
+            ("data needed", batches),
+            *(("note", note) for note in self.notes),
+        ]
+        return html_table("Plan", rows)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for plan.json and for display."""

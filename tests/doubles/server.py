@@ -32,7 +32,9 @@ class Server:
         most: the highest number of requests at the same time.
     """
 
-    text: Callable[[int, str], str] = lambda number, prompt: f" text number {number} about a harbour\nText: more"
+    text: Callable[[int, str], str] = lambda number, prompt: (
+        f" text number {number} about a harbour\n{'Label' if 'Label:' in prompt else 'Text'}: more"
+    )
     faults: list[Fault | None] = field(default_factory=list)
     key: str | None = None
     seconds: float = 0.0

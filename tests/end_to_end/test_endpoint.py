@@ -69,7 +69,7 @@ def default(tmp_path, monkeypatch):
     path = tmp_path / "centres.npz"
     Centres(np.eye(3, dtype=np.float32), "axes").save(path)
     # no text of so small a model would pass for a sound one
-    monkeypatch.setattr("plainchant.run.candidates.choose_examples", lambda texts, count: list(texts)[:count])
+    monkeypatch.setattr("plainchant.run.candidates.choose_examples", lambda texts, count, like=(): list(texts)[:count])
 
     def make(address, **changes):
         values: dict[str, Any] = {
@@ -118,7 +118,7 @@ def test_private_evolution_needs_no_language_model_here(run, server, no_model, t
     assert told["finished"]
     assert told["endpoint"] == costs
     # the address may name a machine of a private network
-    write_report(made.directory, made.plan, made.guarantee, None, None)
+    write_report(made.directory, made.plan, made.guarantee)
     assert (made.directory.release / "report.html").exists()
     for file in made.directory.release.iterdir():
         assert b"127.0.0.1" not in file.read_bytes()

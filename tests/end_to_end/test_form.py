@@ -58,7 +58,7 @@ def released(tmp_path, text, behind, **changes):
         records, chosen, out=tmp_path / "out", model=model, embedder=Hashing(), performance=performance
     ) as run:
         run.finish()
-    page, *_ = write_report(run.directory, chosen, chosen.guarantee, None, None)
+    page, *_ = write_report(run.directory, chosen, chosen.guarantee)
     return SimpleNamespace(texts=run.directory.texts(), release=run.directory.release, page=page)
 
 

@@ -12,7 +12,7 @@ from plainchant.config import Clusters, PerformanceOptions, SynthesisConfig
 from plainchant.data.centres import Centres
 from plainchant.data.embedding import Embedder, in_public_steps
 from plainchant.data.tables import Record, fingerprint
-from plainchant.errors import ConfigError, DataError, PrivacyError, RunError, foreign_messages_hidden
+from plainchant.errors import ConfigError, DataError, ModelError, PrivacyError, RunError, foreign_messages_hidden
 from plainchant.generation.decoding import StopRule
 from plainchant.generation.executor import open_embedder
 from plainchant.generation.prompting import Prompts
@@ -139,26 +139,34 @@ def prepare(
     corpus = public_inputs(records, table, config, clustered=clustered) if reads_records and not formed else None
     if embedder is None and (clustered or config.votes):
         embedder = open_embedder(config.embedder, performance)
-    if embedder is not None and isinstance(corpus, Centres):
-        _check_dimensions(corpus, embedder)
-    local = None
+    _check_dimensions(corpus, embedder)
+    # of a model that was handed over loaded, nobody knows the version
+    local = revision = None
     if config.needs_model:
-        local, performance = _loaded_for(
-            plan, model or loaded_model(config.model, performance, progress), performance, randomness, progress
-        )
+        if model is None:
+            model = loaded_model(config.model, performance, progress)
+            revision = models.revision_of(config.model)
+        local, performance = _loaded_for(plan, model, performance, randomness, progress)
     writer = writer_of(plan, local, performance, progress)
-    if isinstance(writer, EndpointWriter) and not formed:
-        progress.stage("trying out the endpoint", 0.0)
-        writer.try_out()
-        progress.stage("trying out the endpoint", 1.0)
+    if not formed:
+        _try_out(writer, progress)
     if directory is None:
         data = fingerprint(table)
-        directory = RunDirectory.create(out, plan, guarantee, data=data, private=randomness.private)
+        directory = RunDirectory.create(out, plan, guarantee, data=data, private=randomness.private, model=revision)
+    _check_same_model(directory, revision)
     if isinstance(writer, EndpointWriter):
         writer.log_to(directory.log_request)
     return Preparation(
         plan, guarantee, table, directory, local, writer, embedder, corpus, performance, randomness, progress
     )
+
+
+def _try_out(writer: Writer, progress: Progress) -> None:
+    """A trial of an endpoint with public text, before anything is spent."""
+    if isinstance(writer, EndpointWriter):
+        progress.stage("trying out the endpoint", 0.0)
+        writer.try_out()
+        progress.stage("trying out the endpoint", 1.0)
 
 
 def _loaded_for(
@@ -213,10 +221,22 @@ def _refuse_loaded_model(model: LanguageModel | None, performance: PerformanceOp
         )
 
 
-def _check_dimensions(centres: Centres, embedder: Embedder) -> None:
+def _check_same_model(directory: RunDirectory, revision: str | None) -> None:
+    """Card and statement name one version of the model for all texts."""
+    begun = directory.origin.model
+    if begun is not None and revision is not None and begun != revision:
+        raise ModelError(
+            f"resume: model = {directory.config.model!r} is {revision} now, and the run was started with {begun}; put "
+            "that version back or start a new run"
+        )
+
+
+def _check_dimensions(corpus: Sequence[str] | Centres | None, embedder: Embedder | None) -> None:
     """Checks that saved centres lie in the embedder's space, by a public text."""
+    if embedder is None or not isinstance(corpus, Centres):
+        return
     with foreign_messages_hidden("the embedder"):
-        own, given = embedder.encode(["A public text."]).shape[1], centres.vectors.shape[1]
+        own, given = embedder.encode(["A public text."]).shape[1], corpus.vectors.shape[1]
     if own != given:
         raise ConfigError(
             f"centres: have {given} dimensions, and the vectors of embedder = {embedder.name!r} have {own}; fit and "
