@@ -3,6 +3,7 @@
 import html
 import json
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet
@@ -22,8 +23,7 @@ class Scribe(TableModel):
 
     def __init__(self, start, text, behind):
         words = ["<eos>", *sorted({*start, *text, *behind})]
-        wanted, begin = ([words.index(character) for character in part] for part in (text + behind, start))
-        begin = tuple(begin)
+        wanted, begin = (tuple(words.index(character) for character in part) for part in (text + behind, start))
 
         def table(row):
             last = max(place for place in range(len(row)) if row[place : place + len(begin)] == begin)
@@ -42,7 +42,7 @@ def unchecked(monkeypatch):
 
 
 def settings(**changes):
-    values = {
+    values: dict[str, Any] = {
         "method": "clustered-mean", "clusters": "none", "clipping": "difference", "clip": 0.01, "batch_size": 4,
         "texts": 2, "max_tokens": 180, "min_tokens": 1, "max_record_tokens": 180, "epsilon": 20, "candidates": 1,
     }  # fmt: skip
@@ -105,7 +105,7 @@ class Said:
     ],
 )
 def test_the_plan_says_what_form_texts_have(prompt, form):
-    said = Said()
+    said: Any = Said()
     show_plan(said, plan(settings(prompt=prompt)))
     assert said.rows["form"].startswith(form)
     assert not said.warnings
