@@ -28,6 +28,9 @@ from plainchant.privacy.accounting import epsilon_of
 from plainchant.privacy.histograms import VOTE_GRID, noisy_votes
 from plainchant.randomness import SeededRandomness, SystemRandomness
 from plainchant.reporting.page import write_report
+from plainchant.reporting.runs import report
+from plainchant.reporting.statement import statement
+from plainchant.reporting.view import view
 from plainchant.run.store import RunDirectory
 
 TEXTS = [" a b", " c c a", "", " b b b", " a", " c b a", " a a", " b c"] * 4
@@ -235,7 +238,10 @@ def test_private_text_is_nowhere(run, config, tmp_path, caplog, capfd):
     secret: Any = marks
     work = BatchWork(0, (), (1,), secret, ())
     shown = "".join([*errors, caplog.text, *capfd.readouterr(), repr(made.plan), repr(work)])
+    # what is written about a run afterwards holds none of it either
+    pages = [*report(made), *statement(made), view(made)]
     files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert set(pages) < set(files)
     assert len(files) > 8
     assert not re.search("[0-9a-f]{64}", shown)
     for content in [shown.encode(), *(path.read_bytes() for path in files)]:

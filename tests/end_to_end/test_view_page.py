@@ -40,7 +40,7 @@ def pages(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pages")
     own = [{"text": HOSTILE, "label": "red", "cell": 0}, {"text": "y" * 90_000, "label": "red", "cell": 0}]
     one, other = finished(folder / "one", [*own, *rows(5_000)]), finished(folder / "other", rows(120, start=9_000))
-    return {name: view(runs, out=folder / name).read_text(encoding="utf-8") for name, runs in
+    return {name: view(*runs, out=folder / name).read_text(encoding="utf-8") for name, runs in
             (("one.html", [one]), ("both.html", [one, other]))}  # fmt: skip
 
 

@@ -79,7 +79,7 @@ def view(
         console.warn(NOTE)
     with console.progress() as progress:
         path = write_page(
-            directories, out=out, private=private, real=real, progress=lambda share: progress.stage("comparing", share)
+            *directories, out=out, private=private, real=real, progress=lambda share: progress.stage("comparing", share)
         )
     console.table("", [("keep private" if private else "written to", path)])
     if opened:

@@ -55,6 +55,6 @@ def push(run: Any, repository: str, *, public: bool = False, api: "HfApi | None"
     except Exception as error:  # the client's own errors and those of its HTTP library
         raise RunError(
             f"{repository}: the Hub did not take the release ({type(error).__name__}); check the name, the network, "
-            "and that you are logged in (hf auth login)"
+            "that you are logged in (hf auth login), and that the Hub knows the licence of the card"
         ) from None
     return f"{api.endpoint}/datasets/{repository}"

@@ -59,7 +59,7 @@ def statement(
 ) -> list[Path]:
     """Writes the statement of a finished run: release/statement.md and .html, which may be shared.
 
-    Where there are an audit's results or a cost measured after the run, private/ gets a version with them.
+    The version in private/ also says what an audit found, and what the run cost where nothing was promised beforehand.
 
     Args:
         run: a `Run`, a `FinishedRun`, a `RunDirectory` or a path.
@@ -87,10 +87,10 @@ def statement(
         _questions(guarantee, directory.marks() != Marks()),
     ]
     title = f"Privacy statement: {config.name or TITLE}"
-    paths = _write(directory, title, sections, private=False)
-    if any(line.private for section in sections for line in section.lines):
-        paths += _write(directory, title, sections, private=True)
-    return paths
+    return [
+        *_write(directory, title, sections, private=False),
+        *_write(directory, title, sections, private=True),
+    ]
 
 
 def refuse_unfit(directory: RunDirectory) -> None:

@@ -25,8 +25,7 @@ _PRIVATE = "PRIVATE: this page shows real texts; do not share"
 
 
 def view(
-    runs: Sequence[Any],
-    *,
+    *runs: Any,
     out: str | Path | None = None,
     private: bool = False,
     real: Any = None,

@@ -74,8 +74,8 @@ def promise_in_words(guarantee: Guarantee) -> str:
     if not guarantee.epsilon:
         return "No private data was read, so the texts say nothing about anybody in it."
     return (
-        f"Whether or not any one unit ({guarantee.unit}) was in the private data, the odds of any conclusion from this "
-        f"release change by at most {times(guarantee.epsilon)} times, except with probability "
+        f"Take any one unit ({guarantee.unit}) out of the private data, or put one in: the odds of any conclusion from "
+        f"this release change by at most {times(guarantee.epsilon)} times, except with probability "
         f"{one_in(guarantee.delta)}. {strength(guarantee.epsilon)} Both figures were fixed before the run and hold for "
         "any data."
     )

@@ -50,7 +50,7 @@ class Page(html.parser.HTMLParser):
 
 def test_the_page_holds_every_text_and_nothing_of_it_is_markup(tmp_path):
     run = finished(tmp_path / "run", ROWS, name=f"Tickets {HOSTILE}")
-    path = view([run])
+    path = view(run)
     assert path == tmp_path / "run" / "view.html"
     page = Page(path)
     (own,) = page.runs
@@ -72,7 +72,7 @@ def test_the_page_holds_every_text_and_nothing_of_it_is_markup(tmp_path):
 
 
 def test_the_script_never_makes_markup_of_text(tmp_path):
-    script = Page(view([finished(tmp_path / "run", ROWS)])).scripts[1]
+    script = Page(view(finished(tmp_path / "run", ROWS))).scripts[1]
     assert "textContent" in script
     for way in ("innerHTML", "outerHTML", "insertAdjacent", "document.write", "eval(", "Function(", "fetch(", "http"):
         assert way not in script
@@ -80,7 +80,7 @@ def test_the_script_never_makes_markup_of_text(tmp_path):
 
 def test_two_runs_are_compared_and_told_apart(tmp_path):
     one, other = finished(tmp_path / "a" / "run", ROWS), finished(tmp_path / "b" / "run", ROWS[:1])
-    first, second = Page(view([one, other], out=tmp_path / "both.html")).runs
+    first, second = Page(view(one, other, out=tmp_path / "both.html")).runs
     assert (first["name"], second["name"]) == ("run (1)", "run (2)")
     assert (len(first["rows"]), len(second["rows"])) == (3, 1)
     assert not (one.path / "view.html").exists()
@@ -88,8 +88,8 @@ def test_two_runs_are_compared_and_told_apart(tmp_path):
 
 def test_real_texts_are_shown_on_request_on_a_private_page_only(tmp_path):
     run = finished(tmp_path / "run", ROWS)
-    assert "genuine note" not in view([run]).read_text(encoding="utf-8")
-    path = view([run], private=True, real=REAL, embedder=Hashing())
+    assert "genuine note" not in view(run).read_text(encoding="utf-8")
+    path = view(run, private=True, real=REAL, embedder=Hashing())
     assert path == run.private / "view.html"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     page = Page(path)
@@ -115,7 +115,7 @@ def test_real_texts_are_shown_on_request_on_a_private_page_only(tmp_path):
 def test_real_texts_leak_by_no_mixture_of_options(tmp_path, options, words):
     run = finished(tmp_path / "run", ROWS)
     with pytest.raises(ConfigError, match=words):
-        view([run], embedder=Hashing(), **options)
+        view(run, embedder=Hashing(), **options)
     assert not list(tmp_path.rglob("*.html"))
 
 
@@ -123,11 +123,11 @@ def test_one_or_two_finished_runs_are_viewed(tmp_path):
     run = finished(tmp_path / "run", ROWS)
     for runs in ([], [run, run, run]):
         with pytest.raises(ConfigError, match="name one, or two"):
-            view(runs)
+            view(*runs)
     (run.release / "synthetic.jsonl").unlink()
     with pytest.raises(ConfigError, match="no release yet"):
-        view([run])
+        view(run)
 
 
 def test_a_release_without_a_guarantee_is_marked(tmp_path):
-    assert "NOT PRIVATE" in Page(view([finished(tmp_path / "run", ROWS, private=False)])).text
+    assert "NOT PRIVATE" in Page(view(finished(tmp_path / "run", ROWS, private=False))).text
