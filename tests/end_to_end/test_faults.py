@@ -448,7 +448,8 @@ FINISHED = (
     S("a page of a broken audit", "report done", FAILED, "audit.json",
       (put("done/private/audit.json", '{"groups": 3}'),)),
     S("a page without centres", "report done", DONE, "", (gone("done/centres.npz"),)),
-    S("a page of broken centres", "report done", USAGE, "centres", (put("done/centres.npz", b"PK\x03\x04"),)),
+    S("figures of broken centres", "evaluate done --real private.jsonl", USAGE, "centres",
+      (put("done/centres.npz", b"PK\x03\x04"),)),
     S("a page without a plan", "report done", FAILED, "plan.json", (gone("done/plan.json"),)),
     S("doctor without a model", "doctor --model none", FAILED, "model cannot be used"),
 )
