@@ -412,7 +412,7 @@ with synthesize(rows(), plan(config), out=sys.argv[2], resume=sys.argv[3] == "re
 def test_two_thousand_candidates_survive_two_kills_and_none_is_asked_for_again(tmp_path):
     def committed():
         try:
-            with sqlite3.connect(f"file:{tmp_path}/out/private/run.sqlite?mode=ro", uri=True, timeout=10) as database:
+            with sqlite3.connect(f"file:{tmp_path}/out/private/run.sqlite?mode=rw", uri=True, timeout=10) as database:
                 found = database.execute("SELECT batch, position, text FROM texts").fetchall()
             database.close()
             return set(found)
