@@ -429,7 +429,8 @@ def test_private_evolution_shows_no_record_and_spends_everything_on_votes(run, c
         prompts = [prompt for call in model.calls for _, prompts, _ in call for prompt in prompts]
         return any(prompt[start : start + 7] == (5,) * 7 for prompt in prompts for start in range(len(prompt)))
 
-    settings, model, other = SynthesisConfig(**EVOLUTION), Spy(), Spy()
+    # so many candidates that each label has three different ones
+    settings, model, other = SynthesisConfig(**{**EVOLUTION, "candidates": 12}), Spy(), Spy()
     made = run(records=marked, settings=settings, model=model)
     assert model.calls
     assert not shown_to(model)
@@ -453,13 +454,13 @@ def test_private_evolution_shows_no_record_and_spends_everything_on_votes(run, c
     told = CliRunner().invoke(status, [str(made.directory.path), "--format", "json"])
     facts = json.loads(told.stdout)
     assert facts["finished"]
-    assert facts["texts"] == facts["texts_planned"] == 24
-    assert [own["candidates"] for own in facts["votes"]] == [16, 24]
+    assert facts["texts"] == facts["texts_planned"] == 72
+    assert [own["candidates"] for own in facts["votes"]] == [48, 72]
     shown = CliRunner().invoke(status, [str(made.directory.path)])
     for place in (made.directory.release / "report.html", made.directory.release / "README.md"):
-        assert "6 chosen of 24 candidates" in place.read_text()
+        assert "6 chosen of 72 candidates" in place.read_text()
     assert "vote 2 of 2" in shown.stdout + shown.stderr
-    assert "6 chosen of 24" in " ".join((shown.stdout + shown.stderr).split())
+    assert "6 chosen of 72" in " ".join((shown.stdout + shown.stderr).split())
 
 
 def test_labels_that_the_noise_drowns_are_named_wherever_a_run_is_described(run):
