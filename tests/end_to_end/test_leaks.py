@@ -514,7 +514,8 @@ def test_one_unit_moves_the_votes_of_a_whole_run_by_one_vote_at_most(run, monkey
 
 
 def test_named_quotas_are_kept(run):
-    settings = SynthesisConfig(**EVOLUTION, quotas={"x": 1, "y": 5})
+    # so many candidates that there are five different ones
+    settings = SynthesisConfig(**{**EVOLUTION, "candidates": 12}, quotas={"x": 1, "y": 5})
     made = run(records=LABELLED, settings=settings)
     rows = [json.loads(line) for line in rows_of(made).splitlines()]
     assert sorted(row["label"] for row in rows) == ["x"] + ["y"] * 5

@@ -8,9 +8,10 @@ import pytest
 from plainchant.config import SynthesisConfig, parse_config
 from plainchant.errors import ConfigError
 from plainchant.generation.decoding import FinishedText
+from plainchant.generation.prompting import repetitive
 from plainchant.privacy.histograms import Cell
 from plainchant.run.choosing import Tally, choose, herd, quotas_of
-from plainchant.run.filters import RULES, markup, repetitive, rules_for, sound_candidates, too_short
+from plainchant.run.filters import RULES, markup, rules_for, sound_candidates, too_short
 from plainchant.run.released import Released
 from plainchant.run.rounds import shares
 from plainchant.run.store import Batch, Winner
