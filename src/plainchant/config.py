@@ -441,7 +441,7 @@ too."""
     @classmethod
     def _split_labels(cls, labels: Any) -> Any:
         """Labels in one string with commas between them, as on the command line."""
-        return [label.strip() for label in labels.split(",") if label.strip()] if isinstance(labels, str) else labels
+        return split_labels(labels) if isinstance(labels, str) else labels
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -774,6 +774,11 @@ def is_loopback(address: str) -> bool:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def split_labels(labels: str) -> tuple[str, ...]:
+    """Labels in one string with commas between them."""
+    return tuple(label.strip() for label in labels.split(",") if label.strip())
 
 
 def _check_labels(labels: tuple[str, ...]) -> None:

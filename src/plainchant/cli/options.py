@@ -14,7 +14,15 @@ from click.shell_completion import CompletionItem
 
 from plainchant.cli import terminal
 from plainchant.cli.console import Console
-from plainchant.config import FIELD_GROUPS, Parts, PerformanceOptions, SynthesisConfig, group_of, load_config
+from plainchant.config import (
+    FIELD_GROUPS,
+    Parts,
+    PerformanceOptions,
+    SynthesisConfig,
+    group_of,
+    load_config,
+    split_labels,
+)
 from plainchant.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -89,7 +97,7 @@ class Labels(_ParamType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
         if isinstance(value, tuple):
             return value
-        return tuple(label.strip() for label in value.split(",") if label.strip())
+        return split_labels(value)
 
 
 class WordOr(_ParamType):

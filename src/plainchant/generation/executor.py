@@ -40,9 +40,7 @@ def open_executor(
         PrivacyError: a seed was given, but workers take their randomness from their own systems.
     """
     if performance.executor == "local":
-        yield Decoder(
-            model, plan.mechanism, stop, rows=performance.width, passes=performance.passes, randomness=randomness
-        )
+        yield _decoder(plan, model, stop, performance, randomness)
         return
     if not randomness.private:
         raise PrivacyError("executor = ray: workers take randomness from their own systems; use no seed with it")
@@ -62,5 +60,11 @@ def make_decoder(plan: Plan, stop: StopRule, performance: PerformanceOptions) ->
         movement=plan.row_movement,
         most=plan.most_rows(performance.width),
     )
+    return _decoder(plan, model, stop, performance, SystemRandomness())
+
+
+def _decoder(
+    plan: Plan, model: LanguageModel, stop: StopRule, performance: PerformanceOptions, randomness: RandomSource
+) -> Decoder:
     width, passes = performance.width, performance.passes
-    return Decoder(model, plan.mechanism, stop, rows=width, passes=passes, randomness=SystemRandomness())
+    return Decoder(model, plan.mechanism, stop, rows=width, passes=passes, randomness=randomness)

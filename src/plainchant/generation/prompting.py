@@ -65,7 +65,8 @@ def _is_short(text: str) -> bool:
     return word_count(text) < FEWEST_WORDS
 
 
-def _is_loop(text: str) -> bool:
+def repetitive(text: str) -> bool:
+    """More than half of its words come again."""
     words = chunks(text.lower())
     return len(set(words)) < (1 - MOST_REPEATED) * len(words)
 
@@ -74,7 +75,7 @@ def _is_signs(text: str) -> bool:
     return share_of_signs(text) > MOST_SIGNS
 
 
-_DEGENERATE = (_is_short, _is_loop, _is_signs)
+_DEGENERATE = (_is_short, repetitive, _is_signs)
 
 
 def _overlap(one: frozenset[str], other: frozenset[str]) -> float:

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from plainchant.arrays import BoolArray, Float32Array, IntArray
-from plainchant.data.segmentation import chunks, share_of_signs, word_count
-from plainchant.generation.prompting import MOST_REPEATED, MOST_SIGNS
+from plainchant.data.segmentation import share_of_signs, word_count
+from plainchant.generation.prompting import MOST_SIGNS, repetitive
 
 # A candidate of fewer words is too short to stand for a record.
 SHORTEST = 2
@@ -30,12 +30,6 @@ _BLOCK = 1024
 def too_short(text: str) -> bool:
     """Hardly a word; in scripts without spaces, hardly the letters of one."""
     return word_count(text) < SHORTEST
-
-
-def repetitive(text: str) -> bool:
-    """More than half of its words come again."""
-    words = chunks(text.lower())
-    return len(set(words)) < (1 - MOST_REPEATED) * len(words)
 
 
 def markup(text: str) -> bool:

@@ -13,7 +13,6 @@ from plainchant.data.centres import Centres
 from plainchant.data.embedding import Embedder, in_public_steps
 from plainchant.data.tables import Record, fingerprint
 from plainchant.errors import ConfigError, DataError, ModelError, PrivacyError, RunError, foreign_messages_hidden
-from plainchant.generation.decoding import StopRule
 from plainchant.generation.executor import open_embedder
 from plainchant.generation.prompting import Prompts
 from plainchant.models import LanguageModel
@@ -183,11 +182,11 @@ def _loaded_for(
             f"numerical_slack = {config.numerical_slack:g}: logits of {model.name} with this dtype may differ by "
             f"{model.numerical_slack:g}; set numerical_slack to that or more, or dtype = float32"
         )
-    prompts = Prompts(config, model)
+    loaded = Loaded.of(model, config)
     if not randomness.private:
         # a measured width would change the order in which a seed's numbers are used
         performance = performance.model_copy(update={"rows": performance.width})
-    performance = with_width(performance, model, prompts, plan, progress)
+    performance = with_width(performance, model, loaded.prompts, plan, progress)
     # at the widths of the run's passes, before the model reads a record and before the ledger is charged
     models.checked(
         model,
@@ -196,7 +195,7 @@ def _loaded_for(
         movement=plan.row_movement,
         most=plan.most_rows(performance.width),
     )
-    return Loaded(model, prompts, StopRule(prompts.stop, config.max_tokens, config.min_tokens)), performance
+    return loaded, performance
 
 
 def writer_of(plan: Plan, local: Loaded | None, performance: PerformanceOptions, progress: Progress) -> Writer:
@@ -206,8 +205,7 @@ def writer_of(plan: Plan, local: Loaded | None, performance: PerformanceOptions,
         return EndpointWriter(config, performance)
     if config.candidate_model is not None:
         model = loaded_model(config.candidate_model, performance, progress)
-        prompts = Prompts(config, model, config.form_of_candidates)
-        local = Loaded(model, prompts, StopRule(prompts.stop, config.max_tokens, config.min_tokens))
+        local = Loaded.of(model, config, config.form_of_candidates)
     if local is None:
         raise RunError("model: none was loaded for this run, but a step needs one; start it again")
     return LocalWriter(local, plan.settings, performance.width)

@@ -7,9 +7,9 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
-from plainchant.config import PerformanceOptions, SynthesisConfig
+from plainchant.config import PerformanceOptions, PromptForm, SynthesisConfig
 from plainchant.data.embedding import CHARACTERS_PER_TOKEN
 from plainchant.errors import ModelError
 from plainchant.generation.decoding import BatchWork, Decoder, FinishedText, StopRule
@@ -60,6 +60,12 @@ class Loaded:
     model: LanguageModel
     prompts: Prompts
     stop: StopRule
+
+    @classmethod
+    def of(cls, model: LanguageModel, config: SynthesisConfig, form: PromptForm | None = None) -> Self:
+        """A model with the prompts and the ends of texts of a configuration; `form` replaces that of its prompts."""
+        prompts = Prompts(config, model, form)
+        return cls(model, prompts, StopRule(prompts.stop, config.max_tokens, config.min_tokens))
 
 
 @dataclass(frozen=True)
