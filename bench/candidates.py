@@ -25,8 +25,6 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "study" / "candidates"
 DATA = HERE.parent.parent / "shared" / "data"
-# Rotated prompts of a label; each is read once.
-ROTATIONS = 16
 # First words of a winner that a text may go on from.
 FIRST_WORDS = 4
 # Votes are repeated, with other noise, and real texts are drawn as often.
@@ -120,7 +118,7 @@ def size_of(data, way):
 def candidates(work, data, ways):
     """The texts of a pool with their labels and ways: as many of each way, and plain ones up to the usual number.
 
-    None while one of the ways is not written yet.
+    None while one of the ways is not written yet; nothing of no way.
     """
     source, found = SOURCES[data], []
     others = [way for way in ways if way != "plain"]
@@ -197,23 +195,19 @@ class Writer:
 
     def head(self, way, label, place):
         """(prefix, start, first words of the text) of one text."""
+        from plainchant.generation.prompting import TURNS, turned
+
         chance = np.random.default_rng([place, 7])
         if way.after is not None:
             return self.head_after(way.after, label, place, chance)
         if way.prompt == "as configured":
             return self.prompts.prefix(label), self.prompts.start(label), ""
-        examples = list(self.config.prompt.examples)
-        own = [example for example in examples if example.label == label]
         if way.prompt == "rotated":
-            turn = np.random.default_rng([place // len(self.config.labels) % ROTATIONS, 11])
-            others = [example for example in examples if example.label != label]
-            some = [others[i] for i in turn.permutation(len(others))[: 2 if own else 5]]
-            shown = [*some, *(own[i] for i in turn.permutation(len(own)))]
-            entries = [(example.label, example.text) for example in shown]
-        else:
-            entries = [(f"{e.label}, {keyword(e.text)}", e.text) for e in (own or examples)]
-            words = word_list()
-            label = f"{label}, {words[int(chance.integers(len(words)))]}"
+            turn = place // len(self.config.labels) % TURNS
+            return self.prompts.prefix(label, (), turn), self.prompts.start(label), ""
+        examples, words = turned(self.config.prompt.examples, label, 0), word_list()
+        entries = [(f"{example.label}, {keyword(example.text)}", example.text) for example in examples]
+        label = f"{label}, {words[int(chance.integers(len(words)))]}"
         text = self.config.prompt.header + "".join(self.entry(*entry) for entry in entries)
         return [*self.model.start_tokens, *self.encoded(text)], self.prompts.start(label), ""
 
@@ -577,7 +571,7 @@ def choices(options):
     for data, counts in (("ag_news", (600, 2000)), ("clinc150", (453, 906))):
         path, ways = RESULTS / f"choices-{data}.json", groups(data, options)
         found = candidates(options.work, data, next(reversed(ways.values())))
-        if path.exists() or found is None:
+        if path.exists() or not found:
             continue
         pool = as_pool(config_of(data), found[0], found[1], options)
         rows = measured(

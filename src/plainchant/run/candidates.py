@@ -12,7 +12,7 @@ import numpy as np
 
 from plainchant.generation.batching import allot_texts
 from plainchant.generation.decoding import BatchWork, FinishedText
-from plainchant.generation.prompting import EXPANDED_FROM, choose_examples
+from plainchant.generation.prompting import EXPANDED_FROM, TURNS, choose_examples
 from plainchant.run.cells import public_writer
 from plainchant.run.preparation import Preparation
 from plainchant.run.released import Place, Released
@@ -30,12 +30,14 @@ class Request:
         label: the label that it is to have, or None.
         shown: released texts that the prompt shows, in this order.
         warmth: temperature, as a multiple of the configured one.
+        turn: which order and choice of the public examples the prompt has.
     """
 
     place: Place
     label: str | None
     shown: tuple[str, ...]
     warmth: float = 1.0
+    turn: int = 0
 
 
 def warmth_of(position: int) -> float:
@@ -52,7 +54,7 @@ def written_by_public(preparation: Preparation, requests: Sequence[Request]) -> 
         works = [
             BatchWork(
                 request.place[0],
-                tuple(prompts.prefix(request.label, list(request.shown))),
+                tuple(prompts.prefix(request.label, request.shown, request.turn)),
                 tuple(prompts.start(request.label)),
                 (),
                 (request.place[1],),
@@ -101,7 +103,9 @@ class Expansion:
             for place in range(sum(counts)):
                 if (batch, place) not in done:
                     shown = [sound[(place + turn) % len(sound)] for turn in range(min(EXPANDED_FROM, len(sound)))]
-                    yield Request((batch, place), label, tuple(shown), warmth_of(place) if others else 1.0)
+                    # nothing released to tell prompts apart: other examples do, at either warmth
+                    turn = place // 2 % TURNS if others and not shown else 0
+                    yield Request((batch, place), label, tuple(shown), warmth_of(place) if others else 1.0, turn)
 
 
 @dataclass(frozen=True)
