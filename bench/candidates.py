@@ -691,7 +691,7 @@ def every_result():
     found = {}
     for path in sorted(RESULTS.glob("*.json")):
         document = json.loads(path.read_text())
-        found.setdefault(document.get("data", "cost"), {})[path.stem.partition("--")[2] or path.stem] = document
+        found.setdefault(document.get("data", "cost"), {})[path.stem.rpartition("--")[2]] = document
     return found
 
 
@@ -704,6 +704,10 @@ def page_text(found):
     return template.render(
         found=found,
         cost=found["cost"]["cost"],
+        together="; ".join(
+            f"{row['units']:,} records at ε = {row['epsilon']:g} {figures_of([row])}"
+            for row in found["ag_news"].get("together-5", {"rows": []})["rows"]
+        ),
         ways=lambda data: ways_table(found[data], data),
         choices=lambda data: choices_table(found[data], data),
     )
