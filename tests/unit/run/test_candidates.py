@@ -57,7 +57,7 @@ def test_texts_after_released_ones_have_the_prompt_as_it_is():
 
 def test_what_is_there_is_not_asked_for_again():
     every = requests(Released(CELLS, [], []), 20, method="private-evolution")
-    done = [text(*request.place, "some words of a text") for request in every[::3]]
+    done = [text(request.place[0], request.place[1], "some words of a text") for request in every[::3]]
     # the texts that are there belong to this round, and it shows none of them
     left = requests(Released(CELLS, [], done), 20, method="private-evolution")
     assert left == [request for place, request in enumerate(every) if place % 3]
