@@ -30,12 +30,17 @@ if TYPE_CHECKING:
     from plainchant.evaluation.runs import Compared, compare, evaluate
     from plainchant.planning import Guarantee, Plan
     from plainchant.planning import make_plan as plan
+    from plainchant.reporting.push import push
     from plainchant.reporting.runs import report
+    from plainchant.reporting.statement import statement
+    from plainchant.reporting.view import view
     from plainchant.run.finished import FinishedRun
     from plainchant.run.finished import open_run as open
     from plainchant.run.ledger import Ledger
+    from plainchant.run.progress import NoProgress
     from plainchant.run.released import SyntheticText
     from plainchant.run.synthesis import Run, synthesize
+    from plainchant.run.synthesizer import Synthesizer
 
 __all__ = [
     "Audit",
@@ -51,6 +56,7 @@ __all__ = [
     "Ledger",
     "MissingDependencyError",
     "ModelError",
+    "NoProgress",
     "PerformanceOptions",
     "PlainchantError",
     "Plan",
@@ -59,6 +65,7 @@ __all__ = [
     "Run",
     "RunError",
     "SynthesisConfig",
+    "Synthesizer",
     "SyntheticText",
     "audit",
     "audit_with_canaries",
@@ -67,8 +74,11 @@ __all__ = [
     "load_config",
     "open",
     "plan",
+    "push",
     "report",
+    "statement",
     "synthesize",
+    "view",
 ]
 
 # The module of each public name and, after a colon, its name there.
@@ -86,6 +96,7 @@ _HOMES = {
     "Ledger": "run.ledger",
     "MissingDependencyError": "errors",
     "ModelError": "errors",
+    "NoProgress": "run.progress",
     "PerformanceOptions": "config",
     "PlainchantError": "errors",
     "Plan": "planning",
@@ -94,6 +105,7 @@ _HOMES = {
     "Run": "run.synthesis",
     "RunError": "errors",
     "SynthesisConfig": "config",
+    "Synthesizer": "run.synthesizer",
     "SyntheticText": "run.released",
     "audit": "auditing.runs",
     "audit_with_canaries": "auditing.runs",
@@ -102,8 +114,11 @@ _HOMES = {
     "load_config": "config",
     "open": "run.finished:open_run",
     "plan": "planning:make_plan",
+    "push": "reporting.push",
     "report": "reporting.runs",
+    "statement": "reporting.statement",
     "synthesize": "run.synthesis",
+    "view": "reporting.view",
 }
 
 if not TYPE_CHECKING:

@@ -6,7 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from plainchant.config import Clusters, SynthesisConfig
+from plainchant.config import Clusters, SynthesisConfig, is_loopback
+from plainchant.display import html_table
 from plainchant.errors import PrivacyError
 from plainchant.privacy.accounting import Cost
 from plainchant.privacy.aggregation import ROUNDING_RANGE
@@ -23,6 +24,8 @@ ROW_MOVEMENT = 2**-15
 UNLIKELY = 1e-3
 # A model is measured with no more private rows in a pass, unless passes are usually that wide.
 LARGEST_PASS = 2**14
+# Characters per token of English prose, about. Other text has fewer, and then a note about lengths comes late.
+PROSE_CHARACTERS = 4
 # Below this derived clip, nats, a plan warns.
 SMALL_CLIP = 1.0
 
@@ -179,7 +182,38 @@ class Plan:
                     f"centres = {config.centres}: on average {average:.1f} units per cell, for batches of "
                     f"{self.settings.batch_size}; few cells will be kept. Use fewer centres to keep more"
                 )
+        return [*notes, *_form_notes(config), *self._notes_on_endpoint]
+
+    @property
+    def _notes_on_endpoint(self) -> list[str]:
+        config, notes = self.config, []
+        if config.sends_released:
+            what = "texts from records and what the votes chose" if config.written else "what the votes chose"
+            notes.append(
+                f"candidate_endpoint: {what} will be released the moment they are sent. So the whole cost of the run "
+                "counts from its first noise, even if the run is given up. Only a ledger keeps count of that: run with "
+                "--ledger FILE (plainchant account --ledger FILE makes one)"
+            )
+        address = config.candidate_endpoint or ""
+        if address.startswith("http://") and not is_loopback(address):
+            notes.append(
+                "candidate_endpoint: http:// is not encrypted; whoever is on the way reads the requests and the key. "
+                "Use https:// outside of a network that you trust"
+            )
         return notes
+
+    def _repr_html_(self) -> str:
+        batches = "any" if self.units_needed is None else f"about {self.units_needed} units"
+        rows = [
+            ("guarantee", self.guarantee.statement),
+            ("unit", self.guarantee.unit),
+            ("method", self.config.method.value),
+            ("texts", f"{self.config.released}, at most {self.config.max_tokens} tokens each"),
+            ("batch size", self.settings.batch_size),
+            ("data needed", batches),
+            *(("note", note) for note in self.notes),
+        ]
+        return html_table("Plan", rows)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for plan.json and for display."""
@@ -200,11 +234,36 @@ class Plan:
             "texts": self.config.texts,
             "private_texts": self.config.written,
             "max_tokens": self.config.max_tokens,
+            "stop": self.config.stop,
             "tokens_per_batch": self.tokens_per_batch,
             "texts_per_batch": self.texts_per_batch,
             "batches_needed": self.batches_needed,
             "units_needed": self.units_needed,
         }
+
+
+def _form_notes(config: SynthesisConfig) -> list[str]:
+    """What of the form of the public examples a text cannot have."""
+    examples, stop, notes = [example.text.strip() for example in config.prompt.examples], config.stop, []
+    ended = sum(stop in example for example in examples) if stop is not None else 0
+    if ended and stop == "\n":
+        notes.append(
+            f"prompt.example: ends a text at a line break, which {ended} of {len(examples)} examples contain; the "
+            "texts will be single lines. End it with a line of its own after {text}, such as ###, or leave it unset"
+        )
+    elif ended:
+        notes.append(
+            f"prompt.examples: {ended} of {len(examples)} contain {stop!r}, which ends a text; set prompt.example so "
+            "that {text} is followed by something that no text contains"
+        )
+    longest = max(map(len, examples), default=0)
+    for name, effect in (("max_tokens", "texts will be cut off"), ("max_record_tokens", "records are shown in part")):
+        if longest / PROSE_CHARACTERS > (most := getattr(config, name)):
+            notes.append(
+                f"{name} = {most}: the longest public example has {longest} characters, about "
+                f"{longest / PROSE_CHARACTERS:.0f} tokens; where texts are as long as that, {effect}. Raise it"
+            )
+    return notes
 
 
 def unit_name(config: SynthesisConfig) -> str:

@@ -39,7 +39,7 @@ def make_quick(patch: pytest.MonkeyPatch, model: Path) -> None:
 
     patch.setattr(models, "load", one)
     patch.setattr(models, "checked", once)
-    for module in ("generation.executor", "evaluation.runs", "auditing.runs", "reporting.runs", "data.embedding"):
+    for module in ("generation.executor", "evaluation.runs", "auditing.runs", "data.embedding"):
         patch.setattr(f"plainchant.{module}.load_embedder", embedder)
     patch.setattr("plainchant.evaluation.runs.measure", lambda *_, **__: found)
     patch.setattr("plainchant.reporting.comparison._comparison_plot", lambda *_: b"a plot")

@@ -116,7 +116,9 @@ def test_public_reads_no_data_and_non_private_needs_to_be_meant(command, model, 
     assert json.loads((tmp_path / "bare" / "release" / "guarantee.json").read_text())["kind"] == "none"
 
 
-@pytest.mark.parametrize("name", ["", "demo", "init", "plan", "run", "status", "account", "doctor"])
+@pytest.mark.parametrize(
+    "name", ["", "demo", "init", "plan", "run", "status", "account", "doctor", "view", "statement", "push"]
+)
 def test_help_is_there(command, name):
     assert "Usage" in command(*([name] if name else []), "--help").out
 

@@ -28,6 +28,9 @@ from plainchant.privacy.accounting import epsilon_of
 from plainchant.privacy.histograms import VOTE_GRID, noisy_votes
 from plainchant.randomness import SeededRandomness, SystemRandomness
 from plainchant.reporting.page import write_report
+from plainchant.reporting.runs import report
+from plainchant.reporting.statement import statement
+from plainchant.reporting.view import view
 from plainchant.run.store import RunDirectory
 
 TEXTS = [" a b", " c c a", "", " b b b", " a", " c b a", " a a", " b c"] * 4
@@ -205,7 +208,7 @@ def test_zero_is_zero_and_infinite_is_none(run, config):
     public = run(out="1", settings=config(method="public", clip=None, batch_size=None))
     told = json.loads((public.directory.release / "guarantee.json").read_text())
     assert (told["kind"], told["epsilon"], told["rho"]) == ("ex-ante", 0.0, 0.0)
-    assert "| ex-ante | 0 | 0 | 0 |" in (public.directory.release / "README.md").read_text()
+    assert "| ex-ante | 0 | 0 | ρ = 0 (zCDP) |" in (public.directory.release / "README.md").read_text()
     wide = config(method="non-private", clip=None, batch_size=None)
     with pytest.raises(PrivacyError):
         run(out="2", settings=wide)
@@ -235,7 +238,10 @@ def test_private_text_is_nowhere(run, config, tmp_path, caplog, capfd):
     secret: Any = marks
     work = BatchWork(0, (), (1,), secret, ())
     shown = "".join([*errors, caplog.text, *capfd.readouterr(), repr(made.plan), repr(work)])
+    # what is written about a run afterwards holds none of it either
+    pages = [*report(made), *statement(made), view(made)]
     files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert set(pages) < set(files)
     assert len(files) > 8
     assert not re.search("[0-9a-f]{64}", shown)
     for content in [shown.encode(), *(path.read_bytes() for path in files)]:
@@ -259,7 +265,7 @@ def test_release_holds_released_facts_only(run, config):
     assert shown == {name: value for name, value in plan(made.plan.config).as_dict().items() if name != "guarantee"}
     heads = [line for line in card.splitlines() if line.startswith("| kind") or line.startswith("| label")]
     assert heads == [
-        "| kind | ε | δ | ρ (zCDP) | unit | neighbouring relation | method | plainchant |",
+        "| kind | ε | δ | cost | unit | neighbouring relation | method | plainchant |",
         "| label | public centre | noisy size | batches |",
     ]
     everything = "".join(path.read_text() for path in release.iterdir() if path.suffix != ".parquet")
@@ -443,7 +449,7 @@ def test_private_evolution_shows_no_record_and_spends_everything_on_votes(run, c
     assert sorted(row["label"] for row in rows) == ["x"] * 3 + ["y"] * 3
     assert "to which no record was shown" in (made.directory.release / "README.md").read_text()
     # public facts about the votes, wherever a run is described
-    write_report(made.directory, decided, made.guarantee, None, None)
+    write_report(made.directory, decided, made.guarantee)
     told = CliRunner().invoke(status, [str(made.directory.path), "--format", "json"])
     facts = json.loads(told.stdout)
     assert facts["finished"]
@@ -459,7 +465,7 @@ def test_private_evolution_shows_no_record_and_spends_everything_on_votes(run, c
 def test_labels_that_the_noise_drowns_are_named_wherever_a_run_is_described(run):
     settings = SynthesisConfig(**{**EVOLUTION, "epsilon": 0.01, "labels": ("x", "y", "zz")})
     made = run(records=LABELLED, settings=settings)
-    write_report(made.directory, plan(settings), made.guarantee, None, None)
+    write_report(made.directory, plan(settings), made.guarantee)
     last = made.directory.facts()[-1]
     # three labels above two deviations of noise alone: less than once in ten thousand
     assert last["labels_without_signal"]

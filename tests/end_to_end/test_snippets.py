@@ -59,7 +59,7 @@ def stand_ins(tmp_path, monkeypatch):
     fast = pc.PerformanceOptions(rows=64)
     synthesize = functools.partial(pc.synthesize, model=model(), embedder=Hashing(), performance=fast)
     monkeypatch.setattr(pc, "synthesize", synthesize)
-    for name in ("evaluate", "compare", "report"):
+    for name in ("evaluate", "compare"):
         monkeypatch.setattr(pc, name, functools.partial(getattr(pc, name), embedder=Hashing()))
 
 

@@ -206,3 +206,26 @@ def test_individual_plans_need_smaller_batches_than_the_worst_case():
         planned("plainchant", aggregate="median")
     with pytest.raises(PrivacyError, match="at most"):
         planned("plainchant", expected_units=100, texts=10_000)
+
+
+def form_notes(*examples, **changes):
+    prompt = {"examples": [{"text": text} for text in examples], **changes.pop("prompt", {})}
+    return planned(prompt=prompt, **changes).notes
+
+
+def test_notes_say_where_the_form_of_public_examples_is_lost():
+    assert form_notes("one", "two\nlines") == []
+    (note,) = form_notes("one", "two\nlines", prompt={"example": "Text: {text}\n"})
+    assert note.startswith("prompt.example: ends a text at a line break, which 1 of 2 examples contain")
+    (note,) = form_notes("one", "a\nText: b", "c\nText: d")
+    assert note.startswith("prompt.examples: 2 of 3 contain '\\nText:'")
+    (note,) = form_notes("a ## b", prompt={"example": "Text: {text}##"})
+    assert note.startswith("prompt.examples: 1 of 1 contain '##'")
+
+
+def test_notes_say_where_texts_as_long_as_public_examples_have_no_room():
+    assert form_notes("x" * 256, max_tokens=64) == []
+    (note,) = form_notes("short", "x" * 260, max_tokens=64)
+    assert note.startswith("max_tokens = 64: the longest public example has 260 characters, about 65 tokens")
+    (note,) = form_notes("x" * 260, max_tokens=65, max_record_tokens=64)
+    assert note.startswith("max_record_tokens = 64: ")

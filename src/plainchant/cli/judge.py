@@ -11,7 +11,7 @@ import click
 
 from plainchant.cli import resuming
 from plainchant.cli.console import Console
-from plainchant.cli.options import LIMIT, REAL, command, formatted, option, with_performance
+from plainchant.cli.options import HOLDER, LIMIT, NAME, REAL, command, formatted, option, with_performance
 from plainchant.config import PerformanceOptions, load_config
 from plainchant.errors import ConfigError, GateError, PrivacyError, RunError
 from plainchant.planning import make_plan
@@ -148,16 +148,19 @@ def compare(console: Console, directories: tuple[Path, ...], real: Path, limit: 
 
 @command()
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+@NAME
+@HOLDER
 @formatted
-def report(console: Console, directory: Path) -> None:
+def report(console: Console, directory: Path, name: str | None, holder: str | None) -> None:
     """Write one page about a finished run to DIR/release, and a private version of it to DIR/private.
 
-    The page needs no network and may be shared with the release: guarantee, budget, cells on a map, samples, settings.
+    The page needs no network and may be shared with the release: what it is, what it promises, topics, all texts,
+    budget, settings.
     Figures from evaluate and audit appear on the private page only.
     """
     from plainchant.reporting.runs import report as write_pages
 
-    paths = write_pages(directory)
+    paths = write_pages(directory, name=name, holder=holder)
     console.table("", [("to share" if path.parent.name == "release" else "keep private", path) for path in paths])
     console.result({"pages": [str(path) for path in paths]}, str(paths[0]))
 

@@ -11,7 +11,7 @@ from typing import Any, TextIO
 
 import click
 
-from plainchant.cli import account, demo, doctor, interrupts, judge, run, terminal
+from plainchant.cli import account, demo, doctor, interrupts, judge, run, share, terminal
 from plainchant.cli.console import Console, OutputError
 from plainchant.cli.options import GroupedCommand, style_option
 from plainchant.cli.resuming import how_to_continue
@@ -168,6 +168,6 @@ def main(style: str | None) -> None:
 
 for command in (
     demo.demo, run.init, run.plan, run.run, run.status, judge.evaluate, judge.compare, judge.audit, judge.report,
-    account.account, doctor.doctor,
+    share.statement, share.view, share.push, account.account, doctor.doctor,
 ):  # fmt: skip
     main.add_command(command)

@@ -31,11 +31,17 @@ _FREE_TEXT = {
     "labels": "LABEL,LABEL,...",
     "model": "NAME|DIRECTORY",
     "embedder": "NAME|DIRECTORY",
+    "candidate_model": "NAME|DIRECTORY",
+    "candidate_endpoint": "URL",
     "public_corpus": "FILE",
     "encoding": "ENCODING",
     "separator": "CHARACTER",
     "device": "DEVICE",
     "ray_address": "ADDRESS",
+    "name": "NAME",
+    "holder": "NAME",
+    "license": "ID",
+    "language": "CODE,CODE,...",
 }
 
 
@@ -308,4 +314,16 @@ LIMIT = option(
     default=5_000,
     group="Data",
     help="Use at most this many real texts, sampled at random.  [default: 5000]",
+)
+NAME = option(
+    "--name",
+    metavar="NAME",
+    group="Output",
+    help="Name of the data set.  [default: the configuration's]",
+)
+HOLDER = option(
+    "--holder",
+    metavar="NAME",
+    group="Output",
+    help="Person or organisation that makes the release.  [default: the configuration's]",
 )

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,14 @@ def _toml_value(name: str, field: Any) -> str:
     return value if isinstance(field.default, int | float) else f'"{value}"{choices}'
 
 
+def _used_rows(used: dict[str, int] | None) -> list[tuple[str, Any]]:
+    if used is None:
+        return []
+    unsaid = used["answers_without_figures"]
+    said = f"{used['requests']:,} requests, {used['tokens_read']:,} tokens read, {used['tokens_written']:,} written"
+    return [("endpoint", said + (f"; {unsaid:,} answers did not say" if unsaid else ""))]
+
+
 @command()
 @formatted
 @option(
@@ -98,11 +107,15 @@ def plan(console: Console, config: SynthesisConfig, trial: bool, performance: Pe
     plainchant plan CONFIG
     plainchant plan CONFIG --epsilon 4 --texts 500
     plainchant plan CONFIG --public-corpus FILE --measure
+
+    With --candidate-endpoint it also shows what will be sent there; nothing is sent yet.
     """
     decided = make_plan(config)
     texts = _public_texts(decided) if trial else []
     show_plan(console, decided)
     document = decided.as_dict()
+    if config.candidate_endpoint is not None:
+        document["sends"] = dataclasses.asdict(_sending(config))
     if trial:
         document["measured"] = _measured(console, decided, texts, performance)
     console.result(document, decided.guarantee.statement)
@@ -113,6 +126,10 @@ def _public_texts(plan: Plan) -> list[str]:
     from plainchant.data.tables import read_texts
 
     config = plan.config
+    if not config.needs_model:
+        raise ConfigError(
+            f"measure: no record is shown to a language model by --method {config.method.value}; leave --measure out"
+        )
     texts = [example.text for example in config.prompt.examples]
     if config.public_corpus:
         texts = read_texts(config.public_corpus, text_column=config.public_text_column)[: plan.settings.batch_size]
@@ -135,6 +152,7 @@ def _measured(console: Console, plan: Plan, texts: list[str], performance: Perfo
     rows: list[tuple[str, Any]] = [
         ("range", f"{found.expected_range:.3g} nats on public text, for expected_range = {config.expected_range:g}"),
         ("tokens per text", f"{found.tokens_per_text:.3g}"),
+        ("complete texts", f"{found.ended:.0%}; the others were cut off at max_tokens = {config.max_tokens}"),
         ("time", f"about {found.seconds:.0f} seconds to write the texts, plus loading and embedding"),
     ]
     console.table("Measured", rows)
@@ -155,14 +173,17 @@ def show_plan(console: Console, plan: Plan) -> None:
         ("batch size", settings.batch_size),
         ("clip, temperature", f"{settings.clip:.4g} nats, {settings.temperature:g}"),
         ("texts", f"{requested}, at most {_count(config.max_tokens, 'token')} each"),
+        ("form", _form(config)),
     ]  # fmt: skip
-    rows_per_token = settings.batch_size * config.written + config.further
+    is_sent = config.candidate_endpoint is not None
+    rows_per_token = settings.batch_size * config.written + (0 if is_sent else config.further)
     if config.votes:
         rows += [
             ("candidates", f"{config.written} written from records, {config.further} by the public model"),
             ("votes", f"{config.parts.rounds} of ρ = {plan.rho_round:.4g} each; the private records vote for "
                       f"{config.released} of them"),
         ]  # fmt: skip
+    rows += _candidate_rows(config)
     rows += mechanism.plan_rows()
     if plan.texts_per_batch is not None:
         rows += [
@@ -182,6 +203,44 @@ def show_plan(console: Console, plan: Plan) -> None:
         ("model rows", f"{rows_per_token * config.max_tokens:,} at most, plus prompts"),
     ]  # fmt: skip
     console.table("Plan", rows)
+
+
+def _sending(config: SynthesisConfig) -> Any:
+    from plainchant.run.writers import sending
+
+    return sending(config)
+
+
+def _candidate_rows(config: SynthesisConfig) -> list[tuple[str, Any]]:
+    """The second model: which it is, what it is sent and what that costs."""
+    if config.candidate_model is None:
+        return []
+    alone = "" if config.needs_model else "; no other language model is loaded"
+    if config.candidate_endpoint is None:
+        return [("candidate model", f"{config.candidate_model}{alone}")]
+    alone = "" if config.needs_model else "; no language model is loaded here"
+    own = _sending(config)
+    what = "public text and texts from records" if config.written else "public text"
+    what = f"Before the first vote {what} only" if config.votes else what.capitalize()
+    return [
+        ("candidate model", f"{config.candidate_model} at {own.address}{alone}"),
+        ("is sent", f"{_count(own.requests, 'request')}: about {own.tokens_read:,} tokens read (at four characters "
+                    f"each), at most {own.tokens_written:,} written. {what}; all of it is noted in "
+                    "private/requests.jsonl"),
+        ("for example", json.dumps(own.body, ensure_ascii=False)),
+    ]  # fmt: skip
+
+
+def _form(config: SynthesisConfig) -> str:
+    """What ends a text, and whether its line breaks are kept."""
+    stop = config.stop
+    if stop == "\n":
+        why = "as prompt.example ends it" if config.prompt.example is not None else "like the public examples"
+        return f"single lines, {why}; line breaks of records become spaces"
+    ends = "where the model ends it"
+    if stop is not None:
+        ends = f"at a line that begins with {stop[1:]!r}" if stop.startswith("\n") else f"at {stop!r}"
+    return f"line breaks are kept; a text ends {ends}"
 
 
 def _count(number: int | None, one: str, many: str = "") -> str:
@@ -316,7 +375,8 @@ def execute(
         console.say(f"\n{samples} of the {len(texts)} texts:")
         step = max(1, len(texts) // samples)
         for text in texts[::step][:samples]:
-            console.say(f"  {f'[{text.label}] ' if text.label else ''}{text.text}")
+            shown = text.text.replace("\n", "\n    ")
+            console.say(f"  {f'[{text.label}] ' if text.label else ''}{shown}")
     console.table(
         "\nDone",
         [
@@ -344,6 +404,7 @@ def status(console: Console, directory: Path) -> None:
     from plainchant.run.costs import realised_costs
     from plainchant.run.promise import checked_promise
     from plainchant.run.store import RunDirectory
+    from plainchant.run.writers import all_used
 
     run = RunDirectory.open(directory)
     plan = make_plan(run.config)
@@ -367,11 +428,13 @@ def status(console: Console, directory: Path) -> None:
         and len(run.facts()) == (plan.config.parts.rounds if plan.config.votes else 0)
     )
     advice = vote_advice(run.facts()) if finished else []
+    used = all_used(run.requests()) if plan.config.candidate_endpoint else None
     document = {
         "guarantee": dataclasses.asdict(guarantee),
         "texts": len(texts),
         "texts_planned": (requested if run.is_formed() else plan.config.written) + plan.config.further,
         "tokens": sum(text.tokens for text in texts),
+        "endpoint": used,
         "votes": run.facts(),
         "notes": advice,
         "finished": finished,
@@ -386,6 +449,7 @@ def status(console: Console, directory: Path) -> None:
             + (f", of which the private records vote for {plan.config.released}" if plan.config.votes else ""),
         ),
         ("tokens", document["tokens"]),
+        *_used_rows(used),
         ("kept cells, batches", f"{len(cells)}, {len(batches)}"),
         *((f"vote {facts['round']} of {plan.config.parts.rounds}", vote_in_words(facts)) for facts in run.facts()),
         *(("note", line) for line in advice),

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from plainchant.arrays import BoolArray
+from plainchant.display import html_table
 
 # Standard deviations on each side of a 95 % interval.
 NORMAL_95 = 1.96
@@ -55,6 +56,14 @@ class Figures:
     def figure(self, name: str) -> Figure | None:
         """The figure of that name, or None where it was not computed."""
         return next((figures[name] for figures in self.groups.values() if name in figures), None)
+
+    def _repr_html_(self) -> str:
+        tables = (
+            html_table(group, [(shown_name(name), figure) for name, figure in figures.items()],
+                       head=("figure", "value (95 % interval)"))
+            for group, figures in self.groups.items()
+        )  # fmt: skip
+        return f"<p><strong>PRIVATE</strong> {NOTE}</p>" + "".join(tables)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for a file in private/."""

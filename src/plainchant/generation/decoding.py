@@ -180,18 +180,36 @@ class Decoder:
         self._randomness = randomness
         self._observer = observer
         self._prefixes: dict[tuple[int, ...], Any] = {}
+        # where the stop is a line that begins with a mark: a text begins at the start of a line
+        self._line_start = "\n" if stop.text is not None and len(stop.text) > 1 and stop.text[0] == "\n" else ""
+        # what the stop string begins with, the longest first, and the ids that complete each
+        self._begun = [(stop.text or "")[:length] for length in range(len(stop.text or "") - 1, 0, -1)]
+        self._completing: dict[str, IntArray] = {}
         self._allowed, self._allowed_early = self._releasable()
         self.steps = 0
 
     def _releasable(self) -> tuple[IntArray, IntArray]:
-        """The ids that a support may hold, and those among them that cannot end a text."""
+        """The ids that a support may hold, and those among them that cannot end a text by themselves."""
         ids = np.arange(self._model.vocabulary_size, dtype=np.int64)
         end = np.isin(ids, list(self._model.end_of_text))
         allowed = end | ~np.isin(ids, list(self._model.special))
-        ends = end.copy()
-        if self._stop.text is not None and self._stop.min_tokens:
-            ends |= [self._stop.text in self._model.decode([token]) for token in ids.tolist()]
+        ends, stop = end.copy(), self._stop.text
+        if stop is not None and self._stop.min_tokens:
+            strings = [self._model.decode([token]) for token in ids.tolist()]
+            ends |= [stop in string for string in strings]
+            for begun in self._begun:
+                self._completing[begun] = ids[[string.startswith(stop[len(begun) :]) for string in strings]]
         return ids[allowed], ids[allowed & ~ends]
+
+    def _releasable_next(self, tokens: Sequence[int]) -> IntArray:
+        """The ids that a support may hold after these released tokens: a function of them alone (guarantee 4.6)."""
+        if len(tokens) >= self._stop.min_tokens:
+            return self._allowed
+        allowed, text = self._allowed_early, self._line_start + self._model.decode(tokens)
+        for begun, completing in self._completing.items():
+            if text.endswith(begun):
+                allowed = np.setdiff1d(allowed, completing, assume_unique=True)
+        return allowed
 
     def run(self, works: Iterable[BatchWork]) -> Iterator[FinishedText]:
         """Decodes batches side by side and yields texts as they end; another batch opens when one is done.
@@ -240,10 +258,9 @@ class Decoder:
         public_logits = self._model.step([(s.public, s.last) for s in active if s.public is not None])
         public_pass = watch.lap()
         publics = [logits[0] for logits in public_logits] or [None] * len(active)
-        early = [len(s.tokens) < self._stop.min_tokens for s in active]
         supports = [
-            self._mechanism.support(public, self._allowed_early if soon else self._allowed)
-            for public, soon in zip(publics, early, strict=True)
+            self._mechanism.support(public, self._releasable_next(session.tokens))
+            for public, session in zip(publics, active, strict=True)
         ]
         rest = watch.lap()
         private_pass, contexts = 0.0, 0
@@ -282,13 +299,20 @@ class Decoder:
 
     def _ended(self, session: _Session) -> FinishedText | None:
         tokens, stop = session.tokens, self._stop.text
-        text = self._model.decode(tokens)
+        text, stopped = self._line_start + self._model.decode(tokens), False
+        if stop is not None:
+            # several tokens may have completed the stop string, and the last one may hold more than its end
+            text, found, _ = text.partition(stop)
+            stopped = bool(found) and len(tokens) > self._stop.min_tokens
         if tokens[-1] in self._model.end_of_text:
             finish = "end"
-        elif stop is not None and len(tokens) > self._stop.min_tokens and stop in text:
-            finish, text = "stop", text[: text.index(stop)]
+        elif stopped:
+            finish = "stop"
         elif len(tokens) >= self._stop.max_tokens:
             finish = "length"
+            if self._line_start and (begun := next(filter(text.endswith, self._begun), "")):
+                # cut off within a mark
+                text = text[: -len(begun)]
         else:
             return None
         spent = tuple(session.spent.tolist()) if session.spent.any() else ()

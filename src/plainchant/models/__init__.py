@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from plainchant.arrays import Float32Array, IntArray
 from plainchant.config import PerformanceOptions
+from plainchant.data.checkpoints import weights_sha256
 from plainchant.errors import ConfigError
 
 
@@ -140,6 +141,24 @@ def load(name: str, performance: PerformanceOptions) -> LanguageModel:
     check(model)
     _CONFORMING.add(model)
     return model
+
+
+def revision_of(name: str) -> str | None:
+    """Which version of a model a name stands for on this machine.
+
+    Returns:
+        "commit " and the Hub's commit; or "sha256 " and the checksum of the weights in a folder (`data.checkpoints`);
+        None where neither is known, as for other backends.
+    """
+    scheme, colon, _ = name.partition(":")
+    if colon and scheme in _LOADERS:
+        return None
+    from plainchant.models.transformers.load import folder_of
+
+    folder = folder_of(name)
+    if folder is None:
+        return None
+    return f"commit {folder.name}" if folder.parent.name == "snapshots" else f"sha256 {weights_sha256(folder)}"
 
 
 def checked(

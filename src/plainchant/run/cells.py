@@ -1,6 +1,5 @@
 """From records to secret batches: public centres, noisy cells, one record per unit (guarantee 2 and 3)."""
 
-import dataclasses
 import functools
 from collections.abc import Sequence
 from typing import Any
@@ -12,12 +11,10 @@ from plainchant.config import Clusters
 from plainchant.data.centres import Centres, fit_centres
 from plainchant.data.tables import Record
 from plainchant.generation.batching import allot_texts, draw_batches, draw_contexts
-from plainchant.generation.decoding import BatchWork, Decoder
-from plainchant.privacy.aggregation import Support
 from plainchant.privacy.histograms import NO_CELL, WHOLE_LABEL, Cell, rebalance
-from plainchant.privacy.mechanisms import PublicMechanism
-from plainchant.randomness import RandomSource, SystemRandomness
+from plainchant.randomness import RandomSource
 from plainchant.run.preparation import Preparation
+from plainchant.run.writers import LocalWriter, Request
 
 # Texts sampled from the public model where the user names no corpus to cluster around.
 SAMPLED_CORPUS = 400
@@ -134,29 +131,11 @@ def public_centres(preparation: Preparation) -> Centres:
 
 def sample_corpus(preparation: Preparation) -> list[str]:
     """Texts by the public model with the public prompts, the labels in turn."""
-    prompts, labels = preparation.prompts, preparation.config.label_set
-    works = (
-        BatchWork(number, tuple(prompts.prefix(label)), tuple(prompts.start(label)), (), (0,))
-        for number in range(SAMPLED_CORPUS)
-        for label in (labels[number % len(labels)],)
-    )
+    labels = preparation.config.label_set
+    writer = LocalWriter(preparation.loaded, preparation.plan.settings, preparation.performance.width)
+    requests = [Request((number, 0), labels[number % len(labels)], ()) for number in range(SAMPLED_CORPUS)]
     texts = []
-    for number, text in enumerate(public_writer(preparation).run(works), start=1):
+    for number, text in enumerate(writer.write(requests), start=1):
         preparation.progress.stage("sampling a public corpus from the model", number / SAMPLED_CORPUS)
         texts.append(text.text)
     return texts
-
-
-def public_writer(preparation: Preparation, warmth: float = 1.0) -> Decoder:
-    """A decoder that uses the public model alone, whatever the plan's method, at `warmth` times the temperature."""
-    temperature = preparation.plan.settings.temperature * warmth
-    settings = dataclasses.replace(
-        preparation.plan.settings, support=Support.TOP_K, batch_size=1, temperature=temperature
-    )
-    return Decoder(
-        preparation.model,
-        PublicMechanism(settings),
-        preparation.stop,
-        rows=preparation.performance.width,
-        randomness=SystemRandomness(),
-    )

@@ -7,6 +7,7 @@ from plainchant.planning import Plan
 from plainchant.privacy.accounting import ex_post
 from plainchant.run.card import EX_POST_NOTE
 from plainchant.run.store import RunDirectory
+from plainchant.run.writers import all_used
 
 
 def realised_costs(directory: RunDirectory, plan: Plan) -> dict[str, Any]:
@@ -26,5 +27,6 @@ def realised_costs(directory: RunDirectory, plan: Plan) -> dict[str, Any]:
         "rho_counts": plan.rho_counts,
         "records": plan.mechanism.paid([spent for own in directory.members().values() for _, spent in own]),
         "tokens": sum(tokens for _, tokens, _, _ in costs),
+        **({} if plan.config.candidate_endpoint is None else {"endpoint": all_used(directory.requests())}),
         "batches": [{"batch": batch, "tokens": tokens, "loss": loss, "rho": rho} for batch, tokens, loss, rho in costs],
     }

@@ -1,9 +1,11 @@
 """Public rules about candidates before a vote: functions of text that is released already, so they cost nothing."""
 
+import json
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -41,7 +43,40 @@ def markup(text: str) -> bool:
     return share_of_signs(text) > MOST_SIGNS or _MARKUP.search(text) is not None
 
 
-RULES = {"too short": too_short, "repetitive": repetitive, "markup": markup}
+Rule = Callable[[str], bool]
+RULES: Mapping[str, Rule] = {"too short": too_short, "repetitive": repetitive, "markup": markup}
+
+
+def rules_for(examples: Sequence[str]) -> dict[str, Rule]:
+    """The rules for data of the form that public examples show.
+
+    A rule that an example breaks is not applied. Where all examples are JSON objects, a text is left out that is none,
+    or that lacks a key which all of them have.
+
+    >>> list(rules_for(['{"city": "Graz", "paid": true}']))
+    ['not JSON as in the examples', 'too short', 'repetitive']
+    """
+    rules = {name: rule for name, rule in RULES.items() if not any(map(rule, examples))}
+    objects = [_object(example) for example in examples]
+    if not objects or None in objects:
+        return rules
+    keys = set[str].intersection(*(set(found or ()) for found in objects))
+
+    def not_json(text: str) -> bool:
+        found = _object(text)
+        return found is None or not keys <= set(found)
+
+    # the first: a rule is not applied where too few would be left
+    return {"not JSON as in the examples": not_json, **rules}
+
+
+def _object(text: str) -> dict[str, Any] | None:
+    """The JSON object that a text is, or None."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def scripts(text: str) -> Counter[str]:
@@ -71,7 +106,7 @@ def _foreign(texts: Sequence[str], examples: Iterable[str]) -> BoolArray:
 
 
 def sound_candidates(
-    texts: Sequence[str], labels: IntArray, vectors: Float32Array, least: int, examples: Iterable[str] = ()
+    texts: Sequence[str], labels: IntArray, vectors: Float32Array, least: int, examples: Sequence[str] = ()
 ) -> tuple[IntArray, dict[str, int]]:
     """The candidates that may be voted for, and how many each rule has left out: both public.
 
@@ -82,13 +117,14 @@ def sound_candidates(
         labels: each one's label, as its prompt asked for it, int64 [m].
         vectors: theirs, unit vectors, float32 [m, d].
         least: how many must be left.
-        examples: the prompt's own texts, whose scripts are never wrong.
+        examples: the public ones, whose form and scripts are sound (see `rules_for`).
 
     Returns:
         Indices, ascending, int64 [k]; rule → number, of rules that left some out.
     """
     left, dropped = np.arange(len(texts)), {}
-    masks = {name: np.array([rule(text) for text in texts], dtype=bool) for name, rule in RULES.items()}
+    rules = rules_for(examples)
+    masks = {name: np.array([rule(text) for text in texts], dtype=bool) for name, rule in rules.items()}
     masks["wrong script"] = _foreign(texts, examples)
     for name in (*masks, "near-duplicate"):
         out = masks[name][left] if name in masks else said_before(labels[left], vectors[left], NEAR_DUPLICATE)

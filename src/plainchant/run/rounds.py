@@ -40,16 +40,16 @@ class Round(Protocol):
         """
 
 
-def rounds_of(preparation: Preparation, executor: Executor) -> list[Round]:
+def rounds_of(preparation: Preparation, executor: Executor | None) -> list[Round]:
     """The rounds of a run, in order.
 
     Args:
         preparation: the run's.
-        executor: writes the texts that records contribute to.
+        executor: writes the texts that records contribute to; None where there are none.
     """
     config = preparation.config
     rounds: list[Round] = []
-    if config.written:
+    if executor is not None:
         if config.parts.released_examples:
             rounds.append(Bootstrap(preparation, executor))
         rounds.append(Main(preparation, executor))
@@ -91,9 +91,10 @@ class Main:
 
     def write(self, released: Released) -> Iterator[FinishedText]:
         """See `Round`."""
-        count = self.preparation.config.parts.released_examples
-        first = released.first_places(_bootstrap_size(self.preparation.config)) if count else set()
-        shown = {cell: choose_examples(own, count) for cell, own in released.texts_by_cell(first).items()}
+        config = self.preparation.config
+        count, like = config.parts.released_examples, config.prompt.examples
+        first = released.first_places(_bootstrap_size(config)) if count else set()
+        shown = {cell: choose_examples(own, count, like) for cell, own in released.texts_by_cell(first).items()}
         return self.executor.run(_works(self.preparation, released, released.places - first, shown))
 
 

@@ -4,25 +4,31 @@ import contextlib
 import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from plainchant.config import PerformanceOptions
 from plainchant.data.embedding import Embedder
+from plainchant.display import html_table
 from plainchant.errors import PrivacyError
 from plainchant.generation.executor import open_executor
 from plainchant.models import LanguageModel
 from plainchant.planning import Plan
 from plainchant.randomness import RandomSource, SystemRandomness
-from plainchant.run.card import data_set_card
+from plainchant.run.card import data_set_card, released_columns
 from plainchant.run.cells import form_batches, prepare_cells
 from plainchant.run.costs import realised_costs
+from plainchant.run.finished import FinishedRun
 from plainchant.run.ledger import Ledger
 from plainchant.run.preparation import Preparation, check_begun_alike, prepare
-from plainchant.run.progress import NoProgress, Progress
+from plainchant.run.progress import Progress, default_progress
 from plainchant.run.promise import checked_promise
 from plainchant.run.released import Released, SyntheticText
 from plainchant.run.rounds import Round, rounds_of
 from plainchant.run.store import Marks
+
+if TYPE_CHECKING:
+    import datasets
+    import pandas
 
 
 def synthesize(
@@ -52,7 +58,7 @@ def synthesize(
         randomness: the source of all secrets and tokens; anything but the default marks the run as not private.
         model: a loaded one, in place of the configured name; not with workers, which load their own.
         embedder: likewise.
-        progress: receives progress reports.
+        progress: receives progress reports; by default a line in a terminal or a notebook.
 
     Raises:
         ConfigError, DataError: as the message says.
@@ -73,7 +79,7 @@ def synthesize(
         randomness=randomness or SystemRandomness(),
         model=model,
         embedder=embedder,
-        progress=progress or NoProgress(),
+        progress=progress or default_progress(),
     )
     directory = preparation.directory
     with contextlib.ExitStack() as resources:
@@ -93,9 +99,12 @@ def synthesize(
         if not directory.is_formed():
             form_batches(preparation)
         # 5. the rounds, which the returned run goes through
-        executor = resources.enter_context(
-            open_executor(plan, preparation.stop, preparation.performance, preparation.model, preparation.randomness)
-        )
+        executor = None
+        if plan.config.written:
+            local, performance = preparation.loaded, preparation.performance
+            executor = resources.enter_context(
+                open_executor(plan, local.stop, performance, local.model, preparation.randomness)
+            )
         return Run(preparation, rounds_of(preparation, executor), book, resources.pop_all())
 
 
@@ -154,6 +163,22 @@ class Run:
             pass
         return self._kept()
 
+    def to_pandas(self) -> "pandas.DataFrame":
+        """The release of a finished run; see `FinishedRun.to_pandas`."""
+        return FinishedRun.open(self.directory.path).to_pandas()
+
+    def to_datasets(self) -> "datasets.Dataset":
+        """The release of a finished run; see `FinishedRun.to_datasets`."""
+        return FinishedRun.open(self.directory.path).to_datasets()
+
+    def _repr_html_(self) -> str:
+        rows = [
+            ("guarantee", self.guarantee.statement),
+            ("texts so far", f"{len(self.directory.texts())} of {self.requested + self.plan.config.further}"),
+            ("directory", self.directory.path),
+        ]
+        return html_table("Run", rows)
+
     def close(self) -> None:
         """Frees the directory; the run can be resumed."""
         self._resources.close()
@@ -176,9 +201,10 @@ class Run:
             # makes sure that nobody has opened a copy of the directory, and that nobody can from now on
             self._ledger.confirm(self.directory, self.guarantee)
         config, guarantee = self.plan.config, checked_promise(self.directory, self.plan)
-        columns = ["text", *["label"] * bool(config.labels), "cell", *["source"] * bool(config.further)]
-        rows = [{name: getattr(text, name) for name in columns} for text in self._kept()]
-        votes = self.directory.facts()
-        card = data_set_card(self.plan, guarantee, self.directory.cells(), len(rows), votes)
+        rows = [{name: getattr(text, name) for name in released_columns(config)} for text in self._kept()]
+        card = data_set_card(
+            self.plan, guarantee, self.directory.cells(), len(rows), self.directory.facts(),
+            date=self.directory.release_date(), model=self.directory.origin.model,
+        )  # fmt: skip
         self.directory.write_private("costs.json", realised_costs(self.directory, self.plan))
         self.directory.write_release(rows, dataclasses.asdict(guarantee), card)

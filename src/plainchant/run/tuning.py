@@ -29,11 +29,13 @@ class Measured:
     Attributes:
         expected_range: root mean square range of a context's clipped row, nats: a value for `config.expected_range`.
         tokens_per_text: mean tokens of the trial's texts.
+        ended: share of the trial's texts that ended by themselves, not at `max_tokens`.
         seconds: about how long writing the requested texts takes, without loading and embedding the records.
     """
 
     expected_range: float
     tokens_per_text: float
+    ended: float
     seconds: float
 
 
@@ -72,7 +74,8 @@ def measure(plan: Plan, model: LanguageModel, texts: Sequence[str], *, rows: int
     # guarantee 5.2, solved for the range: a record of range r pays (g·r/(sτ))²/8 per token
     paid = sum(sum(text.spent) for text in written) / (tokens * settings.batch_size)
     expected_range = math.sqrt(8 * paid) * settings.batch_size * settings.temperature / settings.guidance
-    return Measured(expected_range, tokens / len(written), seconds)
+    ended = sum(text.finish != "length" for text in written) / len(written)
+    return Measured(expected_range, tokens / len(written), ended, seconds)
 
 
 # Keep doubling the width of a pass while throughput grows by GROWTH, for at most PATIENCE seconds.

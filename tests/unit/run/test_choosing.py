@@ -10,7 +10,7 @@ from plainchant.errors import ConfigError
 from plainchant.generation.decoding import FinishedText
 from plainchant.privacy.histograms import Cell
 from plainchant.run.choosing import Tally, choose, herd, quotas_of
-from plainchant.run.filters import markup, repetitive, sound_candidates, too_short
+from plainchant.run.filters import RULES, markup, repetitive, rules_for, sound_candidates, too_short
 from plainchant.run.released import Released
 from plainchant.run.rounds import shares
 from plainchant.run.store import Batch, Winner
@@ -163,6 +163,39 @@ def test_scripts_that_a_language_mixes_belong_together():
     assert left_of([*japanese, "Heavy rain in Tokyo today"]) == list(range(30))
     chinese = [f"明天北京会不会下雨呢第{place}次" for place in range(30)]
     assert left_of([*chinese, "コーヒーメーカー スペシャルセール"]) == list(range(30))
+
+
+@pytest.mark.parametrize(
+    ("text", "out"),
+    [
+        ('{"city": "Linz", "paid": false}', False),
+        ('{\n  "city": "Linz",\n  "paid": false, "more": [1]\n}', False),
+        ('{"city": "Linz"}', True),
+        ('{"city": "Linz", "paid": fal', True),
+        ('["city", "paid"]', True),
+        ("The city of Linz has paid.", True),
+        ("[" * 100_000, True),
+    ],
+)
+def test_where_all_examples_are_json_objects_others_are_left_out(text, out):
+    rules = rules_for(['{"city": "Graz", "paid": true, "by": "card"}', '{"city": "Wien", "paid": false}'])
+    assert rules["not JSON as in the examples"](text) is out
+    # what is the form of this data is no markup
+    assert "markup" not in rules
+
+
+def test_rules_follow_from_public_examples():
+    assert rules_for([]) == dict(RULES)
+    assert rules_for(["The bus was late again.", '{"a": 1, "b": 2}']).keys() == {"too short", "repetitive"}
+    assert rules_for(["yes"]).keys() == {"repetitive", "markup"}
+
+
+def test_texts_that_do_not_parse_are_left_out_before_a_vote():
+    texts = ['{"a": 1}', '{"a": 1', '{"a": 22}', "a text"]
+    vectors = np.eye(4, dtype=np.float32)
+    for least, left in ((2, [0, 2]), (3, [0, 1, 2, 3])):
+        found, _ = sound_candidates(texts, np.zeros(4, np.int64), vectors, least, ['{"a": 3}'])
+        assert found.tolist() == left
 
 
 def test_near_duplicates_are_found_across_blocks(monkeypatch):

@@ -1,7 +1,9 @@
 """A run directory fills each place once, for one process, and goes on only with what it was begun with."""
 
+import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import stat
@@ -14,7 +16,7 @@ import pytest
 from plainchant import plan, synthesize
 from plainchant.config import SynthesisConfig
 from plainchant.data.files import atomic_write
-from plainchant.errors import ConfigError, DataError, PrivacyError, RunError
+from plainchant.errors import ConfigError, DataError, ModelError, PrivacyError, RunError
 from plainchant.generation.decoding import FinishedText
 from plainchant.models.table import TableModel
 from plainchant.privacy.histograms import Cell
@@ -51,6 +53,55 @@ def model():
 
 def go(tmp_path, model, records=RECORDS, config=CONFIG, **rest):
     return synthesize(records, plan(config), out=tmp_path / "out", model=model, **rest)
+
+
+def test_a_release_is_sealed_by_its_checksums(directory):
+    with pytest.raises(ConfigError, match="no release yet"):
+        directory.seal()
+    directory.write_release([{"text": "a", "cell": 0}], {"kind": "ex-ante"}, "card")
+    seal = directory.seal()
+    assert sorted(seal.files) == ["README.md", "guarantee.json", "synthetic.jsonl", "synthetic.parquet"]
+    assert seal.files["README.md"] == hashlib.sha256(b"card").hexdigest()
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d", seal.date)
+    assert directory.sealed_release()["README.md"] == b"card"
+    # the first day counts, also when a finished run is resumed
+    directory.write_private("release.json", {"date": "2020-02-29", "files": seal.files})
+    directory.write_release([{"text": "a", "cell": 0}], {"kind": "ex-ante"}, "card")
+    assert directory.seal().date == "2020-02-29"
+
+
+@pytest.mark.parametrize("spoil", ["changed", "missing", "link"])
+def test_a_release_that_was_changed_is_not_taken_for_sealed(directory, tmp_path, spoil):
+    directory.write_release([{"text": "a", "cell": 0}], {}, "card")
+    file = directory.release / "synthetic.jsonl"
+    content = file.read_bytes()
+    file.unlink()
+    if spoil == "changed":
+        file.write_bytes(content + b"\n")
+    elif spoil == "link":
+        (tmp_path / "same").write_bytes(content)
+        file.symlink_to(tmp_path / "same")
+    with pytest.raises(RunError, match=r"synthetic\.jsonl: is not as the run wrote it"):
+        directory.sealed_release()
+
+
+def test_a_damaged_seal_is_told(directory):
+    directory.write_private("release.json", {"date": "2020-02-29", "files": None})
+    with pytest.raises(RunError, match=r"release\.json"):
+        directory.seal()
+
+
+def test_a_run_goes_on_only_with_the_model_that_it_was_started_with(tmp_path, model, monkeypatch):
+    monkeypatch.setattr("plainchant.models.load", lambda *_: model)
+    monkeypatch.setattr("plainchant.models.revision_of", lambda _: "sha256 one")
+    options = {"out": tmp_path / "out"}
+    synthesize(RECORDS, plan(CONFIG), **options).close()
+    assert RunDirectory.open(tmp_path / "out").origin.model == "sha256 one"
+    monkeypatch.setattr("plainchant.models.revision_of", lambda _: "sha256 two")
+    with pytest.raises(ModelError, match="is sha256 two now, and the run was started with sha256 one"):
+        synthesize(RECORDS, plan(CONFIG), resume=True, **options)
+    # of a model that is handed over loaded, no version is known
+    synthesize(RECORDS, plan(CONFIG), resume=True, model=model, **options).close()
 
 
 def test_a_second_draw_for_a_place_is_refused_and_stores_nothing(directory):

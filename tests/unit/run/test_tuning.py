@@ -2,14 +2,15 @@
 
 import numpy as np
 import pytest
-from doubles.models import Timed
+from doubles.models import WORDS, Timed
 from doubles.randomness import Repeatable
 
 from plainchant import plan, synthesize
 from plainchant.config import PerformanceOptions, SynthesisConfig
 from plainchant.generation.prompting import Prompts
+from plainchant.models.table import TableModel
 from plainchant.randomness import SeededRandomness
-from plainchant.run.tuning import PATIENCE, fastest_rows
+from plainchant.run.tuning import PATIENCE, fastest_rows, measure
 
 CONFIG = SynthesisConfig(
     method="clustered-mean", clusters="none", clip=1.0, batch_size=4, max_tokens=3, min_tokens=1, texts=12
@@ -146,6 +147,16 @@ def test_memory_bounds_what_is_measured(tmp_path, monkeypatch):
     # without a cap, a quarter of all that the device has
     monkeypatch.setattr("plainchant.models.transformers.load.device_memory", lambda device: 4 * 22.5 * row)
     assert passes_of("long", tmp_path, Timed(lambda rows: 0.02, monkeypatch), rows="auto")[0] == 8
+
+
+@pytest.mark.parametrize(("end", "ended"), [(60.0, 1.0), (-60.0, 0.0)])
+def test_a_trial_tells_complete_texts_from_those_that_are_cut_off(end, ended):
+    model = TableModel(WORDS, lambda _: np.array([end, -60, -60, 0, 0, 0, -60]), end_of_text={0})
+    # the mean of what differs from the public prediction: nothing here
+    config = SynthesisConfig(**(CONFIG.model_dump() | {"clipping": "difference"}))
+    found = measure(plan(config), model, ["a public text"], rows=8)
+    assert found.ended == ended
+    assert found.tokens_per_text == (2 if ended else 3)
 
 
 def test_rows_are_a_number_or_auto():

@@ -57,6 +57,14 @@ def load_model(
         return _built(name, model, tokenizer, device, dtype)
 
 
+def folder_of(name: str) -> Path | None:
+    """The folder on this machine that a model is loaded from; None where there is none (yet)."""
+    if name == EMBEDDED_MODEL:
+        return embedded_directory()
+    folder = Path(name).expanduser()
+    return folder if folder.is_dir() else _cached(name)
+
+
 def describe_device() -> dict[str, str | int]:
     """Versions, threads and device of torch on this machine."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
