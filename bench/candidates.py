@@ -94,6 +94,10 @@ WAYS = {
     "shorter": Way(after="shorter"),
     "prior-0.02": Way(prior=0.02),
     "prior-0.002": Way(prior=0.002),
+    "rotated-warm": Way(temperature=1.3, prompt="rotated"),
+    "rotated-prior-0.02": Way(prompt="rotated", prior=0.02),
+    "after-prior-0.02": Way(after="another", prior=0.02),
+    "rotated-prior-0.002": Way(prompt="rotated", prior=0.002),
 }
 
 
@@ -531,11 +535,29 @@ def write(options):
         writers[data].write(name)
 
 
+# Pools of three ways, as many candidates of each.
+COMBINED = [
+    ("plain", "rotated", "warm"),
+    ("plain", "rotated", "rotated-warm"),
+    ("plain", "rotated", "words"),
+    ("plain", "rotated", "longer"),
+    ("plain", "rotated", "after"),
+    ("plain", "rotated", "continue"),
+    ("plain", "rotated", "cross"),
+    ("plain", "rotated", "prior-0.02"),
+    ("plain", "rotated", "rotated-prior-0.02"),
+    ("plain", "rotated", "rotated-prior-0.002"),
+    ("plain", "rotated", "after-prior-0.02"),
+    ("prior-0.02", "rotated-prior-0.02", "after-prior-0.02"),
+]
+
+
 def groups(data, options):
-    """What is measured as one pool: each way beside plain ones, and all that are written together."""
+    """What is measured as one pool, by name: each way beside plain ones, three ways, and all that are written."""
     there = [way for way in WAYS if read_pool(options.work, data, way)]
     return {
         **{way: list(dict.fromkeys(["plain", way])) for way in there},
+        **{"+".join(ways): list(ways) for ways in COMBINED if set(ways) <= set(there)},
         f"together-{len(there)}": there,
     }
 
@@ -544,22 +566,27 @@ def measure(options):
     RESULTS.mkdir(parents=True, exist_ok=True)
     for data in SOURCES:
         for name, ways in groups(data, options).items():
-            path, config, source = RESULTS / f"{data}--{name}.json", config_of(data), SOURCES[data]
-            found = candidates(options.work, data, ways)
             wished = not options.patterns or any(fnmatch.fnmatch(f"{data}/{name}", own) for own in options.patterns)
-            if path.exists() or found is None or not wished:
-                continue
-            pool = as_pool(config, found[0], found[1], options)
-            rows = measured(data, pool, found[2], options, counts=(source.chosen,), units=source.units)
-            own = read_pool(options.work, data, name)[: source.other]
-            unvoted = judge(data, [text for _, text in own], [label for label, _ in own], options, 0) if own else None
-            sizes = {way: found[2].count(way) for way in ways}
-            document = {"data": data, "name": name, "sizes": sizes, "ways": ways, "unvoted": unvoted, "rows": rows}
-            path.write_text(json.dumps(document, indent=1) + "\n")
-            print(f"{data}/{name}: unvoted {unvoted}")
-            for row in rows:
-                mean = {key: round(mean_of(row, key), 3) for key in row["figures"][0]}
-                print(" ", row["units"], row["epsilon"], row["form"], mean, row["won"], flush=True)
+            if wished and not (RESULTS / f"{data}--{name}.json").exists():
+                measure_one(data, name, ways, options)
+
+
+def measure_one(data, name, ways, options):
+    source, found = SOURCES[data], candidates(options.work, data, ways)
+    if not found:
+        return
+    pool = as_pool(config_of(data), found[0], found[1], options)
+    units = source.units[:1] if "+" in name else source.units
+    rows = measured(data, pool, found[2], options, counts=(source.chosen,), units=units)
+    own = read_pool(options.work, data, name)[: source.other]
+    unvoted = judge(data, [text for _, text in own], [label for label, _ in own], options, 0) if own else None
+    sizes = {way: found[2].count(way) for way in ways}
+    document = {"data": data, "name": name, "sizes": sizes, "ways": ways, "unvoted": unvoted, "rows": rows}
+    (RESULTS / f"{data}--{name}.json").write_text(json.dumps(document, indent=1) + "\n")
+    print(f"{data}/{name}: unvoted {unvoted}")
+    for row in rows:
+        mean = {key: round(mean_of(row, key), 3) for key in row["figures"][0]}
+        print(" ", row["units"], row["epsilon"], row["form"], mean, row["won"], flush=True)
 
 
 def mean_of(row, figure):
@@ -668,6 +695,19 @@ def ways_table(results, data):
     return "\n".join(lines)
 
 
+def combined_table(results):
+    """Markdown: a row a pool of three ways."""
+    forms = [(row["units"], row["epsilon"]) for row in results["plain"]["rows"]][:2]
+    heads = ["pool", *(f"{units:,} records, ε = {epsilon:g}" for units, epsilon in forms)]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for name in ("plain", "rotated", *("+".join(ways) for ways in COMBINED)):
+        if name in results:
+            found = [figures_of(results[name]["rows"], units=units, epsilon=epsilon) for units, epsilon in forms]
+            sizes = ", ".join(f"{size:,} {way}" for way, size in results[name]["sizes"].items())
+            lines.append(f"| {sizes} | {' | '.join(found)} |")
+    return "\n".join(lines)
+
+
 def won_of(document, way, source, epsilon):
     """The share of a way's candidates that win where all ways stand in one pool, all records voting."""
     (row,) = [own for own in document["rows"] if (own["units"], own["epsilon"]) == (source.units[0], epsilon)]
@@ -704,11 +744,8 @@ def page_text(found):
     return template.render(
         found=found,
         cost=found["cost"]["cost"],
-        together="; ".join(
-            f"{row['units']:,} records at ε = {row['epsilon']:g} {figures_of([row])}"
-            for row in found["ag_news"].get("together-5", {"rows": []})["rows"]
-        ),
         ways=lambda data: ways_table(found[data], data),
+        combined=lambda data: combined_table(found[data]),
         choices=lambda data: choices_table(found[data], data),
     )
 
