@@ -25,8 +25,6 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "study" / "candidates"
 DATA = HERE.parent.parent / "shared" / "data"
-# Rotated prompts of a label; each is read once.
-ROTATIONS = 16
 # First words of a winner that a text may go on from.
 FIRST_WORDS = 4
 # Votes are repeated, with other noise, and real texts are drawn as often.
@@ -96,6 +94,10 @@ WAYS = {
     "shorter": Way(after="shorter"),
     "prior-0.02": Way(prior=0.02),
     "prior-0.002": Way(prior=0.002),
+    "rotated-warm": Way(temperature=1.3, prompt="rotated"),
+    "rotated-prior-0.02": Way(prompt="rotated", prior=0.02),
+    "after-prior-0.02": Way(after="another", prior=0.02),
+    "rotated-prior-0.002": Way(prompt="rotated", prior=0.002),
 }
 
 
@@ -120,7 +122,7 @@ def size_of(data, way):
 def candidates(work, data, ways):
     """The texts of a pool with their labels and ways: as many of each way, and plain ones up to the usual number.
 
-    None while one of the ways is not written yet.
+    None while one of the ways is not written yet; nothing of no way.
     """
     source, found = SOURCES[data], []
     others = [way for way in ways if way != "plain"]
@@ -197,23 +199,19 @@ class Writer:
 
     def head(self, way, label, place):
         """(prefix, start, first words of the text) of one text."""
+        from plainchant.generation.prompting import TURNS, turned
+
         chance = np.random.default_rng([place, 7])
         if way.after is not None:
             return self.head_after(way.after, label, place, chance)
         if way.prompt == "as configured":
             return self.prompts.prefix(label), self.prompts.start(label), ""
-        examples = list(self.config.prompt.examples)
-        own = [example for example in examples if example.label == label]
         if way.prompt == "rotated":
-            turn = np.random.default_rng([place // len(self.config.labels) % ROTATIONS, 11])
-            others = [example for example in examples if example.label != label]
-            some = [others[i] for i in turn.permutation(len(others))[: 2 if own else 5]]
-            shown = [*some, *(own[i] for i in turn.permutation(len(own)))]
-            entries = [(example.label, example.text) for example in shown]
-        else:
-            entries = [(f"{e.label}, {keyword(e.text)}", e.text) for e in (own or examples)]
-            words = word_list()
-            label = f"{label}, {words[int(chance.integers(len(words)))]}"
+            turn = place // len(self.config.labels) % TURNS
+            return self.prompts.prefix(label, (), turn), self.prompts.start(label), ""
+        examples, words = turned(self.config.prompt.examples, label, 0), word_list()
+        entries = [(f"{example.label}, {keyword(example.text)}", example.text) for example in examples]
+        label = f"{label}, {words[int(chance.integers(len(words)))]}"
         text = self.config.prompt.header + "".join(self.entry(*entry) for entry in entries)
         return [*self.model.start_tokens, *self.encoded(text)], self.prompts.start(label), ""
 
@@ -537,11 +535,29 @@ def write(options):
         writers[data].write(name)
 
 
+# Pools of three ways, as many candidates of each.
+COMBINED = [
+    ("plain", "rotated", "warm"),
+    ("plain", "rotated", "rotated-warm"),
+    ("plain", "rotated", "words"),
+    ("plain", "rotated", "longer"),
+    ("plain", "rotated", "after"),
+    ("plain", "rotated", "continue"),
+    ("plain", "rotated", "cross"),
+    ("plain", "rotated", "prior-0.02"),
+    ("plain", "rotated", "rotated-prior-0.02"),
+    ("plain", "rotated", "rotated-prior-0.002"),
+    ("plain", "rotated", "after-prior-0.02"),
+    ("prior-0.02", "rotated-prior-0.02", "after-prior-0.02"),
+]
+
+
 def groups(data, options):
-    """What is measured as one pool: each way beside plain ones, and all that are written together."""
+    """What is measured as one pool, by name: each way beside plain ones, three ways, and all that are written."""
     there = [way for way in WAYS if read_pool(options.work, data, way)]
     return {
         **{way: list(dict.fromkeys(["plain", way])) for way in there},
+        **{"+".join(ways): list(ways) for ways in COMBINED if set(ways) <= set(there)},
         f"together-{len(there)}": there,
     }
 
@@ -550,22 +566,27 @@ def measure(options):
     RESULTS.mkdir(parents=True, exist_ok=True)
     for data in SOURCES:
         for name, ways in groups(data, options).items():
-            path, config, source = RESULTS / f"{data}--{name}.json", config_of(data), SOURCES[data]
-            found = candidates(options.work, data, ways)
             wished = not options.patterns or any(fnmatch.fnmatch(f"{data}/{name}", own) for own in options.patterns)
-            if path.exists() or found is None or not wished:
-                continue
-            pool = as_pool(config, found[0], found[1], options)
-            rows = measured(data, pool, found[2], options, counts=(source.chosen,), units=source.units)
-            own = read_pool(options.work, data, name)[: source.other]
-            unvoted = judge(data, [text for _, text in own], [label for label, _ in own], options, 0) if own else None
-            sizes = {way: found[2].count(way) for way in ways}
-            document = {"data": data, "name": name, "sizes": sizes, "ways": ways, "unvoted": unvoted, "rows": rows}
-            path.write_text(json.dumps(document, indent=1) + "\n")
-            print(f"{data}/{name}: unvoted {unvoted}")
-            for row in rows:
-                mean = {key: round(mean_of(row, key), 3) for key in row["figures"][0]}
-                print(" ", row["units"], row["epsilon"], row["form"], mean, row["won"], flush=True)
+            if wished and not (RESULTS / f"{data}--{name}.json").exists():
+                measure_one(data, name, ways, options)
+
+
+def measure_one(data, name, ways, options):
+    source, found = SOURCES[data], candidates(options.work, data, ways)
+    if not found:
+        return
+    pool = as_pool(config_of(data), found[0], found[1], options)
+    units = source.units[:1] if "+" in name else source.units
+    rows = measured(data, pool, found[2], options, counts=(source.chosen,), units=units)
+    own = read_pool(options.work, data, name)[: source.other]
+    unvoted = judge(data, [text for _, text in own], [label for label, _ in own], options, 0) if own else None
+    sizes = {way: found[2].count(way) for way in ways}
+    document = {"data": data, "name": name, "sizes": sizes, "ways": ways, "unvoted": unvoted, "rows": rows}
+    (RESULTS / f"{data}--{name}.json").write_text(json.dumps(document, indent=1) + "\n")
+    print(f"{data}/{name}: unvoted {unvoted}")
+    for row in rows:
+        mean = {key: round(mean_of(row, key), 3) for key in row["figures"][0]}
+        print(" ", row["units"], row["epsilon"], row["form"], mean, row["won"], flush=True)
 
 
 def mean_of(row, figure):
@@ -577,7 +598,7 @@ def choices(options):
     for data, counts in (("ag_news", (600, 2000)), ("clinc150", (453, 906))):
         path, ways = RESULTS / f"choices-{data}.json", groups(data, options)
         found = candidates(options.work, data, next(reversed(ways.values())))
-        if path.exists() or found is None:
+        if path.exists() or not found:
             continue
         pool = as_pool(config_of(data), found[0], found[1], options)
         rows = measured(
@@ -674,6 +695,19 @@ def ways_table(results, data):
     return "\n".join(lines)
 
 
+def combined_table(results):
+    """Markdown: a row a pool of three ways."""
+    forms = [(row["units"], row["epsilon"]) for row in results["plain"]["rows"]][:2]
+    heads = ["pool", *(f"{units:,} records, ε = {epsilon:g}" for units, epsilon in forms)]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for name in ("plain", "rotated", *("+".join(ways) for ways in COMBINED)):
+        if name in results:
+            found = [figures_of(results[name]["rows"], units=units, epsilon=epsilon) for units, epsilon in forms]
+            sizes = ", ".join(f"{size:,} {way}" for way, size in results[name]["sizes"].items())
+            lines.append(f"| {sizes} | {' | '.join(found)} |")
+    return "\n".join(lines)
+
+
 def won_of(document, way, source, epsilon):
     """The share of a way's candidates that win where all ways stand in one pool, all records voting."""
     (row,) = [own for own in document["rows"] if (own["units"], own["epsilon"]) == (source.units[0], epsilon)]
@@ -697,7 +731,7 @@ def every_result():
     found = {}
     for path in sorted(RESULTS.glob("*.json")):
         document = json.loads(path.read_text())
-        found.setdefault(document.get("data", "cost"), {})[path.stem.partition("--")[2] or path.stem] = document
+        found.setdefault(document.get("data", "cost"), {})[path.stem.rpartition("--")[2]] = document
     return found
 
 
@@ -711,6 +745,7 @@ def page_text(found):
         found=found,
         cost=found["cost"]["cost"],
         ways=lambda data: ways_table(found[data], data),
+        combined=lambda data: combined_table(found[data]),
         choices=lambda data: choices_table(found[data], data),
     )
 

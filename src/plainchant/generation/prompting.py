@@ -7,6 +7,8 @@ row is `prefix + start`. The prefix comes first, so that all contexts share its 
 import re
 from collections.abc import Sequence
 
+import numpy as np
+
 from plainchant.config import Example, PromptForm, SynthesisConfig
 from plainchant.data.embedding import CHARACTERS_PER_TOKEN
 from plainchant.data.segmentation import chunks, share_of_signs, word_count
@@ -28,6 +30,10 @@ _ALONE = (
 )
 # Number of released texts from which an expanded one is written.
 EXPANDED_FROM = 2
+# Different orders and choices of the public examples, for texts that would otherwise all have the same prompt.
+TURNS = 16
+# Examples of other labels that such a prompt shows beside those of its own.
+OTHERS_SHOWN = 2
 # A released text with fewer words, or a larger share of characters that are not letters or spaces, is not used as an
 # example (guarantee 8).
 FEWEST_WORDS, MOST_SIGNS = 4, 0.2
@@ -59,6 +65,32 @@ def choose_examples(texts: Sequence[str], count: int, like: Sequence[Example] = 
         del left[chosen[-1]]
         left = {text: max(near, _overlap(words[text], words[chosen[-1]])) for text, near in left.items()}
     return chosen
+
+
+def turned(examples: Sequence[Example], label: str | None, turn: int) -> list[Example]:
+    """Public examples in another order and choice: all of the label's own, last, after some of others (guarantee 8).
+
+    Where none has the label, two thirds of all. Turn 0: as a record's prompt shows them.
+
+    Args:
+        examples: the configuration's.
+        label: the label that a text is to have, or None.
+        turn: which order and choice, public; the same one gives the same.
+
+    >>> some = [Example(text=name, label=name[0]) for name in ("x1", "x2", "y1", "y2", "z1")]
+    >>> [example.text for example in turned(some, "x", 0)], [example.label for example in turned(some, "z", 1)][2:]
+    (['x1', 'x2'], ['z'])
+    """
+    own = [example for example in examples if example.label == label]
+    if not turn:
+        return own or list(examples)
+    others = [example for example in examples if example.label != label]
+    chance = np.random.default_rng(turn)
+    count = OTHERS_SHOWN if own else -(-2 * len(others) // 3)
+    return [
+        *(others[place] for place in chance.permutation(len(others))[:count]),
+        *(own[place] for place in chance.permutation(len(own))),
+    ]
 
 
 def _is_short(text: str) -> bool:
@@ -139,7 +171,7 @@ class Templates:
         self._is_chat = self.form is PromptForm.CHAT
         self.stop = prompt.model_copy(update={"form": self.form}).stop(labelled=bool(config.labels))
 
-    def public_prompt(self, label: str | None, released: Sequence[str] = ()) -> str:
+    def public_prompt(self, label: str | None, released: Sequence[str] = (), turn: int = 0) -> str:
         """A whole prompt that shows no record, for a model that is sent strings; in chat form the user's message.
 
         In chat form the last shown text stands where a record would: the message asks for another one like it.
@@ -147,18 +179,18 @@ class Templates:
         Args:
             label: the label, or None.
             released: texts that are already released (guarantee 8).
+            turn: which order and choice of the examples (`turned`).
         """
         if not self._is_chat:
-            return self._header + self._shown(label, released) + self._frame(label)[0]
-        examples = self._public_examples(label, released)
+            return self._header + self._shown(label, released, turn) + self._frame(label)[0]
+        examples = self._public_examples(label, released, turn)
         if not examples and self._config.prompt.chat is None:
             return _ALONE[bool(self._config.labels)].replace("{label}", label or "")
         last = examples[-1].text if examples else ""
         return self._listed(examples[:-1]) + self._chat.replace("{label}", label or "").replace("{text}", last)
 
-    def _public_examples(self, label: str | None, released: Sequence[str] = ()) -> list[Example]:
-        examples: Sequence[Example] = self._config.prompt.examples
-        own = [example for example in examples if example.label == label] or examples
+    def _public_examples(self, label: str | None, released: Sequence[str] = (), turn: int = 0) -> list[Example]:
+        own = turned(self._config.prompt.examples, label, turn)
         return [*own, *(Example(text=text, label=label) for text in released)]
 
     def _listed(self, examples: Sequence[Example]) -> str:
@@ -167,8 +199,8 @@ class Templates:
             for example in examples
         )
 
-    def _shown(self, label: str | None, released: Sequence[str] = ()) -> str:
-        return self._listed(self._public_examples(label, released))
+    def _shown(self, label: str | None, released: Sequence[str] = (), turn: int = 0) -> str:
+        return self._listed(self._public_examples(label, released, turn))
 
     def _frame(self, label: str | None) -> tuple[str, str, str]:
         """The strings before and after a text; a space before it belongs to the text, as for tokenisers."""
@@ -196,15 +228,23 @@ class Prompts(Templates):
         self._model = model
         self.longest = self._check_lengths()
 
-    def prefix(self, label: str | None, released: Sequence[str] = ()) -> list[int]:
+    def prefix(self, label: str | None, released: Sequence[str] = (), turn: int = 0) -> list[int]:
         """The public part before the record: header and public examples, those of the label where there are any.
 
         Args:
             label: the label, or None.
             released: texts that are already released, shown like examples of this label (guarantee 8).
+            turn: for prompts without a record, which order and choice of the examples (`turned`); 0 where another one
+                would need more room than a prompt with a record.
         """
-        head = self._chat_parts(label, released)[0] if self._is_chat else self._header + self._shown(label, released)
-        return [*self._model.start_tokens, *self._model.encode(head, trusted=True)]
+        if self._is_chat:
+            head = self._chat_parts(label, released, turn)[0]
+        else:
+            head = self._header + self._shown(label, released, turn)
+        tokens = [*self._model.start_tokens, *self._model.encode(head, trusted=True)]
+        if turn and len(tokens) + len(self.start(label)) + self._config.max_tokens > self.longest:
+            return self.prefix(label, released)
+        return tokens
 
     def record(self, text: str, label: str | None) -> list[int]:
         """The record's part of a prompt, cut after `max_record_tokens`: depends on this record alone. Secret."""
@@ -237,10 +277,12 @@ class Prompts(Templates):
         text = self._chat_parts(label)[1] if self._is_chat else self._frame(label)[0]
         return self._model.encode(text, trusted=True)
 
-    def _chat_parts(self, label: str | None, released: Sequence[str] = ()) -> tuple[str, str]:
+    def _chat_parts(self, label: str | None, released: Sequence[str] = (), turn: int = 0) -> tuple[str, str]:
         # characters that a template would change if it escapes its messages (JSON, HTML)
         mark = '\x00<"record">\x00'
-        message = self._shown(label, released) + self._chat.replace("{label}", label or "").replace("{text}", mark)
+        message = self._shown(label, released, turn) + self._chat.replace("{label}", label or "").replace(
+            "{text}", mark
+        )
         formatted = self._model.chat(message)
         if formatted.count(mark) != 1:
             raise ModelError(

@@ -8,7 +8,7 @@ import numpy as np
 
 from plainchant.generation.batching import allot_texts
 from plainchant.generation.decoding import FinishedText
-from plainchant.generation.prompting import EXPANDED_FROM, choose_examples
+from plainchant.generation.prompting import EXPANDED_FROM, TURNS, choose_examples
 from plainchant.run.preparation import Preparation
 from plainchant.run.released import Released
 from plainchant.run.writers import Request
@@ -62,7 +62,9 @@ class Expansion:
             for place in range(sum(counts)):
                 if (batch, place) not in done:
                     shown = [sound[(place + turn) % len(sound)] for turn in range(min(EXPANDED_FROM, len(sound)))]
-                    yield Request((batch, place), label, tuple(shown), warmth_of(place) if others else 1.0)
+                    # nothing released to tell prompts apart: other examples do, at either warmth
+                    turn = place // 2 % TURNS if others and not shown else 0
+                    yield Request((batch, place), label, tuple(shown), warmth_of(place) if others else 1.0, turn)
 
 
 @dataclass(frozen=True)

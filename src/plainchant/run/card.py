@@ -24,8 +24,10 @@ KIND = {"ex-ante": "ex ante: fixed before the run", "ex-post": "ex post: measure
 PAID = {"ex-ante": ", paid for by the guarantee", "ex-post": ", paid for by the guarantee", "none": ""}
 # Labels that are named in a sentence.
 MOST_NAMED = 5
-# Share of texts much like another one from which on fewer texts would say as much.
+# Share of texts much like another one from which on fewer texts would say as much; of 5,000 real news items it is 4 %.
 MUCH_ALIKE = 0.25
+# Share of the candidates from which on choosing them is hardly a choice (docs/candidates.md).
+HARDLY_A_CHOICE = 0.5
 NOT_COVERED = (
     "what the language model learnt before, from its own training data",
     "facts that many units share",
@@ -281,6 +283,11 @@ def vote_advice(votes: Sequence[Mapping[str, Any]]) -> list[str]:
         said.append(
             f"{last['alike']} of {last['chosen']} texts are much like another one: so many different ones were not "
             "to be had. Fewer texts would say as much; more candidates, or a higher temperature, bring more variety"
+        )
+    if last["chosen"] > HARDLY_A_CHOICE * last["candidates"]:
+        said.append(
+            f"{last['chosen']} of {last['candidates']} candidates were chosen, which is hardly a choice; raise "
+            "candidates or ask for fewer texts"
         )
     if last["filled_up"]:
         said.append(

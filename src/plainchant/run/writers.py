@@ -38,12 +38,14 @@ class Request:
         label: the label that it is to have, or None.
         shown: released texts that the prompt shows, in this order.
         warmth: temperature, as a multiple of the configured one.
+        turn: which order and choice of the public examples the prompt has.
     """
 
     place: Place
     label: str | None
     shown: tuple[str, ...]
     warmth: float = 1.0
+    turn: int = 0
 
 
 class Writer(Protocol):
@@ -91,7 +93,7 @@ class LocalWriter:
             works = [
                 BatchWork(
                     request.place[0],
-                    tuple(prompts.prefix(request.label, list(request.shown))),
+                    tuple(prompts.prefix(request.label, request.shown, request.turn)),
                     tuple(prompts.start(request.label)),
                     (),
                     (request.place[1],),
@@ -189,7 +191,7 @@ def job_of(config: SynthesisConfig, request: Request) -> Job:
     return job_for(
         request.place,
         str(config.candidate_model),
-        templates.public_prompt(request.label, request.shown),
+        templates.public_prompt(request.label, request.shown, request.turn),
         templates.form,
         max_tokens=config.max_tokens,
         temperature=config.temperature * request.warmth,

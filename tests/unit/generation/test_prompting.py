@@ -9,7 +9,7 @@ from doubles.models import Letters
 
 from plainchant.config import Example, PromptForm, SynthesisConfig
 from plainchant.errors import ConfigError
-from plainchant.generation.prompting import Prompts, Templates, _without_stop, choose_examples
+from plainchant.generation.prompting import TURNS, Prompts, Templates, _without_stop, choose_examples
 
 
 def prompts(model=None, labels=(), **prompt):
@@ -101,6 +101,42 @@ def test_public_examples_come_before_the_record_those_of_the_label_if_any():
     assert [parts(made, "", label)[0] for label in "xyz"] == [
         "<s>x: E1\n", "<s>y: E2\ny: E3\n", "<s>x: E1\ny: E2\ny: E3\n",
     ]  # fmt: skip
+
+
+MANY = [{"text": f"{label}{number}", "label": label} for label in "xy" for number in range(4)]
+
+
+def test_a_turn_shows_other_examples_in_another_order_and_its_own_last():
+    made = prompts(labels=("x", "y", "z"), header="", example="{label}: {text}\n", examples=MANY)
+
+    def shown(label, turn):
+        return Letters().read(made.prefix(label, ("R",), turn)).removeprefix("<s>").split("\n")[:-1]
+
+    assert shown("x", 0) == ["x: x0", "x: x1", "x: x2", "x: x3", "x: R"]
+    turns = [shown("x", turn) for turn in range(1, TURNS)]
+    for own in turns:
+        assert [line[0] for line in own] == ["y"] * 2 + ["x"] * 5
+        assert len(set(own)) == len(own)
+        assert own[-1] == "x: R"
+    assert len({tuple(own) for own in turns}) > TURNS / 2
+    assert {line for own in turns for line in own if line[0] == "y"} == {f"y: y{number}" for number in range(4)}
+    # no example has the label: two thirds of all; the same turn is the same prompt
+    assert all(len(shown("z", turn)) == 7 for turn in range(1, TURNS))
+    assert [shown("x", turn) for turn in range(1, TURNS)] == turns
+
+
+def test_a_turn_needs_no_more_room_than_a_prompt_with_a_record():
+    long = [{"text": label * 80, "label": label} for label in "xyy"]
+    made = prompts(labels=("x", "y"), examples=long)
+    assert all(made.prefix("x", (), turn) == made.prefix("x") for turn in range(TURNS))
+    for label in "xy":
+        for turn in range(TURNS):
+            assert len(made.prefix(label, (), turn)) + len(made.start(label)) + 9 <= made.longest
+
+
+def test_without_examples_a_turn_changes_nothing():
+    made = prompts()
+    assert all(made.prefix(None, (), turn) == made.prefix(None) for turn in range(TURNS))
 
 
 def test_prefix_and_start_do_not_depend_on_records():
