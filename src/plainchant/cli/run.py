@@ -335,7 +335,7 @@ def status(console: Console, directory: Path) -> None:
 
     The measured cost is private: it depends on the data.
     """
-    from plainchant.run.card import EX_POST_NOTE, vote_in_words
+    from plainchant.run.card import EX_POST_NOTE, centre_name, vote_in_words
     from plainchant.run.costs import realised_costs
     from plainchant.run.promise import checked_promise
     from plainchant.run.store import RunDirectory
@@ -347,10 +347,11 @@ def status(console: Console, directory: Path) -> None:
     batches = run.batches()
     requested = sum(batch.texts for batch in batches)
     costs = realised_costs(run, plan) if plan.mechanism.measured else None
+    ended = run.ended()
     cells = [
         {
             "label": plan.config.label_set[cell.label],
-            "centre": cell.centre,
+            "centre": centre_name(cell),
             "noisy_size": cell.noisy_size,
             "batches": cell.batches,
         }
@@ -365,6 +366,7 @@ def status(console: Console, directory: Path) -> None:
         "finished": run.is_formed()
         and len(texts) == requested + plan.config.further
         and len(run.facts()) == (plan.config.parts.rounds if plan.config.votes else 0),
+        "ended": ended,
         "cells": cells,
         "private": costs,
     }
@@ -390,7 +392,7 @@ def status(console: Console, directory: Path) -> None:
                 f"highest {paid['largest'] / paid['budget']:.0%}",
             )
         )
-    if costs:
+    if costs and guarantee.kind == "ex-post":
         ex_post = costs["ex_post"]
         rows += [
             ("ex post, PRIVATE", f"ε = {ex_post['epsilon']:.4g} at δ = {ex_post['delta']:g} "
@@ -398,7 +400,10 @@ def status(console: Console, directory: Path) -> None:
                                  f"Ville, and {ex_post['draws']:.4g} for the secret draw of batches)"),
             ("", EX_POST_NOTE),
         ]  # fmt: skip
-    if not document["finished"]:
+    if ended is not None:
+        rows.append(("ended", f"before its first token: {ended}. It drew the noisy counts below and nothing else; "
+                              "start a new run"))  # fmt: skip
+    elif not document["finished"]:
         ledger = " --ledger FILE" if run.marks().last else ""
         rows.append(("next", f"plainchant run --data FILE --out {directory} --resume{ledger}"))
     console.table(str(directory), rows)

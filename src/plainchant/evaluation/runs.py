@@ -134,7 +134,7 @@ class Compared:
         name: the name of its directory.
         method: its preset.
         ex_ante: ε that was known before the run; None where there is none.
-        ex_post: ε measured after the run, for its data and output; private and not promised; None where not measured.
+        ex_post: ε measured after the run, for its data and output; private and not promised; None where ε was promised.
         delta: δ of both.
         tokens: released tokens.
         evaluation: its figures, at the same number of texts as the others.
@@ -194,7 +194,7 @@ def compare(
                 name=directory.path.name,
                 method=guarantee.method,
                 ex_ante=guarantee.epsilon if guarantee.kind == "ex-ante" else None,
-                ex_post=costs["ex_post"]["epsilon"] if costs and guarantee.kind != "none" else None,
+                ex_post=costs["ex_post"]["epsilon"] if costs and guarantee.kind == "ex-post" else None,
                 delta=directory.config.delta,
                 tokens=sum(text.tokens for text in directory.texts()),
                 evaluation=own,

@@ -17,6 +17,10 @@ EX_POST_NOTE = (
     "into which batch. No figure was promised before the run, and another run may cost more. The figure itself "
     "depends on the private data: keep it in private/."
 )
+COSTS_NOTE = (
+    "What the records have paid depends on the private data: keep it in private/. The promise was fixed before the run and "
+    "stands. A bound that is measured after the run knows nothing of it; for this run it is looser and not informative."
+)
 PROMISE = {
     "ex-ante": (
         "Whoever sees this data learns hardly more about any one unit than if that unit had not been in the private "
@@ -148,6 +152,14 @@ def short_figure(value: float | None) -> str:
 def centre_name(cell: Cell) -> str:
     """The public centre of a cell, by number, or "whole label"."""
     return "whole label" if cell.centre == WHOLE_LABEL else str(cell.centre)
+
+
+def noisy_counts(cells: Sequence[Cell], config: SynthesisConfig) -> list[tuple[str | None, int]]:
+    """For each label the noisy number of its units, over its kept cells. Released under the plan's ρ_rebalance."""
+    totals = dict.fromkeys(range(len(config.label_set)), 0)
+    for cell in cells:
+        totals[cell.label] += cell.noisy_size
+    return [(config.label_set[label], total) for label, total in totals.items()]
 
 
 def shared_name(path: str) -> str:

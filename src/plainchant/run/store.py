@@ -41,6 +41,9 @@ from plainchant.privacy.histograms import Cell
 _UNFINISHED = ".unfinished-"
 _IN_USE = "out = {}: is not empty; choose another directory"
 
+# In private/: that a run has ended before its first token, and can never continue.
+_ENDED = "ended.json"
+
 # What keeps a database from being used, and what to do about it, by the beginning of SQLite's name for it.
 _GOES_ON = "what is committed is kept, and --resume goes on"
 _DATABASE_FAULTS = {
@@ -446,6 +449,23 @@ class RunDirectory:
             rows = database.execute("SELECT facts FROM ballots ORDER BY round").fetchall()
         return [json.loads(facts) for (facts,) in rows]
 
+    # a run that ends before its first token
+
+    def end(self, reason: str) -> None:
+        """Marks the run as ended before its first token; it can never continue. On the disk when this returns.
+
+        Raises:
+            RunError: a text or a vote was drawn, or batches are there to write from.
+        """
+        if not self.is_formed() or self.texts() or self.facts() or any(batch.texts for batch in self.batches()):
+            raise RunError(f"{self.path}: can continue, so it has not ended before its first token")
+        self.write_private(_ENDED, {"reason": reason})
+
+    def ended(self) -> str | None:
+        """Why the run has ended before its first token; None where it has not."""
+        content = self.read_private(_ENDED)
+        return None if content is None else str(content.get("reason"))
+
     # texts
 
     def commit(self, text: FinishedText) -> None:
@@ -547,6 +567,10 @@ class RunDirectory:
                 "--resume"
             ) from None
         except OSError:
+            if (reason := self.ended()) is not None:
+                raise ConfigError(
+                    f"{self.path}: has no release and will have none ({reason}); start a new run"
+                ) from None
             raise ConfigError(
                 f"{self.path}: has no release yet; finish it with plainchant run --data FILE --out {self.path} --resume"
             ) from None

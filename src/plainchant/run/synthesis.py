@@ -16,6 +16,7 @@ from plainchant.randomness import RandomSource, SystemRandomness
 from plainchant.run.card import data_set_card
 from plainchant.run.cells import form_batches, prepare_cells
 from plainchant.run.costs import realised_costs
+from plainchant.run.ending import ended_without_batch, has_no_batch
 from plainchant.run.ledger import Ledger
 from plainchant.run.preparation import Preparation, check_begun_alike, prepare
 from plainchant.run.progress import NoProgress, Progress
@@ -84,6 +85,8 @@ def synthesize(
             raise PrivacyError(
                 f"{out}: is paid for by a ledger, which tells it from its copies; name the ledger: --ledger FILE"
             )
+        if has_no_batch(directory, plan):
+            raise ended_without_batch(preparation, book)
         if not directory.is_formed():
             prepare_cells(preparation)
         # 3. the ledger is charged before the first noise is drawn; a resumed run is already charged
@@ -92,6 +95,8 @@ def synthesize(
         # 4. noisy cells and secret batches, drawn once
         if not directory.is_formed():
             form_batches(preparation)
+        if has_no_batch(directory, plan):
+            raise ended_without_batch(preparation, book)
         # 5. the rounds, which the returned run goes through
         executor = resources.enter_context(
             open_executor(plan, preparation.stop, preparation.performance, preparation.model, preparation.randomness)
@@ -120,12 +125,6 @@ class Run:
         self._ledger = ledger
         self._resources = resources
         self.requested = sum(batch.texts for batch in self.directory.batches())
-        if not self.requested and self.plan.config.written:
-            raise PrivacyError(
-                f"batch_size = {self.plan.settings.batch_size}: no noisy cell count reaches half of it, so there is no "
-                "batch to write from; the data is too small for this budget. A larger ε or a smaller max_tokens allows "
-                "smaller batches, and method = private-evolution needs none"
-            )
 
     def __iter__(self) -> Iterator[SyntheticText]:
         """Yields what is committed, then every text as it is written; writes the release at the end."""
