@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self, TypedDict, Unpack
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from plainchant.data.encodings import check_encoding
+from plainchant.data.encodings import AUTO, check_encoding
 from plainchant.data.labels import normal_form
 from plainchant.data.raw import separator_of
 from plainchant.errors import ConfigError, PrivacyError
@@ -216,6 +216,7 @@ class SynthesisFields(TypedDict, total=False):
     quotas: Literal["auto", "votes", "balanced"] | Mapping[str, int]
     expand: int
     expected_units: int | None
+    name: str | None
     text_column: str
     label_column: str | None
     unit_column: str | None
@@ -294,6 +295,8 @@ are fewer than 20 texts per label."""
     expected_units: int | None = Field(None, ge=1)
     """Approximate number of units in the data, if that may be public; the plan uses it to choose the batch size."""
 
+    name: str | None = None
+    """Name of the data set, shown on card and report; public."""
     text_column: str = "text"
     """Text column of the private table."""
     label_column: str | None = None
@@ -320,8 +323,9 @@ are fewer than 20 texts per label."""
 
     clusters: Clusters | None = None
     """How records are grouped into batches: around public cluster centres, or not at all."""
-    centres: int | str = 1000
-    """Maximum number of public centres (one per four texts of the corpus), or a file of saved ones (centres.npz)."""
+    centres: int | str = AUTO
+    """Maximum number of public centres (at most one per four texts of the corpus), or a file of saved ones \
+(centres.npz); auto: by expected_units, labels and batch size."""
     kept: int | Literal["auto"] = "auto"
     """Maximum number of cells to keep; auto: every cell of at least min_cell."""
     min_cell: int | None = Field(None, ge=1)
@@ -553,6 +557,11 @@ an individual budget covers; it cannot change the guarantee."""
         return preset.model_copy(update=own)
 
     @property
+    def centres_file(self) -> str | None:
+        """The file of saved centres; None where they are computed."""
+        return self.centres if isinstance(self.centres, str) and self.centres != AUTO else None
+
+    @property
     def token_request(self) -> TokenRequest:
         """What the mechanism of the tokens follows from."""
         parts = self.parts
@@ -617,7 +626,9 @@ with a seed)."""
 # Sections of the help pages, of the reference and of `plainchant init`: every field once, in the order shown.
 FIELD_GROUPS: Mapping[str, tuple[str, ...]] = {
     "Guarantee": ("epsilon", "delta", "expected_units"),
-    "Data": ("text_column", "label_column", "labels", "unit_column", "encoding", "separator", "allow_malformed"),
+    "Data": (
+        "name", "text_column", "label_column", "labels", "unit_column", "encoding", "separator", "allow_malformed",
+    ),
     "Texts": ("texts", "max_tokens", "min_tokens", "temperature", "expand"),
     "Model": ("model", "embedder"),
     "Public corpus": ("public_corpus", "public_text_column", "centres"),

@@ -29,8 +29,8 @@ REAL_LIMIT = 5_000
 
 def centres_of(directory: RunDirectory, config: SynthesisConfig) -> Centres | None:
     """The public centres of a run; None where it has none."""
-    if isinstance(config.centres, str):
-        return Centres.load(Path(config.centres))
+    if config.centres_file is not None:
+        return Centres.load(Path(config.centres_file))
     return Centres.load(directory.centres) if directory.centres.exists() else None
 
 

@@ -156,6 +156,7 @@ class Decoder:
             number of contexts is secret and must not decide which batches share a pass.
         randomness: the source of all tokens.
         observer: called with the time of each step, for benchmarks. Those times are private.
+        on_tokens: called after each step with the number of tokens that it released.
     """
 
     def __init__(
@@ -167,6 +168,7 @@ class Decoder:
         rows: int,
         randomness: RandomSource,
         observer: Callable[[StepTiming], None] | None = None,
+        on_tokens: Callable[[int], None] | None = None,
     ):
         self._model = model
         self._mechanism = mechanism
@@ -175,6 +177,7 @@ class Decoder:
         self._width = max(1, rows // mechanism.settings.batch_size)
         self._randomness = randomness
         self._observer = observer
+        self._on_tokens = on_tokens
         self._prefixes: dict[tuple[int, ...], Any] = {}
         self._allowed, self._allowed_early = self._releasable()
         self.steps = 0
@@ -266,6 +269,8 @@ class Decoder:
             if (text := self._ended(session)) is not None:
                 session.positions.pop(0)
                 finished.append((session, text))
+        if self._on_tokens is not None:
+            self._on_tokens(len(active))
         if self._observer is not None:
             contexts = sum(group.count for group, _ in private)
             self._observer(StepTiming(len(active), contexts, public_pass, private_pass, rest + watch.lap()))

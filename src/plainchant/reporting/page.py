@@ -31,12 +31,12 @@ from plainchant.run.card import (
     KIND,
     NOT_COVERED,
     PAID,
-    PROMISE,
     accountant_of,
     centre_name,
     full_figure,
     last_part,
     made_up,
+    promise_in_words,
     public_inputs,
     settings_json,
     shared_name,
@@ -111,7 +111,7 @@ def report_page(
         guarantee=guarantee,
         kind=KIND[guarantee.kind],
         paid=PAID[guarantee.kind],
-        promise=markupsafe.Markup(PROMISE[guarantee.kind]).replace("e^ε", markupsafe.Markup("e<sup>ε</sup>")),
+        promise=markupsafe.Markup(promise_in_words(guarantee)).replace("e^ε", markupsafe.Markup("e<sup>ε</sup>")),
         accountant=accountant_of(plan, guarantee),
         public=public_inputs(config),
         not_covered=NOT_COVERED,
@@ -240,8 +240,8 @@ def _shared_configuration(config: SynthesisConfig) -> str:
     """The configuration as TOML, without the folders of its files."""
     values = config.model_dump(mode="json", exclude_none=True)
     values |= {name: shared_name(values[name]) for name in ("model", "embedder")}
-    files = [name for name in ("public_corpus", "centres") if isinstance(values.get(name), str)]
-    return tomli_w.dumps(values | {name: last_part(values[name]) for name in files})
+    files = {"public_corpus": config.public_corpus, "centres": config.centres_file}
+    return tomli_w.dumps(values | {name: last_part(path) for name, path in files.items() if path is not None})
 
 
 def _versions() -> dict[str, str]:

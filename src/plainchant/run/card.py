@@ -18,15 +18,12 @@ EX_POST_NOTE = (
     "depends on the private data: keep it in private/."
 )
 COSTS_NOTE = (
-    "What the records have paid depends on the private data: keep it in private/. The promise was fixed before the run and "
-    "stands. A bound that is measured after the run knows nothing of it; for this run it is looser and not informative."
+    "What the records have paid depends on the private data: keep it in private/. The promise was fixed before the run "
+    "and stands. A bound that is measured after the run knows nothing of it: it is looser and not informative here."
 )
-PROMISE = {
-    "ex-ante": (
-        "Whoever sees this data learns hardly more about any one unit than if that unit had not been in the private "
-        "data at all: the odds of any conclusion change by a factor of at most e^ε, except with probability δ. The "
-        "figures were fixed before the run and hold for any data."
-    ),
+# Up to these ε a promise is strong, or moderate.
+STRONG_EPSILON, MODERATE_EPSILON = 1.0, 4.0
+_PROMISE = {
     "ex-post": (
         "Every token was drawn from a distribution that no single unit can change much, and the largest possible "
         "change was measured. The measured figure depends on the private data and is not released. No figure was "
@@ -41,6 +38,48 @@ NOT_COVERED = (
     "facts that many units share",
     "anything else released from the same data: the costs of several releases add up",
 )
+
+
+# The promise in words.
+
+
+def odds_in_words(epsilon: float) -> str:
+    """What a promised ε means, in the figure's own words.
+
+    >>> odds_in_words(1.0)
+    'odds change by at most 2.7 times'
+    >>> odds_in_words(8.0)[:38]
+    'odds change by at most 2,981 times: by'
+    """
+    if epsilon == 0:
+        return "nothing was read"
+    said = f"odds change by at most {_times(epsilon)} times"
+    if epsilon <= STRONG_EPSILON:
+        return said
+    if epsilon <= MODERATE_EPSILON:
+        return f"{said}: a moderate promise"
+    return f"{said}: by itself a weak promise for the worst case; the audit says what attacks found"
+
+
+def _times(epsilon: float) -> str:
+    """e^ε for reading."""
+    if epsilon > math.log(1e9):
+        return f"10^{math.ceil(epsilon / math.log(10))}"
+    factor = math.exp(epsilon)
+    return f"{factor:.3g}" if factor < 1.5 else f"{factor:.2g}" if factor < 100 else f"{factor:,.0f}"
+
+
+def promise_in_words(guarantee: Guarantee) -> str:
+    """What a release promises, for people."""
+    if guarantee.kind != "ex-ante" or guarantee.epsilon is None:
+        return _PROMISE[guarantee.kind]
+    if guarantee.epsilon == 0:
+        return "No private data was read, so this data says nothing about any unit."
+    odds = odds_in_words(guarantee.epsilon).replace(" times", " times (e^ε)", 1)
+    return (
+        "Take any one unit out of the private data. Whatever somebody concludes from this release, the "
+        f"{odds}. This fails with probability δ at most. The figures were fixed before the run and hold for any data."
+    )
 
 
 # The card.
@@ -64,7 +103,7 @@ def data_set_card(
     labelled = bool(config.labels)
     # neither language nor licence: both are unknown here
     front_matter = DatasetCardData(
-        pretty_name="Synthetic texts by plainchant",
+        pretty_name=f"{config.name}: synthetic texts" if config.name else "Synthetic texts by plainchant",
         tags=["synthetic", "differential-privacy"],
         task_categories=["text-generation", *["text-classification"] * labelled],
         annotations_creators=["machine-generated" if labelled else "no-annotation"],
@@ -100,7 +139,7 @@ def data_set_card(
 {front_matter.to_yaml()}
 ---
 
-# Synthetic texts
+# {markdown_cell(config.name) + ": synthetic texts" if config.name else "Synthetic texts"}
 
 **{markdown_cell(guarantee.statement)}**
 
@@ -108,7 +147,7 @@ def data_set_card(
 |---|---|---|---|---|---|---|---|
 | {figures} |
 
-{PROMISE[guarantee.kind]}
+{promise_in_words(guarantee)}
 
 - **Kind:** {KIND[guarantee.kind]}. **Accountant:** {accountant_of(plan, guarantee)}.
 - **Public by assumption:** {"; ".join(markdown_cell(item) for item in public_inputs(config))}.
@@ -187,7 +226,7 @@ def public_inputs(config: SynthesisConfig) -> list[str]:
     if clustered or config.votes:
         items.append(f"the embedding model ({shared_name(config.embedder)})")
     if clustered:
-        if isinstance(config.centres, str):
+        if config.centres_file is not None:
             source = "taken from a file declared public by the data holder"
         else:
             source = (

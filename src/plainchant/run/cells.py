@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,9 +18,8 @@ from plainchant.privacy.histograms import NO_CELL, WHOLE_LABEL, Cell, rebalance
 from plainchant.privacy.mechanisms import PublicMechanism
 from plainchant.randomness import RandomSource, SystemRandomness
 from plainchant.run.preparation import Preparation
+from plainchant.run.speed import SAMPLED_CORPUS
 
-# Texts sampled from the public model where the user names no corpus to cluster around.
-SAMPLED_CORPUS = 400
 # Minimum number of public texts per centre.
 TEXTS_PER_CENTRE = 4
 
@@ -126,7 +125,8 @@ def public_centres(preparation: Preparation) -> Centres:
     embeddings = preparation.encode(texts, stage="embedding the public corpus")
     progress.stage("finding public centres", 0.0)
     # a small corpus supports few centres; the corpus is public, so its size may decide
-    centres = fit_centres(embeddings, min(int(preparation.config.centres), max(1, len(texts) // TEXTS_PER_CENTRE)))
+    most = preparation.plan.centres or 1
+    centres = fit_centres(embeddings, min(most, max(1, len(texts) // TEXTS_PER_CENTRE)))
     centres.save(directory.centres)
     progress.stage("finding public centres", 1.0)
     return centres
@@ -140,15 +140,32 @@ def sample_corpus(preparation: Preparation) -> list[str]:
         for number in range(SAMPLED_CORPUS)
         for label in (labels[number % len(labels)],)
     )
-    texts = []
-    for number, text in enumerate(public_writer(preparation).run(works), start=1):
-        preparation.progress.stage("sampling a public corpus from the model", number / SAMPLED_CORPUS)
+    texts: list[str] = []
+    tokens = [0, 0]
+
+    def report(drawn: int, ended: int = 0) -> None:
+        # a text that is being written counts by its tokens
+        tokens[0], tokens[1] = tokens[0] + drawn, tokens[1] + ended
+        begun = (tokens[0] - tokens[1]) / preparation.config.max_tokens
+        share = min(1.0, (len(texts) + begun) / SAMPLED_CORPUS)
+        preparation.progress.stage("sampling a public corpus from the model", share)
+
+    for text in public_writer(preparation, on_tokens=report).run(works):
         texts.append(text.text)
+        report(0, text.tokens)
     return texts
 
 
-def public_writer(preparation: Preparation, warmth: float = 1.0) -> Decoder:
-    """A decoder that uses the public model alone, whatever the plan's method, at `warmth` times the temperature."""
+def public_writer(
+    preparation: Preparation, warmth: float = 1.0, *, on_tokens: Callable[[int], None] | None = None
+) -> Decoder:
+    """A decoder that uses the public model alone, whatever the plan's method, at `warmth` times the temperature.
+
+    Args:
+        preparation: the run's.
+        warmth: a factor on the temperature.
+        on_tokens: called with the number of tokens of each step; by default the run's progress.
+    """
     temperature = preparation.plan.settings.temperature * warmth
     settings = dataclasses.replace(
         preparation.plan.settings, support=Support.TOP_K, batch_size=1, temperature=temperature
@@ -159,4 +176,5 @@ def public_writer(preparation: Preparation, warmth: float = 1.0) -> Decoder:
         preparation.stop,
         rows=preparation.performance.width,
         randomness=SystemRandomness(),
+        on_tokens=on_tokens or preparation.progress.tokens,
     )

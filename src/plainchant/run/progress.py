@@ -12,6 +12,9 @@ class Progress(Protocol):
     def texts(self, done: int, requested: int, tokens: int) -> None:
         """`done` of `requested` texts are written, with `tokens` tokens since the process started."""
 
+    def tokens(self, drawn: int) -> None:
+        """`drawn` more tokens are written, of texts that may not be finished. Not reported by workers."""
+
 
 class NoProgress:
     """Shows nothing."""
@@ -19,3 +22,5 @@ class NoProgress:
     def stage(self, name: str, share: float) -> None: ...
 
     def texts(self, done: int, requested: int, tokens: int) -> None: ...
+
+    def tokens(self, drawn: int) -> None: ...

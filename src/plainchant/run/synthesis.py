@@ -99,7 +99,14 @@ def synthesize(
             raise ended_without_batch(preparation, book)
         # 5. the rounds, which the returned run goes through
         executor = resources.enter_context(
-            open_executor(plan, preparation.stop, preparation.performance, preparation.model, preparation.randomness)
+            open_executor(
+                plan,
+                preparation.stop,
+                preparation.performance,
+                preparation.model,
+                preparation.randomness,
+                preparation.progress.tokens,
+            )
         )
         return Run(preparation, rounds_of(preparation, executor), book, resources.pop_all())
 
