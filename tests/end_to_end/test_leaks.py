@@ -398,6 +398,8 @@ def test_progress_names_the_rounds(run, config):
         def stage(self, name, share):
             said.append(name)
 
+        def tokens(self, drawn): ...
+
         def texts(self, done, requested, tokens):
             pass
 

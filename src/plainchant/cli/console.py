@@ -141,14 +141,13 @@ class Console:
         with _standard_output():
             print(content)  # noqa: T201
 
-    def progress(self, first: Callable[[], None] | None = None, *, max_tokens: int = 1) -> "ProgressBars":
+    def progress(self, *, max_tokens: int = 1) -> "ProgressBars":
         """Bars on stderr, for people and on a terminal; elsewhere a line now and then.
 
         Args:
-            first: called once, when the first step is done or under way.
             max_tokens: maximum tokens of the texts that are written.
         """
-        return ProgressBars(self._err, shown=self._style == "human", first=first, max_tokens=max_tokens)
+        return ProgressBars(self._err, shown=self._style == "human", max_tokens=max_tokens)
 
 
 @contextlib.contextmanager
@@ -179,16 +178,8 @@ def _plain(value: Any) -> str:
 class ProgressBars:
     """Progress callbacks: private work as percentages, counts only of what is released."""
 
-    def __init__(
-        self,
-        console: rich.console.Console,
-        *,
-        shown: bool,
-        first: Callable[[], None] | None = None,
-        max_tokens: int = 1,
-    ):
+    def __init__(self, console: rich.console.Console, *, shown: bool, max_tokens: int = 1):
         self._console = console
-        self._first = first
         self._max_tokens = max_tokens
         # finished texts, requested ones, tokens of finished texts, and all tokens since the process started
         self._done = self._requested = self._finished = self._drawn = 0
@@ -219,8 +210,6 @@ class ProgressBars:
 
     def stage(self, name: str, share: float) -> None:
         """See `Progress`."""
-        if share > 0:
-            self._begin()
         self._update(name, share, 1.0, "")
 
     def texts(self, done: int, requested: int, tokens: int) -> None:
@@ -235,7 +224,6 @@ class ProgressBars:
         self._show_texts()
 
     def _show_texts(self) -> None:
-        self._begin()
         now = time.monotonic()
         self._began = self._began or now
         # a text that is being written counts by its tokens, so that the bar moves before the first text ends
@@ -244,12 +232,13 @@ class ProgressBars:
         note = f"{self._done} of {self._requested} texts{pace}"
         self._update("writing texts", min(self._done + begun, self._requested), self._requested, note)
 
-    def _begin(self) -> None:
-        first, self._first = self._first, None
-        if first is not None:
-            # tables and bars would overwrite each other
+    @contextlib.contextmanager
+    def aside(self) -> Iterator[None]:
+        """While something else is shown: tables and bars would overwrite each other."""
+        with contextlib.suppress(OSError):
             self._bars.stop()
-            first()
+        yield
+        with contextlib.suppress(OSError):
             self._bars.start()
 
     def _update(self, name: str, done: float, total: float, note: str) -> None:

@@ -117,10 +117,7 @@ def execute(
         {"data": data, "out": out} | options | resuming.set_performance(performance),
     )
     with (
-        # what is wrong with data, configuration or model is said first, and then there is no plan to show
-        console.progress(
-            first=lambda: show_plan(console, plan, performance), max_tokens=plan.config.max_tokens
-        ) as progress,
+        console.progress(max_tokens=plan.config.max_tokens) as progress,
         synthesize(
             data,
             plan,
@@ -133,7 +130,10 @@ def execute(
         ) as run,
     ):
         resuming.note_where(run.directory)
-        _warn_of_labels(console, run.directory, plan)
+        # only now: what is wrong with data, configuration, model or counts has been said, and nothing else
+        with progress.aside():
+            show_plan(console, plan, performance)
+            _warn_of_labels(console, run.directory, plan)
         texts = run.finish()
     if run.requested < plan.config.written:
         console.warn(

@@ -36,6 +36,7 @@ from plainchant.generation.batching import NO_BATCH
 from plainchant.generation.decoding import FinishedText
 from plainchant.planning import Guarantee, Plan
 from plainchant.privacy.histograms import Cell
+from plainchant.randomness import RandomSource
 
 # Part of the hidden name that a run directory has while it is being made.
 _UNFINISHED = ".unfinished-"
@@ -43,6 +44,8 @@ _IN_USE = "out = {}: is not empty; choose another directory"
 
 # In private/: that a run has ended before its first token, and can never continue.
 _ENDED = "ended.json"
+# In private/: the order in which the rows of the release were drawn to stand.
+_ORDER = "order.json"
 
 # What keeps a database from being used, and what to do about it, by the beginning of SQLite's name for it.
 _GOES_ON = "what is committed is kept, and --resume goes on"
@@ -487,6 +490,29 @@ class RunDirectory:
         with self._connect() as database:
             rows = database.execute("SELECT * FROM texts ORDER BY batch, position").fetchall()
         return [FinishedText(*row) for row in rows]
+
+    def order_of_release(self, count: int, randomness: RandomSource) -> list[int]:
+        """The order of the released rows: drawn uniformly once, and the same ever after.
+
+        Args:
+            count: number of rows.
+            randomness: the run's source.
+
+        Raises:
+            RunError: the kept order cannot be read, or is one of other rows.
+        """
+        kept = self.read_private(_ORDER)
+        if kept is None:
+            order = list(range(count))
+            for place in range(count - 1, 0, -1):
+                other = randomness.below(place + 1)
+                order[place], order[other] = order[other], order[place]
+            self.write_private(_ORDER, {"order": order})
+            return order
+        order = kept.get("order", [])
+        if not isinstance(order, list) or sorted(map(str, order)) != sorted(map(str, range(count))):
+            raise RunError(f"{self.private / _ORDER}: is not the order of this run's rows; put it back as it was")
+        return order
 
     def batch_costs(self) -> list[tuple[int, int, float, float]]:
         """For each batch that has texts: its number, Σ tokens, Σ ε_t and Σ ρ_t. Private."""

@@ -128,6 +128,7 @@ class Run:
         self.plan = preparation.plan
         self.guarantee = preparation.guarantee
         self._progress = preparation.progress
+        self._randomness = preparation.randomness
         self._rounds = rounds
         self._ledger = ledger
         self._resources = resources
@@ -155,10 +156,11 @@ class Run:
         self.close()
 
     def finish(self) -> list[SyntheticText]:
-        """Writes what is missing and returns the released texts in order; with a vote, only those that were kept."""
+        """Writes what is missing and returns the released texts in their order; with a vote, only those kept."""
         for _ in self:
             pass
-        return self._kept()
+        kept = self._kept()
+        return [kept[place] for place in self.directory.order_of_release(len(kept), self._randomness)]
 
     def close(self) -> None:
         """Frees the directory; the run can be resumed."""
@@ -184,6 +186,9 @@ class Run:
         config, guarantee = self.plan.config, checked_promise(self.directory, self.plan)
         columns = ["text", *["label"] * bool(config.labels), "cell", *["source"] * bool(config.further)]
         rows = [{name: getattr(text, name) for name in columns} for text in self._kept()]
+        # texts come label by label and source by source: a drawn order tells neither
+        order = self.directory.order_of_release(len(rows), self._randomness)
+        rows = [rows[place] for place in order]
         votes = self.directory.facts()
         card = data_set_card(self.plan, guarantee, self.directory.cells(), len(rows), votes)
         self.directory.write_private("costs.json", realised_costs(self.directory, self.plan))
