@@ -311,12 +311,7 @@ def measure(
         right = predicted(train, test) == np.array(test.labels, dtype=str)
         groups["usefulness"][f"{ACCURACY}, {ON_ALL_REAL}"] = share(right)
         groups["labels"] = {name: figure for name, figure in found.items() if name.startswith("F1")}
-        agreed = predicted(real, synthetic) == np.array(synthetic.labels, dtype=str)
-        groups["labels"]["label agreement"] = share(agreed)
-        for name in names:
-            of = [label == name for label in synthetic.labels]
-            if any(of):
-                groups["labels"][f"label agreement of {name}"] = share(agreed[of])
+        groups["labels"] |= _agreement(synthetic, real, names)
     if nearest is not None and own is not None:
         inside = own != WHOLE_LABEL
         if inside.any():
@@ -333,10 +328,24 @@ def measure(
         as_real["label agreement"] = groups["usefulness"][f"{ACCURACY}, {ON_ALL_REAL}"]
     beside: dict[str, Figure] = {}
     if public is not None:
-        half = None if progress is None else (lambda share: progress(0.5 + share / 2))
-        theirs = measure(public, real, names=names, size=size, seed=seed, progress=half)
+        theirs = measure(public, real, names=names, size=size, seed=seed, progress=_second_half(progress))
         beside = {name: figure for figures in theirs.groups.values() for name, figure in figures.items()}
     return Evaluation(groups, len(synthetic), size, len(real), as_real, beside)
+
+
+def _agreement(synthetic: Sample, real: Sample, names: Sequence[str]) -> dict[str, Figure]:
+    """How often a classifier trained on real texts gives a synthetic text its label, in all and by label."""
+    agreed = predicted(real, synthetic) == np.array(synthetic.labels, dtype=str)
+    found = {"label agreement": share(agreed)}
+    for name in names:
+        of = [label == name for label in synthetic.labels]
+        if any(of):
+            found[f"label agreement of {name}"] = share(agreed[of])
+    return found
+
+
+def _second_half(progress: Callable[[float], None] | None) -> Callable[[float], None] | None:
+    return None if progress is None else lambda done: progress(0.5 + done / 2)
 
 
 def _counter(progress: Callable[[float], None] | None, total: int, *, share: float) -> Callable[[], None] | None:

@@ -5,6 +5,7 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from plainchant.data.files import PRIVATE, atomic_write
 from plainchant.errors import ConfigError
@@ -97,10 +98,12 @@ def _comparison_plot(found: Sequence[Compared], kind: str) -> bytes:
 
     measures = [name for name in ("MAUVE", "accuracy") if any(run.evaluation.figure(_COMPARED[name]) for run in found)]
     figure = Figure((8.5, 3.2 * len(measures)), layout="constrained")
-    grid = figure.subplots(len(measures), 2, squeeze=False, sharey="row", sharex="col")
+    # a column for promised figures and one for measured ones, where there are any
+    kinds = [kind for kind in (True, False) if any((run.ex_ante if kind else run.ex_post) for run in found)] or [True]
+    grid = figure.subplots(len(measures), len(kinds), squeeze=False, sharey="row", sharex="col")
     colours = {run.name: f"C{number}" for number, run in enumerate(found)}
     for row, name in zip(grid, measures, strict=True):
-        for axes, promised in zip(row, (True, False), strict=True):
+        for axes, promised in zip(row, kinds, strict=True):
             for number, run in enumerate(found):
                 value, epsilon = run.evaluation.figure(_COMPARED[name]), run.ex_ante if promised else run.ex_post
                 if value is None:
@@ -114,16 +117,20 @@ def _comparison_plot(found: Sequence[Compared], kind: str) -> bytes:
                     # runs with the same ε lie on each other: signs and ends of intervals differ, ε stays what it is
                     axes.errorbar(epsilon, value.value, reach, fmt=_SIGNS[number % len(_SIGNS)], capsize=3 + 2 * number,
                                   markerfacecolor="none", color=colours[run.name], label=run.name)  # fmt: skip
-            axes.set_ylabel(name if promised else "")
+            axes.set_ylabel(name if axes is row[0] else "")
             axes.grid(alpha=0.25)
             axes.spines[["top", "right"]].set_visible(False)
-    grid[0][0].set_title("ε promised before the run")
-    grid[0][1].set_title("ε measured after the run (private)")
+    for axes, promised in zip(grid[0], kinds, strict=True):
+        axes.set_title("ε promised before the run" if promised else "ε measured after the run (private)")
+    largest = max(
+        [0.0, *(e for run in found for e in (run.ex_ante, run.ex_post) if e is not None and math.isfinite(e))]
+    )
     for axes in grid[-1]:
         axes.set_xlabel("ε")
-        axes.set_xlim(0, 1.2 * axes.dataLim.x1)
-    entries = dict(zip(*reversed(grid[0][1].get_legend_handles_labels()), strict=True))
-    entries |= dict(zip(*reversed(grid[0][0].get_legend_handles_labels()), strict=True))
+        axes.set_xlim(0, 1.2 * (axes.dataLim.x1 if math.isfinite(axes.dataLim.x1) else largest or 1.0))
+    entries: dict[str, Any] = {}
+    for axes in grid[0]:
+        entries |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
     figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=3, frameon=False)
     file = io.BytesIO()
     figure.savefig(file, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else None)
