@@ -34,6 +34,8 @@ _LONGEST_TEXT = 100_000
 _COUNTED = 100_000
 # Labels that are compared in pairs, and how many characters of each.
 _COMPARED, _COMPARED_LENGTH = 200, 80
+# Similarity (difflib's ratio) from which one label may be meant by another.
+_NEAR = 0.6
 # A column with fewer different values may be a label or an attribute.
 _FEW_VALUES = 50
 # Share of values of one kind from which a column is of that kind.
@@ -322,9 +324,13 @@ def _with_labels(found: Survey, values: Mapping[str, Sequence[Any]], asked: Aske
         elif len(others) < _COUNTED or _shown(name) in others:
             others[_shown(name)] += 1
     labels = [_label_facts(label, counts) for label, counts in written.items()]
-    problems = [*found.problems, *_empty_labels(labels, others), *_near_labels(labels, others)]
     return dataclasses.replace(
-        found, labels=labels, others=dict(others.most_common()), unlabelled=unlabelled, problems=problems
+        found,
+        labels=labels,
+        others=dict(others.most_common()),
+        unlabelled=unlabelled,
+        problems=[*found.problems, *_empty_labels(labels, others)],
+        notes=[*found.notes, *_near_labels(labels, others)],
     )
 
 
@@ -385,7 +391,7 @@ def _nearest(name: str, candidates: Sequence[str]) -> str | None:
     if same is not None:
         return same
     folded = {_shown(other).casefold(): other for other in candidates[:_COMPARED]}
-    near = difflib.get_close_matches(_shown(name).casefold(), list(folded), n=1, cutoff=0.7)
+    near = difflib.get_close_matches(_shown(name).casefold(), list(folded), n=1, cutoff=_NEAR)
     return folded[near[0]] if near else None
 
 
