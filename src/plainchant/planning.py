@@ -222,7 +222,7 @@ class Plan:
 def number_of_centres(config: SynthesisConfig, units_per_batch: int) -> int:
     """How many public centres a run asks for; auto: as many as leave a cell one batch on average.
 
-    >>> number_of_centres(SynthesisConfig(expected_units=7600, labels="abcd", label_column="label"), 18)
+    >>> number_of_centres(SynthesisConfig(expected_units=7600, labels=tuple("abcd"), label_column="label"), 18)
     105
     """
     if isinstance(config.centres, int):

@@ -229,7 +229,7 @@ def test_what_the_machine_refuses_is_one_sentence(command, monkeypatch, number):
     def refuse(_):
         raise OSError(number, f"{MARKER}", "/somewhere/file")
 
-    monkeypatch.setattr("plainchant.cli.run.make_plan", refuse)
+    monkeypatch.setattr("plainchant.cli.plan.make_plan", refuse)
     message = command("plan", code=1).err
     assert message.startswith(f"error: /somewhere/file: {os.strerror(number)}; ")
     assert message.count("\n") == 1

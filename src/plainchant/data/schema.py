@@ -87,7 +87,7 @@ def _of_rows(rows: Iterable[Any]) -> list[Column]:
 
 
 def _of_object(source: Any) -> list[Column]:
-    schema = getattr(source, "schema", None)
+    schema: Any = getattr(source, "schema", None)
     if hasattr(source, "column_names") and hasattr(schema, "names"):  # pyarrow
         return [Column(name, str(schema.field(place).type)) for place, name in enumerate(schema.names)]
     if hasattr(source, "features"):  # datasets

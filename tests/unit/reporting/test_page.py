@@ -19,7 +19,7 @@ from plainchant.planning import not_private
 from plainchant.privacy.histograms import WHOLE_LABEL, Cell
 from plainchant.reporting.page import report_page, write_report
 from plainchant.reporting.pictures import map_points
-from plainchant.run.card import data_set_card
+from plainchant.run.card import COSTS_NOTE, EX_POST_NOTE, data_set_card
 from plainchant.run.store import RunDirectory
 
 HOSTILE = "<script>alert(1)</script>"
@@ -323,6 +323,19 @@ def test_reports_are_written_where_they_belong(released):
     public = METHODS["public"]
     released.private.joinpath("audit.json").unlink()
     assert len(write_report(released, public, public.guarantee, None, None)) == 1
+
+
+def test_beside_a_promise_stands_no_figure_that_was_measured_afterwards(released):
+    of, measured = planned(), METHODS["clustered-median"]
+    for made, shown in ((of, False), (measured, True)):
+        costs = PRIVATE["costs"] | {"note": EX_POST_NOTE if shown else COSTS_NOTE}
+        released.write_private("costs.json", costs)
+        page = write_report(released, made, made.guarantee, None, None)[1].read_text()
+        assert made.guarantee.kind == ("ex-post" if shown else "ex-ante")
+        assert ("Ville" in page) == shown
+        assert ("No figure was promised" in page) == shown
+        # what records have paid is told in both
+        assert "the median record" in page
 
 
 def test_private_files_are_read_back_or_refused(released):
