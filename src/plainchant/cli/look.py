@@ -80,7 +80,7 @@ def _show(console: Console, found: "Survey", config: SynthesisConfig) -> None:
         )
     for title, lines in (("to mend", found.problems), ("notes", found.notes)):
         if lines:
-            console.table("", [(title if place == 0 else "", line) for place, line in enumerate(lines)])
+            console.table("\n", [(title if place == 0 else "", line) for place, line in enumerate(lines)])
     left = max(0, len(found.labels) - most) + max(0, len(found.others) - most)
     if left:
         console.say(f"{left} more; -v shows all")
