@@ -246,7 +246,7 @@ def _could_be(kind: str, there: int, different: int, words: float) -> tuple[str,
     if kind in ("truth values", "dates"):
         return ("label", "attribute") if few else ("attribute",)
     uses = []
-    if kind in ("words", "mixed") and words >= 3 and different > there / 4:
+    if kind in ("words", "mixed") and words >= 3 and different > min(there / 4, _FEW_VALUES):
         uses.append("text")
     if few:
         uses += ["label", "attribute"]

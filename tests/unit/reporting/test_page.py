@@ -327,9 +327,9 @@ def test_reports_are_written_where_they_belong(released):
 
 def test_beside_a_promise_stands_no_figure_that_was_measured_afterwards(released):
     of, measured = planned(), METHODS["clustered-median"]
+    figures: Any = PRIVATE["costs"]
     for made, shown in ((of, False), (measured, True)):
-        costs = PRIVATE["costs"] | {"note": EX_POST_NOTE if shown else COSTS_NOTE}
-        released.write_private("costs.json", costs)
+        released.write_private("costs.json", figures | {"note": EX_POST_NOTE if shown else COSTS_NOTE})
         page = write_report(released, made, made.guarantee, None, None)[1].read_text()
         assert made.guarantee.kind == ("ex-post" if shown else "ex-ante")
         assert ("Ville" in page) == shown
