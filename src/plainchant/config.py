@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Self, TypedDict, Unpack
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from plainchant.data.encodings import check_encoding
+from plainchant.data.encodings import AUTO, check_encoding
 from plainchant.data.labels import normal_form
 from plainchant.data.raw import separator_of
 from plainchant.errors import ConfigError, PrivacyError
@@ -366,8 +366,9 @@ prompt.form."""
 
     clusters: Clusters | None = None
     """How records are grouped into batches: around public cluster centres, or not at all."""
-    centres: int | str = 1000
-    """Maximum number of public centres (one per four texts of the corpus), or a file of saved ones (centres.npz)."""
+    centres: int | str = AUTO
+    """Maximum number of public centres (at most one per four texts of the corpus), or a file of saved ones \
+(centres.npz); auto: by expected_units, labels and batch size."""
     kept: int | Literal["auto"] = "auto"
     """Maximum number of cells to keep; auto: every cell of at least min_cell."""
     min_cell: int | None = Field(None, ge=1)
@@ -644,6 +645,11 @@ too."""
         return preset.model_copy(update=own)
 
     @property
+    def centres_file(self) -> str | None:
+        """The file of saved centres; None where they are computed."""
+        return self.centres if isinstance(self.centres, str) and self.centres != AUTO else None
+
+    @property
     def token_request(self) -> TokenRequest:
         """What the mechanism of the tokens follows from."""
         parts = self.parts
@@ -719,7 +725,9 @@ with a seed)."""
 # Sections of the help pages, of the reference and of `plainchant init`: every field once, in the order shown.
 FIELD_GROUPS: Mapping[str, tuple[str, ...]] = {
     "Guarantee": ("epsilon", "delta", "expected_units"),
-    "Data": ("text_column", "label_column", "labels", "unit_column", "encoding", "separator", "allow_malformed"),
+    "Data": (
+        "text_column", "label_column", "labels", "unit_column", "encoding", "separator", "allow_malformed",
+    ),
     "Texts": ("texts", "max_tokens", "min_tokens", "temperature", "expand"),
     "Model": ("model", "embedder", "candidate_model", "candidate_endpoint", "candidate_form"),
     "Public corpus": ("public_corpus", "public_text_column", "centres"),

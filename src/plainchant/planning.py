@@ -26,6 +26,9 @@ UNLIKELY = 1e-3
 LARGEST_PASS = 2**14
 # Characters per token of English prose, about. Other text has fewer, and then a note about lengths comes late.
 PROSE_CHARACTERS = 4
+# Public centres where their number is decided here: the most, and where nothing is known of the data's size. A hundred
+# to three hundred predicted best from 7,600 records of four labels, which is about one batch per cell (docs/study.md).
+MOST_CENTRES, UNKNOWN_CENTRES = 1000, 100
 # Below this derived clip, nats, a plan warns.
 SMALL_CLIP = 1.0
 
@@ -160,6 +163,14 @@ class Plan:
         return None if self.batches_needed is None else self.batches_needed * self.settings.units_per_batch
 
     @property
+    def centres(self) -> int | None:
+        """Maximum number of public centres to compute; None where there are none, or saved ones are used."""
+        clustered = self.config.reads_records and self.config.parts.clusters is Clusters.PUBLIC_CENTRES
+        if not clustered or self.config.centres_file is not None:
+            return None
+        return number_of_centres(self.config, self.settings.units_per_batch)
+
+    @property
     def notes(self) -> list[str]:
         """What the user should know before running."""
         config, notes = self.config, []
@@ -239,6 +250,7 @@ class Plan:
             "texts_per_batch": self.texts_per_batch,
             "batches_needed": self.batches_needed,
             "units_needed": self.units_needed,
+            "centres": self.centres,
         }
 
 
@@ -264,6 +276,19 @@ def _form_notes(config: SynthesisConfig) -> list[str]:
                 f"{longest / PROSE_CHARACTERS:.0f} tokens; where texts are as long as that, {effect}. Raise it"
             )
     return notes
+
+
+def number_of_centres(config: SynthesisConfig, units_per_batch: int) -> int:
+    """How many public centres a run asks for; auto: as many as leave a cell one batch on average.
+
+    >>> number_of_centres(SynthesisConfig(expected_units=7600, labels=tuple("abcd"), label_column="label"), 18)
+    105
+    """
+    if isinstance(config.centres, int):
+        return config.centres
+    if config.expected_units is None:
+        return UNKNOWN_CENTRES
+    return min(MOST_CENTRES, max(1, config.expected_units // (len(config.label_set) * units_per_batch)))
 
 
 def unit_name(config: SynthesisConfig) -> str:
@@ -379,6 +404,6 @@ def _check_feasible(config: SynthesisConfig, mechanism: TokenMechanism, budget: 
         raise PrivacyError(
             f"{name} = {config.written}: about {config.expected_units} units in batches of "
             f"{mechanism.settings.batch_size} pay for at most {possible} texts of {config.max_tokens} tokens at "
-            f"ε = {config.epsilon:g}; ask for that many, for shorter texts, or let batch_size = auto find a larger "
-            "batch"
+            f"ε = {config.epsilon:g}; ask for that many or for shorter texts"
+            + (", or let batch_size = auto find a larger batch" if config.parts.batch_size != "auto" else "")
         )

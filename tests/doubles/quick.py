@@ -18,7 +18,7 @@ def make_quick(patch: pytest.MonkeyPatch, model: Path) -> None:
     """Makes the commands of this process quick: `MODEL` is the model in this folder, and MAUVE is always `VALUE`."""
     loaded = models.load(str(model), PerformanceOptions(threads=1))
     load, checked, seen = models.load, models.checked, set[Any]()
-    found = Evaluation({"fidelity": {MAUVE: Figure(VALUE)}}, texts=3, compared=3, real=40)
+    found = Evaluation({"fidelity": {MAUVE: Figure(VALUE)}}, texts=300, compared=300, real=900)
 
     def one(name: str, performance: PerformanceOptions) -> Any:
         return loaded if name == MODEL and performance.device == "cpu" else load(name, performance)

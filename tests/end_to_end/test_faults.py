@@ -469,7 +469,7 @@ CONTROL_C = (
     S("while batches are kept", "RUN", INTERRUPTED, "--out new",
       (interrupted("plainchant.run.store.RunDirectory.save_batches"),),
       "ON"),
-    S("while a text is kept", GO, INTERRUPTED, "finished texts are kept",
+    S("while a text is kept", GO, INTERRUPTED, "texts are saved",
       (interrupted("plainchant.run.store.RunDirectory.commit"),), GO),
     S("while the release is written", GO, INTERRUPTED, "--resume",
       (interrupted("plainchant.run.store.write_parquet"),), GO),

@@ -12,7 +12,7 @@ from doubles.embedders import Hashing
 from doubles.forms import FORMS
 
 from plainchant import plan, synthesize
-from plainchant.cli.run import show_plan
+from plainchant.cli.plan import show_plan
 from plainchant.config import PerformanceOptions, SynthesisConfig
 from plainchant.models.table import TableModel
 from plainchant.reporting.page import write_report

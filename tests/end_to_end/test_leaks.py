@@ -200,7 +200,8 @@ def test_epsilon_is_the_plans_even_when_texts_end_early(run, config):
     assert costs["tokens"] < len(made.directory.texts()) * config().max_tokens
     told = json.loads((made.directory.release / "guarantee.json").read_text())
     assert told == dataclasses.asdict(planned.guarantee)
-    assert told["epsilon"] == pytest.approx(epsilon_of(told["rho"], 1e-6))
+    # rounded up for reading, and still what the budget implies
+    assert 0 <= told["epsilon"] - epsilon_of(told["rho"], 1e-6) < 1e-5
     assert 0 < told["epsilon"] <= 8
 
 
@@ -316,7 +317,10 @@ def test_expanded_texts_come_from_released_ones_alone_and_are_marked(run, tmp_pa
     model = Spy()
     made = run(settings=config, model=model, randomness=AsTold(range(1000)))
     rows = [json.loads(line) for line in rows_of(made).splitlines()]
-    assert [row["source"] for row in rows] == ["private"] * 5 + ["expanded"] * 7
+    # marked, and in an order that does not tell
+    sources = [row["source"] for row in rows]
+    assert sorted(sources) == ["expanded"] * 7 + ["private"] * 5
+    assert sources not in (sorted(sources), sorted(sources, reverse=True))
     # nothing but public rows at work once the private texts are done, and no cost
     private = [place for place, call in enumerate(model.calls) if call and not all(public for public, _, _ in call)]
     assert len(model.calls) - 1 - max(private) == 5
@@ -336,7 +340,7 @@ def test_votes_are_paid_for_drawn_once_and_only_their_choice_is_released(run, co
     assert candidates == [6 + 8, 6 + 13]
     texts = {(text.batch, text.position): text.text for text in directory.texts()}
     rows = [json.loads(line) for line in rows_of(made).splitlines()]
-    assert [row["text"] for row in rows] == [texts[winner.batch, winner.position] for winner in last]
+    assert sorted(row["text"] for row in rows) == sorted(texts[winner.batch, winner.position] for winner in last)
     decided, without = plan(settings), plan(config())
     total = without.rho_batch + without.rho_rebalance
     assert decided.rho_vote == pytest.approx(0.3 * total)
@@ -403,6 +407,8 @@ def test_progress_names_the_rounds(run, config):
     class Listening:
         def stage(self, name, share):
             said.append(name)
+
+        def tokens(self, drawn): ...
 
         def texts(self, done, requested, tokens):
             pass

@@ -158,6 +158,7 @@ class Decoder:
             rows, so one that serves several private passes is cheaper; more batches are then open at a time.
         randomness: the source of all tokens.
         observer: called with the time of each step, for benchmarks. Those times are private.
+        on_tokens: called after each step with the number of tokens that it released.
     """
 
     def __init__(
@@ -170,6 +171,7 @@ class Decoder:
         randomness: RandomSource,
         passes: int = 1,
         observer: Callable[[StepTiming], None] | None = None,
+        on_tokens: Callable[[int], None] | None = None,
     ):
         self._model = model
         self._mechanism = mechanism
@@ -179,6 +181,7 @@ class Decoder:
         self._passes = passes
         self._randomness = randomness
         self._observer = observer
+        self._on_tokens = on_tokens
         self._prefixes: dict[tuple[int, ...], Any] = {}
         # where the stop is a line that begins with a mark: a text begins at the start of a line
         self._line_start = "\n" if stop.text is not None and len(stop.text) > 1 and stop.text[0] == "\n" else ""
@@ -280,6 +283,8 @@ class Decoder:
                     finished.append((session, text))
             rest += watch.lap()
         self.steps += len(active)
+        if self._on_tokens is not None:
+            self._on_tokens(len(active))
         if self._observer is not None:
             self._observer(StepTiming(len(active), contexts, public_pass, private_pass, rest + watch.lap()))
         return finished

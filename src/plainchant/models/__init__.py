@@ -4,6 +4,7 @@ The decoder knows token ids only. A model keeps the key-value cache of a *prefix
 caches of the prompts of a group of *rows* (the contexts of one batch), so that nothing is computed twice.
 """
 
+import functools
 import math
 import weakref
 from collections.abc import Callable, Sequence
@@ -159,6 +160,34 @@ def revision_of(name: str) -> str | None:
     if folder is None:
         return None
     return f"commit {folder.name}" if folder.parent.name == "snapshots" else f"sha256 {weights_sha256(folder)}"
+
+
+def load_tokenizer(name: str) -> Callable[[str], list[int]]:
+    """The tokenizer of a language model, for untrusted text; of the built-in backend without loading any weights.
+
+    Args:
+        name: as for `load`.
+
+    Raises:
+        MissingDependencyError: an extra is needed.
+        ModelError: the model is not found.
+    """
+    scheme, colon, _ = name.partition(":")
+    if colon and scheme in _LOADERS:
+        return functools.partial(load(name, PerformanceOptions()).encode, trusted=False)
+    from plainchant.models.transformers.load import load_encoder
+
+    return load_encoder(name)
+
+
+def licence_of(name: str) -> str | None:
+    """The licence that a model's files name, for the built-in backend; None where it is not known."""
+    scheme, colon, _ = name.partition(":")
+    if colon and scheme in _LOADERS:
+        return None
+    from plainchant.models.transformers.load import licence_of as found
+
+    return found(name)
 
 
 def checked(

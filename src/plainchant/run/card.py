@@ -20,6 +20,10 @@ EX_POST_NOTE = (
     "into which batch. No figure was promised before the run, and another run may cost more. The figure itself "
     "depends on the private data: keep it in private/."
 )
+COSTS_NOTE = (
+    "What the records have paid depends on the private data: keep it in private/. The promise was fixed before the run "
+    "and stands. A bound that is measured after the run knows nothing of it: it is looser and not informative here."
+)
 KIND = {"ex-ante": "ex ante: fixed before the run", "ex-post": "ex post: measured after the run", "none": "none"}
 PAID = {"ex-ante": ", paid for by the guarantee", "ex-post": ", paid for by the guarantee", "none": ""}
 # Labels that are named in a sentence.
@@ -203,6 +207,14 @@ def centre_name(cell: Cell) -> str:
     return "whole label" if cell.centre == WHOLE_LABEL else str(cell.centre)
 
 
+def noisy_counts(cells: Sequence[Cell], config: SynthesisConfig) -> list[tuple[str | None, int]]:
+    """For each label the noisy number of its units, over its kept cells. Released under the plan's ρ_rebalance."""
+    totals = dict.fromkeys(range(len(config.label_set)), 0)
+    for cell in cells:
+        totals[cell.label] += cell.noisy_size
+    return [(config.label_set[label], total) for label, total in totals.items()]
+
+
 def shared_name(path: str) -> str:
     """The last part of a path: a release does not reveal the folders of its author's machine."""
     return last_part(path) if path.startswith(("/", ".", "~")) or "\\" in path else path
@@ -233,7 +245,7 @@ def public_inputs(config: SynthesisConfig) -> list[str]:
     if clustered or config.votes:
         items.append(f"the embedding model ({shared_name(config.embedder)})")
     if clustered:
-        if isinstance(config.centres, str):
+        if config.centres_file is not None:
             source = "taken from a file declared public by the data holder"
         else:
             source = (

@@ -14,10 +14,9 @@ from plainchant.generation.batching import allot_texts, draw_batches, draw_conte
 from plainchant.privacy.histograms import NO_CELL, WHOLE_LABEL, Cell, rebalance
 from plainchant.randomness import RandomSource
 from plainchant.run.preparation import Preparation
+from plainchant.run.speed import SAMPLED_CORPUS
 from plainchant.run.writers import LocalWriter, Request
 
-# Texts sampled from the public model where the user names no corpus to cluster around.
-SAMPLED_CORPUS = 400
 # Minimum number of public texts per centre.
 TEXTS_PER_CENTRE = 4
 
@@ -123,7 +122,8 @@ def public_centres(preparation: Preparation) -> Centres:
     embeddings = preparation.encode(texts, stage="embedding the public corpus")
     progress.stage("finding public centres", 0.0)
     # a small corpus supports few centres; the corpus is public, so its size may decide
-    centres = fit_centres(embeddings, min(int(preparation.config.centres), max(1, len(texts) // TEXTS_PER_CENTRE)))
+    most = preparation.plan.centres or 1
+    centres = fit_centres(embeddings, min(most, max(1, len(texts) // TEXTS_PER_CENTRE)))
     centres.save(directory.centres)
     progress.stage("finding public centres", 1.0)
     return centres
@@ -132,10 +132,20 @@ def public_centres(preparation: Preparation) -> Centres:
 def sample_corpus(preparation: Preparation) -> list[str]:
     """Texts by the public model with the public prompts, the labels in turn."""
     labels = preparation.config.label_set
-    writer = LocalWriter(preparation.loaded, preparation.plan.settings, preparation.performance.width)
+    texts: list[str] = []
+    tokens = [0, 0]
+
+    def report(drawn: int, ended: int = 0) -> None:
+        # a text that is being written counts by its tokens
+        tokens[0], tokens[1] = tokens[0] + drawn, tokens[1] + ended
+        begun = (tokens[0] - tokens[1]) / preparation.config.max_tokens
+        share = min(1.0, (len(texts) + begun) / SAMPLED_CORPUS)
+        preparation.progress.stage("sampling a public corpus from the model", share)
+
+    plan, width = preparation.plan, preparation.performance.width
+    writer = LocalWriter(preparation.loaded, plan.settings, width, on_tokens=report)
     requests = [Request((number, 0), labels[number % len(labels)], ()) for number in range(SAMPLED_CORPUS)]
-    texts = []
-    for number, text in enumerate(writer.write(requests), start=1):
-        preparation.progress.stage("sampling a public corpus from the model", number / SAMPLED_CORPUS)
+    for text in writer.write(requests):
         texts.append(text.text)
+        report(0, text.tokens)
     return texts

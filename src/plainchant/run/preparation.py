@@ -208,7 +208,7 @@ def writer_of(plan: Plan, local: Loaded | None, performance: PerformanceOptions,
         local = Loaded.of(model, config, config.form_of_candidates)
     if local is None:
         raise RunError("model: none was loaded for this run, but a step needs one; start it again")
-    return LocalWriter(local, plan.settings, performance.width)
+    return LocalWriter(local, plan.settings, performance.width, on_tokens=progress.tokens)
 
 
 def _refuse_loaded_model(model: LanguageModel | None, performance: PerformanceOptions) -> None:

@@ -15,6 +15,9 @@ class Progress(Protocol):
     def texts(self, done: int, requested: int, tokens: int) -> None:
         """`done` of `requested` texts are written, with `tokens` tokens since the process started."""
 
+    def tokens(self, drawn: int) -> None:
+        """`drawn` more tokens are written, of texts that may not be finished. Not reported by workers."""
+
 
 class NoProgress:
     """Shows nothing."""
@@ -22,6 +25,8 @@ class NoProgress:
     def stage(self, name: str, share: float) -> None: ...
 
     def texts(self, done: int, requested: int, tokens: int) -> None: ...
+
+    def tokens(self, drawn: int) -> None: ...
 
 
 class LineProgress:
@@ -45,6 +50,9 @@ class LineProgress:
             seconds = (now - began) / written * (requested - done)
             left = f", about {seconds:.0f} s left" if seconds < 100 else f", about {seconds / 60:.0f} min left"
         self._show(f"writing texts: {done} of {requested}{left}", finished=done >= requested)
+
+    def tokens(self, drawn: int) -> None:
+        """See `Progress`."""
 
     def _show(self, line: str, *, finished: bool) -> None:
         # a stream that is gone must not end a run

@@ -39,6 +39,7 @@ from plainchant.generation.batching import NO_BATCH
 from plainchant.generation.decoding import FinishedText
 from plainchant.planning import Guarantee, Plan
 from plainchant.privacy.histograms import Cell
+from plainchant.randomness import RandomSource
 
 # Part of the hidden name that a run directory has while it is being made.
 _UNFINISHED = ".unfinished-"
@@ -46,6 +47,11 @@ _IN_USE = "out = {}: is not empty; choose another directory"
 
 # In private/, though nothing in it is secret: beside the release, whoever changes that could change it too.
 _SEAL = "release.json"
+
+# In private/: that a run has ended before its first token, and can never continue.
+_ENDED = "ended.json"
+# In private/: the order in which the rows of the release were drawn to stand.
+_ORDER = "order.json"
 
 # What keeps a database from being used, and what to do about it, by the beginning of SQLite's name for it.
 _GOES_ON = "what is committed is kept, and --resume goes on"
@@ -477,6 +483,23 @@ class RunDirectory:
             rows = database.execute("SELECT facts FROM ballots ORDER BY round").fetchall()
         return [json.loads(facts) for (facts,) in rows]
 
+    # a run that ends before its first token
+
+    def end(self, reason: str) -> None:
+        """Marks the run as ended before its first token; it can never continue. On the disk when this returns.
+
+        Raises:
+            RunError: a text or a vote was drawn, or batches are there to write from.
+        """
+        if not self.is_formed() or self.texts() or self.facts() or any(batch.texts for batch in self.batches()):
+            raise RunError(f"{self.path}: can continue, so it has not ended before its first token")
+        self.write_private(_ENDED, {"reason": reason})
+
+    def ended(self) -> str | None:
+        """Why the run has ended before its first token; None where it has not."""
+        content = self.read_private(_ENDED)
+        return None if content is None else str(content.get("reason"))
+
     # texts
 
     def commit(self, text: FinishedText) -> None:
@@ -498,6 +521,29 @@ class RunDirectory:
         with self._connect() as database:
             rows = database.execute("SELECT * FROM texts ORDER BY batch, position").fetchall()
         return [FinishedText(*row) for row in rows]
+
+    def order_of_release(self, count: int, randomness: RandomSource) -> list[int]:
+        """The order of the released rows: drawn uniformly once, and the same ever after.
+
+        Args:
+            count: number of rows.
+            randomness: the run's source.
+
+        Raises:
+            RunError: the kept order cannot be read, or is one of other rows.
+        """
+        kept = self.read_private(_ORDER)
+        if kept is None:
+            order = list(range(count))
+            for place in range(count - 1, 0, -1):
+                other = randomness.below(place + 1)
+                order[place], order[other] = order[other], order[place]
+            self.write_private(_ORDER, {"order": order})
+            return order
+        order = kept.get("order", [])
+        if not isinstance(order, list) or sorted(map(str, order)) != sorted(map(str, range(count))):
+            raise RunError(f"{self.private / _ORDER}: is not the order of this run's rows; put it back as it was")
+        return order
 
     def batch_costs(self) -> list[tuple[int, int, float, float]]:
         """For each batch that has texts: its number, Σ tokens, Σ ε_t and Σ ρ_t. Private."""
@@ -660,6 +706,10 @@ class RunDirectory:
                 "--resume"
             ) from None
         except OSError:
+            if (reason := self.ended()) is not None:
+                raise ConfigError(
+                    f"{self.path}: has no release and will have none ({reason}); start a new run"
+                ) from None
             raise ConfigError(
                 f"{self.path}: has no release yet; finish it with plainchant run --data FILE --out {self.path} --resume"
             ) from None

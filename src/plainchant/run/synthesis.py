@@ -17,6 +17,7 @@ from plainchant.randomness import RandomSource, SystemRandomness
 from plainchant.run.card import data_set_card, released_columns
 from plainchant.run.cells import form_batches, prepare_cells
 from plainchant.run.costs import realised_costs
+from plainchant.run.ending import ended_without_batch, has_no_batch
 from plainchant.run.finished import FinishedRun
 from plainchant.run.ledger import Ledger
 from plainchant.run.preparation import Preparation, check_begun_alike, prepare
@@ -90,6 +91,8 @@ def synthesize(
             raise PrivacyError(
                 f"{out}: is paid for by a ledger, which tells it from its copies; name the ledger: --ledger FILE"
             )
+        if has_no_batch(directory, plan):
+            raise ended_without_batch(preparation, book)
         if not directory.is_formed():
             prepare_cells(preparation)
         # 3. the ledger is charged before the first noise is drawn; a resumed run is already charged
@@ -98,12 +101,16 @@ def synthesize(
         # 4. noisy cells and secret batches, drawn once
         if not directory.is_formed():
             form_batches(preparation)
+        if has_no_batch(directory, plan):
+            raise ended_without_batch(preparation, book)
         # 5. the rounds, which the returned run goes through
         executor = None
         if plan.config.written:
             local, performance = preparation.loaded, preparation.performance
             executor = resources.enter_context(
-                open_executor(plan, local.stop, performance, local.model, preparation.randomness)
+                open_executor(
+                    plan, local.stop, performance, local.model, preparation.randomness, preparation.progress.tokens
+                )
             )
         return Run(preparation, rounds_of(preparation, executor), book, resources.pop_all())
 
@@ -125,16 +132,11 @@ class Run:
         self.plan = preparation.plan
         self.guarantee = preparation.guarantee
         self._progress = preparation.progress
+        self._randomness = preparation.randomness
         self._rounds = rounds
         self._ledger = ledger
         self._resources = resources
         self.requested = sum(batch.texts for batch in self.directory.batches())
-        if not self.requested and self.plan.config.written:
-            raise PrivacyError(
-                f"batch_size = {self.plan.settings.batch_size}: no noisy cell count reaches half of it, so there is no "
-                "batch to write from; the data is too small for this budget. A larger ε or a smaller max_tokens allows "
-                "smaller batches, and method = private-evolution needs none"
-            )
 
     def __iter__(self) -> Iterator[SyntheticText]:
         """Yields what is committed, then every text as it is written; writes the release at the end."""
@@ -158,10 +160,11 @@ class Run:
         self.close()
 
     def finish(self) -> list[SyntheticText]:
-        """Writes what is missing and returns the released texts in order; with a vote, only those that were kept."""
+        """Writes what is missing and returns the released texts in their order; with a vote, only those kept."""
         for _ in self:
             pass
-        return self._kept()
+        kept = self._kept()
+        return [kept[place] for place in self.directory.order_of_release(len(kept), self._randomness)]
 
     def to_pandas(self) -> "pandas.DataFrame":
         """The release of a finished run; see `FinishedRun.to_pandas`."""
@@ -202,6 +205,9 @@ class Run:
             self._ledger.confirm(self.directory, self.guarantee)
         config, guarantee = self.plan.config, checked_promise(self.directory, self.plan)
         rows = [{name: getattr(text, name) for name in released_columns(config)} for text in self._kept()]
+        # texts come label by label and source by source: a drawn order tells neither
+        order = self.directory.order_of_release(len(rows), self._randomness)
+        rows = [rows[place] for place in order]
         card = data_set_card(
             self.plan, guarantee, self.directory.cells(), len(rows), self.directory.facts(),
             date=self.directory.release_date(), model=self.directory.origin.model,

@@ -16,11 +16,11 @@ def times(epsilon: float) -> str:
     """The factor e^ε for reading.
 
     >>> [times(epsilon) for epsilon in (0, 0.001, 0.1, 1, 8, 30)]
-    ['1', '1.01', '1.11', '2.7', '2,981', 'more than a billion']
+    ['1', '1.01', '1.11', '2.7', '2,981', '10^14']
     """
-    factor = math.exp(min(epsilon, 100.0))
-    if factor > 1e9:
-        return "more than a billion"
+    if epsilon > math.log(1e9):
+        return f"10^{math.ceil(epsilon / math.log(10))}"
+    factor = math.exp(epsilon)
     if factor >= 10:
         return f"{factor:,.0f}"
     # a factor above 1 is never shown as 1
@@ -59,6 +59,17 @@ def strength(epsilon: float) -> str:
     if epsilon <= WEAK_EPSILON:
         return "By itself this is a weak promise for the worst case; an audit says what attacks found."
     return "A promise with so large an ε means next to nothing."
+
+
+def odds_in_words(epsilon: float) -> str:
+    """What a promised ε means, in one line.
+
+    >>> odds_in_words(1.0)
+    'the odds of any conclusion change by at most 2.7 times. This is a strong promise.'
+    """
+    if epsilon == 0:
+        return "nothing was read"
+    return f"the odds of any conclusion change by at most {times(epsilon)} times. {strength(epsilon)}"
 
 
 def promise_in_words(guarantee: Guarantee) -> str:

@@ -78,11 +78,13 @@ class LocalWriter:
         loaded: the model.
         settings: the plan's.
         rows: rows per forward pass.
+        on_tokens: called with the number of tokens of each step.
     """
 
     loaded: Loaded
     settings: TokenSettings
     rows: int
+    on_tokens: Callable[[int], None] | None = None
 
     def write(self, requests: Sequence[Request]) -> Iterator[FinishedText]:
         """See `Writer`."""
@@ -112,6 +114,7 @@ class LocalWriter:
             self.loaded.stop,
             rows=self.rows,
             randomness=SystemRandomness(),
+            on_tokens=self.on_tokens,
         )
 
 

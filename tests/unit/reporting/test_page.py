@@ -19,7 +19,7 @@ from plainchant.privacy.accounting import Cost
 from plainchant.privacy.histograms import WHOLE_LABEL, Cell
 from plainchant.reporting.page import report_page, write_report
 from plainchant.reporting.topics import topics_of
-from plainchant.run.card import data_set_card, released_columns
+from plainchant.run.card import COSTS_NOTE, EX_POST_NOTE, data_set_card, released_columns
 from plainchant.run.store import RunDirectory
 from plainchant.run.words import times
 
@@ -402,6 +402,19 @@ def test_reports_are_written_where_they_belong(released):
     public = METHODS["public"]
     released.private.joinpath("audit.json").unlink()
     assert len(write_report(released, public, public.guarantee)) == 1
+
+
+def test_beside_a_promise_stands_no_figure_that_was_measured_afterwards(released):
+    of, measured = planned(), METHODS["clustered-median"]
+    figures: Any = PRIVATE["costs"]
+    for made, shown in ((of, False), (measured, True)):
+        released.write_private("costs.json", figures | {"note": EX_POST_NOTE if shown else COSTS_NOTE})
+        page = write_report(released, made, made.guarantee)[1].read_text()
+        assert made.guarantee.kind == ("ex-post" if shown else "ex-ante")
+        assert ("Ville" in page) == shown
+        assert ("No figure was promised" in page) == shown
+        # what records have paid is told in both
+        assert "the median record" in page
 
 
 def test_private_files_are_read_back_or_refused(released):

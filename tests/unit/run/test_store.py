@@ -1,6 +1,7 @@
 """A run directory fills each place once, for one process, and goes on only with what it was begun with."""
 
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -12,6 +13,7 @@ import sys
 
 import numpy as np
 import pytest
+from doubles.randomness import Draws
 
 from plainchant import plan, synthesize
 from plainchant.config import SynthesisConfig
@@ -409,3 +411,25 @@ def test_private_files_are_private_from_their_first_moment(tmp_path, directory):
         assert stat.S_IMODE(os.fstat(file.fileno()).st_mode) == 0o600
         raise ZeroDivisionError
     assert not list(tmp_path.glob(".file*"))
+
+
+# the order of a release
+
+
+def test_the_order_of_a_release_is_uniform_and_stays(tmp_path):
+    """Every order of three rows comes from equally many draws, and a second call draws nothing."""
+    found = []
+    for first, second in itertools.product(range(3), range(2)):
+        directory = RunDirectory.create(
+            tmp_path / f"{first}{second}", plan(CONFIG), plan(CONFIG).guarantee, data="x", private=True
+        )
+        order = directory.order_of_release(3, Draws([first, second]))
+        assert directory.order_of_release(3, Draws([])) == order
+        found.append(tuple(order))
+    assert sorted(found) == sorted(itertools.permutations(range(3)))
+
+
+def test_a_kept_order_of_other_rows_is_refused(directory):
+    directory.order_of_release(3, Draws([0, 0]))
+    with pytest.raises(RunError, match="not the order"):
+        directory.order_of_release(4, Draws([]))

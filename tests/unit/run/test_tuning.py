@@ -91,6 +91,8 @@ class Heard:
 
     def texts(self, *_): ...
 
+    def tokens(self, *_): ...
+
 
 def passes_of(table, tmp_path, model, randomness=None, **options):
     """How many private rows the passes of a run hold at most, by the public size, and what it says."""
