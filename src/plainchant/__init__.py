@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     # the same names as in _HOMES, for type checkers and editors; a test compares the two
     from plainchant.auditing.runs import Audit, audit, audit_with_canaries
     from plainchant.config import Example, PerformanceOptions, PromptConfig, SynthesisConfig, load_config
+    from plainchant.data.survey import Survey
     from plainchant.errors import (
         ConfigError,
         DataError,
@@ -30,12 +31,19 @@ if TYPE_CHECKING:
     from plainchant.evaluation.runs import Compared, compare, evaluate
     from plainchant.planning import Guarantee, Plan
     from plainchant.planning import make_plan as plan
+    from plainchant.reporting.push import push
     from plainchant.reporting.runs import report
+    from plainchant.reporting.statement import statement
+    from plainchant.reporting.view import view
+    from plainchant.run.checking import check
     from plainchant.run.finished import FinishedRun
     from plainchant.run.finished import open_run as open
     from plainchant.run.ledger import Ledger
+    from plainchant.run.preview import preview
+    from plainchant.run.progress import NoProgress
     from plainchant.run.released import SyntheticText
     from plainchant.run.synthesis import Run, synthesize
+    from plainchant.run.synthesizer import Synthesizer
 
 __all__ = [
     "Audit",
@@ -51,6 +59,7 @@ __all__ = [
     "Ledger",
     "MissingDependencyError",
     "ModelError",
+    "NoProgress",
     "PerformanceOptions",
     "PlainchantError",
     "Plan",
@@ -58,17 +67,24 @@ __all__ = [
     "PromptConfig",
     "Run",
     "RunError",
+    "Survey",
     "SynthesisConfig",
+    "Synthesizer",
     "SyntheticText",
     "audit",
     "audit_with_canaries",
+    "check",
     "compare",
     "evaluate",
     "load_config",
     "open",
     "plan",
+    "preview",
+    "push",
     "report",
+    "statement",
     "synthesize",
+    "view",
 ]
 
 # The module of each public name and, after a colon, its name there.
@@ -86,6 +102,7 @@ _HOMES = {
     "Ledger": "run.ledger",
     "MissingDependencyError": "errors",
     "ModelError": "errors",
+    "NoProgress": "run.progress",
     "PerformanceOptions": "config",
     "PlainchantError": "errors",
     "Plan": "planning",
@@ -93,17 +110,24 @@ _HOMES = {
     "PromptConfig": "config",
     "Run": "run.synthesis",
     "RunError": "errors",
+    "Survey": "data.survey",
     "SynthesisConfig": "config",
+    "Synthesizer": "run.synthesizer",
     "SyntheticText": "run.released",
     "audit": "auditing.runs",
     "audit_with_canaries": "auditing.runs",
+    "check": "run.checking",
     "compare": "evaluation.runs",
     "evaluate": "evaluation.runs",
     "load_config": "config",
     "open": "run.finished:open_run",
     "plan": "planning:make_plan",
+    "preview": "run.preview",
+    "push": "reporting.push",
     "report": "reporting.runs",
+    "statement": "reporting.statement",
     "synthesize": "run.synthesis",
+    "view": "reporting.view",
 }
 
 if not TYPE_CHECKING:

@@ -85,7 +85,8 @@ class Path:
         index = self._taken(len(weights))
         self.probability *= weights[index] / weights.sum()
         token = int(distribution.support[index])
-        return StepResult(token, *mechanism.cost(distribution, index), distribution.charges)
+        loss, rho = mechanism.cost(distribution, index)
+        return StepResult(token, loss, rho, distribution.charges)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,6 +102,7 @@ class Run:
         vocabulary: tokens.
         length: tokens of a text.
         sizes: the noisy sizes from the true ones; by default `noisy`, whatever the true ones are.
+        rows, passes: as the decoder's.
     """
 
     mechanism: Any
@@ -111,6 +113,8 @@ class Run:
     vocabulary: int = 2
     length: int = 1
     sizes: Callable[[Any], list[int]] | None = None
+    rows: int = 64
+    passes: int = 1
 
     def _preparation(self, units: tuple[int, ...], path: Path, memory: Memory) -> Any:
         config = SynthesisConfig(
@@ -130,12 +134,12 @@ class Run:
             plan=made, config=config, table=table, directory=memory, prompts=prompts, randomness=path
         )  # fmt: skip
 
-    def _walked(self, units: tuple[int, ...], path: Path) -> tuple[Any, ...]:
+    def _walked(self, units: tuple[int, ...], path: Any) -> tuple[Any, ...]:
         memory = Memory()
         preparation = self._preparation(units, path, memory)
         model = TableModel([chr(97 + token) for token in range(self.vocabulary)], self.table)
         stop = StopRule(None, self.length, 0)
-        decoder = Decoder(model, self.mechanism, stop, rows=64, randomness=path)
+        decoder = Decoder(model, self.mechanism, stop, rows=self.rows, passes=self.passes, randomness=path)
         cells._form_secret_batches(preparation, None, None)
         for one in rounds.rounds_of(preparation, decoder):
             for text in one.write(Released.of(memory)):  # type: ignore[arg-type]
@@ -155,7 +159,7 @@ class Run:
             path = Path(choices, self.sizes or (lambda counts: [self.noisy] * len(counts)))
             with patch.context() as inside:
                 inside.setattr("plainchant.generation.decoding.draw", path.token)
-                inside.setattr("plainchant.run.rounds.choose_examples", lambda texts, count: list(texts)[:count])
+                inside.setattr("plainchant.run.rounds.choose_examples", lambda texts, count, _: list(texts)[:count])
                 # a unit is its record, so that this is no draw
                 inside.setattr("plainchant.run.cells.choose_records", lambda table, _: np.arange(len(table)))
                 outcome = self._walked(units, path)

@@ -12,6 +12,7 @@ from doubles.dealing import SHOWN, Run
 from scipy.special import logsumexp
 from strategies import settings
 
+from plainchant.generation.batching import draw_batches
 from plainchant.generation.decoding import _Session
 from plainchant.privacy.aggregation import Clipping
 from plainchant.privacy.amplification import deal_cost
@@ -20,6 +21,7 @@ from plainchant.privacy.histograms import WHOLE_LABEL, Cell
 from plainchant.privacy.individual import IndividualMeanMechanism
 from plainchant.privacy.mechanisms import MeanMechanism
 from plainchant.run import cells
+from plainchant.run.store import Draw
 
 ORDERS = np.arange(2, 33)
 # float32 logits and integer weights move a divergence by this much, nats
@@ -125,18 +127,30 @@ def test_no_run_on_a_random_table_costs_more_than_it_is_charged(seed, monkeypatc
     assert use(run, units, monkeypatch) <= 1 + 1e-9
 
 
+@pytest.mark.parametrize("units", [(90,), (90, 91)])
+def test_batches_of_a_deal_may_share_a_pass_of_public_rows(units, monkeypatch):
+    """One public pass for several private ones changes no release's odds, so no deal's cost."""
+    alone = run_of(individual(0.4, 1), adversarial(0.6), batches=2, texts=3, first=1)
+    together = dataclasses.replace(alone, rows=1, passes=4)
+    p, q = alone.outcomes(units, monkeypatch), together.outcomes(units, monkeypatch)
+    assert p.keys() == q.keys()
+    assert [q[key] for key in p] == pytest.approx(list(p.values()), rel=1e-5, abs=1e-9)
+    assert 0 < use(together, units, monkeypatch) <= 1 + 1e-9
+
+
 def test_the_bound_is_no_idle_one(monkeypatch):
     assert use(run_of(worst_case(0.15), adversarial(0.15), batches=2, texts=1), (90,), monkeypatch) > 0.8
 
 
-def test_prompts_show_texts_of_earlier_deals_alone(monkeypatch):
+@pytest.mark.parametrize(("rows", "passes"), [(64, 1), (1, 1), (1, 4)])
+def test_prompts_show_texts_of_earlier_deals_alone(rows, passes, monkeypatch):
     seen = []
 
     def table(row):
         seen.append(sum(SHOWN <= token < SHOWN + 2 for token in row))
         return np.zeros(2)
 
-    run = run_of(worst_case(0.1), table, batches=2, texts=3, first=1)
+    run = dataclasses.replace(run_of(worst_case(0.1), table, batches=2, texts=3, first=1), rows=rows, passes=passes)
     assert run.rule.deals(2, 3) == [1, 2]
     assert len(run.outcomes((90,), monkeypatch)) == 8
     # of each run one text of the first deal without, and two of the second with the first one's
@@ -151,15 +165,14 @@ def test_power_batches_that_are_not_redrawn_are_caught(monkeypatch):
     run = run_of(worst_case(0.8), adversarial(1.6), batches=3, texts=2, first=1, length=2)
     assert run.rule.deals(3, 2) == [1, 1]
     assert use(run, (90,), monkeypatch) <= 1
-    real = cells.draw_batches
 
     def once(cell_of_unit, own, randomness, writing=None):
         # path by path: the first deal's draw is every deal's
         if not hasattr(randomness, "kept"):
-            randomness.kept = real(cell_of_unit, own, randomness, writing)
+            randomness.kept = draw_batches(cell_of_unit, own, randomness, writing)
         return randomness.kept.copy()
 
-    monkeypatch.setattr(cells, "draw_batches", once)
+    monkeypatch.setattr("plainchant.run.cells.draw_batches", once)
     assert use(run, (90,), monkeypatch) > 1.2
 
 
@@ -171,7 +184,7 @@ def test_power_a_draw_that_depends_on_other_units_is_caught(monkeypatch):
     def cut_list(cell_of_unit, own, randomness, writing=None):
         return np.array([place * 2 // len(cell_of_unit) for place in range(len(cell_of_unit))], dtype=np.int64)
 
-    monkeypatch.setattr(cells, "draw_batches", cut_list)
+    monkeypatch.setattr("plainchant.run.cells.draw_batches", cut_list)
     assert use(run, units, monkeypatch) > 1.5
 
 
@@ -216,22 +229,20 @@ def test_power_a_deal_that_is_drawn_again_after_its_first_text_is_caught(monkeyp
     assert run.rule.deals(2, 2) == [2]
     assert use(run, (90,), monkeypatch) <= 1
 
-    plain = cells.Draw
-
-    class Redrawn(plain):
+    class Redrawn(Draw):
         """The second text's batch comes from a draw of its own, as in a resumed run that has forgotten its batches."""
 
         def members(self):
             yield from ((batch, *rest) for batch, *rest in super().members() if batch == 0)
-            again = cells.draw_batches(np.zeros_like(self.records), CELL, randomness[-1])
-            yield from ((batch, *rest) for batch, *rest in plain(self.records, again).members() if batch == 1)
+            again = draw_batches(np.zeros_like(self.records), CELL, randomness[-1])
+            yield from ((batch, *rest) for batch, *rest in Draw(self.records, again).members() if batch == 1)
 
-    real, randomness = cells.draw_batches, []
+    randomness = []
 
     def remembered(cell_of_unit, own, source, writing=None):
         randomness.append(source)
-        return real(cell_of_unit, own, source, writing)
+        return draw_batches(cell_of_unit, own, source, writing)
 
-    monkeypatch.setattr(cells, "draw_batches", remembered)
-    monkeypatch.setattr(cells, "Draw", Redrawn)
+    monkeypatch.setattr("plainchant.run.cells.draw_batches", remembered)
+    monkeypatch.setattr("plainchant.run.cells.Draw", Redrawn)
     assert use(run, (90,), monkeypatch) > 1.05

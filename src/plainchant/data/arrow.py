@@ -18,7 +18,7 @@ _WANTED = {"text_column": "a text", "label_column": "a label", "unit_column": "a
 
 def wrong_type(role: str, where: str, kind: str, purpose: str = "") -> DataError:
     """The error of a column whose type does not fit."""
-    purpose = purpose or _WANTED[role]
+    purpose = purpose or _WANTED.get(role, "a column")
     return DataError(
         f"{role}: the column of {where} is of type {kind}, which cannot be {purpose}: write it as "
         f"{'a string' if role != 'unit_column' else 'strings or whole numbers'}, or name another column."

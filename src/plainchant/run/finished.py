@@ -4,14 +4,23 @@ import dataclasses
 import functools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from plainchant.config import SynthesisConfig
-from plainchant.errors import RunError
+from plainchant.display import html_table
+from plainchant.errors import MissingDependencyError, RunError
 from plainchant.planning import Guarantee, Plan, make_plan
 from plainchant.run.promise import checked_promise, promise_of, recorded_version
 from plainchant.run.released import SyntheticText
 from plainchant.run.store import RunDirectory
+from plainchant.run.words import promise_in_words
+
+if TYPE_CHECKING:
+    import datasets
+    import pandas
+
+# Texts that a notebook shows of a run.
+_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -76,6 +85,42 @@ class FinishedRun:
             SyntheticText(row["text"], row.get("label"), row["cell"], row.get("source", default))
             for row in self.directory.released()
         ]
+
+    def to_pandas(self) -> "pandas.DataFrame":
+        """The released texts as a pandas DataFrame: text, and label, cell and source where there are any.
+
+        Raises:
+            MissingDependencyError: pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError:
+            raise MissingDependencyError("to_pandas needs: pip install pandas") from None
+        return pandas.DataFrame(self.directory.released())
+
+    def to_datasets(self) -> "datasets.Dataset":
+        """The released texts as a data set of Hugging Face, with the same columns.
+
+        Raises:
+            MissingDependencyError: the package datasets is not installed.
+        """
+        try:
+            import datasets
+        except ImportError:
+            raise MissingDependencyError("to_datasets needs: pip install datasets") from None
+        return datasets.Dataset.from_list(self.directory.released())
+
+    def _repr_html_(self) -> str:
+        texts = self.texts
+        rows = [
+            ("promise", promise_in_words(self.guarantee)),
+            ("texts", len(texts)),
+            ("directory", self.directory.path),
+        ]
+        shown = [(text.label, text.text) for text in texts[:_SHOWN]]
+        return html_table("Finished run", rows) + html_table(
+            f"{len(shown)} of its texts", shown, head=("label", "text")
+        )
 
 
 def open_run(path: str | Path) -> FinishedRun:

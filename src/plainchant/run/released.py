@@ -23,7 +23,7 @@ class SyntheticText:
         label: its label, or None.
         cell: number of its public cell.
         source: "private" where records contributed, "expanded" where the public model wrote it from released texts
-            alone.
+            alone, "public" in a preview.
     """
 
     text: str

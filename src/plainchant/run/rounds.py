@@ -37,19 +37,19 @@ class Round(Protocol):
         """
 
 
-def rounds_of(preparation: Preparation, executor: Executor) -> list[Round]:
+def rounds_of(preparation: Preparation, executor: Executor | None) -> list[Round]:
     """The rounds of a run, in order.
 
     Args:
         preparation: the run's.
-        executor: writes the texts that records contribute to.
+        executor: writes the texts that records contribute to; None where there are none.
     """
     config = preparation.config
     rounds: list[Round] = []
-    if config.written and preparation.plan.deals is not None:
+    if executor is not None and preparation.plan.deals is not None:
         last = max((batch.deal for batch in preparation.directory.batches()), default=-1)
         rounds += [Deal(preparation, executor, number, last + 1) for number in range(last + 1)]
-    elif config.written:
+    elif executor is not None:
         if config.parts.released_examples:
             rounds.append(Bootstrap(preparation, executor))
         rounds.append(Main(preparation, executor))
@@ -91,9 +91,10 @@ class Main:
 
     def write(self, released: Released) -> Iterator[FinishedText]:
         """See `Round`."""
-        count = self.preparation.config.parts.released_examples
-        first = released.first_places(_bootstrap_size(self.preparation.config)) if count else set()
-        shown = {cell: choose_examples(own, count) for cell, own in released.texts_by_cell(first).items()}
+        config = self.preparation.config
+        count, like = config.parts.released_examples, config.prompt.examples
+        first = released.first_places(_bootstrap_size(config)) if count else set()
+        shown = {cell: choose_examples(own, count, like) for cell, own in released.texts_by_cell(first).items()}
         return self.executor.run(_works(self.preparation, released, released.places - first, shown))
 
 
@@ -120,11 +121,12 @@ class Deal:
 
     def write(self, released: Released) -> Iterator[FinishedText]:
         """See `Round`."""
-        count = self.preparation.config.parts.released_examples
+        config = self.preparation.config
+        count, like = config.parts.released_examples, config.prompt.examples
         deals = {batch.batch: batch.deal for batch in released.batches}
         earlier = {place for place in released.places if deals[place[0]] < self.number}
         # the latest texts first, so that what is shown changes from deal to deal
-        shown = {cell: choose_examples(own[::-1], count) for cell, own in released.texts_by_cell(earlier).items()}
+        shown = {cell: choose_examples(own[::-1], count, like) for cell, own in released.texts_by_cell(earlier).items()}
         places = {place for place in released.places if deals[place[0]] == self.number}
         return self.executor.run(_works(self.preparation, released, places, shown if count else {}))
 
