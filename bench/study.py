@@ -392,7 +392,7 @@ def cells_table(found, names, kind="evaluation"):
 
 
 def rounds_tables(found):
-    """(title, table, who judges) for each data set of `ROUNDS`, against texts that no run has read where there are some."""
+    """(title, table, judge) for each data set of `ROUNDS`, against texts that no run has read where there are some."""
     tables = []
     for title, names in ROUNDS.items():
         names = [name for name in names if name in found and found[name][0]["method"] != "public"] and names
