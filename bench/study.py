@@ -289,7 +289,8 @@ def results():
 
 def pooled(runs, name, kind="evaluation"):
     """A figure of all runs of a cell: the mean, and an interval from each run's own and from how the runs differ."""
-    figures = [f for run in runs for group in run.get(kind, {}).values() if (f := group.get(name)) is not None]
+    groups = [group for run in runs for group in run.get(kind, {}).values() if isinstance(group, dict)]
+    figures = [figure for group in groups if (figure := group.get(name)) is not None]
     if not figures:
         return None
     values = [figure["value"] for figure in figures]
@@ -325,6 +326,38 @@ MAIN = [
     "ag_news/non-private-600",
 ]
 
+# The default with votes in rounds, beside votes alone, texts without a vote and the public model: what a table shows.
+ROUNDS = {
+    "AG News, 600 texts from 7,600 records": [
+        "ag_news/public-600",
+        "ag_news/evolution-600-epsilon1",
+        "ag_news/rounds-600-epsilon1",
+        "ag_news/evolution-600",
+        "ag_news/rounds-unvoted-600",
+        "ag_news/rounds-600",
+    ],
+    "AG News, 200 texts from 500 records": [
+        "ag_news/public-200",
+        "ag_news/evolution-200-records500-epsilon3",
+        "ag_news/rounds-200-records500-epsilon3",
+    ],
+    "AG News, 2,000 texts from 7,600 records": ["ag_news/rounds-2000"],
+    "Go advisories, 200 texts from 2,494 records": [
+        "advisories/public",
+        "advisories/evolution-epsilon1",
+        "advisories/rounds-epsilon1",
+        "advisories/evolution",
+        "advisories/rounds",
+    ],
+    "CLINC150, three texts for each of 151 labels from 15,098 records": [
+        "clinc150/public",
+        "clinc150/evolution-epsilon1",
+        "clinc150/rounds-epsilon1",
+        "clinc150/evolution",
+        "clinc150/rounds",
+    ],
+}
+
 COLUMNS = {
     "MAUVE": "MAUVE",
     "Fréchet": "Fréchet distance",
@@ -357,6 +390,19 @@ def cells_table(found, names, kind="evaluation"):
             f"| {minutes:.0f} |"
         )
     return "\n".join(lines)
+
+
+def rounds_tables(found):
+    """(title, table, judge) for each data set of `ROUNDS`, against texts that no run has read where there are some."""
+    tables = []
+    for title, names in ROUNDS.items():
+        names = [name for name in names if name in found and found[name][0]["method"] != "public"] and names
+        kind = "held out" if any(run.get("held out") for name in names for run in found.get(name, [])) else "evaluation"
+        for judge in (kind, "second"):
+            table = cells_table(found, names, judge)
+            if table.count("\n") > 1:
+                tables.append((title, table, judge))
+    return tables
 
 
 def measured(name):
@@ -513,6 +559,7 @@ def page_text(found):
     minutes = sum(run["processor seconds"] for runs in found.values() for run in runs if "together" not in run) / 60
     return template.render(
         main=MAIN,
+        rounds=rounds_tables(found),
         found=found,
         rows=rows,
         table=lambda *names, kind="evaluation": cells_table(found, names, kind),

@@ -82,6 +82,8 @@ def test_where_public_examples_are_single_lines_a_line_break_ends_a_text(tmp_pat
 
 
 class Said:
+    verbose = False
+
     def __init__(self):
         self.rows, self.warnings = {}, []
 
