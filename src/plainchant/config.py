@@ -29,6 +29,8 @@ LARGEST = 1_000_000
 CANDIDATES, ROUNDS = 11, 2
 # First texts of a cell per text that is shown in its prompts.
 BOOTSTRAP = 2
+# Share of the budget for the records' words where none is given (docs/candidates.md).
+WORD_SHARE = 0.1
 # Private rows per forward pass where none are given and nothing is measured.
 USUAL_ROWS = 64
 
@@ -249,6 +251,7 @@ class SynthesisFields(TypedDict, total=False):
     rounds: int | None
     private_texts: int | None
     vote_share: float
+    word_share: float | Literal["auto"]
     vote_spread: int | Literal["auto"]
     vote_labels: int | Literal["auto"]
     choice: Literal["highest", "matching"]
@@ -327,6 +330,10 @@ release. 1: no vote."""
     """Number of texts that private records contribute to. Unset: half of texts with several votes, else all."""
     vote_share: float = Field(0.05, gt=0, lt=1)
     """Share of the budget for all votes together, split evenly; private-evolution spends the whole budget on votes."""
+    word_share: Annotated[float, Field(ge=0, lt=1)] | Literal["auto"] = "auto"
+    """Share of the budget for one noisy count of the records' words per label; candidates are then written with these \
+words in mind. Needs votes and a local model for candidates. auto: a tenth, at most ρ = 0.02, with plainchant and \
+private-evolution. 0: off."""
     vote_spread: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """Number of nearest texts that a record's vote is spread over; auto: the weaker the votes, the more texts."""
     vote_labels: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
@@ -506,9 +513,11 @@ too."""
         parts = self.parts
         if self.expand and not self.reads_records:
             raise ConfigError(f"expand = {self.expand}: --method public writes all its texts freely; raise texts")
-        if self.votes and self.written and self.vote_share + self.rebalance_share >= 1:
+        shares = self.vote_share + self.rebalance_share + self.share_of_words
+        if self.votes and self.written and shares >= 1:
             raise PrivacyError(
-                f"vote_share = {self.vote_share}, rebalance_share = {self.rebalance_share}: leave nothing for tokens"
+                f"vote_share = {self.vote_share}, rebalance_share = {self.rebalance_share}, word_share = "
+                f"{self.word_share}: leave nothing for tokens"
             )
         if self.votes and not self.reads_records:
             raise ConfigError(f"candidates = {self.candidates}: --method public reads no records that could vote")
@@ -523,6 +532,20 @@ too."""
                 f"private_texts = {self.private_texts}: more than candidates x texts = {parts.candidates * self.texts}"
             )
         self._check_quotas()
+        self._check_words()
+
+    def _check_words(self) -> None:
+        if self.word_share in ("auto", 0):
+            return
+        if not self.votes:
+            raise ConfigError(
+                f"word_share = {self.word_share}: words are for the candidates of a vote; give candidates of 2 or more"
+            )
+        if self.candidate_endpoint is not None:
+            raise ConfigError(
+                f"word_share = {self.word_share}: an endpoint's model cannot be moved towards words; set it to 0, or "
+                "use a local candidate_model"
+            )
 
     def _check_private_evolution(self) -> None:
         if not self.votes:
@@ -624,6 +647,14 @@ too."""
     def votes(self) -> bool:
         """Whether the records vote on which texts are released."""
         return self.parts.candidates > 1
+
+    @property
+    def share_of_words(self) -> float:
+        """The largest share of the budget that a noisy count of words may take; 0 where none are counted."""
+        if self.word_share != "auto":
+            return self.word_share
+        own = self.method in (Method.PLAINCHANT, Method.PRIVATE_EVOLUTION)
+        return WORD_SHARE if own and self.votes and self.candidate_endpoint is None else 0.0
 
     @property
     def written(self) -> int:
@@ -769,7 +800,7 @@ FIELD_GROUPS: Mapping[str, tuple[str, ...]] = {
     "Model": ("model", "embedder", "candidate_model", "candidate_endpoint", "candidate_form"),
     "Public corpus": ("public_corpus", "public_text_column", "centres"),
     "Method": ("method", "candidates", "rounds", "private_texts"),
-    "Method (votes)": ("vote_share", "vote_spread", "vote_labels", "choice", "quotas"),
+    "Method (votes)": ("vote_share", "word_share", "vote_spread", "vote_labels", "choice", "quotas"),
     "Method (batches)": (
         "clusters", "batch_size", "deals", "records_per_context", "kept", "min_cell", "rebalance_share",
     ),

@@ -40,6 +40,8 @@ PROSE_CHARACTERS = 4
 # Public centres where their number is decided here: the most, and where nothing is known of the data's size. A hundred
 # to three hundred predicted best from 7,600 records of four labels, which is about one batch per cell (docs/study.md).
 MOST_CENTRES, UNKNOWN_CENTRES = 1000, 100
+# The most ρ that the records' words get where no share is given: 0.002 did nearly as well (docs/candidates.md).
+ENOUGH_FOR_WORDS = 0.02
 # Below this derived clip, nats, a plan warns.
 SMALL_CLIP = 1.0
 
@@ -87,6 +89,7 @@ class Plan:
         guarantee: what the release promises.
         rho_select, rho_size: zCDP of the noisy counts of cells; 0 where there are none.
         rho_vote: zCDP of the records' votes on the texts, all rounds together; 0 where there are none.
+        rho_words: zCDP of the noisy count of the records' words; 0 where there is none.
         batch: what the tokens of a batch, or of all deals of a cell, may cost a unit; unlimited where they are not paid
             from a budget.
         tokens_per_batch: maximum tokens that a batch releases; None where there is no such bound.
@@ -102,6 +105,7 @@ class Plan:
     rho_select: float
     rho_size: float
     rho_vote: float
+    rho_words: float
     batch: Cost
     tokens_per_batch: int | None
     texts_per_batch: int | None
@@ -181,7 +185,7 @@ class Plan:
     @property
     def rho_counts(self) -> float:
         """The zCDP of everything but tokens."""
-        return self.rho_rebalance + self.rho_vote
+        return self.rho_rebalance + self.rho_vote + self.rho_words
 
     @property
     def batches_needed(self) -> int | None:
@@ -276,6 +280,7 @@ class Plan:
             "rho_select": self.rho_select,
             "rho_size": self.rho_size,
             "rho_vote": self.rho_vote if self.config.votes else None,
+            "rho_words": self.rho_words if self.config.votes else None,
             "rounds": self.config.parts.rounds if self.config.votes else None,
             "rho_batch": self.rho_batch,
             "deals": None if self.deals is None else dataclasses.asdict(self.deals),
@@ -380,10 +385,14 @@ def make_plan(config: SynthesisConfig) -> Plan:
     rho_rebalance = config.rebalance_share * total.rho if writes else 0.0
     rho_select = rho_rebalance / 2 if config.parts.clusters is Clusters.PUBLIC_CENTRES else 0.0
     rho_size = rho_rebalance - rho_select
-    rho_vote = (config.vote_share if writes else 1.0) * total.rho if config.votes else 0.0
-    counts, budget = Cost(rho_rebalance) + Cost(rho_vote), Cost(total.rho - rho_rebalance - rho_vote)
+    rho_words = config.share_of_words * total.rho
+    if config.word_share == "auto":
+        rho_words = min(rho_words, ENOUGH_FOR_WORDS)
+    left = total.rho - rho_rebalance - rho_words
+    rho_vote = (config.vote_share * total.rho if writes else left) if config.votes else 0.0
+    counts, budget = Cost(rho_rebalance) + Cost(rho_vote) + Cost(rho_words), Cost(left - rho_vote)
     if config.parts.deals and writes:
-        return _plan_with_deals(config, counts, (rho_select, rho_size, rho_vote))
+        return _plan_with_deals(config, counts, (rho_select, rho_size, rho_vote, rho_words))
     chosen = choose_mechanism(config.token_request, budget)
     tokens = chosen.affordable(budget)
     texts = None if tokens is None else tokens // config.max_tokens
@@ -395,11 +404,11 @@ def make_plan(config: SynthesisConfig) -> Plan:
     )
     batch = Cost.unlimited() if tokens is None else budget
     guarantee = _guarantee(config, promised)
-    return Plan(config, mechanism, guarantee, rho_select, rho_size, rho_vote, batch, tokens, texts)
+    return Plan(config, mechanism, guarantee, rho_select, rho_size, rho_vote, rho_words, batch, tokens, texts)
 
 
-def _plan_with_deals(config: SynthesisConfig, counts: Cost, rhos: tuple[float, float, float]) -> Plan:
-    """A plan whose batches are drawn afresh for every deal; `rhos` are those of selection, sizes and votes."""
+def _plan_with_deals(config: SynthesisConfig, counts: Cost, rhos: tuple[float, float, float, float]) -> Plan:
+    """A plan whose batches are drawn afresh for every deal; `rhos`: of selection, sizes, votes, words."""
     budget, request = Budget(config.epsilon, config.delta), config.token_request
     mechanism, rule, expected = choose_with_deals(request, budget, counts)
     if request.batch_size == "auto":

@@ -121,8 +121,8 @@ class Run:
             clusters="none", texts=self.texts, max_tokens=self.length, min_tokens=0, candidates=1, released_examples=1
         )
         made = Plan(
-            config, self.mechanism, not_private(config, "this is a test"), 0.0, 1.0, 0.0, self.rule.cost, self.length,
-            1, self.rule, Expected(1, self.noisy, self.texts),
+            config, self.mechanism, not_private(config, "this is a test"), 0.0, 1.0, 0.0, 0.0, self.rule.cost,
+            self.length, 1, self.rule, Expected(1, self.noisy, self.texts),
         )  # fmt: skip
         prompts = SimpleNamespace(
             prefix=lambda label, shown=(): [SHOWN + ord(letter) - 97 for text in shown for letter in text],

@@ -346,10 +346,12 @@ def test_votes_are_paid_for_drawn_once_and_only_their_choice_is_released(run, co
     decided, total = plan(settings), rho_of(settings.epsilon, settings.delta)
     assert decided.rho_vote == pytest.approx(0.3 * total)
     assert decided.rho_round == decided.rho_vote / 2
+    assert bool(decided.rho_words) == (settings.method.value == "plainchant")
+    noise = Cost(decided.rho_words) + Cost(decided.rho_vote) + Cost(decided.rho_rebalance)
     if decided.deals is None:
-        assert decided.rho_vote + decided.rho_batch + decided.rho_rebalance == pytest.approx(total)
+        assert noise.rho + decided.rho_batch == pytest.approx(total)
     else:
-        assert decided.guarantee.cost == Cost(decided.rho_vote + decided.rho_rebalance) + decided.deals.cost
+        assert decided.guarantee.cost.curve == (noise + decided.deals.cost).curve
     # going on with it draws nothing again
     before, votes = rows_of(made), [directory.votes(0), directory.votes(1)]
     with synthesize([{"text": text} for text in TEXTS], decided, out=tmp_path / "out", resume=True, model=Spy(),
@@ -417,10 +419,13 @@ def test_progress_names_the_rounds(run, config):
         def texts(self, done, requested, tokens):
             pass
 
-    run(settings=config(candidates=3, rounds=2), progress=Listening())
+    settings = config(candidates=3, rounds=2)
+    run(settings=settings, progress=Listening())
     names = [name for name in dict.fromkeys(said) if "vote" in name or "candidates by" in name]
-    assert names == ["candidates by the public model", "vote 1 of 2", "candidates after the winners of vote 1",
+    words = ["candidates by the public model with the records' words"] * bool(plan(settings).rho_words)
+    assert names == ["candidates by the public model", *words, "vote 1 of 2", "candidates after the winners of vote 1",
                      "vote 2 of 2"]  # fmt: skip
+    assert ("counting words" in said) == bool(words)
 
 
 LABELLED = [{"text": text, "label": ("x", "y")[place % 2]} for place, text in enumerate(TEXTS)]
@@ -451,7 +456,9 @@ def test_private_evolution_shows_no_record_and_spends_everything_on_votes(run, c
     decided = plan(settings)
     assert decided.guarantee.kind == "ex-ante"
     assert 7.99 < decided.guarantee.epsilon <= 8
-    assert decided.rho_vote == decided.guarantee.rho == decided.rho_counts
+    assert decided.rho_vote + decided.rho_words == pytest.approx(decided.guarantee.rho)
+    assert decided.rho_counts == pytest.approx(decided.guarantee.rho)
+    assert decided.rho_words == 0.02
     assert decided.rho_batch is None
     assert decided.rho_round == decided.rho_vote / 2
     rows = [json.loads(line) for line in rows_of(made).splitlines()]

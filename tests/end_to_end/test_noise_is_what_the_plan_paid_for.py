@@ -78,16 +78,21 @@ def paid(made):
     """ρ and the largest change of the counts that it pays for, of each noisy histogram of a run, in order."""
     decided, rounds = made.plan, made.plan.config.parts.rounds
     counts = [(decided.rho_select, 1), (decided.rho_size, 1)] if decided.rho_size else []
-    return counts + [(decided.rho_vote / rounds, VOTE_GRID)] * rounds
+    words = [(decided.rho_words, VOTE_GRID)] if decided.rho_words else []
+    return counts + words + [(decided.rho_vote / rounds, VOTE_GRID)] * rounds
 
 
-@pytest.mark.parametrize("values", [MEAN, MEAN | {"rounds": 2, "vote_spread": 3}, EVOLUTION], ids=["1", "2", "3"])
+FORMS = [MEAN, MEAN | {"rounds": 2, "vote_spread": 3}, MEAN | {"word_share": 0.1}, EVOLUTION]
+
+
+@pytest.mark.parametrize("values", FORMS, ids=map(str, range(len(FORMS))))
 def test_all_noise_together_costs_what_the_guarantee_names(run, values):
     asked, made = run(RECORDS, "whole", **values)
     charged = paid(made)
     assert [sigma for _, sigma in asked] == pytest.approx([most / math.sqrt(2 * rho) for rho, most in charged])
     decided = made.plan
     tokens = decided.mechanism.cost_of(decided.tokens_per_batch or 0).rho if decided.rho_size else 0.0
+    assert bool(decided.rho_words) == (values is EVOLUTION or "word_share" in values)
     together = sum((most / sigma) ** 2 / 2 for (_, sigma), (_, most) in zip(asked, charged, strict=True))
     assert together + tokens <= made.guarantee.rho * (1 + 1e-9)
 
@@ -111,7 +116,7 @@ def test_noise_and_deals_together_cost_what_the_guarantee_names(run):
     assert all(batch.texts == 1 for batch in made.directory.batches())
 
 
-@pytest.mark.parametrize("values", [MEAN, MEAN | {"rounds": 2, "vote_spread": 3}, EVOLUTION], ids=["1", "2", "3"])
+@pytest.mark.parametrize("values", FORMS, ids=map(str, range(len(FORMS))))
 def test_a_unit_with_many_records_moves_no_counts_by_more_than_is_paid_for(run, values):
     whole, made = run(RECORDS, "whole", **values)
     charged, largest = paid(made), np.zeros(len(whole))

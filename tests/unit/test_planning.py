@@ -9,7 +9,7 @@ from scipy.stats import binom
 
 from plainchant.config import SynthesisConfig
 from plainchant.errors import PrivacyError
-from plainchant.planning import make_plan, not_private
+from plainchant.planning import ENOUGH_FOR_WORDS, make_plan, not_private
 from plainchant.privacy.accounting import Cost, delta_of, epsilon_of, rho_of
 from plainchant.privacy.histograms import batches_of, most_contexts, noise_sigma
 
@@ -235,13 +235,26 @@ def test_individual_plans_spend_the_whole_budget_and_expect_enough_texts(changes
     config, total = made.config, rho_of(made.config.epsilon, made.config.delta)
     assert made.guarantee.kind == "ex-ante"
     assert made.guarantee.epsilon <= config.epsilon
-    spent = made.rho_rebalance + made.rho_vote + made.rho_batch
+    spent = made.rho_rebalance + made.rho_vote + made.rho_words + made.rho_batch
     assert spent == pytest.approx(made.guarantee.rho) == pytest.approx(total)
     # guarantee 6.2: what a record of the expected range pays for one batch's texts fits into its budget
     assert made.texts_per_batch * config.max_tokens * made.mechanism.per_token.rho <= made.rho_batch
     assert made.mechanism.budget == made.rho_batch
     assert made.mechanism.steps == made.texts_per_batch * config.max_tokens
     assert made.mechanism.cost_of(1) == made.batch
+
+
+def test_words_get_a_tenth_of_the_budget_and_no_more_than_is_enough():
+    for method in ("plainchant", "private-evolution"):
+        strong, weak = planned(method), planned(method, epsilon=1.0)
+        assert strong.rho_words == ENOUGH_FOR_WORDS == 0.02
+        assert weak.rho_words == pytest.approx(0.1 * weak.guarantee.rho)
+        asked = planned(method, word_share=0.5)
+        assert asked.rho_words == pytest.approx(0.5 * asked.guarantee.rho)
+        assert planned(method, word_share=0).rho_words == planned(method, word_share=0).as_dict()["rho_words"] == 0
+    assert planned("clustered-mean", candidates=3).rho_words == 0
+    with pytest.raises(PrivacyError, match=r"word_share = 0\.95: leave nothing for tokens"):
+        planned("plainchant", word_share=0.95)
 
 
 def test_individual_plans_need_smaller_batches_than_the_worst_case():

@@ -317,6 +317,9 @@ def _expert_rows(plan: Plan) -> list[tuple[str, Any]]:
             ("votes", f"{config.parts.rounds} of ρ = {plan.rho_round:.4g} each; the private records vote for "
                       f"{config.released} of them"),
         ]  # fmt: skip
+    if plan.rho_words:
+        rows.append(("words", f"counted once, with noise of ρ = {plan.rho_words:.4g}; then the model that writes "
+                              "candidates is moved towards them"))  # fmt: skip
     rows += mechanism.plan_rows()
     if plan.texts_per_batch is not None and plan.deals is None:
         covered = f"the budget covers {mechanism.about}{_count(plan.tokens_per_batch, 'token')}"

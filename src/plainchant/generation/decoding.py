@@ -32,6 +32,25 @@ class StopRule:
     min_tokens: int
 
 
+@dataclass(frozen=True, eq=False)
+class Bias:
+    """What is added to public logits: public or released (guarantee 8.5).
+
+    Attributes:
+        tokens: ids, each once, int64 [w].
+        nats: what is added to their logits, float32 [w].
+    """
+
+    tokens: IntArray
+    nats: Float32Array
+
+    def on(self, logits: Float32Array) -> Float32Array:
+        """The logits with it, float32 [V]; the given ones stay as they are."""
+        moved = logits.copy()
+        moved[self.tokens] += self.nats
+        return moved
+
+
 @dataclass(frozen=True)
 class BatchWork:
     """One batch and what it is to write.
@@ -46,6 +65,7 @@ class BatchWork:
         spent: what each context has paid so far (guarantee 5.2), float64 [n]; None before its first text. Secret.
         payment: ρ that a context may pay for its text, where batches are drawn afresh for every text (guarantee 13.1);
             None: the mechanism's budget.
+        bias: is added to the public logits, for work without records; None adds nothing.
     """
 
     batch: int
@@ -56,6 +76,7 @@ class BatchWork:
     later: int = 0
     spent: Float64Array | None = field(default=None, repr=False)
     payment: float | None = None
+    bias: Bias | None = None
 
 
 @dataclass(frozen=True)
@@ -267,7 +288,10 @@ class Decoder:
         # guarantee 4.1: the public rows in a separate pass, before the private ones
         public_logits = self._model.step([(s.public, s.last) for s in active if s.public is not None])
         public_pass = watch.lap()
-        publics = [logits[0] for logits in public_logits] or [None] * len(active)
+        publics = [
+            logits[0] if session.work.bias is None else session.work.bias.on(logits[0])
+            for logits, session in zip(public_logits, active, strict=False)
+        ] or [None] * len(active)
         supports = [
             self._mechanism.support(public, self._releasable_next(session.tokens))
             for public, session in zip(publics, active, strict=True)

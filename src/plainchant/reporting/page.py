@@ -44,6 +44,7 @@ from plainchant.run.card import (
     vote_in_words,
 )
 from plainchant.run.store import RunDirectory
+from plainchant.run.vocabulary import words_found
 from plainchant.run.words import INVENTED, cost_in_words, one_in, promise_in_words, times
 
 # Texts per label, and topics, that are shown before a fold.
@@ -60,6 +61,7 @@ def report_page(
     rows: Sequence[Mapping[str, Any]],
     private: Mapping[str, Any] | None = None,
     votes: Sequence[Mapping[str, Any]] = (),
+    words: Sequence[Sequence[str]] = (),
     date: str | None = None,
     model: str | None = None,
 ) -> str:
@@ -76,6 +78,7 @@ def report_page(
         private: figures that depend on the private data: "costs", "evaluation" and "audit". With them the page is the
             private version, and says so.
         votes: public facts about the votes (`RunDirectory.facts`).
+        words: for each label what the records say more often than the model (`run.vocabulary.words_found`).
         date: the day of the release.
         model: the language model's version (`models.revision_of`).
     """
@@ -110,6 +113,7 @@ def report_page(
         cells=cells,
         sigma=noise_sigma(plan.rho_size) if plan.rho_size else None,
         texts_of_cell=Counter(row.get("cell") for row in rows),
+        words=[(label, own) for label, own in zip(config.label_set, words, strict=False) if own],
         topics=topics[:_TOPICS],
         more_topics=topics[_TOPICS:],
         samples=_samples(config, rows),
@@ -145,6 +149,7 @@ def write_report(directory: RunDirectory, plan: Plan, guarantee: Guarantee) -> l
         try:
             html = report_page(
                 plan=plan, guarantee=guarantee, cells=cells, rows=rows, private=private, votes=directory.facts(),
+                words=words_found(directory, plan.rho_words),
                 date=directory.release_date(), model=directory.origin.model,
             )  # fmt: skip
         except (jinja2.UndefinedError, TypeError, KeyError, ValueError):
@@ -235,6 +240,8 @@ def _counts(plan: Plan) -> list[tuple[str, str, Cost, str]]:
     return [
         ("choice of cells", "select", Cost(plan.rho_select), "a noisy count for each label and public centre"),
         ("sizes of cells", "size", Cost(plan.rho_size), "a noisy count for each kept cell"),
+        ("words", "words", Cost(plan.rho_words),
+         "for each label and word of a public list, one noisy count of the units whose texts hold it"),
         ("vote", "vote", Cost(plan.rho_vote),
          "for each label and candidate, in each round, a noisy count of the units that it is near to"),
     ]  # fmt: skip

@@ -11,6 +11,7 @@ from plainchant.generation.decoding import FinishedText
 from plainchant.generation.prompting import EXPANDED_FROM, TURNS, choose_examples
 from plainchant.run.preparation import Preparation
 from plainchant.run.released import Released
+from plainchant.run.vocabulary import biases_of
 from plainchant.run.writers import Request
 
 # Every second candidate is drawn at so many times the temperature.
@@ -24,11 +25,21 @@ def warmth_of(position: int) -> float:
 
 @dataclass(frozen=True)
 class Expansion:
-    """Further texts by the public model with released ones as examples: post-processing, free (guarantee 8)."""
+    """Further texts by the public model with released ones as examples: post-processing, free (guarantee 8).
+
+    Attributes:
+        preparation: the run's.
+        further: how many texts there are in the end, those of an earlier round like this one among them.
+    """
 
     preparation: Preparation
     further: int
-    name = "candidates by the public model"
+
+    @property
+    def name(self) -> str:
+        """See `Round`."""
+        words = " with the records' words" if self.preparation.directory.words() else ""
+        return f"candidates by the public model{words}"
 
     def write(self, released: Released) -> Iterator[FinishedText]:
         """See `Round`."""
@@ -43,7 +54,7 @@ class Expansion:
             others: whether a cell with too few texts shows those of its label, and one without any batch is written
                 for: where records vote, candidates are wanted everywhere.
         """
-        config, done = self.preparation.config, released.done
+        config, done, biases = self.preparation.config, released.done, biases_of(self.preparation)
         like = config.prompt.examples
         texts = released.texts_by_cell(released.places)
         cells = [dataclasses.replace(cell, batches=1) for cell in released.cells] if others else released.cells
@@ -58,13 +69,15 @@ class Expansion:
             sound = choose_examples(texts.get(cell, []), len(released.texts), like)
             if others and len(sound) < EXPANDED_FROM:
                 sound = list(dict.fromkeys([*sound, *of_label[cells[cell].label]]))
-            label, batch = config.label_set[cells[cell].label], len(released.batches) + cell
+            number, batch = cells[cell].label, len(released.batches) + cell
+            label, bias = config.label_set[number], biases[number]
             for place in range(sum(counts)):
                 if (batch, place) not in done:
                     shown = [sound[(place + turn) % len(sound)] for turn in range(min(EXPANDED_FROM, len(sound)))]
                     # nothing released to tell prompts apart: other examples do, at either warmth
                     turn = place // 2 % TURNS if others and not shown else 0
-                    yield Request((batch, place), label, tuple(shown), warmth_of(place) if others else 1.0, turn)
+                    warmth = warmth_of(place) if others else 1.0
+                    yield Request((batch, place), label, tuple(shown), warmth, turn, bias)
 
 
 @dataclass(frozen=True)
@@ -93,7 +106,7 @@ class Variation:
         return self.preparation.writer.write(list(self._requests(released)))
 
     def _requests(self, released: Released) -> Iterator[Request]:
-        config, done = self.preparation.config, released.done
+        config, done, biases = self.preparation.config, released.done, biases_of(self.preparation)
         winners = self.preparation.directory.winners(self.number) or []
         chosen, labels = released.chosen(winners, config), len(config.label_set)
         vectors = self.preparation.encode([text.text for text in chosen]) if chosen else np.empty((0, 1), np.float32)
@@ -113,4 +126,5 @@ class Variation:
                 position = written[batch] = written.get(batch, -1) + 1
                 if (batch, position) not in done:
                     shown = [*([near[turn % len(near)]] if near else []), text.text]
-                    yield Request((batch, position), text.label, tuple(shown), warmth_of(position))
+                    bias = biases[winner.label]
+                    yield Request((batch, position), text.label, tuple(shown), warmth_of(position), bias=bias)

@@ -19,6 +19,7 @@ from plainchant.generation.prompting import choose_examples
 from plainchant.run.candidates import Expansion, Variation
 from plainchant.run.preparation import Preparation
 from plainchant.run.released import Place, Released
+from plainchant.run.vocabulary import count_words
 from plainchant.run.votes import hold_vote
 
 
@@ -55,9 +56,13 @@ def rounds_of(preparation: Preparation, executor: Executor | None) -> list[Round
         rounds.append(Main(preparation, executor))
     if not config.votes:
         return [*rounds, Expansion(preparation, config.further)] if config.further else rounds
-    for number, further in enumerate(shares(config.further, config.parts.rounds)):
-        rounds.append(Variation(preparation, number - 1, further) if number else Expansion(preparation, further))
-        rounds.append(Vote(preparation, number))
+    first, *others = shares(config.further, config.parts.rounds)
+    if preparation.plan.rho_words:
+        # the model by itself, whose words those of the records are compared with
+        rounds += [Expansion(preparation, first // 2), Words(preparation)]
+    rounds += [Expansion(preparation, first), Vote(preparation, 0)]
+    for number, further in enumerate(others):
+        rounds += [Variation(preparation, number, further), Vote(preparation, number + 1)]
     return rounds
 
 
@@ -129,6 +134,20 @@ class Deal:
         shown = {cell: choose_examples(own[::-1], count, like) for cell, own in released.texts_by_cell(earlier).items()}
         places = {place for place in released.places if deals[place[0]] == self.number}
         return self.executor.run(_works(self.preparation, released, places, shown if count else {}))
+
+
+@dataclass(frozen=True)
+class Words:
+    """The records' words are counted with noise; drawn and committed once (guarantee 8.5)."""
+
+    preparation: Preparation
+    name = "counting words"
+
+    def write(self, released: Released) -> Iterator[FinishedText]:
+        """See `Round`."""
+        if not self.preparation.directory.words():
+            count_words(self.preparation, released)
+        return iter(())
 
 
 @dataclass(frozen=True)

@@ -79,6 +79,11 @@ CREATE TABLE winners (
     round INTEGER NOT NULL, place INTEGER NOT NULL, label INTEGER NOT NULL, batch INTEGER NOT NULL,
     position INTEGER NOT NULL, PRIMARY KEY (round, place), UNIQUE (round, batch, position)
 );
+CREATE TABLE words (token INTEGER PRIMARY KEY, word TEXT NOT NULL);
+CREATE TABLE word_votes (
+    label INTEGER NOT NULL, token INTEGER NOT NULL, votes INTEGER NOT NULL, expected INTEGER NOT NULL,
+    PRIMARY KEY (label, token)
+);
 CREATE TABLE cells (cell INTEGER PRIMARY KEY, label INTEGER, centre INTEGER, noisy_size INTEGER, batches INTEGER);
 CREATE TABLE batches (
     batch INTEGER PRIMARY KEY, cell INTEGER NOT NULL, texts INTEGER NOT NULL, deal INTEGER NOT NULL, payment REAL
@@ -485,6 +490,32 @@ class RunDirectory:
                 "INSERT INTO winners VALUES (?, ?, ?, ?, ?)",
                 [(number, place, *dataclasses.astuple(winner)) for place, winner in enumerate(winners)],
             )
+
+    def save_words(self, words: Mapping[int, str], votes: Sequence[tuple[int, int, int, int]]) -> None:
+        """Commits the noisy count of words in one transaction: it is never drawn twice.
+
+        Args:
+            words: the public list, tokens with what they stand for.
+            votes: label, token, noisy votes and the public model's own votes of every cell.
+        """
+        with self._connect() as database:
+            database.executemany("INSERT INTO words VALUES (?, ?)", words.items())
+            database.executemany("INSERT INTO word_votes VALUES (?, ?, ?, ?)", votes)
+
+    def words(self) -> dict[int, str]:
+        """The public list of words, by token; empty where none are counted, or not yet."""
+        with self._connect() as database:
+            return dict(database.execute("SELECT token, word FROM words ORDER BY token"))
+
+    def word_votes(self) -> IntArray:
+        """Noisy votes, and the public model's own, of each label for each of `words`, int64 [labels, words, 2].
+
+        The noisy ones are released under the plan's ρ_words.
+        """
+        with self._connect() as database:
+            rows = database.execute("SELECT votes, expected FROM word_votes ORDER BY label, token").fetchall()
+            size = database.execute("SELECT COUNT(*) FROM words").fetchone()[0]
+        return np.array(rows, dtype=np.int64).reshape(-1, max(1, size), 2)
 
     def votes(self, number: int) -> list[tuple[int, int, int, int]]:
         """Label, batch, position and noisy votes of every cell of a round's ballot. Released under its ρ."""

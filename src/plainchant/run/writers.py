@@ -12,7 +12,7 @@ from typing import Any, Protocol, Self
 from plainchant.config import PerformanceOptions, PromptForm, SynthesisConfig
 from plainchant.data.embedding import CHARACTERS_PER_TOKEN
 from plainchant.errors import ModelError
-from plainchant.generation.decoding import BatchWork, Decoder, FinishedText, StopRule
+from plainchant.generation.decoding import BatchWork, Bias, Decoder, FinishedText, StopRule
 from plainchant.generation.prompting import EXPANDED_FROM, Prompts, Templates
 from plainchant.models import LanguageModel
 from plainchant.models.endpoint import TRIAL, Answer, Endpoint, Entry, Job, job_for
@@ -39,6 +39,7 @@ class Request:
         shown: released texts that the prompt shows, in this order.
         warmth: temperature, as a multiple of the configured one.
         turn: which order and choice of the public examples the prompt has.
+        bias: towards the records' words, for a model whose logits are at hand; None: there is none.
     """
 
     place: Place
@@ -46,6 +47,7 @@ class Request:
     shown: tuple[str, ...]
     warmth: float = 1.0
     turn: int = 0
+    bias: Bias | None = None
 
 
 class Writer(Protocol):
@@ -99,6 +101,7 @@ class LocalWriter:
                     tuple(prompts.start(request.label)),
                     (),
                     (request.place[1],),
+                    bias=request.bias,
                 )
                 for request in own
             ]

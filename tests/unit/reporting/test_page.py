@@ -197,7 +197,7 @@ def test_ex_ante_and_ex_post_share_no_column(method):
 
 def test_budget_parts_add_up():
     voted = planned("clustered-mean", candidates=3)
-    for of, count in ((METHODS["plainchant"], 4), (METHODS["clustered-mean"], 3), (METHODS["amin2024"], 2), (voted, 4)):
+    for of, count in ((METHODS["plainchant"], 5), (METHODS["clustered-mean"], 3), (METHODS["amin2024"], 2), (voted, 4)):
         document = Document(page(of))
         (shares,) = [text for table in document.columns for text in table.values() if text.startswith("share")]
         parts = [float(share) for share in re.findall("[0-9.]+", shares)]
@@ -212,6 +212,17 @@ def test_budget_parts_add_up():
     assert "not released" in ex_post
     assert "Parts of ρ" not in ex_post
     assert "Nothing was spent" in Document(page(METHODS["public"], cells=[Cell(0, WHOLE_LABEL, 0, 1)])).text
+
+
+def test_words_found_stand_under_topics_label_by_label():
+    source = page(words=[["tea", "<b>ale</b>"], []])
+    document = Document(source)
+    said = " ".join(document.text.split())
+    assert "Words that the records hold more often" in said
+    assert f"{LABELS[0]}: tea, <b>ale</b>".split()[-1] in said
+    assert "<b>ale" not in source
+    assert f"{LABELS[1]}: " not in said
+    assert "Words that the records hold" not in Document(page()).text
 
 
 def test_no_guarantee_is_said_at_once():

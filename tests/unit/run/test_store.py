@@ -163,6 +163,19 @@ def test_a_vote_is_written_once(directory):
         directory.save_vote(0, [(0, 0, 0, 7)], [], {})
 
 
+def test_counts_of_words_are_written_once(directory):
+    assert directory.words() == {}
+    assert directory.word_votes().size == 0
+    votes = [(0, 7, -3, 2), (0, 3, 5, 0), (1, 3, 8, 1), (1, 7, 0, 9)]
+    directory.save_words({7: "tea", 3: "é"}, votes)
+    assert directory.words() == {3: "é", 7: "tea"}
+    assert list(directory.words()) == [3, 7]
+    assert directory.word_votes().tolist() == [[[5, 0], [-3, 2]], [[8, 1], [0, 9]]]
+    with pytest.raises(RunError):
+        directory.save_words({9: "a", 3: "é"}, [])
+    assert directory.words() == {3: "é", 7: "tea"}
+
+
 def test_the_configuration_comes_back_as_it_was(directory):
     assert directory.config == RunDirectory.open(directory.path).config == CONFIG
 
