@@ -40,7 +40,7 @@ PROSE_CHARACTERS = 4
 # Public centres where their number is decided here: the most, and where nothing is known of the data's size. A hundred
 # to three hundred predicted best from 7,600 records of four labels, which is about one batch per cell (docs/study.md).
 MOST_CENTRES, UNKNOWN_CENTRES = 1000, 100
-# The most ρ that the records' words get where no share is given: 0.002 did nearly as well (docs/candidates.md).
+# The most ρ that the records' words get where no share is given: a tenth of it does half as much (docs/candidates.md).
 ENOUGH_FOR_WORDS = 0.02
 # Below this derived clip, nats, a plan warns.
 SMALL_CLIP = 1.0
