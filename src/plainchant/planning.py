@@ -323,7 +323,7 @@ def _form_notes(config: SynthesisConfig) -> list[str]:
 
 
 def number_of_centres(config: SynthesisConfig, units_per_batch: int) -> int:
-    """How many public centres a run asks for; auto: as many as leave a cell one batch on average.
+    """How many public centres a run without deals asks for; auto: as many as leave a cell one batch on average.
 
     >>> number_of_centres(SynthesisConfig(expected_units=7600, labels=tuple("abcd"), label_column="label"), 18)
     105

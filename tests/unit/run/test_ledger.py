@@ -507,3 +507,13 @@ def test_a_ledger_with_a_curve_refunds_nothing(ledger, begin):
     before = ledger.spent
     assert not ledger.settle(run, guarantee(), COUNTS)
     assert ledger.spent == before
+
+
+def test_a_run_with_deals_that_ends_keeps_its_whole_cost(ledger, tmp_path):
+    decided = make_plan(SynthesisConfig(epsilon=2.0, max_tokens=20))
+    run = RunDirectory.create(tmp_path / "a", decided, decided.guarantee, data="", private=True)
+    ledger.enter(run, decided.guarantee)
+    formed(run).end("no batch")
+    assert not ledger.settle(run, decided.guarantee, Cost(decided.rho_rebalance))
+    assert ledger.spent == decided.guarantee.cost
+    assert not ledger.spent.is_zcdp
