@@ -3,6 +3,7 @@
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -51,7 +52,9 @@ def commands(text):
 
 def parsed(arguments):
     """Refuses what the command line refuses before it looks at a file."""
-    context = click.Context(main, info_name="plainchant")
+    # a command keeps the first help option that it made, so the names of that must be the real ones
+    settings: Any = main.context_settings
+    context = click.Context(main, info_name="plainchant", **settings)
     _, rest, _ = main.make_parser(context).parse_args(list(arguments))
     if not rest:
         return
@@ -59,7 +62,7 @@ def parsed(arguments):
     command = main.get_command(context, name)
     if command is None:
         raise click.UsageError(f"no command {name!r}")
-    inner = click.Context(command, info_name=name, parent=context)
+    inner = click.Context(command, info_name=name, parent=context, **settings)
     given, left, _ = command.make_parser(inner).parse_args(rest)
     if left:
         raise click.UsageError(f"too many arguments: {left}")
