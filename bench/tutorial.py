@@ -50,9 +50,11 @@ def with_outputs(text, outputs):
 
 
 def shown_in(readme, outputs):
-    """The README with what the tutorial's run wrote."""
-    (line,) = (line for line in outputs if line.startswith("plainchant run"))
-    block = "\n".join(["```text", *outputs[line], "```"])
+    """The README with the texts of the tutorial's run, and what it said at its end."""
+    texts, said = (
+        next(outputs[line] for line in outputs if line.startswith(name)) for name in ("head", "plainchant run")
+    )
+    block = "\n".join(["```text", *texts, "", *said[said.index("Done") :], "```"])
     before, _, rest = readme.partition("<!-- output -->")
     return f"{before}<!-- output -->\n{block}\n<!-- end of output -->{rest.partition('<!-- end of output -->')[2]}"
 
