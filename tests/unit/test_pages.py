@@ -46,7 +46,9 @@ def commands(text):
         # here-documents are files, not commands
         body = re.sub(r"<<'END'.*?^\s*END$", "", block["body"].replace("\\\n", " "), flags=re.MULTILINE | re.DOTALL)
         for line in body.splitlines():
-            if found := re.match(r"\s*(?:\$ |- run: )?plainchant( .*)", line):
+            # what stands in a console without a dollar sign was written by a command
+            start = r"\$ " if block["language"] == "console" else r"\s*(?:- run: )?"
+            if found := re.match(rf"{start}plainchant( .*)", line):
                 yield shlex.split(found[1], comments=True)
 
 
