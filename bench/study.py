@@ -549,6 +549,34 @@ def advice():
     return "\n".join(lines)
 
 
+# The README's table of figures: (data, records, cell, the same by the public model), with the default method.
+SHOWN = (
+    ("news, 4 topics", 7_600, "ag_news/plainchant-150", "ag_news/public-150"),
+    ("news, 4 topics", 7_600, "ag_news/plainchant-600", "ag_news/public-600"),
+    ("news, 4 topics", 7_600, "ag_news/plainchant-epsilon1", "ag_news/public-100"),
+    ("security advisories, 8 kinds", 2_490, "advisories/plainchant", "advisories/public"),
+)
+
+
+def gains(found):
+    """Markdown: what the embedded model makes of real data: so good, so long."""
+    lines = [
+        "| data | records | ε | texts | accuracy | public model | as many real texts | minutes |",
+        "|---" * 8 + "|",
+    ]
+    for data, records, name, public in SHOWN:
+        runs = found[name]
+        accuracies = [
+            f"{pooled(found[cell], COLUMNS[column])['value']:.2f}"
+            for cell, column in ((name, "accuracy"), (public, "accuracy"), (name, "as many real"))
+        ]
+        texts, minutes = runs[0]["texts"], np.mean([run["processor seconds"] for run in runs]) / 60
+        lines.append(
+            f"| {data} | {records:,} | {runs[0]['epsilon']:.0f} | {texts} | {' | '.join(accuracies)} | {minutes:.0f} |"
+        )
+    return "\n".join(lines)
+
+
 def page_text(found):
     """docs/study.md as a text: a function of the results, the template and the plans alone."""
     import jinja2
@@ -580,12 +608,17 @@ def page_text(found):
 
 def advised(readme):
     """The README with its table of advice made anew."""
-    before, _, rest = readme.partition("<!-- advice -->")
-    return f"{before}<!-- advice -->\n{advice()}\n<!-- end of advice -->{rest.partition('<!-- end of advice -->')[2]}"
+    return between(readme, "advice", advice())
+
+
+def between(readme, name, table):
+    """The README with a table between the marks of that name."""
+    before, _, rest = readme.partition(f"<!-- {name} -->")
+    return f"{before}<!-- {name} -->\n{table}\n<!-- end of {name} -->{rest.partition(f'<!-- end of {name} -->')[2]}"
 
 
 def page(options):
-    """docs/study.md and its plots from bench/study/page.md.jinja and the results, and the README's table of advice."""
+    """docs/study.md and its plots from bench/study/page.md.jinja and the results, and the README's tables."""
     import matplotlib
 
     # the same figures make the same file
@@ -596,7 +629,7 @@ def page(options):
     standing(found, MAIN, docs / "study-runs.svg")
     (docs / "study.md").write_text(page_text(found))
     readme = HERE.parent / "README.md"
-    readme.write_text(advised(readme.read_text()))
+    readme.write_text(between(advised(readme.read_text()), "gains", gains(found)))
     print(f"docs/study.md: {sum(map(len, found.values()))} runs of {len(found)} cells")
 
 
