@@ -248,9 +248,9 @@ def test_words_get_a_tenth_of_the_budget_and_no_more_than_is_enough():
     for method in ("plainchant", "private-evolution"):
         strong, weak = planned(method), planned(method, epsilon=1.0)
         assert strong.rho_words == ENOUGH_FOR_WORDS == 0.02
-        assert weak.rho_words == pytest.approx(0.1 * weak.guarantee.rho)
+        assert weak.rho_words == pytest.approx(0.1 * rho_of(1.0, weak.config.delta))
         asked = planned(method, word_share=0.5)
-        assert asked.rho_words == pytest.approx(0.5 * asked.guarantee.rho)
+        assert asked.rho_words == pytest.approx(0.5 * rho_of(asked.config.epsilon, asked.config.delta))
         assert planned(method, word_share=0).rho_words == planned(method, word_share=0).as_dict()["rho_words"] == 0
     assert planned("clustered-mean", candidates=3).rho_words == 0
     with pytest.raises(PrivacyError, match=r"word_share = 0\.95: leave nothing for tokens"):
