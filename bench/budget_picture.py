@@ -33,6 +33,7 @@ def main():
         label_column="label",
         max_tokens=40,
         batch_size=18,
+        deals=False,
         prompt=DEMO_PROMPT,
     )
     decided = make_plan(config)

@@ -139,7 +139,8 @@ def test_a_run_on_two_workers_finishes_like_one_in_this_process_though_one_is_ki
     assert count == len(texts) == candidates == len({(text.batch, text.position) for text in texts})
     assert len(run.directory.released()) == 12
     costs = json.loads((tmp_path / "run" / "private" / "costs.json").read_text())
-    assert 0 < costs["records"]["largest"] <= decided.rho_batch
+    payments = [batch.payment for batch in run.directory.batches()]
+    assert 0 < costs["records"]["largest"] <= costs["records"]["budget"] == max(payments)
     # nobody may choose what the workers draw
     with pytest.raises(PrivacyError, match="no seed"):
         synthesize(rows(200), decided, out=tmp_path / "seeded", performance=options, allow_not_private=True,
