@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     # the same names as in _HOMES, for type checkers and editors; a test compares the two
     from plainchant.auditing.runs import Audit, audit, audit_with_canaries
     from plainchant.config import Example, PerformanceOptions, PromptConfig, SynthesisConfig, load_config
+    from plainchant.data.schema import Schema
     from plainchant.errors import (
         ConfigError,
         DataError,
@@ -58,6 +59,7 @@ __all__ = [
     "PromptConfig",
     "Run",
     "RunError",
+    "Schema",
     "SynthesisConfig",
     "SyntheticText",
     "audit",
@@ -93,6 +95,7 @@ _HOMES = {
     "PromptConfig": "config",
     "Run": "run.synthesis",
     "RunError": "errors",
+    "Schema": "data.schema",
     "SynthesisConfig": "config",
     "SyntheticText": "run.released",
     "audit": "auditing.runs",

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from plainchant.data.encodings import check_encoding
 from plainchant.data.labels import normal_form
 from plainchant.data.raw import separator_of
+from plainchant.data.schema import Schema
 from plainchant.errors import ConfigError, PrivacyError
 from plainchant.privacy.accounting import check_delta, check_epsilon
 from plainchant.privacy.aggregation import ROUNDING_RANGE, Aggregate, Clipping, Support
@@ -25,6 +26,10 @@ from plainchant.privacy.individual import EXPECTED_RANGE
 LARGEST = 1_000_000
 # Candidates for each released text, and votes on them, in the methods that live by votes (docs/how-it-works.md).
 CANDIDATES, ROUNDS = 11, 2
+# Share of the budget for the attributes beside texts where none is given.
+TABLE_SHARE = 0.1
+# Columns of a release that no attribute may be called like.
+RESERVED_COLUMNS = ("text", "label", "cell", "origin")
 # Private rows per forward pass where none are given and nothing is measured.
 USUAL_ROWS = 64
 
@@ -39,6 +44,7 @@ class Method(enum.StrEnum):
     PUBLIC = "public"
     PLAINCHANT = "plainchant"
     PRIVATE_EVOLUTION = "private-evolution"
+    ATTRIBUTES = "attributes"
     NON_PRIVATE = "non-private"
 
 
@@ -160,6 +166,11 @@ PRESETS: Mapping[Method, Parts] = {
             "rounds": ROUNDS,
         }
     ),
+    # no text is read or written: labels and attributes are all there is
+    Method.ATTRIBUTES: Parts.model_validate(
+        _INVISIBLEINK
+        | {"support": Support.TOP_K, "accounting": Accounting.MARGINALS, "clip": 1.0, "batch_size": 1, "top_k": 1000}
+    ),
     # one record per batch and a clip too large to act: each text is written from a single private record
     Method.NON_PRIVATE: Parts.model_validate(
         _INVISIBLEINK
@@ -179,6 +190,7 @@ PRESETS: Mapping[Method, Parts] = {
 _ONLY_FOR: Mapping[Accounting, Method] = {
     Accounting.PUBLIC: Method.PUBLIC,
     Accounting.VOTES: Method.PRIVATE_EVOLUTION,
+    Accounting.MARGINALS: Method.ATTRIBUTES,
     Accounting.INFINITE: Method.NON_PRIVATE,
 }
 
@@ -199,6 +211,7 @@ class SynthesisFields(TypedDict, total=False):
             "public",
             "plainchant",
             "private-evolution",
+            "attributes",
             "non-private",
         ]
     )
@@ -220,6 +233,8 @@ class SynthesisFields(TypedDict, total=False):
     label_column: str | None
     unit_column: str | None
     labels: Sequence[str]
+    columns: Schema | Mapping[str, Any]
+    table_share: float | None
     encoding: str
     separator: str
     allow_malformed: bool
@@ -236,7 +251,9 @@ class SynthesisFields(TypedDict, total=False):
     support: Support | Literal["full", "top_k", "top_k_plus"] | None
     top_k: int | None
     clipping: Clipping | Literal["logits", "difference", "increase"] | None
-    accounting: Accounting | Literal["worst-case", "individual", "ex-post", "public", "infinite", "votes"] | None
+    accounting: (
+        Accounting | Literal["worst-case", "individual", "ex-post", "public", "infinite", "votes", "marginals"] | None
+    )
     clip: float | Literal["auto"] | None
     guidance: float | None
     sparse_threshold: float | None
@@ -302,6 +319,10 @@ are fewer than 20 texts per label."""
     """Column whose equal values mark the records of one unit (a patient, a customer). Unset: each record is a unit."""
     labels: tuple[str, ...] = ()
     """The labels, a public list. Records with any other label are ignored."""
+    columns: Schema = Schema()
+    """Columns beside the text (attributes), and templates of a text that stands in several columns."""
+    table_share: float | None = Field(None, gt=0, lt=1)
+    """Share of the budget for the attributes. Unset: a tenth; with method = attributes all of it."""
     encoding: str = "auto"
     """Character encoding of a private table that is a text file; auto: by its byte order mark, otherwise UTF-8."""
     separator: str = "auto"
@@ -339,8 +360,8 @@ are fewer than 20 texts per label."""
     """What is clipped: the logits, their difference to the public logits, or only increases over the public logits."""
     accounting: Accounting | None = None
     """How the privacy cost is counted: worst-case and individual fix the guarantee before the run; ex-post measures \
-it afterwards. public, infinite and votes belong to the methods public, non-private and \
-private-evolution."""
+it afterwards. public, infinite, votes and marginals belong to the methods public, non-private, \
+private-evolution and attributes."""
     clip: float | Literal["auto"] | None = None
     """Clip norm in nats; auto: as large as the budget for the requested texts allows (not for clipped logits)."""
     guidance: float | None = Field(None, gt=0, allow_inf_nan=False)
@@ -389,6 +410,7 @@ an individual budget covers; it cannot change the guarantee."""
         self._check_parts()
         self._check_rounding()
         self._check_votes()
+        self._check_columns()
         return self
 
     def _check_numbers(self) -> None:
@@ -447,6 +469,31 @@ an individual budget covers; it cannot change the guarantee."""
             )
         self._check_quotas()
 
+    def _check_columns(self) -> None:
+        attributes = self.columns.attributes
+        if not self.has_text and not attributes:
+            raise ConfigError("columns.attributes: none are named, and --method attributes writes nothing else")
+        if not attributes:
+            if self.table_share is not None:
+                raise ConfigError(f"table_share = {self.table_share}: no attributes are named that would cost it")
+            return
+        if self.method in (Method.PUBLIC, Method.NON_PRIVATE):
+            raise ConfigError(f"columns.attributes: --method {self.method.value} has none; use another method")
+        for name in attributes:
+            if name in (self.label_column, self.unit_column) or name in RESERVED_COLUMNS:
+                raise ConfigError(
+                    f"columns.attributes.{name}: is the label, the unit or a name that the release needs for another "
+                    f"column ({', '.join(RESERVED_COLUMNS)}); leave it out, or rename the column"
+                )
+        if self.columns.found and self.parts.accounting is Accounting.EX_POST:
+            raise PrivacyError(
+                f"columns.attributes.{self.columns.found[0]}: values are found in the data at a part of δ, which no "
+                "ex-post figure includes; name the values, or use another method"
+            )
+        shares = self.attribute_share + (self.rebalance_share + self.vote_share * self.votes) * (self.written > 0)
+        if self.has_text and shares >= 1:
+            raise PrivacyError(f"table_share = {self.attribute_share}: leaves nothing for the texts; lower it")
+
     def _check_private_evolution(self) -> None:
         if not self.votes:
             raise ConfigError(
@@ -472,7 +519,7 @@ an individual budget covers; it cannot change the guarantee."""
     def _check_rounding(self) -> None:
         """Half of the numerical slack covers the rounding of sampling weights, which counts τ times in logits."""
         needed = self.temperature * ROUNDING_RANGE
-        promised = self.parts.accounting not in (Accounting.PUBLIC, Accounting.INFINITE, Accounting.VOTES)
+        promised = self.parts.accounting not in _ONLY_FOR
         if promised and self.numerical_slack < needed:
             raise ConfigError(
                 f"temperature = {self.temperature:g}: the rounding of sampling weights needs numerical_slack = "
@@ -522,6 +569,20 @@ an individual budget covers; it cannot change the guarantee."""
         return self.parts.accounting is not Accounting.PUBLIC
 
     @property
+    def has_text(self) -> bool:
+        """Whether texts are read and written; else labels and attributes are all there is."""
+        return self.parts.accounting is not Accounting.MARGINALS
+
+    @property
+    def attribute_share(self) -> float:
+        """Share of the budget for the attributes; 0 where there are none."""
+        if not self.columns.attributes:
+            return 0.0
+        if not self.has_text:
+            return 1.0
+        return TABLE_SHARE if self.table_share is None else self.table_share
+
+    @property
     def votes(self) -> bool:
         """Whether the records vote on which texts are released."""
         return self.parts.candidates > 1
@@ -529,7 +590,7 @@ an individual budget covers; it cannot change the guarantee."""
     @property
     def written(self) -> int:
         """Number of texts that records contribute to; for the public method, the number that it writes instead."""
-        if self.parts.accounting is Accounting.VOTES:
+        if self.parts.accounting in (Accounting.VOTES, Accounting.MARGINALS):
             return 0
         if self.private_texts is not None:
             return self.private_texts
@@ -543,7 +604,7 @@ an individual budget covers; it cannot change the guarantee."""
     @property
     def further(self) -> int:
         """Number of texts that the public model writes, kept or not."""
-        return self.parts.candidates * self.texts - self.written + self.expand
+        return (self.parts.candidates * self.texts - self.written + self.expand) * self.has_text
 
     @functools.cached_property
     def parts(self) -> Parts:
@@ -618,6 +679,7 @@ with a seed)."""
 FIELD_GROUPS: Mapping[str, tuple[str, ...]] = {
     "Guarantee": ("epsilon", "delta", "expected_units"),
     "Data": ("text_column", "label_column", "labels", "unit_column", "encoding", "separator", "allow_malformed"),
+    "Columns": ("columns", "table_share"),
     "Texts": ("texts", "max_tokens", "min_tokens", "temperature", "expand"),
     "Model": ("model", "embedder"),
     "Public corpus": ("public_corpus", "public_text_column", "centres"),
@@ -655,17 +717,21 @@ def _closest(name: str, known: list[str]) -> str:
     return f"; did you mean {near[0]}?" if near else f"; known are {', '.join(known)}"
 
 
+_NESTED: Mapping[str, type[BaseModel]] = {"prompt": PromptConfig, "columns": Schema}
+
+
 def _translated(error: ValidationError) -> ConfigError | PrivacyError:
     problems: dict[str, list[str]] = {}
     for item in error.errors():
         own = item.get("ctx", {}).get("error")
         if isinstance(own, ConfigError | PrivacyError):
             return own
-        inside_prompt = item["loc"][0] == "prompt" and len(item["loc"]) > 1
-        field = ".".join(str(part) for part in item["loc"]) if inside_prompt else str(item["loc"][0])
+        inside = _NESTED.get(str(item["loc"][0])) if len(item["loc"]) > 1 else None
+        field = ".".join(str(part) for part in item["loc"]) if inside else str(item["loc"][0])
         if item["type"] == "extra_forbidden":
-            known = PromptConfig.model_fields if inside_prompt else SynthesisConfig.model_fields
-            problems[f"{field}: no such field{_closest(str(item['loc'][-1]), list(known))}"] = []
+            known = (inside or SynthesisConfig).model_fields
+            other = _closest(str(item["loc"][-1]), list(known)) if len(item["loc"]) < 3 else ""
+            problems[f"{field}: no such field{other}"] = []
         else:
             message = item["msg"].removeprefix("Input ").removesuffix(", unable to parse string as an integer")
             problems.setdefault(f"{field} = {item['input']!r}: ", []).append(message)

@@ -22,6 +22,7 @@ from plainchant.cli.options import (
 )
 from plainchant.config import PerformanceOptions, PromptConfig, SynthesisConfig, group_of
 from plainchant.data.files import write_text
+from plainchant.data.schema import Schema
 from plainchant.errors import ConfigError
 from plainchant.planning import Plan, make_plan
 from plainchant.privacy.accounting import Cost
@@ -58,7 +59,22 @@ def _template() -> str:
             lines += [f"# ---- {section} ----", ""]
         lines += [f"# {line}" for line in (field.description or "").splitlines()]
         lines += [f"# {name} = {_toml_value(name, field)}", ""]
-    lines += ["# ---- Prompt ----", "", "# [prompt]", ""]
+    lines += [
+        "# ---- Columns beside the text ----",
+        "",
+        "# [columns]",
+        f"# {(Schema.model_fields['text'].description or '')}",
+        '# text = "{subject}\\n\\n{body}"',
+        "",
+        "# [columns.attributes.product]",
+        '# type = "category"  # category, number, date, boolean',
+        '# values = ["…", "…"]  # a public list; number: cuts = [0, 10, 100]; date: first, last and grain',
+        "",
+        "# ---- Prompt ----",
+        "",
+        "# [prompt]",
+        "",
+    ]
     for name, field in PromptConfig.model_fields.items():
         lines += [f"# {field.description}"]
         if name != "examples":
