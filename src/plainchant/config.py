@@ -1,5 +1,6 @@
 """The configuration: fields that change the guarantee or the texts and, in a separate class, those that cannot."""
 
+import datetime
 import difflib
 import enum
 import functools
@@ -71,6 +72,7 @@ class Example(_Frozen):
 
     text: str
     label: str | None = None
+    attributes: dict[str, str | int | float | bool | datetime.date | None] = {}
 
 
 class PromptConfig(_Frozen):
@@ -81,9 +83,10 @@ class PromptConfig(_Frozen):
     header: str | None = None
     """Text at the start of the prompt."""
     example: str | None = None
-    """Template of one entry in the list; generation starts at {text} and ends at whatever follows it."""
+    """Template of one entry in the list; generation starts at {text} and ends at whatever follows it. Attributes \
+stand at {attributes}, or before the line of {text}, a line each."""
     chat: str | None = None
-    """Template of the user's message in the chat form; {text} is the record."""
+    """Template of the user's message in the chat form; {text} is the record, {attributes} those of the new text."""
     examples: tuple[Example, ...] = ()
     """Made-up public examples, shown before the record. They show the form of the data and take nothing from it."""
 
@@ -485,6 +488,7 @@ an individual budget covers; it cannot change the guarantee."""
                     f"columns.attributes.{name}: is the label, the unit or a name that the release needs for another "
                     f"column ({', '.join(RESERVED_COLUMNS)}); leave it out, or rename the column"
                 )
+        self._check_rows()
         if self.columns.found and self.parts.accounting is Accounting.EX_POST:
             raise PrivacyError(
                 f"columns.attributes.{self.columns.found[0]}: values are found in the data at a part of δ, which no "
@@ -493,6 +497,13 @@ an individual budget covers; it cannot change the guarantee."""
         shares = self.attribute_share + (self.rebalance_share + self.vote_share * self.votes) * (self.written > 0)
         if self.has_text and shares >= 1:
             raise PrivacyError(f"table_share = {self.attribute_share}: leaves nothing for the texts; lower it")
+
+    def _check_rows(self) -> None:
+        """A vote chooses a text for each row, so it chooses neither labels nor how many texts a label gets."""
+        if self.vote_labels not in ("auto", 1):
+            raise ConfigError(f"vote_labels = {self.vote_labels}: with attributes a text keeps the label of its row")
+        if self.choice != "highest":
+            raise ConfigError(f"choice = {self.choice}: with attributes each row gets the text with the most votes")
 
     def _check_private_evolution(self) -> None:
         if not self.votes:
@@ -567,6 +578,15 @@ an individual budget covers; it cannot change the guarantee."""
     def reads_records(self) -> bool:
         """Whether any private record is read."""
         return self.parts.accounting is not Accounting.PUBLIC
+
+    @property
+    def released_names(self) -> dict[str, str]:
+        """The names that text and label have in a release: the user's, unless another column needs them."""
+        names = {"text": "text" if self.columns.text is not None else self.text_column}
+        if self.label_column is not None:
+            names["label"] = self.label_column
+        taken = {*self.columns.attributes, *RESERVED_COLUMNS}
+        return {own: own if name in taken else name for own, name in names.items()}
 
     @property
     def has_text(self) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 from plainchant.config import Clusters, SynthesisConfig
 from plainchant.errors import PrivacyError
-from plainchant.privacy.accounting import Cost
+from plainchant.privacy.accounting import Cost, rho_of
 from plainchant.privacy.aggregation import ROUNDING_RANGE
 from plainchant.privacy.choice import choose_mechanism, possible_texts, smallest_batch
 from plainchant.privacy.histograms import most_contexts, noise_sigma
@@ -25,6 +25,8 @@ UNLIKELY = 1e-3
 LARGEST_PASS = 2**14
 # Below this derived clip, nats, a plan warns.
 SMALL_CLIP = 1.0
+# Share of δ for the values of attributes that are found in the data, all columns together.
+DELTA_FOUND = 0.1
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class Guarantee:
         method: the preset it was made by.
         version: plainchant's.
         statement: the guarantee in one sentence.
+        delta_found: the part of δ that is spent on finding values of attributes; 0 where all are named.
     """
 
     kind: Promise
@@ -50,11 +53,12 @@ class Guarantee:
     method: str
     version: str
     statement: str
+    delta_found: float = 0.0
 
     @property
     def cost(self) -> Cost:
         """What the release costs a unit; unlimited if no figure was known before the run."""
-        return Cost.unlimited() if self.rho is None else Cost(self.rho)
+        return Cost.unlimited() if self.rho is None else Cost(self.rho, delta=self.delta_found)
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,7 @@ class Plan:
         guarantee: what the release promises.
         rho_select, rho_size: zCDP of the noisy counts of cells; 0 where there are none.
         rho_vote: zCDP of the records' votes on the texts, all rounds together; 0 where there are none.
+        table: what the attributes cost; nothing where there are none.
         batch: what the tokens of a batch may cost a unit; unlimited where they are not paid from a budget.
         tokens_per_batch: maximum tokens that a batch releases; None where there is no such bound.
         texts_per_batch: maximum texts of `max_tokens` that a batch pays for; None where there is no such bound. An
@@ -79,6 +84,7 @@ class Plan:
     rho_select: float
     rho_size: float
     rho_vote: float
+    table: Cost
     batch: Cost
     tokens_per_batch: int | None
     texts_per_batch: int | None
@@ -144,7 +150,7 @@ class Plan:
     @property
     def rho_counts(self) -> float:
         """The zCDP of everything but tokens."""
-        return self.rho_rebalance + self.rho_vote
+        return self.rho_rebalance + self.rho_vote + self.table.rho
 
     @property
     def batches_needed(self) -> int | None:
@@ -195,6 +201,9 @@ class Plan:
             "rho_size": self.rho_size,
             "rho_vote": self.rho_vote if self.config.votes else None,
             "rounds": self.config.parts.rounds if self.config.votes else None,
+            **(
+                {"rho_table": self.table.rho, "delta_found": self.table.delta} if self.config.columns.attributes else {}
+            ),
             "rho_batch": self.rho_batch,
             **self.mechanism.planned_figures(),
             "texts": self.config.texts,
@@ -205,6 +214,11 @@ class Plan:
             "batches_needed": self.batches_needed,
             "units_needed": self.units_needed,
         }
+
+
+def delta_found(config: SynthesisConfig) -> float:
+    """The part of δ for the values of attributes that are found in the data (guarantee 14.3)."""
+    return DELTA_FOUND * config.delta if config.columns.found else 0.0
 
 
 def unit_name(config: SynthesisConfig) -> str:
@@ -227,6 +241,7 @@ def _guarantee(config: SynthesisConfig, promised: Promised) -> Guarantee:
         method=config.method.value,
         version=importlib.metadata.version("plainchant"),
         statement=promised.statement,
+        delta_found=delta_found(config) if promised.rho is not None else 0.0,
     )
 
 
@@ -250,14 +265,16 @@ def make_plan(config: SynthesisConfig) -> Plan:
     >>> plan.guarantee.statement
     '(ε = 7.95518, δ = 1e-06)-differentially private under adding or removing one record, fixed before the run.'
     """
-    total = Cost.of(config.epsilon, config.delta)
+    found = delta_found(config)
+    total = Cost(rho_of(config.epsilon, config.delta - found), delta=found)
     # a method whose records write nothing counts none
     writes = config.reads_records and config.written > 0
     rho_rebalance = config.rebalance_share * total.rho if writes else 0.0
     rho_select = rho_rebalance / 2 if config.parts.clusters is Clusters.PUBLIC_CENTRES else 0.0
     rho_size = rho_rebalance - rho_select
-    rho_vote = (config.vote_share if writes else 1.0) * total.rho if config.votes else 0.0
-    budget = Cost(total.rho - rho_rebalance - rho_vote)
+    table = Cost(config.attribute_share * total.rho, delta=found)
+    rho_vote = (config.vote_share if writes else 1.0 - config.attribute_share) * total.rho if config.votes else 0.0
+    budget = Cost(max(0.0, total.rho - rho_rebalance - rho_vote - table.rho))
     chosen = choose_mechanism(config.token_request, budget)
     tokens = chosen.affordable(budget)
     texts = None if tokens is None else tokens // config.max_tokens
@@ -265,14 +282,14 @@ def make_plan(config: SynthesisConfig) -> Plan:
     _check_contexts(config, chosen, rho_size)
     mechanism = chosen.for_steps(config.max_tokens * (texts or 0))
     promised = mechanism.promised(
-        _spent(total, Cost(rho_rebalance) + Cost(rho_vote), budget, mechanism.cost_of(tokens or 0)),
+        _spent(total, Cost(rho_rebalance) + Cost(rho_vote) + table, budget, mechanism.cost_of(tokens or 0)),
         config.epsilon,
         config.delta,
         unit_name(config),
     )
     batch = Cost.unlimited() if tokens is None else budget
     guarantee = _guarantee(config, promised)
-    return Plan(config, mechanism, guarantee, rho_select, rho_size, rho_vote, batch, tokens, texts)
+    return Plan(config, mechanism, guarantee, rho_select, rho_size, rho_vote, table, batch, tokens, texts)
 
 
 def _spent(total: Cost, counts: Cost, budget: Cost, tokens: Cost) -> Cost:

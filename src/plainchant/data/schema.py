@@ -44,7 +44,16 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
-class Category(_Frozen):
+class _Kind(_Frozen):
+    """What all kinds of attributes share."""
+
+    def revived(self, value: Any) -> "Value":
+        """A value of a release, from JSON."""
+        found: Value = value
+        return found
+
+
+class Category(_Kind):
     """A category. Without a list its values are found in the data, at a share of the budget and of δ (guarantee 14.3).
 
     >>> Category(values=("low", "high")).reader()("High"), Category(values=("low", "high")).reader()("medium")
@@ -101,7 +110,7 @@ noise."""
         return ", ".join(self.values or ())
 
 
-class Number(_Frozen):
+class Number(_Kind):
     """A number, by public cut points: a code for each interval between two of them.
 
     >>> price = Number(cuts=(0, 10, 100))
@@ -114,7 +123,8 @@ class Number(_Frozen):
     type: Literal["number"] = "number"
     """Kind of the attribute."""
     cuts: tuple[Annotated[float, Field(allow_inf_nan=False)], ...]
-    """Cut points, rising, the ends included. Numbers beyond the ends count to the outermost interval."""
+    """Cut points, rising: each interval reaches from one to just below the next. Numbers beyond the ends count to the \
+outermost interval. Five stars are 1, 2, 3, 4, 5, 6."""
     whole: bool | None = None
     """Whether the numbers are whole. Unset: if all cut points are."""
     meaning: str = ""
@@ -156,24 +166,28 @@ class Number(_Frozen):
 
     def shown(self, code: int) -> str:
         """A code in a prompt."""
-        return UNKNOWN if code == self.size - 1 else f"{self.cuts[code]:g} to {self.cuts[code + 1]:g}"
+        if code == self.size - 1:
+            return UNKNOWN
+        low, high = self.cuts[code], self.cuts[code + 1] - self.is_whole
+        return f"{low:.12g}" if self.is_whole and low == high else f"{low:.12g} to {high:.12g}"
 
     def drawn(self, code: int, draw: Draw) -> Value:
         """A value of this code: uniform in its interval, in about three digits of its width."""
         if code == self.size - 1:
             return None
-        low, high, last = self.cuts[code], self.cuts[code + 1], code == self.size - 2
+        low, high = self.cuts[code], self.cuts[code + 1]
         if self.is_whole:
-            return int(low) + draw(int(high) - int(low) + last)
+            return int(low) + draw(int(high) - int(low))
         digits = 2 - math.floor(math.log10(high - low))
-        return min(max(round(low + (high - low) * draw(2**53) / 2**53, digits), low), high)
+        drawn = round(low + (high - low) * draw(2**53) / 2**53, digits)
+        return drawn if low <= drawn < high else low
 
     def described(self) -> str:
         """Its values, for the data dictionary."""
         return f"{self.cuts[0]:g} to {self.cuts[-1]:g}, uniform between {', '.join(f'{cut:g}' for cut in self.cuts)}"
 
 
-class Date(_Frozen):
+class Date(_Kind):
     """A date, by a public grain between public bounds.
 
     >>> opened = Date(first="2024-01-01", last="2024-12-31", grain="month")
@@ -206,6 +220,10 @@ class Date(_Frozen):
     def size(self) -> int:
         """Number of codes; the last one is the missing value."""
         return self._grain(self.last) - self._grain(self.first) + 2
+
+    def revived(self, value: Any) -> Value:
+        """A value of a release, from JSON."""
+        return None if value is None else datetime.date.fromisoformat(value)
 
     def _grain(self, day: datetime.date) -> int:
         """The number of a day's year, month, week (from Monday) or day."""
@@ -255,7 +273,7 @@ class Date(_Frozen):
         return f"{self.first} to {self.last}" + f", uniform in its {self.grain}" * (self.grain != "day")
 
 
-class Boolean(_Frozen):
+class Boolean(_Kind):
     """A truth value: true or false, yes or no, 1 or 0.
 
     >>> [Boolean().reader()(cell) for cell in (False, "Yes", 1.0, "perhaps")]
@@ -332,6 +350,26 @@ class Schema(_Frozen):
             name for name, kind in self.attributes.items() if isinstance(kind, Category) and kind.values is None
         )
 
+    def shown(self, codes: Sequence[int]) -> str:
+        r"""Attributes as a prompt shows them, a line each.
+
+        >>> schema = Schema(attributes={"stars": {"type": "number", "cuts": [1, 3, 5]}, "open": {"type": "boolean"}})
+        >>> schema.shown((1, 2))
+        'Stars: 3 to 4\nOpen: unknown\n'
+        """
+        kinds = zip(self.attributes.items(), codes, strict=True)
+        return "".join(_line(name, kind.shown(code)) for (name, kind), code in kinds)
+
+    def shown_of(self, cells: Mapping[str, Any]) -> str:
+        """The same for the cells of a public example; nothing where it has none."""
+        if not cells:
+            return ""
+        shown = []
+        for name, kind in self.attributes.items():
+            code = kind.reader()(cells.get(name))
+            shown.append(_line(name, kind.shown(code) if isinstance(code, int) else code or UNKNOWN))
+        return "".join(shown)
+
     def filled(self, cells: Mapping[str, str]) -> str:
         """The text of a row: nothing where all its cells are blank."""
         if not any(text.strip() for text in cells.values()):
@@ -344,6 +382,10 @@ class Schema(_Frozen):
             return as_text(cell)
         messages = [item for item in cell if isinstance(item, Mapping)]
         return "".join(_filled(self.message, message.get) for message in messages).strip()
+
+
+def _line(name: str, value: str) -> str:
+    return f"{name[:1].upper()}{name[1:]}: {value}\n"
 
 
 def _filled(template: str, field: Callable[[str], Any]) -> str:

@@ -5,7 +5,7 @@ row is `prefix + start`. The prefix comes first, so that all contexts share its 
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from plainchant.config import Example, PromptForm, SynthesisConfig
 from plainchant.data.embedding import CHARACTERS_PER_TOKEN
@@ -27,6 +27,8 @@ EXPANDED_FROM = 2
 # A released text with fewer words, or a larger share of characters that are not letters or spaces, is not used as an
 # example (guarantee 8).
 FEWEST_WORDS, MOST_SIGNS = 4, 0.2
+# Tokens of a prompt for each attribute; what is longer is cut.
+ATTRIBUTE_TOKENS = 24
 # A text with a larger share of repeated words counts as a loop.
 MOST_REPEATED = 0.5
 
@@ -80,6 +82,15 @@ def _without_stop(text: str, stop: str) -> str:
     return " ".join([first.rstrip(), *(part.strip() for part in others[:-1]), others[-1].lstrip()])
 
 
+def _with_attributes(template: str) -> str:
+    """A template of an entry that says where attributes stand: if it does not say so, before the line of the text."""
+    if "{attributes}" in template:
+        return template
+    before, text, after = template.partition("{text}")
+    line = before.rfind("\n") + 1
+    return before[:line] + "{attributes}" + before[line:] + text + after
+
+
 class Prompts:
     """Token ids of every part of a prompt, for one configuration and one model.
 
@@ -104,25 +115,32 @@ class Prompts:
             return str(own if own is not None else _DEFAULTS[name][bool(config.labels)])
 
         self._header = template("header")
-        self._example = template("example")
+        self._example = _with_attributes(template("example"))
+        self._attribute_room = ATTRIBUTE_TOKENS * len(config.columns.attributes)
         self._chat = template("chat")
+        if config.columns.attributes and "{attributes}" not in self._chat:
+            self._chat += "\nThe attributes of the new text:\n{attributes}"
         self._is_chat = prompt.form is PromptForm.CHAT
         after = self._example.partition("{text}")[2]
         # a text is one line where the template ends it with a line break
         self.stop = None if self._is_chat or not after else ("\n" if after.startswith("\n") else after)
         self.longest = self._check_lengths()
 
-    def prefix(self, label: str | None, released: Sequence[str] = ()) -> list[int]:
+    def prefix(
+        self, label: str | None, released: Sequence[str] = (), attributes: Mapping[str, str] | None = None
+    ) -> list[int]:
         """The public part before the record: header and public examples, those of the label where there are any.
 
         Args:
             label: the label, or None.
             released: texts that are already released, shown like examples of this label (guarantee 8).
+            attributes: the attributes of each released text, a line each.
         """
-        head = self._chat_parts(label, released)[0] if self._is_chat else self._header + self._shown(label, released)
+        shown = self._shown(label, released, attributes or {})
+        head = self._chat_parts(label, shown)[0] if self._is_chat else self._header + shown
         return [*self._model.start_tokens, *self._model.encode(head, trusted=True)]
 
-    def record(self, text: str, label: str | None) -> list[int]:
+    def record(self, text: str, label: str | None, attributes: str = "") -> list[int]:
         """The record's part of a prompt, cut after `max_record_tokens`: depends on this record alone. Secret."""
         if self.stop is not None:
             # a record must not look like several entries: what would end a text becomes a space
@@ -130,47 +148,73 @@ class Prompts:
         # cut first: the tokenizer never sees more characters than the kept tokens can hold
         text = text.strip()[: CHARACTERS_PER_TOKEN * self._config.max_record_tokens]
         if self._is_chat:
-            return self._model.encode(text, trusted=False)[: self._config.max_record_tokens]
+            body = self._model.encode(text, trusted=False)[: self._config.max_record_tokens]
+            return [*self._attributes(attributes), *body]
         before, space, after = self._frame(label)
         body = self._model.encode(space + text, trusted=False)[: self._config.max_record_tokens]
-        return [*self._model.encode(before, trusted=True), *body, *self._model.encode(after, trusted=True)]
+        return [*self._before(before, attributes), *body, *self._model.encode(after, trusted=True)]
 
-    def records(self, texts: Sequence[str], label: str | None) -> list[int]:
+    def _before(self, before: str, attributes: str) -> list[int]:
+        """What stands before a text; attributes are text, whatever they hold."""
+        head, _, tail = before.partition("{attributes}")
+        if not attributes:
+            return self._model.encode(head + tail, trusted=True)
+        return [
+            *self._model.encode(head, trusted=True),
+            *self._attributes(attributes),
+            *self._model.encode(tail, trusted=True),
+        ]
+
+    def _attributes(self, attributes: str) -> list[int]:
+        """Attributes, a line each, cut at a public length."""
+        return self._model.encode(attributes, trusted=False)[: self._attribute_room] if attributes else []
+
+    def records(self, texts: Sequence[str], label: str | None, attributes: Sequence[str] = ()) -> list[int]:
         """The records' part of a context with several records (guarantee 3.3), cut at a public length. Secret.
 
         A context may get more units than expected; what is then cut depends on this context alone.
         """
         with foreign_messages_hidden("the language model's tokenizer"):
-            tokens = [token for text in texts for token in self.record(text, label)]
+            own = zip(texts, attributes or [""] * len(texts), strict=True)
+            tokens = [token for text, shown in own for token in self.record(text, label, shown)]
         return tokens[: self._room(label)]
 
     def _room(self, label: str | None) -> int:
         """Maximum tokens of the records of a context, public: enough for the expected number of records."""
-        return self._config.records_per_context * (self._config.max_record_tokens + len(self.record("", label)))
+        own = self._config.max_record_tokens + len(self.record("", label)) + self._attribute_room
+        return self._config.records_per_context * own
 
-    def start(self, label: str | None) -> list[int]:
-        """The end of every context, the public one included: the beginning of a new entry."""
+    def start(self, label: str | None, attributes: str = "") -> list[int]:
+        """The end of every context, the public one included: the beginning of a new entry.
+
+        Args:
+            label: the label, or None.
+            attributes: those of the row that the text is written for, a line each; released.
+        """
         text = self._chat_parts(label)[1] if self._is_chat else self._frame(label)[0]
-        return self._model.encode(text, trusted=True)
+        return self._before(text, attributes)
 
-    def _shown(self, label: str | None, released: Sequence[str] = ()) -> str:
+    def _shown(self, label: str | None, released: Sequence[str], attributes: Mapping[str, str]) -> str:
         examples: Sequence[Example] = self._config.prompt.examples
         own = [example for example in examples if example.label == label] or examples
-        shown = [*own, *(Example(text=text, label=label) for text in released)]
+        shown_of = self._config.columns.shown_of
+        shown = [(example.text, example.label, shown_of(example.attributes)) for example in own]
+        shown += [(text, label, attributes.get(text, "")) for text in released]
         return "".join(
-            self._example.replace("{label}", example.label or "").replace("{text}", example.text) for example in shown
+            self._example.replace("{label}", name or "").replace("{attributes}", lines).replace("{text}", text)
+            for text, name, lines in shown
         )
 
     def _frame(self, label: str | None) -> tuple[str, str, str]:
         """The strings before and after a text; a space before it belongs to the text, as for tokenisers."""
         before, _, after = self._example.replace("{label}", label or "").partition("{text}")
         stripped = before.rstrip(" ")
-        return stripped, before[len(stripped) :], after
+        return stripped, before[len(stripped) :], after.replace("{attributes}", "")
 
-    def _chat_parts(self, label: str | None, released: Sequence[str] = ()) -> tuple[str, str]:
+    def _chat_parts(self, label: str | None, shown: str = "") -> tuple[str, str]:
         # characters that a template would change if it escapes its messages (JSON, HTML)
         mark = '\x00<"record">\x00'
-        message = self._shown(label, released) + self._chat.replace("{label}", label or "").replace("{text}", mark)
+        message = shown + self._chat.replace("{label}", label or "").replace("{text}", mark)
         formatted = self._model.chat(message)
         if formatted.count(mark) != 1:
             raise ModelError(
@@ -179,17 +223,18 @@ class Prompts:
                 "or fix chat_template.jinja (or chat_template in tokenizer_config.json)"
             )
         before, _, after = formatted.partition(mark)
-        return before, after
+        return before.replace("{attributes}", ""), after
 
     def _check_lengths(self) -> int:
         """Maximum tokens of a context; raises ConfigError where the model has no room for them."""
         config, longest = self._config, 0
         for label in config.label_set:
-            fixed = len(self.prefix(label)) + len(self.record("", label)) + len(self.start(label))
+            room = self._attribute_room
+            fixed = len(self.prefix(label)) + len(self.record("", label)) + len(self.start(label)) + room
             if not self.start(label):
                 raise ConfigError("prompt.example: needs some text before {text}, for the model to continue")
             # a released text has at most max_tokens; encoding the decoded text again may give a few more
-            entry = 2 * config.max_tokens + len(self.record("", label)) + len(self.start(label))
+            entry = 2 * config.max_tokens + len(self.record("", label)) + len(self.start(label)) + room
             shown = max(config.parts.released_examples, EXPANDED_FROM * bool(config.further))
             # the empty record is in `fixed` already
             own = self._room(label) - len(self.record("", label))

@@ -30,12 +30,14 @@ class Request:
         label: the label that it is to have, or None.
         shown: released texts that the prompt shows, in this order.
         warmth: temperature, as a multiple of the configured one.
+        attributes: those of the row that it is written for, as a prompt shows them.
     """
 
     place: Place
     label: str | None
     shown: tuple[str, ...]
     warmth: float = 1.0
+    attributes: str = ""
 
 
 def warmth_of(position: int) -> float:
@@ -43,7 +45,9 @@ def warmth_of(position: int) -> float:
     return WARMER if position % 2 else 1.0
 
 
-def written_by_public(preparation: Preparation, requests: Sequence[Request]) -> Iterator[FinishedText]:
+def written_by_public(
+    preparation: Preparation, released: Released, requests: Sequence[Request]
+) -> Iterator[FinishedText]:
     """The texts for all requests, as they are finished."""
     prompts = preparation.prompts
     # one temperature a pass; requests of one prompt side by side, so that it is read once
@@ -52,8 +56,8 @@ def written_by_public(preparation: Preparation, requests: Sequence[Request]) -> 
         works = [
             BatchWork(
                 request.place[0],
-                tuple(prompts.prefix(request.label, list(request.shown))),
-                tuple(prompts.start(request.label)),
+                tuple(prompts.prefix(request.label, list(request.shown), released.lines_by_text)),
+                tuple(prompts.start(request.label, request.attributes)),
                 (),
                 (request.place[1],),
             )
@@ -73,7 +77,7 @@ class Expansion:
     def write(self, released: Released) -> Iterator[FinishedText]:
         """See `Round`."""
         config = self.preparation.config
-        return written_by_public(self.preparation, list(self._requests(released, others=config.votes)))
+        return written_by_public(self.preparation, released, list(self._requests(released, others=config.votes)))
 
     def _requests(self, released: Released, *, others: bool) -> Iterator[Request]:
         """What is missing.
@@ -101,7 +105,8 @@ class Expansion:
             for place in range(sum(counts)):
                 if (batch, place) not in done:
                     shown = [sound[(place + turn) % len(sound)] for turn in range(min(EXPANDED_FROM, len(sound)))]
-                    yield Request((batch, place), label, tuple(shown), warmth_of(place) if others else 1.0)
+                    warmth, attributes = warmth_of(place) if others else 1.0, released.lines_of((batch, place))
+                    yield Request((batch, place), label, tuple(shown), warmth, attributes)
 
 
 @dataclass(frozen=True)
@@ -127,7 +132,7 @@ class Variation:
 
     def write(self, released: Released) -> Iterator[FinishedText]:
         """See `Round`."""
-        return written_by_public(self.preparation, list(self._requests(released)))
+        return written_by_public(self.preparation, released, list(self._requests(released)))
 
     def _requests(self, released: Released) -> Iterator[Request]:
         config, done = self.preparation.config, released.done
@@ -146,4 +151,5 @@ class Variation:
                 position = written[batch] = written.get(batch, -1) + 1
                 if (batch, position) not in done:
                     shown = [*([near[turn % len(near)]] if near else []), text.text]
-                    yield Request((batch, position), text.label, tuple(shown), warmth_of(position))
+                    attributes = released.lines_of((batch, position))
+                    yield Request((batch, position), text.label, tuple(shown), warmth_of(position), attributes)

@@ -8,6 +8,7 @@ from typing import Any
 
 from plainchant.config import Clusters, SynthesisConfig
 from plainchant.data.marks import visible
+from plainchant.data.schema import Schema
 from plainchant.planning import Guarantee, Plan
 from plainchant.privacy.histograms import WHOLE_LABEL, Cell
 
@@ -32,6 +33,10 @@ PROMISE = {
 }
 KIND = {"ex-ante": "ex ante: fixed before the run", "ex-post": "ex post: measured after the run", "none": "none"}
 PAID = {"ex-ante": ", paid for by the guarantee", "ex-post": ", paid for by the guarantee", "none": ""}
+ORIGINS = (
+    "records: private records contributed to the text, at a cost",
+    "model: a language model wrote it from texts that were released already",
+)
 NOT_COVERED = (
     "what the language model learnt before, from its own training data",
     "facts that many units share",
@@ -43,7 +48,12 @@ NOT_COVERED = (
 
 
 def data_set_card(
-    plan: Plan, guarantee: Guarantee, cells: Sequence[Cell], texts: int, votes: Sequence[Mapping[str, Any]] = ()
+    plan: Plan,
+    guarantee: Guarantee,
+    cells: Sequence[Cell],
+    texts: int,
+    votes: Sequence[Mapping[str, Any]] = (),
+    schema: Schema | None = None,
 ) -> str:
     """The card of a release: Markdown with the front matter that Hugging Face reads. Contains released facts only.
 
@@ -53,6 +63,7 @@ def data_set_card(
         cells: the kept cells, released under the plan's ρ_rebalance.
         texts: how many texts the release has.
         votes: public facts about the votes (`RunDirectory.facts`).
+        schema: the attributes with the values that were found; None where there are none.
     """
     from huggingface_hub import DatasetCardData
 
@@ -60,9 +71,9 @@ def data_set_card(
     labelled = bool(config.labels)
     # neither language nor licence: both are unknown here
     front_matter = DatasetCardData(
-        pretty_name="Synthetic texts by plainchant",
+        pretty_name=f"Synthetic {'texts' if config.has_text else 'rows'} by plainchant",
         tags=["synthetic", "differential-privacy"],
-        task_categories=["text-generation", *["text-classification"] * labelled],
+        task_categories=["text-generation", *["text-classification"] * labelled] if config.has_text else ["other"],
         annotations_creators=["machine-generated" if labelled else "no-annotation"],
         language_creators=["machine-generated"],
         source_datasets=["original"],
@@ -85,6 +96,7 @@ def data_set_card(
             *(f"| {facts['round']} | {markdown_cell(vote_in_words(facts))} |\n" for facts in votes),
         ]
     )
+    counts += data_dictionary(config, schema)
     figures = " | ".join(
         markdown_cell(value)
         for value in (
@@ -96,7 +108,7 @@ def data_set_card(
 {front_matter.to_yaml()}
 ---
 
-# Synthetic texts
+# Synthetic {"texts" if config.has_text else "rows"}
 
 **{markdown_cell(guarantee.statement)}**
 
@@ -117,6 +129,22 @@ def data_set_card(
 {settings_json(plan)}
 ```
 """
+
+
+def data_dictionary(config: SynthesisConfig, schema: Schema | None) -> str:
+    """The columns of a release: name, type, meaning and values. Released facts only."""
+    names = config.released_names
+    rows = [(names["text"], "string", "the text", "written by a language model")] * config.has_text
+    if config.labels:
+        rows.append((names["label"], "string", "the label", ", ".join(config.labels)))
+    for name, kind in (schema.attributes if schema else {}).items():
+        found = " (found in the data, with noise)" if name in config.columns.found else ""
+        rows.append((name, kind.column_type, kind.meaning or "an attribute", f"{kind.described()}, missing{found}"))
+    rows.append(("cell", "int64", "number of the cell that the row belongs to", "from 0"))
+    if config.further:
+        rows.append(("origin", "string", "what the text was written from", "; ".join(ORIGINS)))
+    lines = "\n".join(f"| {' | '.join(markdown_cell(part) for part in row)} |" for row in rows)
+    return f"\n## Columns\n\n| column | type | meaning | values |\n|---|---|---|---|\n{lines}\n"
 
 
 def _size_category(texts: int) -> str:
@@ -168,9 +196,11 @@ def accountant_of(plan: Plan, guarantee: Guarantee) -> str:
 
 def public_inputs(config: SynthesisConfig) -> list[str]:
     """What the guarantee takes as public."""
-    items = ["the configuration and its prompts", f"the language model ({shared_name(config.model)})"]
-    if config.labels:
-        items.insert(1, "the label set")
+    items = ["the configuration and its prompts"] if config.has_text else ["the configuration"]
+    items += ["the label set"] * bool(config.labels) + ["the schema of the attributes"] * bool(
+        config.columns.attributes
+    )
+    items += [f"the language model ({shared_name(config.model)})"] * config.has_text
     clustered = config.parts.clusters is Clusters.PUBLIC_CENTRES and config.reads_records
     if clustered or config.votes:
         items.append(f"the embedding model ({shared_name(config.embedder)})")
@@ -189,14 +219,16 @@ def public_inputs(config: SynthesisConfig) -> list[str]:
 
 def made_up(config: SynthesisConfig, texts: int) -> str:
     """A sentence that the texts are made up, with their number and how they were written."""
+    if not config.has_text:
+        return f"the rows are made up. {texts} rows, drawn from a law that was fitted to noisy counts."
     said = f"the texts are made up. {texts} texts of at most {config.max_tokens} tokens"
     if config.votes:
         said += ", chosen by " + ("a noisy vote" if config.parts.rounds == 1 else "noisy votes") + " of the records"
     if config.further and not config.written:
-        said += ", all of them written by the language model, to which no record was shown (source = expanded)"
+        said += ", all of them written by the language model, to which no record was shown (origin = model)"
     elif config.further:
         count = "some" if config.votes else config.further
-        said += f", {count} of them written by the language model from the others (source = expanded)"
+        said += f", {count} of them written by the language model from the others (origin = model)"
     return said + "."
 
 

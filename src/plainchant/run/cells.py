@@ -17,6 +17,7 @@ from plainchant.privacy.aggregation import Support
 from plainchant.privacy.histograms import NO_CELL, WHOLE_LABEL, Cell, rebalance
 from plainchant.privacy.mechanisms import PublicMechanism
 from plainchant.randomness import RandomSource, SystemRandomness
+from plainchant.run.attributes import Law, drawn_rows, noisy_law, row_counts
 from plainchant.run.preparation import Preparation
 
 # Texts sampled from the public model where the user names no corpus to cluster around.
@@ -58,22 +59,50 @@ def _form_public_batches(preparation: Preparation) -> None:
 
 
 def _form_no_batches(preparation: Preparation) -> None:
-    """Records vote and write nothing: a cell for each label, nothing counted."""
-    cells = tuple(Cell(label, WHOLE_LABEL, 0, 1) for label in range(len(preparation.config.label_set)))
+    """Records write nothing: a cell for each label, counted only where there are attributes."""
+    config = preparation.config
+    cells = tuple(Cell(label, WHOLE_LABEL, 0, 1) for label in range(len(config.label_set)))
     nobody = np.empty(0, dtype=np.int64)
-    voters = choose_records(preparation.table, preparation.randomness)
-    preparation.directory.save_batches(cells, [], nobody, nobody, voters=voters)
+    record_of_unit = choose_records(preparation.table, preparation.randomness)
+    rows = None
+    law = _law(preparation, record_of_unit, _label_of_unit(preparation, record_of_unit), len(cells))
+    if law is not None:
+        cells = tuple(
+            dataclasses.replace(cell, noisy_size=size) for cell, size in zip(cells, law.sizes.tolist(), strict=True)
+        )
+        counts = row_counts(config, cells, [[] for _ in cells])
+        rows = drawn_rows(law, counts, preparation.randomness)
+    voters = record_of_unit if config.votes else None
+    preparation.directory.save_batches(cells, [], nobody, nobody, voters=voters, rows=rows)
+
+
+def _law(preparation: Preparation, record_of_unit: IntArray, cell_of_unit: IntArray, cells: int) -> Law | None:
+    """The noisy joint law of cells and attributes; None where there are no attributes (guarantee 14)."""
+    if not preparation.config.columns.attributes:
+        return None
+    table, cost = preparation.table, preparation.plan.table
+    preparation.progress.stage("counting the attributes", 0.0)
+    records = [table[number] for number in record_of_unit]
+    law = noisy_law(preparation.config, cost.rho, cost.delta, records, cell_of_unit, cells, preparation.randomness)
+    preparation.progress.stage("counting the attributes", 1.0)
+    return law
+
+
+def _label_of_unit(preparation: Preparation, record_of_unit: IntArray) -> IntArray:
+    """The label of each unit by number; NO_CELL for one that is not named. Secret."""
+    config = preparation.config
+    index = {label: number for number, label in enumerate(config.label_set)}
+    return np.array(
+        [index.get(preparation.table[record].label, NO_CELL) if config.labels else 0 for record in record_of_unit],
+        dtype=np.int64,
+    )
 
 
 def _form_secret_batches(preparation: Preparation, centres: Centres | None, embeddings: Float32Array | None) -> None:
     """Counts cells with noise and draws every unit's batch."""
     plan, config, randomness = preparation.plan, preparation.config, preparation.randomness
     record_of_unit = choose_records(preparation.table, randomness)
-    index = {label: number for number, label in enumerate(config.label_set)}
-    labels = np.array(
-        [index.get(preparation.table[record].label, NO_CELL) if config.labels else 0 for record in record_of_unit],
-        dtype=np.int64,
-    )
+    labels = _label_of_unit(preparation, record_of_unit)
     nearest = None
     if centres is not None and embeddings is not None:
         nearest = functools.partial(_nearest, centres, embeddings[record_of_unit])
@@ -94,8 +123,14 @@ def _form_secret_batches(preparation: Preparation, centres: Centres | None, embe
     contexts = None
     if config.records_per_context > 1:
         contexts = draw_contexts(batch_of_unit, plan.settings.batch_size, randomness)
+    law = _law(preparation, record_of_unit, outcome.cell_of_unit, len(outcome.cells))
+    rows = None
+    if law is not None:
+        rows = drawn_rows(law, row_counts(config, outcome.cells, allotted), randomness)
     voters = record_of_unit if config.votes else None
-    preparation.directory.save_batches(outcome.cells, allotted, record_of_unit, batch_of_unit, contexts, voters=voters)
+    preparation.directory.save_batches(
+        outcome.cells, allotted, record_of_unit, batch_of_unit, contexts, voters=voters, rows=rows
+    )
 
 
 def _nearest(centres: Centres, embeddings: Float32Array, units: BoolArray, among: IntArray | None) -> IntArray:

@@ -70,10 +70,16 @@ class FinishedRun:
 
     @property
     def texts(self) -> list[SyntheticText]:
-        """The released texts in order."""
-        default = SyntheticText.source
+        """The released texts in order; rows without text have an empty one."""
+        names = self.config.columns.attributes
         return [
-            SyntheticText(row["text"], row.get("label"), row["cell"], row.get("source", default))
+            SyntheticText(
+                row.get("text", ""),
+                row.get("label"),
+                row["cell"],
+                row.get("origin", SyntheticText.origin),
+                {name: row.get(name) for name in names},
+            )
             for row in self.directory.released()
         ]
 

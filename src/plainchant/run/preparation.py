@@ -20,11 +20,27 @@ from plainchant.models import LanguageModel
 from plainchant.planning import Guarantee, Plan, guarantee_of
 from plainchant.randomness import RandomSource
 from plainchant.run.inputs import public_inputs, read_table
+from plainchant.run.joint import check_package
 from plainchant.run.ledger import Ledger
 from plainchant.run.progress import Progress
 from plainchant.run.promise import checked_promise, recorded_version
 from plainchant.run.store import RunDirectory
 from plainchant.run.tuning import with_width
+
+
+@dataclass(frozen=True)
+class Writer:
+    """What writes texts.
+
+    Attributes:
+        prompts: contexts from records and labels.
+        stop: when a text ends.
+        model: the language model.
+    """
+
+    prompts: Prompts
+    stop: StopRule
+    model: LanguageModel
 
 
 @dataclass(frozen=True)
@@ -36,9 +52,7 @@ class Preparation:
         guarantee: what the release promises; none where the randomness is not private.
         table: the private records, by number; empty for methods that read none. Private.
         directory: the run's directory.
-        prompts: contexts from records and labels.
-        stop: when a text ends.
-        model: the language model.
+        writer: writes texts; None where there is no text.
         embedder: of texts; None where nothing is embedded.
         corpus: public texts or saved centres to cluster around; None: texts are sampled from the model.
         performance: device, width and workers, all decided.
@@ -50,9 +64,7 @@ class Preparation:
     guarantee: Guarantee
     table: Sequence[Record]
     directory: RunDirectory
-    prompts: Prompts
-    stop: StopRule
-    model: LanguageModel
+    writer: Writer | None
     embedder: Embedder | None
     corpus: Centres | Sequence[str] | None
     performance: PerformanceOptions
@@ -63,6 +75,27 @@ class Preparation:
     def config(self) -> SynthesisConfig:
         """The run's configuration."""
         return self.plan.config
+
+    @property
+    def _writes(self) -> Writer:
+        if self.writer is None:
+            raise RunError("method = attributes: nothing was loaded that writes texts, but a step needs it")
+        return self.writer
+
+    @property
+    def prompts(self) -> Prompts:
+        """Contexts from records and labels."""
+        return self._writes.prompts
+
+    @property
+    def stop(self) -> StopRule:
+        """When a text ends."""
+        return self._writes.stop
+
+    @property
+    def model(self) -> LanguageModel:
+        """The language model."""
+        return self._writes.model
 
     def encode(self, texts: Sequence[str], *, alone: bool = False, stage: str | None = None) -> Float32Array:
         """Embeddings of texts; see `Embedder.encode`.
@@ -130,6 +163,26 @@ def prepare(
         embedder = open_embedder(config.embedder, performance)
     if embedder is not None and isinstance(corpus, Centres):
         _check_dimensions(corpus, embedder)
+    if config.columns.attributes:
+        check_package()
+    writer = None
+    if config.has_text:
+        writer, performance = _writer(plan, performance, randomness, model, progress)
+    if directory is None:
+        data = fingerprint(table)
+        directory = RunDirectory.create(out, plan, guarantee, data=data, private=randomness.private)
+    return Preparation(plan, guarantee, table, directory, writer, embedder, corpus, performance, randomness, progress)
+
+
+def _writer(
+    plan: Plan,
+    performance: PerformanceOptions,
+    randomness: RandomSource,
+    model: LanguageModel | None,
+    progress: Progress,
+) -> tuple[Writer, PerformanceOptions]:
+    """The model, checked at the widths of the run's passes, and the performance options with these widths decided."""
+    config = plan.config
     model = model or loaded_model(config, performance, progress)
     if model.numerical_slack > config.numerical_slack:
         raise PrivacyError(
@@ -149,13 +202,7 @@ def prepare(
         movement=plan.row_movement,
         most=plan.most_rows(performance.width),
     )
-    stop = StopRule(prompts.stop, config.max_tokens, config.min_tokens)
-    if directory is None:
-        data = fingerprint(table)
-        directory = RunDirectory.create(out, plan, guarantee, data=data, private=randomness.private)
-    return Preparation(
-        plan, guarantee, table, directory, prompts, stop, model, embedder, corpus, performance, randomness, progress
-    )
+    return Writer(prompts, StopRule(prompts.stop, config.max_tokens, config.min_tokens), model), performance
 
 
 def _refuse_loaded_model(model: LanguageModel | None, performance: PerformanceOptions) -> None:

@@ -16,6 +16,7 @@ from plainchant.config import SynthesisConfig
 from plainchant.generation.decoding import BatchWork, FinishedText
 from plainchant.generation.executor import Executor
 from plainchant.generation.prompting import choose_examples
+from plainchant.run.attributes import codes_of
 from plainchant.run.candidates import Expansion, Variation
 from plainchant.run.preparation import Preparation
 from plainchant.run.released import Place, Released
@@ -119,7 +120,15 @@ class Vote:
         if self.preparation.directory.winners(self.number) is None:
             config = self.preparation.config
             labels = [released.label_of(text, len(config.label_set)) for text in released.texts]
-            hold_vote(self.preparation, self.number, released.cells, released.texts, np.array(labels, dtype=np.int64))
+            rows = [released.row_of((text.batch, text.position)) for text in released.texts]
+            hold_vote(
+                self.preparation,
+                self.number,
+                released.cells,
+                released.texts,
+                np.array(labels, dtype=np.int64),
+                None if released.rows is None else np.array(rows, dtype=np.int64),
+            )
         return iter(())
 
 
@@ -140,12 +149,24 @@ def _works(
         if positions:
             label = config.label_set[released.cells[batch.cell].label]
             own = members.get(batch.batch, [])
+            starts = [tuple(prompts.start(label, released.lines_of((batch.batch, position)))) for position in positions]
             yield BatchWork(
                 batch.batch,
-                tuple(prompts.prefix(label, shown.get(batch.cell, ()))),
-                tuple(prompts.start(label)),
-                [prompts.records([preparation.table[number].text for number in numbers], label) for numbers, _ in own],
+                tuple(prompts.prefix(label, shown.get(batch.cell, ()), released.lines_by_text)),
+                starts[0],
+                [context_of(preparation, released, numbers, label) for numbers, _ in own],
                 positions,
                 (len(missing) - len(positions)) * config.max_tokens,
                 np.array([spent for _, spent in own], dtype=np.float64),
+                starts=starts if released.rows is not None else (),
             )
+
+
+def context_of(preparation: Preparation, released: Released, numbers: Sequence[int], label: str | None) -> list[int]:
+    """The records' part of a context, with their own attributes: a function of these records alone. Secret."""
+    records = [preparation.table[number] for number in numbers]
+    attributes: list[str] = []
+    if released.rows is not None:
+        schema = released.rows.schema
+        attributes = [schema.shown(codes_of(record, schema)) for record in records]
+    return preparation.prompts.records([record.text for record in records], label, attributes)

@@ -93,10 +93,15 @@ def synthesize(
         if not directory.is_formed():
             form_batches(preparation)
         # 5. the rounds, which the returned run goes through
-        executor = resources.enter_context(
-            open_executor(plan, preparation.stop, preparation.performance, preparation.model, preparation.randomness)
-        )
-        return Run(preparation, rounds_of(preparation, executor), book, resources.pop_all())
+        rounds: list[Round] = []
+        if plan.config.has_text:
+            executor = resources.enter_context(
+                open_executor(
+                    plan, preparation.stop, preparation.performance, preparation.model, preparation.randomness
+                )
+            )
+            rounds = rounds_of(preparation, executor)
+        return Run(preparation, rounds, book, resources.pop_all())
 
 
 class Run:
@@ -166,6 +171,8 @@ class Run:
 
     def _kept(self) -> list[SyntheticText]:
         released, config = Released.of(self.directory), self.plan.config
+        if not config.has_text:
+            return released.without_text(config)
         winners = self.directory.winners(config.parts.rounds - 1) if config.votes else None
         if winners is None:
             return [released.labelled(text, config) for text in released.texts]
@@ -176,9 +183,12 @@ class Run:
             # makes sure that nobody has opened a copy of the directory, and that nobody can from now on
             self._ledger.confirm(self.directory, self.guarantee)
         config, guarantee = self.plan.config, checked_promise(self.directory, self.plan)
-        columns = ["text", *["label"] * bool(config.labels), "cell", *["source"] * bool(config.further)]
-        rows = [{name: getattr(text, name) for name in columns} for text in self._kept()]
+        columns = ["text"] * config.has_text + ["label"] * bool(config.labels) + ["cell"]
+        columns += ["origin"] * bool(config.further)
+        rows = [{name: getattr(text, name) for name in columns} | dict(text.attributes) for text in self._kept()]
         votes = self.directory.facts()
-        card = data_set_card(self.plan, guarantee, self.directory.cells(), len(rows), votes)
+        own = self.directory.attribute_rows()
+        schema = None if own is None else own.schema
+        card = data_set_card(self.plan, guarantee, self.directory.cells(), len(rows), votes, schema)
         self.directory.write_private("costs.json", realised_costs(self.directory, self.plan))
         self.directory.write_release(rows, dataclasses.asdict(guarantee), card)

@@ -1,0 +1,294 @@
+"""Runs with attributes beside the text: what is counted, what prompts show, what comes out (guarantee 14)."""
+
+import datetime
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from doubles.embedders import Hashing
+from doubles.models import Spy
+from doubles.randomness import Noise
+
+import plainchant as pc
+from plainchant.config import PerformanceOptions, SynthesisConfig
+from plainchant.data.centres import Centres
+from plainchant.errors import ConfigError, MissingDependencyError, PrivacyError
+from plainchant.privacy.histograms import VOTE_GRID
+from plainchant.privacy.marginals import Marginal, counted_pairs
+from plainchant.run import attributes, joint
+
+UNITS = 24
+COLUMNS: dict[str, Any] = {
+    "attributes": {
+        "kind": {"type": "category", "values": ["p", "q"]},
+        "who": {"type": "category"},
+        "price": {"type": "number", "cuts": [0, 10, 20]},
+        "day": {"type": "date", "first": "2024-01-01", "last": "2024-02-29"},
+        "open": {"type": "boolean"},
+    }
+}
+RECORDS = [
+    {
+        "text": " a" * (1 + unit % 4), "unit": f"u{unit}", "label": label, "kind": "pq"[turn % 2],
+        "who": f"w{unit % 2}", "price": None if unit % 5 == 0 else unit, "day": f"2024-0{1 + unit % 2}-03",
+        "open": unit % 3 == 0,
+    }
+    for unit in range(UNITS)
+    for turn, label in enumerate("xyzxy"[unit % 3 : unit % 3 + 1 + unit % 3])
+]  # fmt: skip
+VALUES: dict[str, Any] = {
+    "unit_column": "unit", "label_column": "label", "labels": ("x", "y"), "max_tokens": 3, "min_tokens": 1,
+    "max_record_tokens": 8, "top_k": 4, "texts": 6, "candidates": 2, "columns": COLUMNS,
+    "prompt": {"example": "Text: {text}\n"},
+}  # fmt: skip
+MEAN: dict[str, Any] = {
+    "method": "clustered-mean", "clipping": "difference", "support": "top_k", "clip": 1.0, "batch_size": 4,
+    "rebalance_share": 0.4, "vote_share": 0.2, "min_cell": 1, "guidance": 1.0,
+}  # fmt: skip
+NO_VOTE = MEAN | {"candidates": 1, "expand": 2}
+EVOLUTION: dict[str, Any] = {"method": "private-evolution", "rounds": 2, "candidates": 4}
+ALONE: dict[str, Any] = {"method": "attributes", "candidates": None}
+WAYS = {"mean": MEAN, "no vote": NO_VOTE, "votes only": EVOLUTION, "attributes": ALONE}
+
+
+class Recorded(Noise):
+    """Notes the counts and σ of all noise. What it answers is the same on neighbours: so is all that follows."""
+
+    def below(self, bound):
+        # a unit is represented by its first record, whoever comes before it
+        return 0 if bound < 10**6 else super().below(bound)
+
+    def add_discrete_gaussian(self, counts, sigma):
+        self.asked.append((list(counts), sigma))
+        # the two values of `who` lie far above the threshold
+        return (999 if len(counts) == 2 and min(counts) > 5 else 8) + np.arange(len(counts)) % 3
+
+
+class Wide(Spy):
+    """Has room for attributes, of which it knows no word."""
+
+    def __init__(self):
+        super().__init__()
+        self.context_length = 4000
+
+
+def independent(sizes: Any, marginals: list[Marginal]) -> joint.Joint:
+    """The law of independent columns, for tests without the package."""
+    laws = []
+    for column, size in enumerate(sizes):
+        counts = np.maximum(marginals[column].counts, 0) + 1e-9
+        laws.append(counts / counts.sum())
+        assert len(counts) == size
+    return joint.Joint(tuple(sizes), tuple((column,) for column in range(len(sizes))), tuple(laws))
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr("plainchant.models.checked", lambda model, **_: model)
+    monkeypatch.setattr("plainchant.run.attributes.fit", independent)
+    monkeypatch.setattr("plainchant.run.preparation.check_package", lambda: None)
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    centres = np.random.default_rng(0).normal(size=(12, 3)).astype(np.float32)
+    Centres(centres / np.linalg.norm(centres, axis=1, keepdims=True), "some").save(tmp_path / "centres.npz")
+
+    def go(records, name, *, noise=None, model=None, **values):
+        if values["method"] == "clustered-mean":
+            values["centres"] = str(tmp_path / "centres.npz")
+        places = iter(range(10**6))
+        # the same tokens whatever the records are
+        monkeypatch.setattr("plainchant.privacy.mechanisms.sample", lambda scores, _: next(places) ** 2 % len(scores))
+        noise = noise or Recorded()
+        with pc.synthesize(
+            records, pc.plan(SynthesisConfig(**VALUES | values)), out=tmp_path / name, model=model or Wide(),
+            embedder=Hashing(), performance=PerformanceOptions(rows=64), randomness=noise,
+        ) as made:  # fmt: skip
+            made.finish()
+        return noise.asked, made
+
+    return go
+
+
+def paid(made):
+    """ρ and the largest change of the counts that it pays for, of each noisy histogram of a run, in order."""
+    decided, config = made.plan, made.plan.config
+    counts = [(decided.rho_select, 1), (decided.rho_size, 1)] if decided.rho_size else []
+    sizes = [len(made.directory.cells()), 3, 3, 3, 3, 3]
+    rho, pairs = decided.table.rho, len(counted_pairs(sizes))
+    counts += (
+        [(0.1 * rho, 1)] + [(0.25 * 0.9 * rho / len(sizes), 1)] * len(sizes) + [(0.75 * 0.9 * rho / pairs, 1)] * pairs
+    )
+    return counts + [(decided.rho_vote / config.parts.rounds, VOTE_GRID)] * config.parts.rounds * config.votes
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_all_noise_together_costs_what_the_guarantee_names(run, way):
+    asked, made = run(RECORDS, "whole", **WAYS[way])
+    charged = paid(made)
+    assert [sigma for _, sigma in asked] == pytest.approx([most / math.sqrt(2 * rho) for rho, most in charged])
+    decided = made.plan
+    tokens = decided.mechanism.cost_of(decided.tokens_per_batch or 0).rho if decided.rho_size else 0.0
+    together = sum((most / sigma) ** 2 / 2 for (_, sigma), (_, most) in zip(asked, charged, strict=True))
+    assert together + tokens <= made.guarantee.rho * (1 + 1e-9)
+    assert made.guarantee.cost.delta == made.guarantee.delta_found == decided.table.delta == 0.1 * decided.config.delta
+
+
+def test_power_attributes_whose_cost_is_forgotten_are_caught(run):
+    """The broken twin: the attributes are counted, and the texts spend the whole budget."""
+    asked, made = run(RECORDS, "whole", **MEAN)
+    counts = sum((most / sigma) ** 2 / 2 for (_, sigma), (_, most) in zip(asked, paid(made), strict=True))
+    forgotten = pc.plan(SynthesisConfig(**VALUES | MEAN | {"columns": {}}))
+    honest, broken = (counts + own.mechanism.cost_of(own.tokens_per_batch).rho for own in (made.plan, forgotten))
+    assert honest <= made.guarantee.rho * (1 + 1e-9)
+    assert broken > made.guarantee.rho * 1.05
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_unit_with_many_records_moves_no_counts_by_more_than_is_paid_for(run, way):
+    whole, made = run(RECORDS, "whole", **WAYS[way])
+    charged, largest = paid(made), np.zeros(len(whole))
+    for gone in range(0, UNITS, 5):
+        without, _ = run([row for row in RECORDS if row["unit"] != f"u{gone}"], f"without-{gone}", **WAYS[way])
+        assert [(len(counts), sigma) for counts, sigma in without] == [(len(counts), sigma) for counts, sigma in whole]
+        moved = [np.linalg.norm(np.subtract(one, other)) for (one, _), (other, _) in zip(whole, without, strict=True)]
+        largest = np.maximum(largest, moved)
+        assert (np.array(moved) <= [most for _, most in charged]).all()
+    assert (largest >= [0.7 * most for _, most in charged]).all()
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_release_has_the_users_columns_and_types(run, way, tmp_path):
+    run(RECORDS, "whole", **WAYS[way])
+    path = tmp_path / "whole" / "release" / "synthetic.parquet"
+    table = pd.read_parquet(path)
+    rows = [json.loads(line) for line in path.with_suffix(".jsonl").read_text().splitlines()]
+    names = (
+        ["text"] * (way != "attributes")
+        + ["label", "cell"]
+        + ["origin"] * (way != "attributes")
+        + list(COLUMNS["attributes"])
+    )
+    assert list(table.columns) == list(rows[0]) == names
+    assert len(table) == len(rows) == (8 if way == "no vote" else 6)
+    assert set(table["kind"].dropna()) <= {"p", "q"}
+    assert set(table["who"].dropna()) <= {"w0", "w1"}
+    assert table["price"].dropna().between(0, 19).all()
+    assert str(table["day"].dtype) == "datetime64[us]"
+    assert table["day"].dropna().between("2024-01-01", "2024-02-29").all()
+    assert set(table["open"].dropna()) <= {True, False}
+    texts = pc.open(tmp_path / "whole").texts
+    assert [text.attributes["price"] for text in texts] == [row["price"] for row in rows]
+    assert {type(text.attributes["day"]) for text in texts} <= {datetime.date, type(None)}
+    card = (path.parent / "README.md").read_text()
+    assert all(f"| {name.replace('_', '&#95;')} |" in card for name in names)
+
+
+def _shown(model: Spy) -> list[str]:
+    return [
+        "".join(model._vocabulary[token] for token in row)
+        for call in model.calls
+        for _, rows, _ in call
+        for row in rows
+    ]
+
+
+class Lettered(Spy):
+    """Reads letters and digits too, so that attributes are seen."""
+
+    def __init__(self):
+        from plainchant.models.table import TableModel
+
+        letters = [chr(code) for code in range(33, 127)]
+        words = ["<eos>", "\n", " ", "a b c d", *letters]
+        scores = np.array([-9.0, -9, 0, 0.5, *([0] * len(letters))])
+        TableModel.__init__(self, words, lambda _: scores, end_of_text={0}, context_length=4000)
+        self.special = frozenset({0})
+        self.rooms, self.calls = [], []
+
+    def open_rows(self, prefix, suffixes, *, room):
+        return super().open_rows(prefix, suffixes, room=room)
+
+
+def test_contexts_show_their_records_attributes_and_the_start_shows_the_rows(run):
+    model = Lettered()
+    _, made = run(RECORDS, "whole", model=model, **MEAN | {"clusters": "none", "candidates": 1})
+    rows = made.directory.attribute_rows()
+    starts = {rows.schema.shown(row.codes) for row in rows.rows}
+    own = {rows.schema.shown(attributes.codes_of(record, rows.schema)) for record in _table(made)}
+    private = [row for row in _shown(model) if row.count("Kind:") > 1]
+    assert private
+    for shown in private:
+        *_, record, start = shown.split("Kind:")
+        assert "Kind:" + start.partition("Text")[0] in starts
+        assert "Kind:" + record.partition("Text")[0] in own
+
+
+def _table(made):
+    from plainchant.run.inputs import read_table
+
+    return read_table(RECORDS, made.plan.config)
+
+
+def test_every_row_is_released_once_with_a_text_that_was_written_for_it(run, tmp_path):
+    _, made = run(RECORDS, "whole", **MEAN)
+    rows = made.directory.attribute_rows()
+    released = pc.open(tmp_path / "whole").texts
+    found = [(text.cell, tuple(text.attributes.values())) for text in released]
+    assert sorted(found, key=repr) == sorted(((row.cell, row.values) for row in rows.rows), key=repr)
+
+
+def test_noise_and_rows_are_drawn_once(run, tmp_path):
+    run(RECORDS, "whole", **MEAN)
+    before = (tmp_path / "whole" / "release" / "synthetic.jsonl").read_text()
+    again = Recorded()
+    config = SynthesisConfig(**VALUES | MEAN | {"centres": str(tmp_path / "centres.npz")})
+    with pc.synthesize(
+        RECORDS, pc.plan(config), out=tmp_path / "whole", resume=True, model=Wide(), embedder=Hashing(),
+        performance=PerformanceOptions(rows=64), randomness=again,
+    ) as made:  # fmt: skip
+        made.finish()
+    assert not again.asked
+    assert (tmp_path / "whole" / "release" / "synthetic.jsonl").read_text() == before
+
+
+def test_a_ledger_adds_up_what_finding_values_costs(tmp_path, run):
+    book = pc.Ledger.create(tmp_path / "ledger.json", 8.0, 1e-6)
+    decided = pc.plan(SynthesisConfig(**VALUES | ALONE | {"epsilon": 4.0}))
+    with pc.synthesize(
+        RECORDS, decided, out=tmp_path / "one", ledger=tmp_path / "ledger.json", randomness=Recorded()
+    ) as made:
+        made.finish()
+    assert book.spent.delta == 1e-7
+    assert book.spent.epsilon(1e-6) <= 4.0
+    with pytest.raises(PrivacyError, match="has ρ"):
+        book.check(pc.plan(SynthesisConfig(**VALUES | ALONE)).guarantee)
+
+
+def test_the_extra_is_named_before_anything_is_made(tmp_path, monkeypatch):
+    monkeypatch.setattr("plainchant.run.preparation.check_package", joint.check_package)
+    monkeypatch.setitem(__import__("sys").modules, "mbi", None)
+    with pytest.raises(MissingDependencyError, match=r"pip install plainchant\[table\]"):
+        pc.synthesize(RECORDS, pc.plan(SynthesisConfig(**VALUES | ALONE)), out=tmp_path / "one", randomness=Recorded())
+    assert not (tmp_path / "one").exists()
+
+
+@pytest.mark.parametrize(
+    ("values", "error", "said"),
+    [
+        (ALONE | {"columns": {}}, ConfigError, "none are named"),
+        (MEAN | {"columns": {}, "table_share": 0.1}, ConfigError, "no attributes"),
+        ({"method": "public", "candidates": 1}, ConfigError, "another method"),
+        (MEAN | {"vote_labels": 2}, ConfigError, "keeps the label of its row"),
+        (MEAN | {"choice": "matching"}, ConfigError, "most votes"),
+        (MEAN | {"table_share": 0.5}, PrivacyError, "leaves nothing"),
+        ({"method": "clustered-median", "candidates": 1}, PrivacyError, "ex-post"),
+    ],
+)
+def test_what_cannot_be_is_refused(values, error, said):
+    with pytest.raises(error, match=said):
+        SynthesisConfig(**VALUES | values)
