@@ -18,7 +18,7 @@ from plainchant.data.centres import Centres
 from plainchant.errors import ConfigError, MissingDependencyError, PrivacyError
 from plainchant.privacy.histograms import VOTE_GRID
 from plainchant.privacy.marginals import Marginal, counted_pairs
-from plainchant.run import attributes, joint
+from plainchant.run import joint
 
 UNITS = 24
 COLUMNS: dict[str, Any] = {
@@ -219,7 +219,7 @@ def test_contexts_show_their_records_attributes_and_the_start_shows_the_rows(run
     _, made = run(RECORDS, "whole", model=model, **MEAN | {"clusters": "none", "candidates": 1})
     rows = made.directory.attribute_rows()
     starts = {rows.schema.shown(row.codes) for row in rows.rows}
-    own = {rows.schema.shown(attributes.codes_of(record, rows.schema)) for record in _table(made)}
+    own = {rows.schema.shown(rows.schema.codes_of(record.attributes)) for record in _table(made)}
     private = [row for row in _shown(model) if row.count("Kind:") > 1]
     assert private
     for shown in private:

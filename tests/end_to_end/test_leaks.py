@@ -310,7 +310,7 @@ def test_expanded_texts_come_from_released_ones_alone_and_are_marked(run, tmp_pa
     model = Spy()
     made = run(settings=config, model=model, randomness=AsTold(range(1000)))
     rows = [json.loads(line) for line in rows_of(made).splitlines()]
-    assert [row["source"] for row in rows] == ["private"] * 5 + ["expanded"] * 7
+    assert [row["origin"] for row in rows] == ["records"] * 5 + ["model"] * 7
     # nothing but public rows at work once the private texts are done, and no cost
     private = [place for place, call in enumerate(model.calls) if call and not all(public for public, _, _ in call)]
     assert len(model.calls) - 1 - max(private) == 5
@@ -439,7 +439,7 @@ def test_private_evolution_shows_no_record_and_spends_everything_on_votes(run, c
     assert decided.rho_round == decided.rho_vote / 2
     rows = [json.loads(line) for line in rows_of(made).splitlines()]
     assert len(rows) == 6
-    assert {row["source"] for row in rows} == {"expanded"}
+    assert {row["origin"] for row in rows} == {"model"}
     assert sorted(row["label"] for row in rows) == ["x"] * 3 + ["y"] * 3
     assert "to which no record was shown" in (made.directory.release / "README.md").read_text()
     # public facts about the votes, wherever a run is described

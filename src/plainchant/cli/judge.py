@@ -42,7 +42,7 @@ def evaluate(
     Reads private data, and the guarantee does not cover its figures: they are shown here and written to DIR/private
     only. Every figure has a 95 % interval, and both sides of a comparison have the same number of texts.
     """
-    from plainchant.evaluation.figures import ACCURACY, EXPLANATIONS, MAUVE, NOTE, ON_SYNTHETIC
+    from plainchant.evaluation.figures import ACCURACY, EXPLANATIONS, MAUVE, NOTE, ON_SYNTHETIC, PAIRS
     from plainchant.evaluation.runs import evaluate as measure
     from plainchant.run.store import RunDirectory
 
@@ -54,7 +54,7 @@ def evaluate(
     with _saved_whatever_happens(console, run, "evaluation.json", found.as_dict()):
         _show_groups(console, found.groups, EXPLANATIONS)
         console.say(f"\n{found.compared} texts on each side")
-        console.result(found.as_dict(), str(mauve))
+        console.result(found.as_dict(), str(mauve or found.figure(PAIRS)))
     _gate("min-mauve", mauve, min_mauve)
     _gate("min-accuracy", found.figure(f"{ACCURACY}, {ON_SYNTHETIC}"), min_accuracy)
 

@@ -52,6 +52,10 @@ class _Kind(_Frozen):
         found: Value = value
         return found
 
+    def code_of(self, value: str | None) -> int:
+        """The code of a value that was read before the values were found; only categories have such."""
+        raise ConfigError(f"type = {getattr(self, 'type', None)!r}: its values are not found in the data")
+
 
 class Category(_Kind):
     """A category. Without a list its values are found in the data, at a share of the budget and of δ (guarantee 14.3).
@@ -94,6 +98,11 @@ noise."""
             return lambda cell: _key(cell, names)
         matcher, codes = LabelMatcher(self.values), {value: code for code, value in enumerate(self.values)}
         return lambda cell: codes.get(matcher.match(cell, names) or "", len(codes))
+
+    def code_of(self, value: str | None) -> int:
+        """The code of a value that was read before the values were found; the missing one where it is none of them."""
+        values = self.values or ()
+        return values.index(value) if value in values else len(values)
 
     def shown(self, code: int) -> str:
         """A code in a prompt."""
@@ -348,6 +357,13 @@ class Schema(_Frozen):
         """The attributes whose values are found in the data."""
         return tuple(
             name for name, kind in self.attributes.items() if isinstance(kind, Category) and kind.values is None
+        )
+
+    def codes_of(self, read: Sequence[Code]) -> tuple[int, ...]:
+        """The codes of a record, once the values that are found in the data are known."""
+        kinds = self.attributes.values()
+        return tuple(
+            code if isinstance(code, int) else kind.code_of(code) for code, kind in zip(read, kinds, strict=True)
         )
 
     def shown(self, codes: Sequence[int]) -> str:

@@ -16,6 +16,7 @@ NOTE = (
 MAUVE, ACCURACY, MACRO_F1 = "MAUVE", "accuracy", "macro-F1"
 ON_SYNTHETIC, ON_TFIDF = "trained on synthetic", "trained on synthetic, by words"
 ON_REAL = "trained on as many real texts"
+COLUMNS, PAIRS, AS_REAL = "agreement of columns", "agreement of pairs of columns", "as many real rows"
 EXPLANATIONS: Mapping[str, str] = {
     MAUVE: "1: the embeddings of both sets look the same; near 0: they have nothing in common (Pillutla et al.)",
     "Fréchet distance": "distance of two normal distributions fitted to the embeddings; lower is better",
@@ -24,6 +25,8 @@ EXPLANATIONS: Mapping[str, str] = {
     "density": "number of real neighbourhoods that hold a synthetic text, scaled so that real text has 1",
     "coverage": "share of real texts with a synthetic one in their neighbourhood",
     "label agreement": "share of synthetic texts to which a classifier trained on real text gives the same label",
+    COLUMNS: "1: every column is distributed as in the real table; 0: no value in common (1 − total variation, mean)",
+    PAIRS: "the same for every two columns together",
     "cell agreement": "share of synthetic texts whose nearest public centre is that of their cell",
 }
 
@@ -63,7 +66,10 @@ class Figures:
 
 @dataclass(frozen=True)
 class Evaluation(Figures):
-    """The groups "fidelity" and "text", and, where there are labels, "usefulness" and "labels".
+    """Figures of a release against real data.
+
+    The groups are "fidelity" and "text"; where there are labels, "usefulness" and "labels"; where there are attributes,
+    "attributes" and "attributes and text".
 
     Attributes:
         texts: synthetic texts of the run.

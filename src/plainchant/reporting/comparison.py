@@ -9,7 +9,7 @@ from pathlib import Path
 
 from plainchant.data.files import PRIVATE, atomic_write
 from plainchant.errors import ConfigError
-from plainchant.evaluation.figures import ACCURACY, MACRO_F1, MAUVE, NOTE, ON_SYNTHETIC, ON_TFIDF
+from plainchant.evaluation.figures import ACCURACY, COLUMNS, MACRO_F1, MAUVE, NOTE, ON_SYNTHETIC, ON_TFIDF, PAIRS
 from plainchant.evaluation.runs import Compared
 from plainchant.run.card import markdown_cell, short_figure
 
@@ -22,6 +22,8 @@ _COMPARED = {
     "accuracy by words": f"{ACCURACY}, {ON_TFIDF}",
     "label agreement": "label agreement",
     "cell agreement": "cell agreement",
+    "columns": COLUMNS,
+    "pairs of columns": PAIRS,
 }
 
 
@@ -74,7 +76,8 @@ def _comparison_plot(found: Sequence[Compared], kind: str) -> bytes:
     """Usefulness over ε: promised on the left, measured on the right; a run without private data is a line."""
     from matplotlib.figure import Figure
 
-    measures = [name for name in ("MAUVE", "accuracy") if any(run.evaluation.figure(_COMPARED[name]) for run in found)]
+    drawn = ("MAUVE", "accuracy", "pairs of columns")
+    measures = [name for name in drawn if any(run.evaluation.figure(_COMPARED[name]) for run in found)]
     figure = Figure((8.5, 3.2 * len(measures)), layout="constrained")
     grid = figure.subplots(len(measures), 2, squeeze=False, sharey="row", sharex="col")
     colours = {run.name: f"C{number}" for number, run in enumerate(found)}

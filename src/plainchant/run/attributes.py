@@ -4,13 +4,12 @@ import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from plainchant.arrays import IntArray
 from plainchant.config import SynthesisConfig
-from plainchant.data.schema import Category, Schema, Value
+from plainchant.data.schema import Schema, Value
 from plainchant.data.tables import Record
 from plainchant.generation.batching import allot_texts
 from plainchant.privacy.histograms import NO_CELL, Cell
@@ -102,19 +101,6 @@ def resolved(schema: Schema, found: Mapping[str, Sequence[str]]) -> Schema:
     return schema.model_copy(update={"attributes": attributes})
 
 
-def codes_of(record: Record, schema: Schema) -> tuple[int, ...]:
-    """The codes of a record by a resolved schema: a function of this record alone. Secret."""
-    return tuple(
-        code if isinstance(code, int) else _place(kind, code)
-        for code, kind in zip(record.attributes, schema.attributes.values(), strict=True)
-    )
-
-
-def _place(kind: Any, value: str | None) -> int:
-    values = kind.values if isinstance(kind, Category) and kind.values else ()
-    return values.index(value) if value in values else len(values)
-
-
 def noisy_law(
     config: SynthesisConfig, rho: float, delta: float, records: Sequence[Record], cell_of_unit: IntArray, cells: int,
     randomness: RandomSource,
@@ -139,15 +125,14 @@ def noisy_law(
         found[name] = found_values(values, shares.found, delta / len(names), randomness)
     schema = resolved(schema, found)
     sizes = [cells, *(kind.size for kind in schema.attributes.values())]
-    codes = np.array(
-        [(cell, *codes_of(record, schema)) for record, cell in zip(records, cell_of_unit.tolist(), strict=True)],
-        dtype=np.int64,
-    ).reshape(len(records), len(sizes))
+    own = zip(cell_of_unit.tolist(), records, strict=True)
+    rows = [(cell, *schema.codes_of(record.attributes)) for cell, record in own]
+    codes = np.array(rows, dtype=np.int64).reshape(len(records), len(sizes))
     marginals = noisy_marginals(codes, sizes, shares, randomness)
     joint = fit(sizes, marginals)
-    for column, (size, own) in enumerate(zip(sizes, marginals, strict=False)):
+    for column, (size, single) in enumerate(zip(sizes, marginals, strict=False)):
         # a column without missing values stays one, as far as the noise can tell
-        if column and size > 1 and own.counts[-1] < CLEAR_MISSING * own.sigma:
+        if column and size > 1 and single.counts[-1] < CLEAR_MISSING * single.sigma:
             joint = joint.without(column, size - 1)
     return Law(schema, joint, marginals[0].counts)
 

@@ -16,7 +16,6 @@ from plainchant.config import SynthesisConfig
 from plainchant.generation.decoding import BatchWork, FinishedText
 from plainchant.generation.executor import Executor
 from plainchant.generation.prompting import choose_examples
-from plainchant.run.attributes import codes_of
 from plainchant.run.candidates import Expansion, Variation
 from plainchant.run.preparation import Preparation
 from plainchant.run.released import Place, Released
@@ -168,5 +167,5 @@ def context_of(preparation: Preparation, released: Released, numbers: Sequence[i
     attributes: list[str] = []
     if released.rows is not None:
         schema = released.rows.schema
-        attributes = [schema.shown(codes_of(record, schema)) for record in records]
+        attributes = [schema.shown(schema.codes_of(record.attributes)) for record in records]
     return preparation.prompts.records([record.text for record in records], label, attributes)

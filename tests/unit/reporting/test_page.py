@@ -27,9 +27,9 @@ LABELS = (f"red | {HOSTILE}", "blue")
 HOME = "/home/somebody"
 CELLS = (Cell(0, 3, 143, 3), Cell(1, WHOLE_LABEL, 77, 2))
 ROWS: list[dict[str, Any]] = [
-    {"text": f"{HOSTILE} & all", "label": LABELS[0], "cell": 0, "source": "private"},
-    {"text": "a long one " * 60, "label": LABELS[1], "cell": 1, "source": "private"},
-    {"text": "", "label": LABELS[1], "cell": 1, "source": "expanded"},
+    {"text": f"{HOSTILE} & all", "label": LABELS[0], "cell": 0, "origin": "records"},
+    {"text": "a long one " * 60, "label": LABELS[1], "cell": 1, "origin": "records"},
+    {"text": "", "label": LABELS[1], "cell": 1, "origin": "model"},
 ]
 VECTORS = np.random.default_rng(0).normal(size=(9, 4)).astype(np.float32)
 PRIVATE = {
@@ -245,7 +245,7 @@ def test_page_is_a_function_of_what_it_shows():
 
 def test_control_characters_of_labels_and_texts_are_visible_marks():
     hostile = "red\x1b[31m\u202egreen\x9b"
-    source = page(rows=[{"text": hostile, "label": "blue", "cell": 0, "source": "private"}])
+    source = page(rows=[{"text": hostile, "label": "blue", "cell": 0, "origin": "records"}])
     assert "red\\x1b[31m\\u202egreen\\x9b" in Document(source).text
     of = planned(labels=(hostile, "blue"), prompt={"header": "Notes\n"})
     card = data_set_card(of, of.guarantee, CELLS, 2)
@@ -348,6 +348,6 @@ def test_release_loads_as_a_data_set_beside_its_report(released, tmp_path, monke
     write_report(released, planned(), planned().guarantee, None, None)
     loaded = datasets.load_dataset(str(released.release), cache_dir=str(tmp_path / "cache"))
     assert set(loaded) == {"train"}
-    assert loaded["train"].column_names == ["text", "label", "cell", "source"]
+    assert loaded["train"].column_names == ["text", "label", "cell", "origin"]
     assert loaded["train"].to_list() == ROWS
     assert json.loads((released.release / "guarantee.json").read_text())["kind"] == "ex-ante"
