@@ -251,7 +251,7 @@ def test_release_holds_released_facts_only(run, config):
         "guarantee.json",
         "README.md",
     }
-    fields = {"kind", "epsilon", "delta", "rho", "unit", "relation", "method", "version", "statement"}
+    fields = {"kind", "epsilon", "delta", "rho", "unit", "relation", "method", "version", "statement", "delta_found"}
     assert set(json.loads((release / "guarantee.json").read_text())) == fields
     assert pyarrow.parquet.read_table(release / "synthetic.parquet").column_names == ["text", "cell"]
     card = (release / "README.md").read_text()

@@ -176,17 +176,17 @@ def test_a_place_tells_label_and_cell_of_every_candidate():
     def at(batch):
         text = FinishedText(batch, 0, "text", 3, "end", 0.0, 0.0)
         own = released.labelled(text, config)
-        return own.label, own.cell, own.source
+        return own.label, own.cell, own.origin
 
-    assert [at(batch) for batch in (0, 1)] == [("x", 0, "private"), ("y", 2, "private")]
-    assert [at(2 + cell) for cell in range(3)] == [("x", 0, "expanded"), ("x", 1, "expanded"), ("y", 2, "expanded")]
+    assert [at(batch) for batch in (0, 1)] == [("x", 0, "records"), ("y", 2, "records")]
+    assert [at(2 + cell) for cell in range(3)] == [("x", 0, "model"), ("x", 1, "model"), ("y", 2, "model")]
     found = {
         (number, label, cell): released.variation_batch(number, 2, label, cell)
         for number in range(3) for label in range(2) for cell in range(3)
     }  # fmt: skip
     # a place of its own for each, after all others, whatever label the cell has
     assert sorted(found.values()) == list(range(5, 5 + len(found)))
-    assert all(at(batch) == (config.labels[label], cell, "expanded") for (_, label, cell), batch in found.items())
+    assert all(at(batch) == (config.labels[label], cell, "model") for (_, label, cell), batch in found.items())
     # released under the label that the records gave
     one = Released(cells, released.batches, [FinishedText(2, 0, "text", 3, "end", 0.0, 0.0)])
     assert one.chosen([Winner(1, 2, 0)], config)[0].label == "y"
