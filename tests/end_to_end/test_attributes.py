@@ -292,3 +292,69 @@ def test_the_extra_is_named_before_anything_is_made(tmp_path, monkeypatch):
 def test_what_cannot_be_is_refused(values, error, said):
     with pytest.raises(error, match=said):
         SynthesisConfig(**VALUES | values)
+
+
+HARD = 2_000
+
+
+def _hard() -> pd.DataFrame:
+    """One category of 200 values, 30 % missing, a constant column, a number column with text in it, two dtypes."""
+    source = np.random.default_rng(5)
+    value = np.minimum(source.zipf(1.3, HARD), 200)
+    price = [str(number) for number in source.integers(0, 100, HARD)]
+    for place in range(0, HARD, 7):
+        price[place] = "about ten"
+    return pd.DataFrame(
+        {
+            "label": source.choice(["x", "y"], HARD, p=[0.7, 0.3]),
+            "many": [f"v{own}" for own in value],
+            "half": np.where(source.random(HARD) < 0.3, None, source.choice(["a", "b"], HARD)),
+            "same": "only",
+            "price": price,
+            "count": source.integers(1, 6, HARD),
+            "day": pd.Timestamp("2024-01-01") + pd.to_timedelta(source.integers(0, 300, HARD), unit="D"),
+            "flag": source.random(HARD) < 0.2,
+        }
+    )
+
+
+@pytest.mark.parametrize("epsilon", [8.0, 1.0])
+def test_a_hard_table_gives_a_sensible_release_with_its_types(tmp_path, monkeypatch, epsilon):
+    pytest.importorskip("mbi")
+    monkeypatch.setattr("plainchant.run.attributes.fit", joint.fit)
+    table = _hard()
+    columns = {
+        "attributes": {
+            "many": {"type": "category"},
+            "half": {"type": "category", "values": ["a", "b", "c"]},
+            "same": {"type": "category"},
+            "price": {"type": "number", "cuts": [0, 25, 50, 75, 100]},
+            "count": {"type": "number", "cuts": [1, 2, 3, 4, 5, 6]},
+            "day": {"type": "date", "first": "2024-01-01", "last": "2024-12-31"},
+            "flag": {"type": "boolean"},
+        }
+    }
+    config = SynthesisConfig(
+        method="attributes", epsilon=epsilon, label_column="label", labels=("x", "y"), columns=columns, texts=HARD
+    )
+    with pytest.warns(pc.errors.DataNote, match=r"columns.attributes.price: 286 values .* are not a number"):
+        pc.synthesize(table, pc.plan(config), out=tmp_path / "run").finish()
+    made = pd.read_parquet(tmp_path / "run" / "release" / "synthetic.parquet")
+    assert len(made) == HARD
+    kept = ["count", "flag", "label", "many", "same"]
+    assert {name: str(made[name].dtype) for name in kept if name != "many"} == {
+        name: str(table[name].dtype) for name in kept if name != "many"
+    }
+    assert str(made["day"].dtype).startswith("datetime64")
+    # what many share is found, what one has never is
+    found = set(made["many"].dropna())
+    assert {"v1", "v2"} <= found < set(table["many"])
+    assert set(made["same"]) == {"only"}
+    assert 0.2 < made["half"].isna().mean() < 0.4
+    assert "c" not in set(made["half"]) or (made["half"] == "c").mean() < 0.05
+    assert 0.05 < made["price"].isna().mean() < 0.25
+    with pytest.warns(pc.errors.DataNote):
+        figures = pc.evaluate(tmp_path / "run", table, limit=HARD)
+    least = 0.93 if epsilon == 8 else 0.85
+    assert figures.figure("agreement of columns").value > least
+    assert figures.figure("agreement of pairs of columns").value > least - 0.12

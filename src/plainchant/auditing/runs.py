@@ -25,6 +25,8 @@ from plainchant.planning import Plan, make_plan
 from plainchant.randomness import SystemRandomness
 from plainchant.run.inputs import read_table
 from plainchant.run.progress import NoProgress, Progress
+from plainchant.run.released import Released
+from plainchant.run.rounds import context_of
 from plainchant.run.store import RunDirectory
 from plainchant.run.synthesis import synthesize
 
@@ -85,6 +87,8 @@ def audit(
     decided = make_plan(directory.config)
     config, report_progress = decided.config, progress or (lambda _: None)
 
+    if not config.has_text:
+        raise ConfigError(f"method = {config.method.value}: its release has no texts that an audit could attack")
     records, noted = read_table(real, config), directory.read_private(CANARIES)
     planted, canaries = records, list[Canary]()
     if noted is not None:
@@ -208,11 +212,14 @@ def replay_of(
     config, prompts = decided.config, Prompts(decided.config, model)
     members = directory.members()
     number = max(members, key=lambda batch: len(members[batch]))
-    cell = next(batch.cell for batch in directory.batches() if batch.batch == number)
-    label = config.label_set[directory.cells()[cell].label]
+    released = Released.of(directory)
+    label = config.label_set[released.cells[released.batches[number].cell].label]
     texts = [[table[record].text for record in records] for records, _ in members[number]]
-    records = [prompts.records(own, label) for own in texts]
-    work = BatchWork(number, tuple(prompts.prefix(label)), tuple(prompts.start(label)), records, (0,))
+    records = [
+        context_of(prompts, [table[record] for record in own], released.rows, label) for own, _ in members[number]
+    ]
+    start = tuple(prompts.start(label, released.lines_of((number, 0))))
+    work = BatchWork(number, tuple(prompts.prefix(label)), start, records, (0,))
     mechanism, length = decided.mechanism, min(STEPS, config.max_tokens)
 
     def along(unit: int) -> Steps:

@@ -170,6 +170,14 @@ def show_plan(console: Console, plan: Plan) -> None:
         ("clip, temperature", f"{settings.clip:.4g} nats, {settings.temperature:g}"),
         ("texts", f"{requested}, at most {_count(config.max_tokens, 'token')} each"),
     ]  # fmt: skip
+    if not config.has_text:
+        rows = [rows[0], ("method", config.method.value), rows[2], ("rows", requested)]
+    if config.columns.attributes:
+        found = f", {plan.table.delta:.3g} of δ to find values" if plan.table.delta else ""
+        rows.append(("attributes", f"{len(config.columns.attributes)} for ρ = {plan.table.rho:.4g}{found}"))
+    if not config.has_text:
+        console.table("Plan", rows)
+        return
     rows_per_token = settings.batch_size * config.written + config.further
     if config.votes:
         rows += [
@@ -332,7 +340,7 @@ def execute(
         "\nDone",
         [
             ("guarantee", run.guarantee.statement),
-            ("texts", f"{len(texts)} in {time.monotonic() - began:.0f} seconds"),
+            ("texts" if plan.config.has_text else "rows", f"{len(texts)} in {time.monotonic() - began:.0f} seconds"),
             ("to share", f"{out / 'release'} (synthetic.jsonl, synthetic.parquet, README.md, guarantee.json)"),
             ("keep private", f"{out / 'private'}"),
         ],

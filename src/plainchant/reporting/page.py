@@ -104,7 +104,7 @@ def report_page(
         .read_text(encoding="utf-8")
     )
     signs = {label: sign(number) for number, label in enumerate(config.label_set)}
-    lengths = [len(row["text"]) for row in rows]
+    lengths = [len(row["text"]) for row in rows if "text" in row]
     return environment.from_string(template).render(
         config=config,
         plan=plan,
@@ -210,6 +210,12 @@ def _budget(plan: Plan, guarantee: Guarantee) -> list[_Part]:
         ("choice of cells", "select", plan.rho_select, "a noisy count for each label and public centre"),
         ("sizes of cells", "size", plan.rho_size, "a noisy count for each kept cell"),
         (
+            "attributes",
+            "table",
+            plan.table.rho,
+            "noisy counts of single columns and of pairs",
+        ),
+        (
             "vote",
             "vote",
             plan.rho_vote,
@@ -228,9 +234,16 @@ def _samples(config: SynthesisConfig, rows: Sequence[Mapping[str, Any]]) -> list
     """The first texts of each label."""
     samples = []
     for label in config.label_set:
-        own = [row for row in rows if row.get("label") == label]
+        own = [_shown_row(config, row) for row in rows if row.get("label") == label]
         samples.append({"label": label, "texts": len(own), "first": own[:_SHOWN], "more": own[_SHOWN:_SAMPLED]})
     return samples
+
+
+def _shown_row(config: SynthesisConfig, row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row with its attributes in one line; of a row without text they are the text."""
+    names = config.columns.attributes
+    attributes = ", ".join(f"{name}: {'–' if row.get(name) is None else row[name]}" for name in names)
+    return {**row, "text": row.get("text", attributes), "attributes": attributes if "text" in row else ""}
 
 
 def _shared_configuration(config: SynthesisConfig) -> str:

@@ -13,9 +13,11 @@ from typing import Protocol
 import numpy as np
 
 from plainchant.config import SynthesisConfig
+from plainchant.data.tables import Record
 from plainchant.generation.decoding import BatchWork, FinishedText
 from plainchant.generation.executor import Executor
-from plainchant.generation.prompting import choose_examples
+from plainchant.generation.prompting import Prompts, choose_examples
+from plainchant.run.attributes import AttributeRows
 from plainchant.run.candidates import Expansion, Variation
 from plainchant.run.preparation import Preparation
 from plainchant.run.released import Place, Released
@@ -153,7 +155,10 @@ def _works(
                 batch.batch,
                 tuple(prompts.prefix(label, shown.get(batch.cell, ()), released.lines_by_text)),
                 starts[0],
-                [context_of(preparation, released, numbers, label) for numbers, _ in own],
+                [
+                    context_of(prompts, [preparation.table[number] for number in numbers], released.rows, label)
+                    for numbers, _ in own
+                ],
                 positions,
                 (len(missing) - len(positions)) * config.max_tokens,
                 np.array([spent for _, spent in own], dtype=np.float64),
@@ -161,11 +166,9 @@ def _works(
             )
 
 
-def context_of(preparation: Preparation, released: Released, numbers: Sequence[int], label: str | None) -> list[int]:
+def context_of(prompts: Prompts, records: Sequence[Record], rows: AttributeRows | None, label: str | None) -> list[int]:
     """The records' part of a context, with their own attributes: a function of these records alone. Secret."""
-    records = [preparation.table[number] for number in numbers]
     attributes: list[str] = []
-    if released.rows is not None:
-        schema = released.rows.schema
-        attributes = [schema.shown(schema.codes_of(record.attributes)) for record in records]
-    return preparation.prompts.records([record.text for record in records], label, attributes)
+    if rows is not None:
+        attributes = [rows.schema.shown(rows.schema.codes_of(record.attributes)) for record in records]
+    return prompts.records([record.text for record in records], label, attributes)
