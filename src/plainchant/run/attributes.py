@@ -1,7 +1,6 @@
 """Attribute rows: from the records' codes to synthetic rows, and what prompts show of both (guarantee 14)."""
 
 import dataclasses
-import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -62,26 +61,6 @@ class AttributeRows:
 
     schema: Schema
     rows: Sequence[AttributeRow]
-
-    def of_text(self, cell: int, number: int) -> int | None:
-        """The number of the row that a text is written for.
-
-        Args:
-            cell: the cell of the text.
-            number: of the text among those of its cell, which take the cell's rows in turn.
-
-        Returns:
-            None where there are no rows.
-        """
-        own = self._by_cell.get(cell) or range(len(self.rows))
-        return own[number % len(own)] if own else None
-
-    @functools.cached_property
-    def _by_cell(self) -> dict[int, list[int]]:
-        found: dict[int, list[int]] = {}
-        for number, row in enumerate(self.rows):
-            found.setdefault(row.cell, []).append(number)
-        return found
 
     def shown(self, number: int | None) -> str:
         """The attributes of a row as a prompt shows them, a line each; nothing without a row."""

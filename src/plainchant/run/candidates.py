@@ -5,6 +5,7 @@ All that a request holds is public or released, so that writing for it is post-p
 
 import dataclasses
 import itertools
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -90,6 +91,13 @@ class Expansion:
         config, done = self.preparation.config, released.done
         texts = released.texts_by_cell(released.places)
         cells = [dataclasses.replace(cell, batches=1) for cell in released.cells] if others else released.cells
+        if others and released.rows is not None:
+            # candidates for every row, in whatever cell it is
+            counts_of_rows = Counter(row.cell for row in released.rows.rows)
+            cells = [
+                dataclasses.replace(cell, noisy_size=counts_of_rows[number], batches=min(1, counts_of_rows[number]))
+                for number, cell in enumerate(cells)
+            ]
         of_label: dict[int, list[str]] = {}
         if others:
             for number, own_cell in enumerate(cells):

@@ -77,7 +77,7 @@ def choose_for_rows(tally: Tally, rows: IntArray) -> list[tuple[int, int]]:
 
     Args:
         tally: the vote.
-        rows: the row of each candidate, int64 [m].
+        rows: the row of each candidate, int64 [m]; -1 where it has none and cannot be chosen.
 
     Returns:
         In the order of the rows; a row without candidates is left out.
@@ -88,7 +88,7 @@ def choose_for_rows(tally: Tally, rows: IntArray) -> list[tuple[int, int]]:
     for place in np.argsort(-tally.votes, kind="stable").tolist():
         candidate = int(tally.candidates[place])
         row, twin = int(rows[candidate]), int(tally.twins[candidate])
-        if row not in chosen and twin not in taken:
+        if row >= 0 and row not in chosen and twin not in taken:
             chosen[row] = int(tally.labels[place]), candidate
             taken.add(twin)
     return [chosen[row] for row in sorted(chosen)]

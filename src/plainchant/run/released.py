@@ -107,15 +107,27 @@ class Released:
         return (batch - len(self.batches)) % len(self.cells)
 
     def row_of(self, place: Place) -> int | None:
-        """The attribute row that the text at a place is written for; None where there are no attributes.
+        """The attribute row that the text at a place is written for; None where its label has no row.
 
-        The texts of a cell take its rows in turn: first those that records contribute to, then the others.
+        The texts of a cell take its rows in turn, those that records contribute to first. A cell without rows takes
+        those of its label.
         """
-        if self.rows is None:
-            return None
         batch, position = place
         cell = self._cell_of_batch(batch)
-        return self.rows.of_text(cell, self._turns.get(place, self._written.get(cell, 0) + position))
+        own = self._rows_of_cells.get(cell, ())
+        turn = self._turns.get(place, self._written.get(cell, 0) + position)
+        return own[turn % len(own)] if own else None
+
+    @functools.cached_property
+    def _rows_of_cells(self) -> dict[int, list[int]]:
+        """The rows that each cell's texts are written for."""
+        rows = [] if self.rows is None else self.rows.rows
+        by_cell: dict[int, list[int]] = {}
+        by_label: dict[int, list[int]] = {}
+        for number, row in enumerate(rows):
+            by_cell.setdefault(row.cell, []).append(number)
+            by_label.setdefault(self.cells[row.cell].label, []).append(number)
+        return {number: by_cell.get(number) or by_label.get(cell.label, []) for number, cell in enumerate(self.cells)}
 
     def lines_of(self, place: Place) -> str:
         """The attributes of that row as a prompt shows them; nothing where there are none."""

@@ -121,7 +121,8 @@ class Vote:
         if self.preparation.directory.winners(self.number) is None:
             config = self.preparation.config
             labels = [released.label_of(text, len(config.label_set)) for text in released.texts]
-            rows = [released.row_of((text.batch, text.position)) for text in released.texts]
+            found = [released.row_of((text.batch, text.position)) for text in released.texts]
+            rows = [-1 if row is None else row for row in found]
             hold_vote(
                 self.preparation,
                 self.number,

@@ -41,7 +41,8 @@ def hold_vote(
         cells: the kept cells.
         texts: all candidates so far.
         labels: the label that each one's prompt asked for, by number, int64 [m].
-        rows: the attribute row that each one is written for, int64 [m]; None where there are no attributes.
+        rows: the attribute row that each one is written for, int64 [m], -1 where it has none; None where there are no
+            attributes.
     """
     config, directory = preparation.config, preparation.directory
     rho, randomness, size = preparation.plan.rho_round, preparation.randomness, len(config.label_set)
@@ -70,7 +71,7 @@ def hold_vote(
         filled = [(int(labels[place]), place) for place in others[: config.released - len(chosen)]]
     else:
         chosen = choose_for_rows(tally, rows)
-        there = {int(rows[candidate]) for _, candidate in chosen}
+        there = {-1, *(int(rows[candidate]) for _, candidate in chosen)}
         first = {int(row): place for place, row in reversed(list(enumerate(rows))) if int(row) not in there}
         filled = [(int(labels[place]), place) for _, place in sorted(first.items())]
     winners = [Winner(label, texts[place].batch, texts[place].position) for label, place in chosen + filled]
