@@ -51,7 +51,13 @@ MEAN: dict[str, Any] = {
 NO_VOTE = MEAN | {"candidates": 1, "expand": 2}
 EVOLUTION: dict[str, Any] = {"method": "private-evolution", "rounds": 2, "candidates": 4}
 ALONE: dict[str, Any] = {"method": "attributes", "candidates": None}
-WAYS = {"mean": MEAN, "no vote": NO_VOTE, "votes only": EVOLUTION, "attributes": ALONE}
+INDIVIDUAL: dict[str, Any] = MEAN | {
+    "method": "plainchant",
+    "clipping": "increase",
+    "released_examples": 1,
+    "rounds": 2,
+}
+WAYS = {"mean": MEAN, "plainchant": INDIVIDUAL, "no vote": NO_VOTE, "votes only": EVOLUTION, "attributes": ALONE}
 
 
 class Recorded(Noise):
@@ -98,7 +104,7 @@ def run(tmp_path, monkeypatch):
     Centres(centres / np.linalg.norm(centres, axis=1, keepdims=True), "some").save(tmp_path / "centres.npz")
 
     def go(records, name, *, noise=None, model=None, **values):
-        if values["method"] == "clustered-mean":
+        if values["method"] in ("clustered-mean", "plainchant"):
             values["centres"] = str(tmp_path / "centres.npz")
         places = iter(range(10**6))
         # the same tokens whatever the records are

@@ -226,7 +226,8 @@ def _budget(plan: Plan, guarantee: Guarantee) -> list[_Part]:
     return [
         _Part(name, symbol, rho, None if total is None or rho is None else rho / total, pays_for)
         for name, symbol, rho, pays_for in parts
-        if rho is None or rho > 0
+        # what rounding leaves of a budget that counts have spent is no part
+        if rho is None or rho > 1e-12 * (total or 0.0)
     ]
 
 
