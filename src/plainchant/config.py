@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypedDict, Unpack
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from plainchant.data.encodings import check_encoding
 from plainchant.data.labels import normal_form
@@ -72,7 +72,16 @@ class Example(_Frozen):
 
     text: str
     label: str | None = None
-    attributes: dict[str, str | int | float | bool | datetime.date | None] = {}
+    attributes: dict[str, str | int | float | bool] = {}
+
+    @field_validator("attributes", mode="before")
+    @classmethod
+    def _written(cls, values: Any) -> Any:
+        """Dates as they are written, and no missing values: what a file can hold."""
+        if not isinstance(values, Mapping):
+            return values
+        dates = {name: value.isoformat() for name, value in values.items() if isinstance(value, datetime.date)}
+        return {name: value for name, value in values.items() if value is not None} | dates
 
 
 class PromptConfig(_Frozen):

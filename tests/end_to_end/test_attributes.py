@@ -364,3 +364,14 @@ def test_a_hard_table_gives_a_sensible_release_with_its_types(tmp_path, monkeypa
     least = 0.93 if epsilon == 8 else 0.85
     assert figures.figure("agreement of columns").value > least
     assert figures.figure("agreement of pairs of columns").value > least - 0.12
+
+
+def test_a_configuration_with_attributes_is_the_same_from_its_file(tmp_path):
+    example = {"text": "a", "label": "x", "attributes": {"day": datetime.date(2024, 2, 1), "price": None, "open": True}}
+    values = VALUES | ALONE | {"prompt": {"examples": [example]}}
+    with pc.synthesize(
+        RECORDS, pc.plan(SynthesisConfig(**values)), out=tmp_path / "one", randomness=Recorded()
+    ) as made:
+        made.finish()
+    assert made.directory.config == SynthesisConfig(**values)
+    assert made.directory.config.prompt.examples[0].attributes == {"day": "2024-02-01", "open": True}

@@ -10,7 +10,7 @@ from doubles.tables import OPTIONS, write
 
 from plainchant.config import SynthesisConfig, parse_config
 
-GUARANTEE = {"kind", "epsilon", "delta", "rho", "unit", "relation", "method", "version", "statement"}
+GUARANTEE = {"kind", "epsilon", "delta", "rho", "unit", "relation", "method", "version", "statement", "delta_found"}
 
 
 def test_init_writes_the_defaults_and_plan_reads_them(command, tmp_path):
