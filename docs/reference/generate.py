@@ -56,8 +56,9 @@ def configuration_page() -> str:
         "# Configuration",
         "A configuration is a TOML file (`plainchant init` writes a commented one), or `pc.SynthesisConfig(...)` in "
         "Python. Each field but the tables `prompt` and `columns` is also an option of `plainchant plan` and "
-        "`plainchant run` (`max_tokens` is `--max-tokens`) and an environment variable (`PLAINCHANT_MAX_TOKENS`). The option replaces the environment, "
-        "and the environment replaces the file. Everything here is public: copy nothing into it from the private data.",
+        "`plainchant run` (`max_tokens` is `--max-tokens`) and an environment variable "
+        "(`PLAINCHANT_MAX_TOKENS`). The option replaces the environment, and the environment replaces the file. "
+        "Everything here is public: copy nothing into it from the private data.",
     ]
     for group, names in FIELD_GROUPS.items():
         if group != "Performance":
