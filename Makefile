@@ -45,7 +45,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 # torch by itself and first: an exact request lets an index answer with its CPU build
 	$(BIN)/python -m pip install -c constraints.txt torch==2.13.0
-	$(BIN)/python -m pip install -c constraints.txt -e '.[demo,ray,dev]'
+	$(BIN)/python -m pip install -c constraints.txt -e '.[demo,api,ray,dev]'
 	@touch $@
 
 clean:  ## remove .venv, caches and built files

@@ -2,6 +2,7 @@
 
     python bench/study.py list
     python bench/study.py run [PATTERN ...] [--minutes 100]    cells of bench/study/cells.toml
+    python bench/study.py judge [PATTERN ...]                   finished runs, by an embedder that no run uses
     python bench/study.py page                                  docs/study.md and its plots, from the results
 
 A cell is a configuration on a data set; it is run several times. A run lives in --work and goes on where it stopped;
@@ -248,6 +249,26 @@ def run(options):
             fidelity, useful = found["evaluation"]["fidelity"], found["evaluation"].get("usefulness", {})
             accuracy = useful.get("accuracy, trained on synthetic", {}).get("value")
             print(f"  MAUVE {fidelity['MAUVE']['value']:.3f}, accuracy {accuracy}, {found['processor seconds']} s")
+
+
+def judge(options):
+    """Adds to the results of runs that are still at hand how an embedder judges them that no vote has used."""
+    from plainchant.evaluation.runs import evaluate
+    from second_embedder import StaticEmbedder
+
+    cells, embedder = load_cells(), StaticEmbedder()
+    for name, number in places(cells, options.patterns):
+        path, out = result_path(name, number), options.work / "runs" / stem(name, number)
+        if not (path.exists() and out.exists()) or "second" in (found := json.loads(path.read_text())):
+            continue
+        cell = cells[name]
+        table = Path(cell["folder"]) / cell.get("held_out", cell["file"])
+        found["second"] = {
+            "embedder": embedder.name,
+            **evaluate(out, table, embedder=embedder).as_dict()["groups"],
+        }
+        path.write_text(json.dumps(found, indent=1) + "\n")
+        print(f"{name} {number}: judged on {table.name}")
 
 
 def show(options):
@@ -534,12 +555,13 @@ def page(options):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     commands = parser.add_subparsers(required=True)
-    for name, function in (("list", show), ("run", run), ("page", page)):
+    for name, function in (("list", show), ("run", run), ("judge", judge), ("page", page)):
         command = commands.add_parser(name)
         command.add_argument("patterns", nargs="*", metavar="PATTERN")
         command.set_defaults(function=function)
-        if name == "run":
+        if name in ("run", "judge"):
             command.add_argument("--work", type=Path, default=HERE.parent / "runs" / "study")
+        if name == "run":
             command.add_argument("--minutes", type=float, default=100, help="no run begins after so many")
             command.add_argument("--dtype", default="bfloat16")
             command.add_argument("--threads", type=int, default=1)

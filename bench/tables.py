@@ -17,7 +17,7 @@ from typing import Any
 import click
 
 import plainchant as pc
-from plainchant.evaluation.figures import AS_REAL, COLUMNS, PAIRS
+from plainchant.evaluation.figures import COLUMNS, PAIRS, of_real
 
 WORDS = {"type": "number", "cuts": [0, 5, 10, 20, 40, 60, 80, 120, 160, 240, 400, 1000]}
 KINDS = {
@@ -112,7 +112,7 @@ def main(name: str, data: Path, rows: int) -> None:
             taken = time.perf_counter() - begin
             found = pc.evaluate(Path(folder) / "run", real, limit=len(real))
         shown = ", ".join(f"{part} {found.figure(part)}" for part in (COLUMNS, PAIRS))
-        ideal = ", ".join(f"{found.figure(f'{part}, {AS_REAL}')}" for part in (COLUMNS, PAIRS))
+        ideal = ", ".join(f"{found.figure(of_real(part))}" for part in (COLUMNS, PAIRS))
         least = min((figure.value, part) for part, figure in found.groups["attributes"].items() if "×" in part)
         print(f"{name}, {len(real)} rows, ε = {epsilon:g}: {shown}; real rows {ideal}; least {least}; {taken:.0f} s")
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from plainchant.auditing.runs import Audit, audit, audit_with_canaries
     from plainchant.config import Example, PerformanceOptions, PromptConfig, SynthesisConfig, load_config
     from plainchant.data.schema import Schema
+    from plainchant.data.survey import Survey
     from plainchant.errors import (
         ConfigError,
         DataError,
@@ -31,12 +32,19 @@ if TYPE_CHECKING:
     from plainchant.evaluation.runs import Compared, compare, evaluate
     from plainchant.planning import Guarantee, Plan
     from plainchant.planning import make_plan as plan
+    from plainchant.reporting.push import push
     from plainchant.reporting.runs import report
+    from plainchant.reporting.statement import statement
+    from plainchant.reporting.view import view
+    from plainchant.run.checking import check
     from plainchant.run.finished import FinishedRun
     from plainchant.run.finished import open_run as open
     from plainchant.run.ledger import Ledger
+    from plainchant.run.preview import preview
+    from plainchant.run.progress import NoProgress
     from plainchant.run.released import SyntheticText
     from plainchant.run.synthesis import Run, synthesize
+    from plainchant.run.synthesizer import Synthesizer
 
 __all__ = [
     "Audit",
@@ -52,6 +60,7 @@ __all__ = [
     "Ledger",
     "MissingDependencyError",
     "ModelError",
+    "NoProgress",
     "PerformanceOptions",
     "PlainchantError",
     "Plan",
@@ -60,17 +69,24 @@ __all__ = [
     "Run",
     "RunError",
     "Schema",
+    "Survey",
     "SynthesisConfig",
+    "Synthesizer",
     "SyntheticText",
     "audit",
     "audit_with_canaries",
+    "check",
     "compare",
     "evaluate",
     "load_config",
     "open",
     "plan",
+    "preview",
+    "push",
     "report",
+    "statement",
     "synthesize",
+    "view",
 ]
 
 # The module of each public name and, after a colon, its name there.
@@ -88,6 +104,7 @@ _HOMES = {
     "Ledger": "run.ledger",
     "MissingDependencyError": "errors",
     "ModelError": "errors",
+    "NoProgress": "run.progress",
     "PerformanceOptions": "config",
     "PlainchantError": "errors",
     "Plan": "planning",
@@ -96,17 +113,24 @@ _HOMES = {
     "Run": "run.synthesis",
     "RunError": "errors",
     "Schema": "data.schema",
+    "Survey": "data.survey",
     "SynthesisConfig": "config",
+    "Synthesizer": "run.synthesizer",
     "SyntheticText": "run.released",
     "audit": "auditing.runs",
     "audit_with_canaries": "auditing.runs",
+    "check": "run.checking",
     "compare": "evaluation.runs",
     "evaluate": "evaluation.runs",
     "load_config": "config",
     "open": "run.finished:open_run",
     "plan": "planning:make_plan",
+    "preview": "run.preview",
+    "push": "reporting.push",
     "report": "reporting.runs",
+    "statement": "reporting.statement",
     "synthesize": "run.synthesis",
+    "view": "reporting.view",
 }
 
 if not TYPE_CHECKING:

@@ -4,15 +4,17 @@ import datetime
 import difflib
 import enum
 import functools
+import ipaddress
 import math
 import tomllib
+import urllib.parse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypedDict, Unpack
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from plainchant.data.encodings import check_encoding
+from plainchant.data.encodings import AUTO, check_encoding
 from plainchant.data.labels import normal_form
 from plainchant.data.raw import separator_of
 from plainchant.data.schema import Schema
@@ -92,12 +94,45 @@ class PromptConfig(_Frozen):
     header: str | None = None
     """Text at the start of the prompt."""
     example: str | None = None
-    """Template of one entry in the list; generation starts at {text} and ends at whatever follows it. Attributes \
-stand at {attributes}, or before the line of {text}, a line each."""
+    """Template of one entry in the list; generation starts at {text} and ends at what follows it. Attributes stand at \
+{attributes}, or before the line of {text}, a line each. Unset: a text keeps its line breaks and ends where another \
+entry begins; if all examples are single lines, it ends at a line break."""
     chat: str | None = None
     """Template of the user's message in the chat form; {text} is the record, {attributes} those of the new text."""
     examples: tuple[Example, ...] = ()
     """Made-up public examples, shown before the record. They show the form of the data and take nothing from it."""
+
+    @property
+    def single_lines(self) -> bool:
+        """Whether there are public examples and none of them has a line break."""
+        return bool(self.examples) and not any("\n" in example.text.strip() for example in self.examples)
+
+    def entry(self, *, labelled: bool) -> str:
+        """Template of one entry: the given one or the default."""
+        return self.example if self.example is not None else "Label: {label}\n" * labelled + "Text: {text}\n\n"
+
+    def stop(self, *, labelled: bool, attribute: str | None = None) -> str | None:
+        r"""What ends a text (guarantee 4.6). None: only an end-of-text token.
+
+        In the default template that is the beginning of another entry or, where there are examples and all of them are
+        single lines, a line break. In a given template it is what follows the text, up to the first line with anything
+        in it; a blank rest is a line break.
+
+        Args:
+            labelled: whether an entry has a label.
+            attribute: how the first line of its attributes begins; None where it has none.
+
+        >>> PromptConfig().stop(labelled=False), PromptConfig(example="> {text}\n###\n\n").stop(labelled=False)
+        ('\nText:', '\n###')
+        """
+        if self.form is PromptForm.CHAT:
+            return None
+        before, _, after = self.entry(labelled=labelled).partition("{text}")
+        if self.example is None:
+            begins = attribute if attribute is not None and not labelled else before.partition(" ")[0]
+            return "\n" if self.single_lines else "\n" + begins
+        after = after.partition("{label}")[0].partition("{attributes}")[0]
+        return "\n" + after.strip().partition("\n")[0].strip() if after.startswith("\n") else after or None
 
 
 class Parts(_Frozen):
@@ -251,6 +286,9 @@ class SynthesisFields(TypedDict, total=False):
     separator: str
     allow_malformed: bool
     model: str
+    candidate_model: str | None
+    candidate_endpoint: str | None
+    candidate_form: PromptForm | Literal["examples", "chat"] | None
     embedder: str
     public_corpus: str | None
     public_text_column: str
@@ -279,6 +317,10 @@ class SynthesisFields(TypedDict, total=False):
     min_tokens: int
     max_record_tokens: int
     numerical_slack: float
+    name: str | None
+    holder: str | None
+    license: str | None
+    language: str | None
     prompt: PromptConfig | Mapping[str, Any]
 
 
@@ -330,7 +372,7 @@ are fewer than 20 texts per label."""
     unit_column: str | None = None
     """Column whose equal values mark the records of one unit (a patient, a customer). Unset: each record is a unit."""
     labels: tuple[str, ...] = ()
-    """The labels, a public list. Records with any other label are ignored."""
+    """The labels, a public list, or one string with commas. Records with any other label are ignored."""
     columns: Schema = Schema()
     """Columns beside the text (attributes), and templates of a text that stands in several columns."""
     table_share: float | None = Field(None, gt=0, lt=1)
@@ -344,6 +386,15 @@ are fewer than 20 texts per label."""
 
     model: str = "gemma-3-270m"
     """Causal language model: a path or name that transformers loads, or gemma-3-270m from the demo extra."""
+    candidate_model: str | None = None
+    """Model that writes candidates and further texts from released ones: another local model or, with \
+candidate_endpoint, the name of a model there. Unset: model."""
+    candidate_endpoint: str | None = None
+    """Address of an OpenAI-compatible server that has candidate_model, such as http://localhost:8000/v1 (extra api); \
+its key: PLAINCHANT_API_KEY. With private-evolution no local language model is loaded then."""
+    candidate_form: PromptForm | None = None
+    """Form of the prompt for candidate_model: examples for base models, chat for instruction-tuned ones. Unset: \
+prompt.form."""
     embedder: str = "all-MiniLM-L6-v2"
     """Sentence embedder: a path or name that sentence-transformers loads, or all-MiniLM-L6-v2 from the demo extra."""
     public_corpus: str | None = None
@@ -353,8 +404,9 @@ are fewer than 20 texts per label."""
 
     clusters: Clusters | None = None
     """How records are grouped into batches: around public cluster centres, or not at all."""
-    centres: int | str = 1000
-    """Maximum number of public centres (one per four texts of the corpus), or a file of saved ones (centres.npz)."""
+    centres: int | str = AUTO
+    """Maximum number of public centres (at most one per four texts of the corpus), or a file of saved ones \
+(centres.npz); auto: by expected_units, labels and batch size."""
     kept: int | Literal["auto"] = "auto"
     """Maximum number of cells to keep; auto: every cell of at least min_cell."""
     min_cell: int | None = Field(None, ge=1)
@@ -404,6 +456,16 @@ an individual budget covers; it cannot change the guarantee."""
     """Maximum tokens read of each record; the rest is cut off."""
     numerical_slack: float = Field(1e-3, ge=0, allow_inf_nan=False)
     """Allowed numerical error of a prediction, in nats; its cost is included, and a model with more is refused."""
+
+    name: str | None = Field(None, min_length=1, max_length=200)
+    """Name of the data set on card, report and statement."""
+    holder: str | None = Field(None, min_length=1, max_length=200)
+    """Person or organisation that holds the private table and makes the release, for report and statement."""
+    license: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9.+-]{0,63}$")
+    """Licence of the release on its card, by its name on the Hub, such as cc-by-4.0. The model's own terms may apply \
+too."""
+    language: str | None = Field(None, pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]+)*(, ?[A-Za-z]{2,3}(-[A-Za-z0-9]+)*)*$")
+    """Language of the texts on the card: one code or several with commas between them, such as en or en,de."""
     prompt: PromptConfig = PromptConfig()
     """Templates and public examples."""
 
@@ -414,6 +476,12 @@ an individual budget covers; it cannot change the guarantee."""
         except ValidationError as error:
             raise _translated(error) from None
 
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _split_labels(cls, labels: Any) -> Any:
+        """Labels in one string with commas between them, as on the command line."""
+        return split_labels(labels) if isinstance(labels, str) else labels
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         self._check_numbers()
@@ -423,6 +491,7 @@ an individual budget covers; it cannot change the guarantee."""
         self._check_rounding()
         self._check_votes()
         self._check_columns()
+        self._check_candidate_model()
         return self
 
     def _check_numbers(self) -> None:
@@ -536,6 +605,20 @@ an individual budget covers; it cannot change the guarantee."""
         if self.quotas != "auto" and not self.votes:
             raise ConfigError(f"quotas = {self.quotas!r}: texts are chosen by votes; give candidates of 2 or more")
 
+    def _check_candidate_model(self) -> None:
+        if self.candidate_endpoint is not None:
+            check_address(self.candidate_endpoint)
+        if self.candidate_model is None:
+            for name in ("candidate_endpoint", "candidate_form"):
+                if getattr(self, name) is not None:
+                    raise ConfigError(f"candidate_model: not given, but {name} is; name the model that it is for")
+        elif not self.further:
+            remedy = "set candidates to 2 or more, or expand" if self.has_text else "leave it out"
+            raise ConfigError(
+                f"candidate_model = {self.candidate_model!r}: writes candidates and further texts, and there are none; "
+                + remedy
+            )
+
     def _check_rounding(self) -> None:
         """Half of the numerical slack covers the rounding of sampling weights, which counts τ times in logits."""
         needed = self.temperature * ROUNDING_RANGE
@@ -635,12 +718,33 @@ an individual budget covers; it cannot change the guarantee."""
         """Number of texts that the public model writes, kept or not."""
         return (self.parts.candidates * self.texts - self.written + self.expand) * self.has_text
 
+    @property
+    def needs_model(self) -> bool:
+        """Whether the local language model `model` writes anything."""
+        return self.has_text and (self.written > 0 or self.candidate_model is None)
+
+    @property
+    def form_of_candidates(self) -> PromptForm:
+        """The form of the prompts that candidates and further texts are written from."""
+        return self.candidate_form or self.prompt.form
+
+    @property
+    def sends_released(self) -> bool:
+        """Whether the endpoint is shown what follows from the records: released texts or rows, or which texts won."""
+        follows = self.written > 0 or self.parts.rounds > 1 or bool(self.columns.attributes)
+        return self.candidate_endpoint is not None and follows
+
     @functools.cached_property
     def parts(self) -> Parts:
         """The preset's parts, replaced by those that this configuration sets."""
         preset = PRESETS[self.method]
         own = {name: getattr(self, name) for name in Parts.model_fields if getattr(self, name) is not None}
         return preset.model_copy(update=own)
+
+    @property
+    def centres_file(self) -> str | None:
+        """The file of saved centres; None where they are computed."""
+        return self.centres if isinstance(self.centres, str) and self.centres != AUTO else None
 
     @property
     def token_request(self) -> TokenRequest:
@@ -668,6 +772,16 @@ an individual budget covers; it cannot change the guarantee."""
         )
 
     @property
+    def stop(self) -> str | None:
+        """What ends a text, besides an end-of-text token and the maximum length (see `PromptConfig.stop`)."""
+        return self.stop_in(self.prompt.form)
+
+    def stop_in(self, form: PromptForm) -> str | None:
+        """The same for prompts of another form."""
+        prompt = self.prompt.model_copy(update={"form": form})
+        return prompt.stop(labelled=bool(self.labels), attribute=self.columns.begins)
+
+    @property
     def label_set(self) -> tuple[str | None, ...]:
         """The labels, or one None where there are none."""
         return self.labels or (None,)
@@ -687,6 +801,8 @@ class PerformanceOptions(_Frozen):
     rows: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """Approximate number of private rows per forward pass; auto: the fastest here, measured at the start of a run (64 \
 with a seed)."""
+    passes: int = Field(default=4, ge=1, le=64)
+    """Number of forward passes of private rows for each one of public rows; more are faster and need more memory."""
     memory: float | None = Field(default=None, gt=0)
     """Approximate upper limit for key-value caches, in GiB; fewer rows then share a forward pass."""
     threads: int | None = Field(default=None, ge=1)
@@ -697,6 +813,10 @@ with a seed)."""
     """Number of Ray workers; each loads the model."""
     ray_address: str | None = None
     """Address of the Ray cluster; auto: the one on this machine. Unset: start one here."""
+    requests: int = Field(default=8, ge=1, le=256)
+    """Maximum number of requests to candidate_endpoint at the same time."""
+    request_timeout: float = Field(default=120.0, gt=0, le=3600)
+    """Seconds that an answer of candidate_endpoint may take before the request is sent again."""
 
     @property
     def width(self) -> int:
@@ -707,10 +827,12 @@ with a seed)."""
 # Sections of the help pages, of the reference and of `plainchant init`: every field once, in the order shown.
 FIELD_GROUPS: Mapping[str, tuple[str, ...]] = {
     "Guarantee": ("epsilon", "delta", "expected_units"),
-    "Data": ("text_column", "label_column", "labels", "unit_column", "encoding", "separator", "allow_malformed"),
+    "Data": (
+        "text_column", "label_column", "labels", "unit_column", "encoding", "separator", "allow_malformed",
+    ),
     "Columns": ("columns", "table_share"),
     "Texts": ("texts", "max_tokens", "min_tokens", "temperature", "expand"),
-    "Model": ("model", "embedder"),
+    "Model": ("model", "embedder", "candidate_model", "candidate_endpoint", "candidate_form"),
     "Public corpus": ("public_corpus", "public_text_column", "centres"),
     "Method": ("method", "candidates", "rounds", "private_texts"),
     "Method (votes)": ("vote_share", "vote_spread", "vote_labels", "choice", "quotas"),
@@ -720,6 +842,7 @@ FIELD_GROUPS: Mapping[str, tuple[str, ...]] = {
         "accounting", "expected_range", "numerical_slack", "sparse_threshold", "sparse_noise", "private_tokens",
     ),
     "Prompt": ("prompt", "released_examples", "max_record_tokens"),
+    "Release": ("name", "holder", "license", "language"),
     "Performance": tuple(PerformanceOptions.model_fields),
 }  # fmt: skip
 
@@ -727,6 +850,46 @@ FIELD_GROUPS: Mapping[str, tuple[str, ...]] = {
 def group_of(name: str) -> str:
     """The section of a field; a field that no section names belongs to "Other"."""
     return next((group for group, names in FIELD_GROUPS.items() if name in names), "Other")
+
+
+def check_address(address: str) -> None:
+    """Checks that an endpoint's address is one, and holds nothing that has to stay secret; no error quotes it.
+
+    Raises:
+        ConfigError: it is not, or it does.
+
+    >>> check_address("http://localhost:8000/v1")
+    """
+    try:
+        parts = urllib.parse.urlsplit(address)
+        sound = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        sound = False
+    if not sound or not address.isascii() or not address.isprintable() or " " in address or "\\" in address:
+        raise ConfigError("candidate_endpoint: is not an address; give one like http://localhost:8000/v1")
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        raise ConfigError(
+            "candidate_endpoint: holds a user name, a password, a query or a fragment; give the bare address, and the "
+            "key in the environment variable PLAINCHANT_API_KEY"
+        )
+
+
+def is_loopback(address: str) -> bool:
+    """Whether an address is on this machine.
+
+    >>> is_loopback("http://127.0.0.1:8000/v1"), is_loopback("https://example.org/v1")
+    (True, False)
+    """
+    host = urllib.parse.urlsplit(address).hostname or ""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def split_labels(labels: str) -> tuple[str, ...]:
+    """Labels in one string with commas between them."""
+    return tuple(label.strip() for label in labels.split(",") if label.strip())
 
 
 def _check_labels(labels: tuple[str, ...]) -> None:

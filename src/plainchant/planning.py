@@ -6,7 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from plainchant.config import Clusters, SynthesisConfig
+from plainchant.config import Clusters, SynthesisConfig, is_loopback
+from plainchant.display import html_table
 from plainchant.errors import PrivacyError
 from plainchant.privacy.accounting import Cost, rho_of
 from plainchant.privacy.aggregation import ROUNDING_RANGE
@@ -23,6 +24,11 @@ ROW_MOVEMENT = 2**-15
 UNLIKELY = 1e-3
 # A model is measured with no more private rows in a pass, unless passes are usually that wide.
 LARGEST_PASS = 2**14
+# Characters per token of English prose, about. Other text has fewer, and then a note about lengths comes late.
+PROSE_CHARACTERS = 4
+# Public centres where their number is decided here: the most, and where nothing is known of the data's size. A hundred
+# to three hundred predicted best from 7,600 records of four labels, which is about one batch per cell (docs/study.md).
+MOST_CENTRES, UNKNOWN_CENTRES = 1000, 100
 # Below this derived clip, nats, a plan warns.
 SMALL_CLIP = 1.0
 # Share of δ for the values of attributes that are found in the data, all columns together.
@@ -163,6 +169,14 @@ class Plan:
         return None if self.batches_needed is None else self.batches_needed * self.settings.units_per_batch
 
     @property
+    def centres(self) -> int | None:
+        """Maximum number of public centres to compute; None where there are none, or saved ones are used."""
+        clustered = self.config.reads_records and self.config.parts.clusters is Clusters.PUBLIC_CENTRES
+        if not clustered or self.config.centres_file is not None:
+            return None
+        return number_of_centres(self.config, self.settings.units_per_batch)
+
+    @property
     def notes(self) -> list[str]:
         """What the user should know before running."""
         config, notes = self.config, []
@@ -185,7 +199,40 @@ class Plan:
                     f"centres = {config.centres}: on average {average:.1f} units per cell, for batches of "
                     f"{self.settings.batch_size}; few cells will be kept. Use fewer centres to keep more"
                 )
+        return [*notes, *_form_notes(config), *self._notes_on_endpoint]
+
+    @property
+    def _notes_on_endpoint(self) -> list[str]:
+        config, notes = self.config, []
+        if config.sends_released:
+            what = "texts from records and what the votes chose" if config.written else "what the votes chose"
+            if config.columns.attributes:
+                what = f"the rows, {what}"
+            notes.append(
+                f"candidate_endpoint: {what} will be released the moment they are sent. So the whole cost of the run "
+                "counts from its first noise, even if the run is given up. Only a ledger keeps count of that: run with "
+                "--ledger FILE (plainchant account --ledger FILE makes one)"
+            )
+        address = config.candidate_endpoint or ""
+        if address.startswith("http://") and not is_loopback(address):
+            notes.append(
+                "candidate_endpoint: http:// is not encrypted; whoever is on the way reads the requests and the key. "
+                "Use https:// outside of a network that you trust"
+            )
         return notes
+
+    def _repr_html_(self) -> str:
+        batches = "any" if self.units_needed is None else f"about {self.units_needed} units"
+        rows = [
+            ("guarantee", self.guarantee.statement),
+            ("unit", self.guarantee.unit),
+            ("method", self.config.method.value),
+            ("texts", f"{self.config.released}, at most {self.config.max_tokens} tokens each"),
+            ("batch size", self.settings.batch_size),
+            ("data needed", batches),
+            *(("note", note) for note in self.notes),
+        ]
+        return html_table("Plan", rows)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for plan.json and for display."""
@@ -209,16 +256,55 @@ class Plan:
             "texts": self.config.texts,
             "private_texts": self.config.written,
             "max_tokens": self.config.max_tokens,
+            "stop": self.config.stop,
             "tokens_per_batch": self.tokens_per_batch,
             "texts_per_batch": self.texts_per_batch,
             "batches_needed": self.batches_needed,
             "units_needed": self.units_needed,
+            "centres": self.centres,
         }
 
 
 def delta_found(config: SynthesisConfig) -> float:
     """The part of δ for the values of attributes that are found in the data (guarantee 14.3)."""
     return DELTA_FOUND * config.delta if config.columns.found else 0.0
+
+
+def _form_notes(config: SynthesisConfig) -> list[str]:
+    """What of the form of the public examples a text cannot have."""
+    examples, stop, notes = [example.text.strip() for example in config.prompt.examples], config.stop, []
+    ended = sum(stop in example for example in examples) if stop is not None else 0
+    if ended and stop == "\n":
+        notes.append(
+            f"prompt.example: ends a text at a line break, which {ended} of {len(examples)} examples contain; the "
+            "texts will be single lines. End it with a line of its own after {text}, such as ###, or leave it unset"
+        )
+    elif ended:
+        notes.append(
+            f"prompt.examples: {ended} of {len(examples)} contain {stop!r}, which ends a text; set prompt.example so "
+            "that {text} is followed by something that no text contains"
+        )
+    longest = max(map(len, examples), default=0)
+    for name, effect in (("max_tokens", "texts will be cut off"), ("max_record_tokens", "records are shown in part")):
+        if longest / PROSE_CHARACTERS > (most := getattr(config, name)):
+            notes.append(
+                f"{name} = {most}: the longest public example has {longest} characters, about "
+                f"{longest / PROSE_CHARACTERS:.0f} tokens; where texts are as long as that, {effect}. Raise it"
+            )
+    return notes
+
+
+def number_of_centres(config: SynthesisConfig, units_per_batch: int) -> int:
+    """How many public centres a run asks for; auto: as many as leave a cell one batch on average.
+
+    >>> number_of_centres(SynthesisConfig(expected_units=7600, labels=tuple("abcd"), label_column="label"), 18)
+    105
+    """
+    if isinstance(config.centres, int):
+        return config.centres
+    if config.expected_units is None:
+        return UNKNOWN_CENTRES
+    return min(MOST_CENTRES, max(1, config.expected_units // (len(config.label_set) * units_per_batch)))
 
 
 def unit_name(config: SynthesisConfig) -> str:
@@ -337,6 +423,6 @@ def _check_feasible(config: SynthesisConfig, mechanism: TokenMechanism, budget: 
         raise PrivacyError(
             f"{name} = {config.written}: about {config.expected_units} units in batches of "
             f"{mechanism.settings.batch_size} pay for at most {possible} texts of {config.max_tokens} tokens at "
-            f"ε = {config.epsilon:g}; ask for that many, for shorter texts, or let batch_size = auto find a larger "
-            "batch"
+            f"ε = {config.epsilon:g}; ask for that many or for shorter texts"
+            + (", or let batch_size = auto find a larger batch" if config.parts.batch_size != "auto" else "")
         )

@@ -49,7 +49,7 @@ class Letters(TableModel):
     """Every character of a small alphabet is a token; one special token, and a chat format of its own."""
 
     def __init__(self, context_length: int = 500):
-        words = ["<s>", "</s>", *(chr(code) for code in range(32, 127)), "\n", "\r"]
+        words = ["<s>", "</s>", *(chr(code) for code in range(32, 127)), "\n", "\r", "\t"]
         super().__init__(words, lambda _: [0.0], end_of_text={1}, context_length=context_length, start_tokens=(0,))
         self.special = frozenset({0, 1})
 

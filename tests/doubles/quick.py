@@ -18,7 +18,7 @@ def make_quick(patch: pytest.MonkeyPatch, model: Path) -> None:
     """Makes the commands of this process quick: `MODEL` is the model in this folder, and MAUVE is always `VALUE`."""
     loaded = models.load(str(model), PerformanceOptions(threads=1))
     load, checked, seen = models.load, models.checked, set[Any]()
-    found = Evaluation({"fidelity": {MAUVE: Figure(VALUE)}}, texts=3, compared=3, real=40)
+    found = Evaluation({"fidelity": {MAUVE: Figure(VALUE)}}, texts=300, compared=300, real=900)
 
     def one(name: str, performance: PerformanceOptions) -> Any:
         return loaded if name == MODEL and performance.device == "cpu" else load(name, performance)
@@ -39,7 +39,7 @@ def make_quick(patch: pytest.MonkeyPatch, model: Path) -> None:
 
     patch.setattr(models, "load", one)
     patch.setattr(models, "checked", once)
-    for module in ("generation.executor", "evaluation.runs", "auditing.runs", "reporting.runs", "data.embedding"):
+    for module in ("generation.executor", "evaluation.runs", "auditing.runs", "data.embedding"):
         patch.setattr(f"plainchant.{module}.load_embedder", embedder)
     patch.setattr("plainchant.evaluation.runs.measure", lambda *_, **__: found)
     patch.setattr("plainchant.reporting.comparison._comparison_plot", lambda *_: b"a plot")

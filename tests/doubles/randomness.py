@@ -27,11 +27,16 @@ class Draws(Repeatable):
 
 
 class AsTold(Draws):
-    """Noisy counts are eight, each unit's batch is the next number; what needs large numbers is seeded."""
+    """Noisy counts are eight, each unit's batch is the next number; what needs large numbers is seeded.
+
+    Once the numbers are used up the largest is drawn, which leaves an order as it is.
+    """
 
     def below(self, bound: int) -> int:
         if bound >= 1000:
             return SeededRandomness.below(self, bound)
+        if not self.numbers:
+            return bound - 1
         return 0 if bound == 1 else super().below(bound)
 
     def add_discrete_gaussian(self, counts: Sequence[int], sigma: float) -> IntArray:

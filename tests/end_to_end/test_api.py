@@ -154,6 +154,8 @@ def test_an_audit_with_canaries_makes_a_run_of_its_own_and_goes_on_with_it(tmp_p
         def stage(self, name, share):
             stages.append(name)
 
+        def tokens(self, drawn): ...
+
         def texts(self, done, requested, tokens):
             stages.append("texts")
 

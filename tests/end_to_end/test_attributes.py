@@ -11,6 +11,7 @@ import pytest
 from doubles.embedders import Hashing
 from doubles.models import Spy
 from doubles.randomness import Noise
+from doubles.server import MODEL, serving
 
 import plainchant as pc
 from plainchant.config import PerformanceOptions, SynthesisConfig
@@ -103,7 +104,7 @@ def run(tmp_path, monkeypatch):
     centres = np.random.default_rng(0).normal(size=(12, 3)).astype(np.float32)
     Centres(centres / np.linalg.norm(centres, axis=1, keepdims=True), "some").save(tmp_path / "centres.npz")
 
-    def go(records, name, *, noise=None, model=None, **values):
+    def go(records, name, *, noise=None, model=None, performance=None, **values):
         if values["method"] in ("clustered-mean", "plainchant"):
             values["centres"] = str(tmp_path / "centres.npz")
         places = iter(range(10**6))
@@ -112,7 +113,7 @@ def run(tmp_path, monkeypatch):
         noise = noise or Recorded()
         with pc.synthesize(
             records, pc.plan(SynthesisConfig(**VALUES | values)), out=tmp_path / name, model=model or Wide(),
-            embedder=Hashing(), performance=PerformanceOptions(rows=64), randomness=noise,
+            embedder=Hashing(), performance=performance or PerformanceOptions(rows=64), randomness=noise,
         ) as made:  # fmt: skip
             made.finish()
         return noise.asked, made
@@ -273,6 +274,118 @@ def test_a_ledger_adds_up_what_finding_values_costs(tmp_path, run):
     assert book.spent.epsilon(1e-6) <= 4.0
     with pytest.raises(PrivacyError, match="has ρ"):
         book.check(pc.plan(SynthesisConfig(**VALUES | ALONE)).guarantee)
+
+
+def test_an_endpoint_is_sent_the_rows_and_never_a_records_attributes(run):
+    """Neighbours have the same requests where their noisy counts are the same."""
+    bodies = []
+    for name, records in (("whole", RECORDS), ("without", [row for row in RECORDS if row["unit"] != "u5"])):
+        with serving() as served:
+            own = EVOLUTION | {"candidate_model": MODEL, "candidate_endpoint": served.address}
+            _, made = run(records, name, **own, performance=PerformanceOptions(requests=1))
+        entries = [entry["body"] for entry in made.directory.requests() if "body" in entry]
+        bodies.append(sorted(json.dumps(body, sort_keys=True) for body in entries))
+        rows = made.directory.attribute_rows()
+        starts = {rows.schema.shown(row.codes) for row in rows.rows}
+        # three requests are a trial, with a made-up row
+        found = ["Kind:" + body["prompt"].rpartition("Kind:")[2].rpartition("Text:")[0] for body in entries]
+        assert set(found[3:]) <= starts
+        assert set(found[:3]) == {rows.schema.model_copy(update={"attributes": _unfound()}).made_up(0)}
+        assert len(pc.open(made.directory.path).texts) == 6
+    assert bodies[0] == bodies[1]
+    note = next(note for note in made.plan.notes if "will be released the moment they are sent" in note)
+    assert "the rows" in note
+
+
+def _unfound():
+    return SynthesisConfig(**VALUES | ALONE).columns.attributes
+
+
+def test_a_run_without_a_batch_pays_for_its_attributes_too(run, tmp_path):
+    named = {name: own for name, own in COLUMNS["attributes"].items() if name != "who"}
+    for columns, settled in ((named, True), (COLUMNS["attributes"], False)):
+        ledger = pc.Ledger.create(tmp_path / f"ledger-{settled}.json", 100.0, 1e-6)
+        decided = pc.plan(SynthesisConfig(
+            **VALUES | MEAN | {"columns": {"attributes": columns}, "clusters": "none", "candidates": 1}
+        ))  # fmt: skip
+        with pytest.raises(PrivacyError, match=r"and those of the attributes\. The ledger holds"):
+            pc.synthesize(
+                RECORDS, decided, out=tmp_path / f"none-{settled}", ledger=ledger.path, model=Wide(),
+                performance=PerformanceOptions(rows=64), randomness=Few(),
+            )  # fmt: skip
+        # where values were found at a part of δ, the whole cost stays
+        drawn = decided.rho_rebalance + decided.table.rho
+        assert ledger.spent.rho == (drawn if settled else decided.guarantee.rho)
+        assert drawn > decided.rho_rebalance
+
+
+class Few(Recorded):
+    """Noise that leaves no cell large enough."""
+
+    def add_discrete_gaussian(self, counts, sigma):
+        return super().add_discrete_gaussian(counts, sigma) * 0
+
+
+def test_a_synthesizer_takes_a_table_and_gives_one_back(run, tmp_path):
+    own = pc.Synthesizer(out=tmp_path / "fitted", performance=PerformanceOptions(rows=64), **VALUES | EVOLUTION)
+    made = own.fit(pd.DataFrame(RECORDS), model=Wide(), embedder=Hashing()).sample()
+    assert list(made.columns) == ["text", "label", "cell", "origin", *COLUMNS["attributes"]]
+    released = pd.read_parquet(tmp_path / "fitted" / "release" / "synthetic.parquet")
+    pd.testing.assert_frame_equal(made, released)
+    assert own.run_.to_datasets().to_pandas().columns.tolist() == made.columns.tolist()
+
+
+def test_pages_about_a_release_without_texts_say_what_it_is(run, tmp_path):
+    run(RECORDS, "rows", **ALONE)
+    out = tmp_path / "rows"
+    page = pc.report(out)[0].read_text()
+    assert "Synthetic rows" in page
+    assert "kind: p" in page
+    shared = pc.view(out).read_text()
+    assert '"columns": ["label", "cell", "kind", "who", "price", "day", "open"]' in shared
+    with pytest.raises(ConfigError, match="leave --private out"):
+        pc.view(out, private=True, real=RECORDS)
+    with pytest.raises(ConfigError, match="writes no texts"):
+        pc.preview(SynthesisConfig(**VALUES | ALONE), model=Wide())
+
+
+def test_a_statement_counts_attributes_and_says_that_rows_were_drawn(tmp_path):
+    records = [row for row in RECORDS for _ in range(5)]
+    pc.synthesize(records, pc.plan(SynthesisConfig(**VALUES | ALONE)), out=tmp_path / "run").finish()
+    said = pc.statement(tmp_path / "run")[0].read_text()
+    assert "6 synthetic rows with 2 labels and 5 attributes" in said
+    assert "Every row was drawn from a law" in said
+    assert "Every text was written" not in said
+    card = (tmp_path / "run" / "release" / "README.md").read_text()
+    assert "(zCDP), except with probability 1e-07" in card
+
+
+def test_a_preview_shows_made_up_rows_to_the_model(run):
+    model = Lettered()
+    config = SynthesisConfig(**VALUES | MEAN | {"centres": 3})
+    pc.preview(config, texts=3, model=model)
+    shown = "".join(_shown(model))
+    assert all(config.columns.made_up(number) in shown for number in range(3))
+
+
+def test_check_looks_at_the_columns_of_a_schema():
+    messages = [{"role": "user", "content": "hello there"}, {"role": "agent", "content": "good day to you"}]
+    rows = [{"subject": f"number {n}", "body": "a b c", "talk": messages, "kind": "p"} for n in range(8)]
+    attributes = {"kind": COLUMNS["attributes"]["kind"], "price": COLUMNS["attributes"]["price"]}
+    found = pc.check(
+        rows, SynthesisConfig(columns={"text": "{subject}: {body}", "attributes": attributes}), tokens=False
+    )
+    assert found.lengths.largest == 5
+    assert list(found.problems) == [
+        "columns.attributes: 'price' is not a column of the table that could be one; name another"
+    ]
+    talk = SynthesisConfig(text_column="talk", columns={"message": "{role}: {content}\n"})
+    arrow = pytest.importorskip("pyarrow").Table.from_pylist(rows)
+    for table in (rows, arrow):
+        found = pc.check(table, talk, tokens=False)
+        assert (found.empty, found.lengths.largest, list(found.problems)) == (0, 8, [])
+    missing = pc.check(rows, SynthesisConfig(columns={"text": "{subject}: {nothing}"}), tokens=False)
+    assert ["columns.text" in problem for problem in missing.problems] == [True]
 
 
 def test_the_extra_is_named_before_anything_is_made(tmp_path, monkeypatch):

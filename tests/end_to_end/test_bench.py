@@ -4,10 +4,13 @@ import json
 from argparse import Namespace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import candidates
 import speed.page
 import study
+import votes_picture
 from plainchant.models.transformers.load import load_model
 from speed import machine, sections
 from speed.common import RESULTS, measured
@@ -31,6 +34,43 @@ def test_the_page_of_speed_is_made_from_its_results():
     text = speed.page.page_text(speed.page.results())
     assert text == (ROOT / "docs" / "speed.md").read_text(), "python bench/speed page"
     assert text.count("\n## ") == len(speed.page.NAMES)
+
+
+def test_the_page_of_candidates_is_made_from_its_results():
+    text = candidates.page_text(candidates.every_result())
+    assert text == (ROOT / "docs" / "candidates.md").read_text(), "python bench/candidates.py page"
+    for way in ("plain", "rotated"):
+        assert f"| {way} |" in text
+
+
+def test_the_bench_of_candidates_holds_a_vote_as_a_run_does():
+    generator = np.random.default_rng(0)
+    topics = np.eye(4, 8)[:, None] + 0.1 * generator.normal(size=(4, 50, 8))
+    vectors = (topics / np.linalg.norm(topics, axis=2, keepdims=True)).astype(np.float32).reshape(-1, 8)
+    asked = np.repeat(np.arange(4), 50)
+    words = [f"text {place} of many words" for place in range(200)]
+    pool = candidates.Pool(words, asked, vectors)
+    config = candidates.config_of("ag_news")
+    # nobody is near to the third topic
+    voters = candidates.Voters(np.repeat([0, 1, 3], 300), np.repeat(vectors[[3, 53, 153]], 300, axis=0))
+    tally, left_out, _ = candidates.hold(pool, voters, config, 1.0, 20, seed=0)
+    assert tally.without_signal(4).tolist() == [2]
+    assert set(left_out) <= {"near-duplicate"}
+    for choice in candidates.CHOICES:
+        chosen = candidates.chosen_by(tally, pool, config, 4, choice)
+        assert {(0, 3), (1, 53), (3, 153)} <= set(chosen)
+
+
+def test_the_picture_of_votes_shows_what_its_titles_say():
+    records, candidates = votes_picture.points()
+
+    def near(chosen):
+        apart = np.linalg.norm(candidates[chosen][:, None] - records[None], axis=2)
+        return np.mean(apart.min(axis=1) < 0.1)
+
+    shares = [near(chosen) for _, chosen in votes_picture.panels()]
+    assert shares[0] < shares[1] < shares[2]
+    assert (ROOT / "docs" / "votes.svg").exists()
 
 
 def test_every_result_of_speed_says_when_it_was_measured():

@@ -92,7 +92,10 @@ def test_run_releases_resumes_and_refuses(command, model, table, tmp_path):
     assert status["finished"]
     assert status["texts"] == len(texts)
     assert status["private"]["note"]
-    assert "PRIVATE" in command("status", out).out
+    # what was measured afterwards would read like a promise that was broken
+    said = command("status", out).out
+    assert "ex post" not in said
+    assert "fixed before the run" in " ".join(said.split())
 
 
 def test_release_loads_as_a_data_set(command, model, table, tmp_path, monkeypatch):
@@ -116,7 +119,9 @@ def test_public_reads_no_data_and_non_private_needs_to_be_meant(command, model, 
     assert json.loads((tmp_path / "bare" / "release" / "guarantee.json").read_text())["kind"] == "none"
 
 
-@pytest.mark.parametrize("name", ["", "demo", "init", "plan", "run", "status", "account", "doctor"])
+@pytest.mark.parametrize(
+    "name", ["", "demo", "init", "plan", "run", "status", "account", "doctor", "view", "statement", "push"]
+)
 def test_help_is_there(command, name):
     assert "Usage" in command(*([name] if name else []), "--help").out
 

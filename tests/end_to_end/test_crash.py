@@ -18,7 +18,8 @@ LONG = [*OPTIONS, "--texts", str(TEXTS), "--epsilon", "60", "--max-tokens", "48"
 def committed(out):
     """Rows of the texts table, or None before there is one."""
     try:
-        with sqlite3.connect(f"file:{out}/private/run.sqlite?mode=ro", uri=True, timeout=10) as database:
+        # not read-only: whoever opens the database after a kill within a commit has to roll that back
+        with sqlite3.connect(f"file:{out}/private/run.sqlite?mode=rw", uri=True, timeout=10) as database:
             found = database.execute("SELECT batch, position, text, tokens, rho FROM texts").fetchall()
         database.close()
         return found

@@ -448,7 +448,8 @@ FINISHED = (
     S("a page of a broken audit", "report done", FAILED, "audit.json",
       (put("done/private/audit.json", '{"groups": 3}'),)),
     S("a page without centres", "report done", DONE, "", (gone("done/centres.npz"),)),
-    S("a page of broken centres", "report done", USAGE, "centres", (put("done/centres.npz", b"PK\x03\x04"),)),
+    S("figures of broken centres", "evaluate done --real private.jsonl", USAGE, "centres",
+      (put("done/centres.npz", b"PK\x03\x04"),)),
     S("a page without a plan", "report done", FAILED, "plan.json", (gone("done/plan.json"),)),
     S("doctor without a model", "doctor --model none", FAILED, "model cannot be used"),
 )
@@ -468,7 +469,7 @@ CONTROL_C = (
     S("while batches are kept", "RUN", INTERRUPTED, "--out new",
       (interrupted("plainchant.run.store.RunDirectory.save_batches"),),
       "ON"),
-    S("while a text is kept", GO, INTERRUPTED, "finished texts are kept",
+    S("while a text is kept", GO, INTERRUPTED, "texts are saved",
       (interrupted("plainchant.run.store.RunDirectory.commit"),), GO),
     S("while the release is written", GO, INTERRUPTED, "--resume",
       (interrupted("plainchant.run.store.write_parquet"),), GO),

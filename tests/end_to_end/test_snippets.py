@@ -2,7 +2,11 @@
 
 import functools
 import json
+import os
 import re
+import shlex
+import subprocess
+import sys
 import textwrap
 from pathlib import Path
 
@@ -11,6 +15,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 from doubles.embedders import Hashing
+from doubles.tiny import save_tiny_llama
 
 import plainchant as pc
 from plainchant.models.table import TableModel
@@ -21,7 +26,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 SKIPPED: dict[str, str] = {}
 WORDS = ("<eos>", "Text:", "Label:", "\n", " ", "lamp", "bus", "late", "street", "broken", "bill", "wrong", "again")
 # Tables and corpora that snippets name: each is made with records that the plans of the snippets can pay for.
-TABLES = ("tickets.parquet", "tickets.jsonl", "private.jsonl")
+TABLES = ("tickets.csv", "tickets.parquet", "tickets.jsonl", "private.jsonl")
 CORPORA = ("encyclopaedia.jsonl", "corpus.jsonl")
 
 
@@ -45,9 +50,14 @@ def stand_ins(tmp_path, monkeypatch):
     words = WORDS[5:]
     texts = [f"{one} {other}" for one in words for other in words]
     labels = ("bug", "billing")
-    rows = [{"text": texts[n % 20], "label": labels[n // 20 % 2]} for n in range(3_000)]
+    rows = [
+        {"text": texts[n % 20], "label": labels[n // 20 % 2], "customer": f"customer {n % 1_500}"} for n in range(3_000)
+    ]
     for name in TABLES:
-        if name.endswith(".parquet"):
+        if name.endswith(".csv"):
+            lines = [",".join(row.values()) for row in rows]
+            (tmp_path / name).write_text("\n".join(["text,label,customer", *lines]), encoding="utf-8")
+        elif name.endswith(".parquet"):
             pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / name)
         else:
             (tmp_path / name).write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
@@ -59,7 +69,7 @@ def stand_ins(tmp_path, monkeypatch):
     fast = pc.PerformanceOptions(rows=64)
     synthesize = functools.partial(pc.synthesize, model=model(), embedder=Hashing(), performance=fast)
     monkeypatch.setattr(pc, "synthesize", synthesize)
-    for name in ("evaluate", "compare", "report"):
+    for name in ("evaluate", "compare"):
         monkeypatch.setattr(pc, name, functools.partial(getattr(pc, name), embedder=Hashing()))
 
 
@@ -84,3 +94,52 @@ def test_every_page_with_python_was_looked_at():
 
 def test_what_is_skipped_is_there():
     assert [piece for piece in SKIPPED if not any(piece in code for _, code in snippets())] == []
+
+
+# the first example of the README
+
+
+def first_example():
+    """The commands of the README's first example, as .ci/first-example takes them."""
+    page = (ROOT / "README.md").read_text(encoding="utf-8")
+    return re.search(r"<!-- first example -->\n```sh\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)[1]
+
+
+SHIM = """
+import sys
+from pathlib import Path
+import pytest
+from doubles.quick import make_quick
+make_quick(pytest.MonkeyPatch(), Path(sys.argv.pop(1)))
+from plainchant.cli.main import main
+main(prog_name="plainchant")
+"""
+
+
+def test_the_first_example_runs_as_it_stands_with_a_tiny_model(tmp_path):
+    (tmp_path / "shim.py").write_text(SHIM)
+    model = save_tiny_llama(tmp_path / "model")
+    here = tmp_path / "here"
+    here.mkdir()
+    shim = shlex.join([sys.executable, str(tmp_path / "shim.py"), str(model)])
+    functions = f'plainchant() {{ {shim} "$@"; }}\npython() {{ {shlex.quote(sys.executable)} "$@"; }}\n'
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests")]),
+        "XDG_CACHE_HOME": str(tmp_path / "cache"),
+        "PLAINCHANT_MODEL": "tiny",
+        # a token of this model is a byte
+        "PLAINCHANT_MAX_RECORD_TOKENS": "60",
+    }
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", functions + first_example()],
+        cwd=here, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    said = " ".join(done.stdout.split())
+    assert "500 by 'customer', with 4 rows each in the median" in said
+    assert "all records that share a value of 'customer'" in said
+    rows = (here / "runs" / "tickets" / "release" / "synthetic.jsonl").read_text().rstrip("\n").split("\n")
+    assert len(rows) == 20
+    assert {json.loads(row)["label"] for row in rows} <= {"bug", "billing"}
+    # what the README says of the table is true
+    assert len((here / "tickets.csv").read_text().splitlines()) == 2_001

@@ -109,7 +109,7 @@ def interrupted(command, model, table, tmp_path, monkeypatch):
 def test_an_interrupt_names_the_command_that_goes_on(command, interrupted, model, table, tmp_path):
     out = tmp_path / "a run"
     message = interrupted("--model", model, "--data", table, "--out", out, "--threads", 1)
-    assert "finished texts are kept" in message
+    assert "2 of 10 texts are saved" in message
     words = shlex.split(message.split("Continue with: ")[1])
     assert words[:3] == ["plainchant", "run", "--resume"]
     assert "--threads" in words
@@ -229,7 +229,7 @@ def test_what_the_machine_refuses_is_one_sentence(command, monkeypatch, number):
     def refuse(_):
         raise OSError(number, f"{MARKER}", "/somewhere/file")
 
-    monkeypatch.setattr("plainchant.cli.run.make_plan", refuse)
+    monkeypatch.setattr("plainchant.cli.plan.make_plan", refuse)
     message = command("plan", code=1).err
     assert message.startswith(f"error: /somewhere/file: {os.strerror(number)}; ")
     assert message.count("\n") == 1

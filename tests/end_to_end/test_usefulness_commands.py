@@ -44,10 +44,31 @@ def test_evaluate_writes_private_figures_and_gates_stop_a_pipeline(command, made
     assert document == json.loads(path.read_text())
     figure = document["groups"]["fidelity"]["MAUVE"]
     assert 0 <= figure["low"] <= figure["value"] <= figure["high"] <= 1
-    # a random model writes nothing like the table
-    failed = command(*arguments, "--min-mauve", 0.9, code=4)
-    assert "--min-mauve 0.9: the figure is 0." in failed.err
+    # two dozen texts say nothing about MAUVE, whatever it is
+    assert "says little at 24 texts" in shown.err
+    for bound in (0.0, 0.9):
+        assert "too few for MAUVE" in command(*arguments, "--min-mauve", bound, code=4).err
     command(*arguments, "--min-accuracy", 0.01)
+    failed = command(*arguments, "--min-accuracy", 1.01, code=4)
+    assert "--min-accuracy 1.01: the figure is" in failed.err
+
+
+def test_figures_stand_beside_those_of_real_texts_and_of_the_public_model(command, made):
+    arguments = ["evaluate", made / "mine", "--real", made / "private.jsonl"]
+    alone = command(*arguments).out
+    assert "as many real" in alone
+    assert "all real" in alone
+    assert "public model" not in alone
+    beside = command(*arguments, "--public", made / "free")
+    assert "public model" in beside.out
+    assert "computing the figures" in beside.err
+    document = json.loads((made / "mine" / "private" / "evaluation.json").read_text())
+    names = {"MAUVE", "precision", "recall", "label agreement"}
+    assert names <= set(document["as_real"])
+    assert names <= set(document["public"])
+    # real texts look like real texts
+    assert document["as_real"]["precision"]["value"] > document["groups"]["fidelity"]["precision"]["value"]
+    assert "give one by public" in command(*arguments, "--public", made / "mine", code=2).err
     assert not list((made / "mine" / "release").glob("*eval*"))
 
 
@@ -56,11 +77,13 @@ def test_compare_keeps_promised_and_measured_apart(command, made, tmp_path):
     out.mkdir(mode=0o755)
     shown = command("compare", made / "mine", made / "free", "--real", made / "private.jsonl", "--out", out)
     assert "ε promised" in shown.out
-    assert "ε measured after" in shown.out
+    assert "ε measured" in shown.out
     document = json.loads((out / "comparison.json").read_text())
     mine, free = document["runs"]
     assert 7 < mine["ex_ante"] <= 8
-    assert mine["ex_post"] > 0
+    # a promise is not mixed with a looser figure that was measured afterwards
+    assert mine["ex_post"] is None
+    assert "as many real" in shown.out
     assert free["ex_ante"] == 0
     assert mine["evaluation"]["compared"] == free["evaluation"]["compared"] <= 20
     # private figures, whoever may look into the folder
@@ -71,7 +94,8 @@ def test_compare_keeps_promised_and_measured_apart(command, made, tmp_path):
     assert (own / "comparison.json").exists()
     assert (out / "comparison.png").read_bytes().startswith(b"\x89PNG")
     assert "<svg" in (out / "comparison.svg").read_text()
-    assert (out / "comparison.md").read_text().count("\n|") == 3
+    # the runs, and what real texts reach in their place
+    assert (out / "comparison.md").read_text().count("\n|") == 5
 
 
 def test_audit_attacks_a_run_and_stays_below_its_claim(command, made):

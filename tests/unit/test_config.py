@@ -112,3 +112,28 @@ def test_public_needs_labels_only_for_prompts():
 def test_a_configuration_cannot_be_changed_after_its_checks():
     with pytest.raises(ValueError, match="frozen"):
         SynthesisConfig().epsilon = 100.0  # type: ignore[misc]
+
+
+def test_labels_may_be_one_string_with_commas_as_on_the_command_line():
+    config = SynthesisConfig(labels="bug, billing,", label_column="label")
+    assert config.labels == ("bug", "billing")
+    assert parse_config('labels = "bug,billing"\nlabel_column = "label"') == config
+    with pytest.raises(ConfigError, match="labels"):
+        SynthesisConfig(labels=3, label_column="label")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("field", "good", "bad"),
+    [
+        ("language", ("en", "en,de", "pt-BR, zh-Hans"), ("english", "e", "en;de", "en\n")),
+        ("license", ("cc-by-4.0", "other"), ("", "my own licence", "a\nb")),
+        ("name", ("Tickets 2025", "<b>"), ("", "x" * 201)),
+        ("holder", ("City of Example",), ("",)),
+    ],
+)
+def test_what_a_release_says_of_itself_is_bounded(field, good, bad):
+    for value in good:
+        assert getattr(SynthesisConfig(**{field: value}), field) == value
+    for value in bad:
+        with pytest.raises(ConfigError, match=field):
+            SynthesisConfig(**{field: value})

@@ -10,7 +10,7 @@ from scipy.stats import binom
 from plainchant.config import SynthesisConfig
 from plainchant.errors import PrivacyError
 from plainchant.planning import make_plan, not_private
-from plainchant.privacy.accounting import epsilon_of, rho_of
+from plainchant.privacy.accounting import delta_of, epsilon_of, rho_of
 from plainchant.privacy.histograms import batches_of, most_contexts, noise_sigma
 
 EX_ANTE = ["amin2024", "clustered-mean", "invisibleink"]
@@ -33,7 +33,7 @@ def test_worst_case_plans_spend_no_more_than_their_budget(method, changes):
     assert made.rho_rebalance == pytest.approx(0.05 * total)
     assert made.guarantee.kind == "ex-ante"
     assert made.guarantee.epsilon <= config.epsilon
-    assert made.guarantee.epsilon == pytest.approx(epsilon_of(made.guarantee.rho, config.delta))
+    assert made.guarantee.epsilon == pytest.approx(epsilon_of(made.guarantee.rho, config.delta), rel=1e-5)
     assert made.texts_per_batch == made.tokens_per_batch // config.max_tokens >= 1
     assert made.units_needed == made.batches_needed * made.settings.batch_size
 
@@ -132,12 +132,52 @@ def test_clip_and_batch_size_cannot_both_be_derived():
         ({"epsilon": 30}, "epsilon = 30"),
         ({"expected_units": 10_000_000}, "delta = 1e-06"),
         ({"method": "invisibleink", "epsilon": 0.6}, "clip = "),
-        ({"expected_units": 5_000, "texts": 10}, "centres = 1000"),
+        ({"expected_units": 5_000, "texts": 10, "centres": 1000}, "centres = 1000"),
     ],
 )
 def test_notes_warn(changes, words):
     assert any(note.startswith(words) for note in planned(**changes).notes)
     assert planned(expected_units=900_000, centres=20).notes == []
+
+
+@pytest.mark.parametrize("units", [None, 100, 500, 1_000, 5_000, 20_000, 100_000])
+@pytest.mark.parametrize("labels", [1, 2, 5, 30])
+def test_who_changes_nothing_is_not_warned(units, labels):
+    names = [f"label {number}" for number in range(labels)]
+    made = planned("plainchant", expected_units=units, texts=2, max_tokens=16, labels=names, label_column="label")
+    assert made.notes == []
+    # a cell of average size fills a batch, as far as the number is the plan's to choose
+    if units is not None and made.centres > 1:
+        assert units / (labels * made.centres) >= min(made.settings.units_per_batch, units / (labels * 1_000))
+    assert made.centres == (100 if units is None else made.centres) <= 1_000
+
+
+def test_centres_are_as_asked_for_or_none():
+    assert planned("plainchant", centres=7).centres == 7
+    assert planned("plainchant", centres="saved.npz").centres is None
+    assert planned("public").centres is planned("private-evolution").centres is None
+
+
+def test_a_larger_batch_is_advised_only_where_it_was_not_looked_for():
+    for batch_size, advised in (("auto", False), (20, True)):
+        with pytest.raises(PrivacyError) as caught:
+            planned("plainchant", expected_units=100, texts=1_000, batch_size=batch_size)
+        assert ("batch_size = auto find" in str(caught.value)) == advised
+
+
+@pytest.mark.parametrize("epsilon", [0.1, 0.3333333333333, 1.0, 2.7182818284, 8.0, 12.345678901234])
+@pytest.mark.parametrize("method", ["plainchant", "clustered-mean", "amin2024", "private-evolution"])
+def test_a_figure_that_a_person_reads_is_still_a_bound(method, epsilon):
+    try:
+        made = planned(method, epsilon=epsilon, max_tokens=16, texts=2)
+    except PrivacyError:
+        return
+    read = float(made.guarantee.statement.partition("ε = ")[2].partition(",")[0])
+    for bound in (made.guarantee.epsilon, read):
+        assert delta_of(made.guarantee.rho, bound) <= made.guarantee.delta
+        assert delta_of(made.guarantee.rho, bound * (1 - 1e-5)) > made.guarantee.delta
+    assert made.guarantee.epsilon <= epsilon
+    assert len(f"{made.guarantee.epsilon}".replace(".", "").lstrip("0")) <= 6 or made.guarantee.epsilon == epsilon
 
 
 def test_guidance_costs_its_square():
@@ -206,3 +246,26 @@ def test_individual_plans_need_smaller_batches_than_the_worst_case():
         planned("plainchant", aggregate="median")
     with pytest.raises(PrivacyError, match="at most"):
         planned("plainchant", expected_units=100, texts=10_000)
+
+
+def form_notes(*examples, **changes):
+    prompt = {"examples": [{"text": text} for text in examples], **changes.pop("prompt", {})}
+    return planned(prompt=prompt, **changes).notes
+
+
+def test_notes_say_where_the_form_of_public_examples_is_lost():
+    assert form_notes("one", "two\nlines") == []
+    (note,) = form_notes("one", "two\nlines", prompt={"example": "Text: {text}\n"})
+    assert note.startswith("prompt.example: ends a text at a line break, which 1 of 2 examples contain")
+    (note,) = form_notes("one", "a\nText: b", "c\nText: d")
+    assert note.startswith("prompt.examples: 2 of 3 contain '\\nText:'")
+    (note,) = form_notes("a ## b", prompt={"example": "Text: {text}##"})
+    assert note.startswith("prompt.examples: 1 of 1 contain '##'")
+
+
+def test_notes_say_where_texts_as_long_as_public_examples_have_no_room():
+    assert form_notes("x" * 256, max_tokens=64) == []
+    (note,) = form_notes("short", "x" * 260, max_tokens=64)
+    assert note.startswith("max_tokens = 64: the longest public example has 260 characters, about 65 tokens")
+    (note,) = form_notes("x" * 260, max_tokens=65, max_record_tokens=64)
+    assert note.startswith("max_record_tokens = 64: ")

@@ -1,17 +1,20 @@
 """The calculator and the ledger (the `account` command)."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from plainchant.cli.console import Console
 from plainchant.cli.options import command, formatted, option
 from plainchant.errors import ConfigError
-from plainchant.privacy.accounting import Cost, rho_of
+from plainchant.privacy.accounting import Cost, rho_of, rounded_up
 from plainchant.privacy.aggregation import Clipping, Support
 from plainchant.privacy.choice import smallest_batch
 from plainchant.privacy.mechanisms import MeanMechanism, TokenSettings
+
+if TYPE_CHECKING:
+    from plainchant.run.ledger import Ledger
 
 
 @command()
@@ -106,7 +109,7 @@ def _show_ledger(console: Console, path: Path, epsilon: float | None, delta: flo
 
     book = Ledger(path) if epsilon is None else Ledger.create(path, epsilon, delta)
     cap, spent, left, runs = book.cap, book.spent, book.left, book.runs
-    document = {
+    document: dict[str, Any] = {
         "ledger": str(path),
         "epsilon": book.epsilon,
         "delta": book.delta,
@@ -116,22 +119,35 @@ def _show_ledger(console: Console, path: Path, epsilon: float | None, delta: flo
         "rho_left": left.rho,
         "runs": runs,
     }
+    share = spent.rho / cap.rho if spent.is_zcdp else None
     rows: list[tuple[str, Any]] = [
-        ("cap", f"ε = {book.epsilon:g} at δ = {book.delta:g}, ρ = {cap.rho:.4g}"),
+        ("cap", f"ε = {book.epsilon:g} at δ = {book.delta:g}, for all runs together"),
         (
             "spent",
-            (f"ρ = {spent.rho:.4g}, " if spent.is_zcdp else "a curve, ")
-            + f"together ε = {document['epsilon_spent']:.4g}",
+            f"ε = {rounded_up(document['epsilon_spent'], 4):g}"
+            + ("" if share is None else f", {share:.0%} of the budget (ρ = {spent.rho:.4g} of {cap.rho:.4g})"),
         ),
-        ("left", f"ρ = {document['rho_left']:.4g}"),
+        ("left", "nothing: no further run may use this data" if left.is_zero else _left(book, left)),
     ]
     console.table(f"Ledger {path}", rows)
     if runs:
+        console.say("")
         console.grid(
-            ("run", "method", "ρ", "begun"),
-            [(r["run"], r["method"], _rho(Cost.from_dict(r)), r["begun"]) for r in runs],
+            ("run", "method", "ρ", "begun", ""),
+            [(r["run"], r["method"], _rho(Cost.from_dict(r)), r["begun"], _ended(r)) for r in runs],
         )
     console.result(document, f"{document['rho_left']:.6g}")
+
+
+def _left(book: "Ledger", left: Cost) -> str:
+    # rounded down: a run that asks for it is accepted
+    epsilon = int(left.epsilon(book.delta) * 1000) / 1000
+    return f"a run of up to ε = {epsilon:g} at δ = {book.delta:g} (ρ = {left.rho:.4g})"
+
+
+def _ended(run: dict[str, Any]) -> str:
+    """That a run has ended early, and is charged for no more than it drew."""
+    return f"ended {run['ended']}: its noisy counts alone" if run.get("ended") else ""
 
 
 def _rho(cost: Cost, name: str = "") -> str:

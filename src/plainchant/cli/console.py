@@ -2,19 +2,24 @@
 
 import contextlib
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Self
 
+import click
 import rich.console
 import rich.markup
 import rich.progress
 import rich.table
 
 from plainchant.cli import terminal
+from plainchant.data.files import PRIVATE
 from plainchant.data.marks import visible, visible_json
-from plainchant.errors import PlainchantError
+from plainchant.errors import ConfigError, PlainchantError
 
 
 class OutputError(PlainchantError):
@@ -34,15 +39,45 @@ class _Talk(rich.console.Console):
         self.quiet = True
 
 
+# Where the log of a command is kept among the values of its context.
+_LOG = "plainchant.log"
+
+
+def keep_log(path: Path) -> None:
+    """From now on what the command says on stderr is also appended to a file, for its owner only, with the time.
+
+    Raises:
+        ConfigError: the file cannot be written.
+    """
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, PRIVATE))
+    except OSError as error:
+        raise ConfigError(f"log_file = {path}: cannot be written ({error.strerror}); name another file") from None
+    click.get_current_context().meta[_LOG] = path
+
+
+def _log(message: str) -> None:
+    context = click.get_current_context(silent=True)
+    path = None if context is None else context.meta.get(_LOG)
+    if path is None:
+        return
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    # a log that cannot be written any more must not end a run
+    with contextlib.suppress(OSError), open(path, "a", encoding="utf-8", errors="replace") as file:
+        file.write("".join(f"{now} {line}\n" for line in visible(message).strip().splitlines()))
+
+
 class Console:
     """Shows results and progress in one of three formats.
 
     Args:
         style: "human" (tables and bars), "json" (one document on stdout) or "quiet" (the bare result on stdout).
+        verbose: whether people see the numbers for experts too.
     """
 
-    def __init__(self, style: str):
+    def __init__(self, style: str, *, verbose: bool = False):
         self._style = style
+        self.verbose = verbose
         for stream in (sys.stdout, sys.stderr):
             terminal.prepare(stream)
         self._out = _Results(highlight=False, soft_wrap=True, emoji=False)
@@ -50,15 +85,18 @@ class Console:
 
     def say(self, message: str) -> None:
         """Talk, on stderr; only for people."""
+        _log(message)
         if self._style == "human":
             self._tell(_safe(message))
 
     def warn(self, message: str) -> None:
         """A warning, on stderr, in every format."""
+        _log(f"warning: {message}")
         self._tell(f"[yellow]warning:[/] {_safe(message)}")
 
     def fail(self, message: str) -> None:
         """An error, on stderr, in every format."""
+        _log(f"error: {message}")
         self._tell(f"[red]error:[/] {_safe(message)}")
 
     def _tell(self, markup: str) -> None:
@@ -103,13 +141,13 @@ class Console:
         with _standard_output():
             print(content)  # noqa: T201
 
-    def progress(self, first: Callable[[], None] | None = None) -> "ProgressBars":
+    def progress(self, *, max_tokens: int = 1) -> "ProgressBars":
         """Bars on stderr, for people and on a terminal; elsewhere a line now and then.
 
         Args:
-            first: called once, when the first step is done or under way.
+            max_tokens: maximum tokens of the texts that are written.
         """
-        return ProgressBars(self._err, shown=self._style == "human", first=first)
+        return ProgressBars(self._err, shown=self._style == "human", max_tokens=max_tokens)
 
 
 @contextlib.contextmanager
@@ -140,9 +178,11 @@ def _plain(value: Any) -> str:
 class ProgressBars:
     """Progress callbacks: private work as percentages, counts only of what is released."""
 
-    def __init__(self, console: rich.console.Console, *, shown: bool, first: Callable[[], None] | None = None):
+    def __init__(self, console: rich.console.Console, *, shown: bool, max_tokens: int = 1):
         self._console = console
-        self._first = first
+        self._max_tokens = max_tokens
+        # finished texts, requested ones, tokens of finished texts, and all tokens since the process started
+        self._done = self._requested = self._finished = self._drawn = 0
         self._shown = shown
         self._live = shown and console.is_terminal
         self._bars = rich.progress.Progress(
@@ -157,6 +197,7 @@ class ProgressBars:
         self._tasks: dict[str, rich.progress.TaskID] = {}
         self._began: float | None = None
         self._spoken: dict[str, float] = {}
+        self._ended: dict[str, bool] = {}
 
     def __enter__(self) -> Self:
         with contextlib.suppress(OSError):
@@ -169,24 +210,35 @@ class ProgressBars:
 
     def stage(self, name: str, share: float) -> None:
         """See `Progress`."""
-        if share > 0:
-            self._begin()
         self._update(name, share, 1.0, "")
 
     def texts(self, done: int, requested: int, tokens: int) -> None:
         """See `Progress`."""
-        self._begin()
+        self._done, self._requested, self._finished = done, requested, tokens
+        self._drawn = max(self._drawn, tokens)
+        self._show_texts()
+
+    def tokens(self, drawn: int) -> None:
+        """See `Progress`."""
+        self._drawn += drawn
+        self._show_texts()
+
+    def _show_texts(self) -> None:
         now = time.monotonic()
         self._began = self._began or now
-        pace = f", {tokens / (now - self._began):.1f} tokens/s" if tokens else ""
-        self._update("writing texts", done, requested, f"{done} of {requested} texts{pace}")
+        # a text that is being written counts by its tokens, so that the bar moves before the first text ends
+        begun = (self._drawn - self._finished) / self._max_tokens
+        pace = f", {self._drawn:,} tokens, {self._drawn / (now - self._began):.1f} per second" if self._drawn else ""
+        note = f"{self._done} of {self._requested} texts{pace}"
+        self._update("writing texts", min(self._done + begun, self._requested), self._requested, note)
 
-    def _begin(self) -> None:
-        first, self._first = self._first, None
-        if first is not None:
-            # tables and bars would overwrite each other
+    @contextlib.contextmanager
+    def aside(self) -> Iterator[None]:
+        """While something else is shown: tables and bars would overwrite each other."""
+        with contextlib.suppress(OSError):
             self._bars.stop()
-            first()
+        yield
+        with contextlib.suppress(OSError):
             self._bars.start()
 
     def _update(self, name: str, done: float, total: float, note: str) -> None:
@@ -195,13 +247,19 @@ class ProgressBars:
             self._draw(name, done, total, note)
 
     def _draw(self, name: str, done: float, total: float, note: str) -> None:
+        self._now_and_then(name, done, total, note, _log)
         if self._live:
             if name not in self._tasks:
                 self._tasks[name] = self._bars.add_task(name, total=total, note=note)
             self._bars.update(self._tasks[name], completed=done, note=note)
         elif self._shown:
             # where nobody watches a terminal: at the start, every ten seconds, at the end
-            now = time.monotonic()
-            if name not in self._spoken or done >= total or now - self._spoken[name] > 10:
-                self._spoken[name] = now
-                self._console.print(f"{name}: {note or f'{done / total:.0%}'}")
+            self._now_and_then(name, done, total, note, self._console.print)
+
+    def _now_and_then(self, name: str, done: float, total: float, note: str, say: Callable[[str], Any]) -> None:
+        """Says how far a step is, at its start, every ten seconds, and once at its end."""
+        now, key = time.monotonic(), f"{name}, to {say!r}"
+        finished = done >= total
+        if key not in self._spoken or finished > self._ended.get(key, False) or now - self._spoken[key] > 10:
+            self._spoken[key], self._ended[key] = now, finished
+            say(f"{name}: {note or f'{done / total:.0%}'}")

@@ -30,11 +30,9 @@ def demo(console: Console, out: Path | None, performance: PerformanceOptions) ->
     from plainchant.evaluation.figures import ACCURACY, ON_REAL, ON_SYNTHETIC
     from plainchant.evaluation.runs import evaluate as measure
     from plainchant.reporting.runs import report as write_pages
-    from plainchant.run.store import RunDirectory
+    from plainchant.run.store import RunDirectory, next_free
 
-    if out is None:
-        names = (Path("runs") / f"demo{number}" for number in ["", *(f"-{n}" for n in range(2, 1000))])
-        out = next(name for name in names if not name.exists())
+    out = out or next_free(Path("runs") / "demo")
     inputs = out.with_name(f"{out.name}-input")
     inputs.mkdir(parents=True, exist_ok=True)
     records = demo_records()
@@ -60,7 +58,7 @@ def demo(console: Console, out: Path | None, performance: PerformanceOptions) ->
     embedder = load_embedder(config.embedder, device=performance.device)
     figures = measure(run, private, embedder=embedder)
     run.write_private("evaluation.json", figures.as_dict())
-    page, private_page = write_pages(run, embedder=embedder)
+    page, private_page = write_pages(run)
     console.table(
         "\nUsefulness (private figures, with 95 % intervals; plainchant evaluate shows more)",
         [

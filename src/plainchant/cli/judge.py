@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from plainchant.cli import resuming
-from plainchant.cli.console import Console
-from plainchant.cli.options import LIMIT, REAL, command, formatted, option, with_performance
+from plainchant.cli.console import Console, ProgressBars
+from plainchant.cli.options import HOLDER, LIMIT, NAME, REAL, command, formatted, option, with_performance
 from plainchant.config import PerformanceOptions, load_config
 from plainchant.errors import ConfigError, GateError, PrivacyError, RunError
+from plainchant.evaluation.figures import EXPLANATIONS, FEWEST_FOR_MAUVE, MAUVE, shown_name
 from plainchant.planning import make_plan
 
 if TYPE_CHECKING:
-    from plainchant.evaluation.figures import Figure
+    from plainchant.data.embedding import Embedder
+    from plainchant.evaluation.figures import Evaluation, Figure
     from plainchant.run.store import RunDirectory
 
 
@@ -25,7 +27,20 @@ if TYPE_CHECKING:
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
 @REAL
 @LIMIT
-@option("--min-mauve", type=float, metavar="X", group="Gates", help="Exit with 4 if MAUVE is lower than this.")
+@option(
+    "--public",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    group="Data",
+    help="A run of the same configuration with --method public, whose figures are shown beside.",
+)
+@option(
+    "--min-mauve",
+    type=float,
+    metavar="X",
+    group="Gates",
+    help="Exit with 4 if MAUVE is lower than this, or if there are fewer than 300 texts to measure it on.",
+)
 @option(
     "--min-accuracy",
     type=float,
@@ -35,28 +50,86 @@ if TYPE_CHECKING:
 )
 @formatted
 def evaluate(
-    console: Console, directory: Path, real: Path, limit: int, min_mauve: float | None, min_accuracy: float | None
+    console: Console,
+    directory: Path,
+    real: Path,
+    limit: int,
+    public: Path | None,
+    min_mauve: float | None,
+    min_accuracy: float | None,
 ) -> None:
     """Compare a run's texts with the real ones: do they look alike, and can one train on them?
 
     Reads private data, and the guarantee does not cover its figures: they are shown here and written to DIR/private
     only. Every figure has a 95 % interval, and both sides of a comparison have the same number of texts.
     """
-    from plainchant.evaluation.figures import ACCURACY, EXPLANATIONS, MAUVE, NOTE, ON_SYNTHETIC, PAIRS
+    from plainchant.evaluation.figures import ACCURACY, NOTE, ON_SYNTHETIC, PAIRS
     from plainchant.evaluation.runs import evaluate as measure
     from plainchant.run.store import RunDirectory
 
     run = RunDirectory.open(directory)
     console.warn(NOTE)
     with console.progress() as progress:
-        found = measure(run, real, limit=limit, progress=functools.partial(progress.stage, "embedding the real texts"))
+        found = measure(
+            run, real, limit=limit, public=public,
+            embedder=_loaded_embedder(progress, run.config.embedder) if run.config.has_text else None,
+            progress=functools.partial(progress.stage, "embedding the real texts"),
+            measuring=functools.partial(progress.stage, "computing the figures"),
+        )  # fmt: skip
     mauve = found.figure(MAUVE)
     with _saved_whatever_happens(console, run, "evaluation.json", found.as_dict()):
-        _show_groups(console, found.groups, EXPLANATIONS)
+        _show_beside(console, found)
         console.say(f"\n{found.compared} texts on each side")
+        _warn_of_mauve(console, found)
         console.result(found.as_dict(), str(mauve or found.figure(PAIRS)))
+    if min_mauve is not None and mauve is not None and not found.mauve_is_sound:
+        raise GateError(
+            f"--min-mauve {min_mauve:g}: {found.compared} texts are too few for MAUVE, which needs {FEWEST_FOR_MAUVE}; "
+            "release more texts, or gate on --min-accuracy"
+        )
     _gate("min-mauve", mauve, min_mauve)
     _gate("min-accuracy", found.figure(f"{ACCURACY}, {ON_SYNTHETIC}"), min_accuracy)
+
+
+def _loaded_embedder(progress: ProgressBars, name: str) -> "Embedder":
+    from plainchant.data.embedding import load_embedder
+
+    progress.stage("loading the embedder", 0.0)
+    embedder = load_embedder(name)
+    progress.stage("loading the embedder", 1.0)
+    return embedder
+
+
+def _warn_of_mauve(console: Console, found: "Evaluation") -> None:
+    if found.figure(MAUVE) is not None and not found.mauve_is_sound:
+        console.warn(
+            f"MAUVE says little at {found.compared} texts: below {FEWEST_FOR_MAUVE} it is high whatever the texts are. "
+            "Read it against the one of as many real texts"
+        )
+
+
+def _show_beside(console: Console, found: "Evaluation") -> None:
+    """Every figure with those of real texts and of the public model in place of the synthetic ones."""
+    titles = {"as_real": "as many real", "all_real": "all real", "public": "public model"}
+    for group, figures in found.beside().items():
+        shown = [kind for kind in titles if any(getattr(own, kind) is not None for own in figures)]
+        console.say("")
+        console.grid(
+            (group, "these texts", *(titles[kind] for kind in shown), *["what it is"] * console.verbose),
+            [
+                (
+                    shown_name(own.name),
+                    *(_two_lines(figure) for figure in (own.figure, *(getattr(own, kind) for kind in shown))),
+                    *[EXPLANATIONS.get(own.name, "")] * console.verbose,
+                )
+                for own in figures
+            ],
+        )
+    console.say("\nvalues with 95 % intervals; -v explains the figures")
+
+
+def _two_lines(figure: "Figure | None") -> str:
+    return "–" if figure is None else str(figure).replace(" (", "\n(")
 
 
 @contextlib.contextmanager
@@ -85,8 +158,6 @@ def _saved_whatever_happens(
 def _show_groups(
     console: Console, groups: Mapping[str, Mapping[str, "Figure"]], explanations: Mapping[str, str]
 ) -> None:
-    from plainchant.evaluation.figures import shown_name
-
     for group, figures in groups.items():
         console.say("")
         console.grid(
@@ -132,7 +203,9 @@ def compare(console: Console, directories: tuple[Path, ...], real: Path, limit: 
 
     console.warn(NOTE)
     with console.progress() as progress:
+        progress.stage("comparing", 0.0)
         found = measure(directories, real, limit=limit, progress=functools.partial(progress.stage, "comparing"))
+    _warn_of_mauve(console, found[0].evaluation)
     columns, rows = comparison_table(found)
     # one column per run, so that it fits a terminal
     names, *lines = zip(columns, *rows, strict=True)
@@ -148,16 +221,19 @@ def compare(console: Console, directories: tuple[Path, ...], real: Path, limit: 
 
 @command()
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+@NAME
+@HOLDER
 @formatted
-def report(console: Console, directory: Path) -> None:
+def report(console: Console, directory: Path, name: str | None, holder: str | None) -> None:
     """Write one page about a finished run to DIR/release, and a private version of it to DIR/private.
 
-    The page needs no network and may be shared with the release: guarantee, budget, cells on a map, samples, settings.
+    The page needs no network and may be shared with the release: what it is, what it promises, topics, all texts,
+    budget, settings.
     Figures from evaluate and audit appear on the private page only.
     """
     from plainchant.reporting.runs import report as write_pages
 
-    paths = write_pages(directory)
+    paths = write_pages(directory, name=name, holder=holder)
     console.table("", [("to share" if path.parent.name == "release" else "keep private", path) for path in paths])
     console.result({"pages": [str(path) for path in paths]}, str(paths[0]))
 

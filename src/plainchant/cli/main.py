@@ -7,13 +7,14 @@ import sys
 import traceback
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, TextIO
 
 import click
 
-from plainchant.cli import account, demo, doctor, interrupts, judge, run, terminal
+from plainchant.cli import account, demo, doctor, interrupts, judge, look, plan, run, share, terminal
 from plainchant.cli.console import Console, OutputError
-from plainchant.cli.options import GroupedCommand, style_option
+from plainchant.cli.options import GroupedCommand, with_output
 from plainchant.cli.resuming import how_to_continue
 from plainchant.errors import DataNote, PlainchantError
 
@@ -146,13 +147,15 @@ def _told(error: BaseException) -> tuple[str, int]:
     },
 )
 @click.version_option(package_name="plainchant")
-@style_option
-def main(style: str | None) -> None:
+@with_output
+def main(style: str | None, verbose: bool, log_file: Path | None) -> None:
     """Differentially private synthetic text from a private table, without training.
 
     \b
     plainchant demo                 end-to-end run on built-in data, about five minutes
-    plainchant init                 write a commented configuration file
+    plainchant check --data FILE    what the table holds; spends nothing, for you alone
+    plainchant init --data FILE     write a commented configuration file
+    plainchant preview CONFIG       ten texts by the public model; reads no private data
     plainchant plan CONFIG          what a run would guarantee and write; reads no private data
     plainchant run CONFIG --data FILE --out DIR
     plainchant evaluate DIR --real FILE
@@ -167,7 +170,7 @@ def main(style: str | None) -> None:
 
 
 for command in (
-    demo.demo, run.init, run.plan, run.run, run.status, judge.evaluate, judge.compare, judge.audit, judge.report,
-    account.account, doctor.doctor,
+    demo.demo, look.check, plan.init, look.preview, plan.plan, run.run, run.status, judge.evaluate, judge.compare,
+    judge.audit, judge.report, share.statement, share.view, share.push, account.account, doctor.doctor,
 ):  # fmt: skip
     main.add_command(command)

@@ -13,8 +13,16 @@ import click
 from click.shell_completion import CompletionItem
 
 from plainchant.cli import terminal
-from plainchant.cli.console import Console
-from plainchant.config import FIELD_GROUPS, Parts, PerformanceOptions, SynthesisConfig, group_of, load_config
+from plainchant.cli.console import Console, keep_log
+from plainchant.config import (
+    FIELD_GROUPS,
+    Parts,
+    PerformanceOptions,
+    SynthesisConfig,
+    group_of,
+    load_config,
+    split_labels,
+)
 from plainchant.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -31,11 +39,17 @@ _FREE_TEXT = {
     "labels": "LABEL,LABEL,...",
     "model": "NAME|DIRECTORY",
     "embedder": "NAME|DIRECTORY",
+    "candidate_model": "NAME|DIRECTORY",
+    "candidate_endpoint": "URL",
     "public_corpus": "FILE",
     "encoding": "ENCODING",
     "separator": "CHARACTER",
     "device": "DEVICE",
     "ray_address": "ADDRESS",
+    "name": "NAME",
+    "holder": "NAME",
+    "license": "ID",
+    "language": "CODE,CODE,...",
 }
 
 
@@ -83,7 +97,7 @@ class Labels(_ParamType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
         if isinstance(value, tuple):
             return value
-        return tuple(label.strip() for label in value.split(",") if label.strip())
+        return split_labels(value)
 
 
 class WordOr(_ParamType):
@@ -109,7 +123,7 @@ class WordOr(_ParamType):
 
 
 class CountOrFile(_ParamType):
-    """A whole number, or else the path of a file."""
+    """A whole number, or else auto or the path of a file."""
 
     name = "count or file"
 
@@ -161,7 +175,7 @@ class _Range:
 def value_type(name: str, field: Any) -> tuple[_ParamType, str]:
     """The click type of a configuration field, and what help shows for its value: choices, bounds or a word."""
     if name in ("labels", "centres"):
-        return (Labels(), _FREE_TEXT[name]) if name == "labels" else (CountOrFile(), f"[{_CHECKED[name]}|FILE]")
+        return (Labels(), _FREE_TEXT[name]) if name == "labels" else (CountOrFile(), f"[auto|{_CHECKED[name]}|FILE]")
     words: list[str] = []
     number: tuple[_ParamType, str] | None = None
     for kind, bounds in _kinds(field.annotation):
@@ -242,14 +256,34 @@ style_option = option(
 )
 
 
-def formatted(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds --format, which may also stand before the command; hands a `Console` to the command."""
+verbose_option = option(
+    "-v", "--verbose", is_flag=True, group="Output", help="Show the numbers for experts too; also before the command."
+)
+log_option = option(
+    "--log-file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    group="Output",
+    help="Append what is said on stderr to this file, with the time; keep it private. Also before the command.",
+)
 
-    @style_option
+
+def with_output(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds --format, -v and --log-file."""
+    return style_option(verbose_option(log_option(command)))
+
+
+def formatted(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the options of output, which may also stand before the command; hands a `Console` to the command."""
+
+    @with_output
     @functools.wraps(command)
-    def wrapped(style: str | None, **values: Any) -> Any:
-        before = click.get_current_context().find_root().params.get("style")
-        return command(Console(style or before or "human"), **values)
+    def wrapped(style: str | None, verbose: bool, log_file: Path | None, **values: Any) -> Any:
+        before = click.get_current_context().find_root().params
+        if (path := log_file or before.get("log_file")) is not None:
+            keep_log(path)
+        style = style or before.get("style") or "human"
+        return command(Console(style, verbose=verbose or bool(before.get("verbose"))), **values)
 
     return wrapped
 
@@ -261,21 +295,50 @@ TABLES = ("prompt", "columns")
 OPTION_NAMES = [name for name in OPTION_NAMES if name not in TABLES]
 
 
+_LABELS_FILE = option(
+    "--labels-file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    group="Data",
+    help="File with the labels, one per line: for many of them, or where they hold commas.",
+)
+# More lines than this are no label set.
+_MOST_LABELS = 10_000
+
+
+def _labels_of(path: Path) -> tuple[str, ...]:
+    """The labels in a file, one per line; blank lines are left out."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise ConfigError(f"labels_file = {path}: cannot be read ({error.strerror}); name a readable file") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"labels_file = {path}: is not UTF-8 text; save it as UTF-8") from None
+    labels = tuple(line.strip() for line in lines if line.strip())
+    if not 1 <= len(labels) <= _MOST_LABELS:
+        raise ConfigError(f"labels_file = {path}: has {len(labels)} labels; give 1 to {_MOST_LABELS:,}, one per line")
+    return labels
+
+
 def with_configuration(command: Callable[..., Any]) -> Callable[..., Any]:
     """Adds CONFIG and every configuration field as an option; hands a `SynthesisConfig` to the command."""
 
     @click.argument("config_file", metavar="[CONFIG]", required=False, type=click.Path(path_type=Path))
     @functools.wraps(command)
-    def wrapped(console: Console, config_file: Path | None, **values: Any) -> Any:
+    def wrapped(console: Console, config_file: Path | None, labels_file: Path | None, **values: Any) -> Any:
         own = {name: values.pop(name) for name in OPTION_NAMES}
         overrides = {name: value for name, value in own.items() if value is not None}
+        if labels_file is not None:
+            if "labels" in overrides:
+                raise ConfigError("labels, labels_file: give the labels in one of the two")
+            overrides["labels"] = _labels_of(labels_file)
         if config_file is None and values.get("resume"):
             from plainchant.run.store import RunDirectory
 
             config_file = RunDirectory.open(values["out"]).path / "config.toml"
         return command(console, load_config(config_file, overrides), **values)
 
-    return _with_fields(SynthesisConfig, OPTION_NAMES, wrapped)
+    return _with_fields(SynthesisConfig, OPTION_NAMES, _LABELS_FILE(wrapped))
 
 
 def with_performance(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -310,4 +373,16 @@ LIMIT = option(
     default=5_000,
     group="Data",
     help="Use at most this many real texts, sampled at random.  [default: 5000]",
+)
+NAME = option(
+    "--name",
+    metavar="NAME",
+    group="Output",
+    help="Name of the data set.  [default: the configuration's]",
+)
+HOLDER = option(
+    "--holder",
+    metavar="NAME",
+    group="Output",
+    help="Person or organisation that makes the release.  [default: the configuration's]",
 )

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from plainchant.config import PerformanceOptions
+from plainchant.errors import PlainchantError
 
 _KEY = "plainchant.continue"
 # In private/: the directory that the relative paths of the configuration start from.
@@ -49,7 +50,22 @@ def how_to_continue() -> str:
     out, command = noted
     if not os.path.exists(out / "config.toml"):
         return "; nothing was written yet, the same command starts again"
-    return f"; finished texts are kept. Continue with: {command}"
+    return f"; {_saved(out)}. Continue with: {command}"
+
+
+def _saved(out: Path) -> str:
+    """How many texts of a run are saved."""
+    from plainchant.run.store import RunDirectory
+
+    try:
+        directory = RunDirectory.open(out)
+        config, texts = directory.config, len(directory.texts())
+        batches = directory.batches()
+        # before the noisy counts are drawn, it is the number that was asked for
+        written = sum(batch.texts for batch in batches) if directory.is_formed() else config.written
+        return f"{texts} of {written + config.further} texts are saved"
+    except PlainchantError:
+        return "finished texts are saved"
 
 
 def note_where(run: Any) -> None:

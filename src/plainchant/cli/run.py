@@ -1,217 +1,31 @@
-"""Commands of a run: init, plan, run, status."""
+"""Commands of a run: run, status."""
 
 import contextlib
 import dataclasses
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from plainchant.cli import resuming
 from plainchant.cli.console import Console
-from plainchant.cli.options import (
-    OPTION_NAMES,
-    command,
-    formatted,
-    option,
-    plain_default,
-    value_type,
-    with_configuration,
-    with_performance,
-)
-from plainchant.config import PerformanceOptions, PromptConfig, SynthesisConfig, group_of
-from plainchant.data.files import write_text
-from plainchant.data.schema import Schema
-from plainchant.errors import ConfigError
+from plainchant.cli.options import command, formatted, option, with_configuration, with_performance
+from plainchant.cli.plan import show_plan
+from plainchant.config import PerformanceOptions, SynthesisConfig
 from plainchant.planning import Plan, make_plan
-from plainchant.privacy.accounting import Cost
+from plainchant.privacy.histograms import WHOLE_LABEL
+
+if TYPE_CHECKING:
+    from plainchant.run.store import RunDirectory
 
 
-@command()
-@click.argument("file", metavar="[FILE]", type=click.Path(path_type=Path), default=Path("plainchant.toml"))
-@formatted
-def init(console: Console, file: Path) -> None:
-    """Write a commented configuration file (default plainchant.toml)."""
-    if file.exists():
-        raise ConfigError(f"FILE = {file}: exists already; choose another name")
-    try:
-        write_text(file, _template())
-    except OSError as error:
-        raise ConfigError(
-            f"FILE = {file}: cannot be written ({error.strerror}); choose a directory that you may write to"
-        ) from None
-    console.say(f"wrote {file}; next: plainchant plan {file}")
-    console.result({"file": str(file)}, str(file))
-
-
-def _template() -> str:
-    lines = [
-        "# plainchant configuration. Everything here is public: copy nothing into it from the private data.",
-        "# A line that is commented out shows the default. The command line and the environment replace this file.",
-        "",
-    ]
-    section = ""
-    for name in OPTION_NAMES:
-        field = SynthesisConfig.model_fields[name]
-        if group_of(name) != section:
-            section = group_of(name)
-            lines += [f"# ---- {section} ----", ""]
-        lines += [f"# {line}" for line in (field.description or "").splitlines()]
-        lines += [f"# {name} = {_toml_value(name, field)}", ""]
-    lines += [
-        "# ---- Columns beside the text ----",
-        "",
-        "# [columns]",
-        f"# {(Schema.model_fields['text'].description or '')}",
-        '# text = "{subject}\\n\\n{body}"',
-        "",
-        "# [columns.attributes.product]",
-        '# type = "category"  # category, number, date, boolean',
-        '# values = ["…", "…"]  # a public list; number: cuts = [0, 10, 100]; date: first, last and grain',
-        "",
-        "# ---- Prompt ----",
-        "",
-        "# [prompt]",
-        "",
-    ]
-    for name, field in PromptConfig.model_fields.items():
-        lines += [f"# {field.description}"]
-        if name != "examples":
-            lines += [f"# {name} = {_toml_value(name, field)}", ""]
-    lines += ["# [[prompt.examples]]", '# label = "…"', '# text = "…"', ""]
-    return "\n".join(lines)
-
-
-def _toml_value(name: str, field: Any) -> str:
-    """A field's default as TOML, with the choices where there are some."""
-    kind, _ = value_type(name, field)
-    words = list(kind.choices) if isinstance(kind, click.Choice) else []
-    choices = f"  # {', '.join(words)}" if words else ""
-    if field.default is None:
-        return f'"{words[0]}"{choices}; unset: set by the method' if words else "…  # unset"
-    if isinstance(field.default, tuple):
-        return "[]"
-    value = plain_default(field.default)
-    return value if isinstance(field.default, int | float) else f'"{value}"{choices}'
-
-
-@command()
-@formatted
-@option(
-    "--measure",
-    "trial",
-    is_flag=True,
-    group="Output",
-    help="Load the model and try it on public text: how strongly a record influences it, how long the run takes here.",
-)
-@with_configuration
-@with_performance
-def plan(console: Console, config: SynthesisConfig, trial: bool, performance: PerformanceOptions) -> None:
-    """Show what a run would guarantee, release and need. Reads no private data.
-
-    \b
-    plainchant plan CONFIG
-    plainchant plan CONFIG --epsilon 4 --texts 500
-    plainchant plan CONFIG --public-corpus FILE --measure
-    """
-    decided = make_plan(config)
-    texts = _public_texts(decided) if trial else []
-    show_plan(console, decided)
-    document = decided.as_dict()
-    if trial:
-        document["measured"] = _measured(console, decided, texts, performance)
-    console.result(document, decided.guarantee.statement)
-
-
-def _public_texts(plan: Plan) -> list[str]:
-    """Texts for a trial: the public corpus, or else the hand-written examples."""
-    from plainchant.data.tables import read_texts
-
-    config = plan.config
-    texts = [example.text for example in config.prompt.examples]
-    if config.public_corpus:
-        texts = read_texts(config.public_corpus, text_column=config.public_text_column)[: plan.settings.batch_size]
-    if not texts:
-        raise ConfigError(
-            "measure: needs public text; name a corpus with --public-corpus FILE, or write prompt.examples"
-        )
-    return texts
-
-
-def _measured(console: Console, plan: Plan, texts: list[str], performance: PerformanceOptions) -> dict[str, float]:
-    """A trial on public texts."""
-    from plainchant import models
-    from plainchant.run.tuning import measure
-
-    config = plan.config
-    found = measure(plan, models.load(config.model, performance), texts, rows=performance.width)
-    rows: list[tuple[str, Any]] = [
-        ("range", f"{found.expected_range:.3g} nats on public text, for expected_range = {config.expected_range:g}"),
-        ("tokens per text", f"{found.tokens_per_text:.3g}"),
-        ("time", f"about {found.seconds:.0f} seconds to write the texts, plus loading and embedding"),
-    ]
-    console.table("Measured", rows)
-    return dataclasses.asdict(found)
-
-
-def show_plan(console: Console, plan: Plan) -> None:
-    """A plan for people."""
-    config, settings, guarantee = plan.config, plan.settings, plan.guarantee
-    for note in plan.notes:
-        console.warn(note)
-    mechanism, requested = plan.mechanism, config.released if config.votes else config.texts
-    rows: list[tuple[str, Any]] = [
-        ("guarantee", guarantee.statement),
-        ("method", f"{config.method.value}: clusters {config.parts.clusters}, {config.parts.aggregate} of "
-                   f"{settings.clipping}, support {settings.support}, accounting {config.parts.accounting}"),
-        ("unit, relation", f"{guarantee.unit}, add or remove one unit"),
-        ("batch size", settings.batch_size),
-        ("clip, temperature", f"{settings.clip:.4g} nats, {settings.temperature:g}"),
-        ("texts", f"{requested}, at most {_count(config.max_tokens, 'token')} each"),
-    ]  # fmt: skip
-    if not config.has_text:
-        rows = [rows[0], ("method", config.method.value), rows[2], ("rows", requested)]
-    if config.columns.attributes:
-        found = f", {plan.table.delta:.3g} of δ to find values" if plan.table.delta else ""
-        rows.append(("attributes", f"{len(config.columns.attributes)} for ρ = {plan.table.rho:.4g}{found}"))
-    if not config.has_text:
-        console.table("Plan", rows)
-        return
-    rows_per_token = settings.batch_size * config.written + config.further
-    if config.votes:
-        rows += [
-            ("candidates", f"{config.written} written from records, {config.further} by the public model"),
-            ("votes", f"{config.parts.rounds} of ρ = {plan.rho_round:.4g} each; the private records vote for "
-                      f"{config.released} of them"),
-        ]  # fmt: skip
-    rows += mechanism.plan_rows()
-    if plan.texts_per_batch is not None:
-        rows += [
-            (
-                "texts per batch",
-                f"{plan.texts_per_batch} (the budget covers {mechanism.about}{_count(plan.tokens_per_batch, 'token')})",
-            ),
-            (
-                "data needed",
-                f"about {plan.units_needed} units in {_count(plan.batches_needed, 'batch', 'batches')} of "
-                f"{settings.batch_size}",
-            ),
-        ]
-    rows += [
-        ("ρ", f"{plan.rho_counts:.4g} for noisy counts, {_figure(plan.batch)} for the tokens of a batch, "
-              f"{mechanism.about}{_figure(mechanism.per_token)} per token"),
-        ("model rows", f"{rows_per_token * config.max_tokens:,} at most, plus prompts"),
-    ]  # fmt: skip
-    console.table("Plan", rows)
-
-
-def _count(number: int | None, one: str, many: str = "") -> str:
-    return f"{number} {one if number == 1 else many or one + 's'}"
-
-
-def _figure(cost: Cost) -> str:
-    return f"{cost.rho:.4g}" if cost.is_limited else "–"
+def _used_rows(used: dict[str, int] | None) -> list[tuple[str, Any]]:
+    if used is None:
+        return []
+    unsaid = used["answers_without_figures"]
+    said = f"{used['requests']:,} requests, {used['tokens_read']:,} tokens read, {used['tokens_written']:,} written"
+    return [("endpoint", said + (f"; {unsaid:,} answers did not say" if unsaid else ""))]
 
 
 @command()
@@ -300,6 +114,7 @@ def execute(
     samples: int = 0,
 ) -> list[str]:
     """Runs a plan with progress, shows the outcome and returns the texts."""
+    from plainchant.run.card import vote_advice
     from plainchant.run.synthesis import synthesize
 
     began = time.monotonic()
@@ -311,8 +126,7 @@ def execute(
         {"data": data, "out": out} | options | resuming.set_performance(performance),
     )
     with (
-        # what is wrong with data, configuration or model is said first, and then there is no plan to show
-        console.progress(first=lambda: show_plan(console, plan)) as progress,
+        console.progress(max_tokens=plan.config.max_tokens) as progress,
         synthesize(
             data,
             plan,
@@ -325,17 +139,24 @@ def execute(
         ) as run,
     ):
         resuming.note_where(run.directory)
+        # only now: what is wrong with data, configuration, model or counts has been said, and nothing else
+        with progress.aside():
+            show_plan(console, plan, performance)
+            _warn_of_labels(console, run.directory, plan)
         texts = run.finish()
     if run.requested < plan.config.written:
         console.warn(
             f"{run.requested} of {plan.config.written} texts from records: by the noisy counts, the data has too few "
-            "batches for more. A larger ε, shorter texts or fewer centres allow more"
+            f"batches for more. A larger ε{_fewer_centres(plan)} or shorter texts allow more"
         )
+    for advice in vote_advice(run.directory.facts()):
+        console.warn(advice)
     if samples:
         console.say(f"\n{samples} of the {len(texts)} texts:")
         step = max(1, len(texts) // samples)
         for text in texts[::step][:samples]:
-            console.say(f"  {f'[{text.label}] ' if text.label else ''}{text.text}")
+            shown = text.text.replace("\n", "\n    ")
+            console.say(f"  {f'[{text.label}] ' if text.label else ''}{shown}")
     console.table(
         "\nDone",
         [
@@ -351,6 +172,28 @@ def execute(
     return [text.text for text in texts]
 
 
+def _fewer_centres(plan: Plan) -> str:
+    """Advice that helps only where the user asked for a number of centres."""
+    return ", fewer centres" if plan.centres is not None and plan.config.centres != "auto" else ""
+
+
+def _warn_of_labels(console: Console, directory: "RunDirectory", plan: Plan) -> None:
+    """Names the labels that no batch writes for, with their noisy counts: these are paid for."""
+    from plainchant.run.card import noisy_counts
+
+    cells, writing = directory.cells(), {batch.cell for batch in directory.batches() if batch.texts}
+    if not plan.config.written or not plan.config.labels or not plan.rho_rebalance:
+        return
+    served = {plan.config.label_set[cell.label] for number, cell in enumerate(cells) if number in writing}
+    lacking = [(label, count) for label, count in noisy_counts(cells, plan.config) if label not in served]
+    if lacking and len(served) < len(plan.config.labels) and plan.config.written >= len(plan.config.labels):
+        named = ", ".join(f"{label!r} (noisy count {count})" for label, count in lacking[:10])
+        console.warn(
+            f"no text is written from records of {named}{' and others' if len(lacking) > 10 else ''}. If the table has "
+            "more of them, plainchant check says whether the labels are spelled as in it"
+        )
+
+
 @command()
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
 @formatted
@@ -359,10 +202,11 @@ def status(console: Console, directory: Path) -> None:
 
     The measured cost is private: it depends on the data.
     """
-    from plainchant.run.card import EX_POST_NOTE, vote_in_words
+    from plainchant.run.card import EX_POST_NOTE, centre_name, vote_advice, vote_in_words
     from plainchant.run.costs import realised_costs
     from plainchant.run.promise import checked_promise
     from plainchant.run.store import RunDirectory
+    from plainchant.run.writers import all_used
 
     run = RunDirectory.open(directory)
     plan = make_plan(run.config)
@@ -371,24 +215,33 @@ def status(console: Console, directory: Path) -> None:
     batches = run.batches()
     requested = sum(batch.texts for batch in batches)
     costs = realised_costs(run, plan) if plan.mechanism.measured else None
+    ended = run.ended()
     cells = [
         {
             "label": plan.config.label_set[cell.label],
-            "centre": cell.centre,
+            "centre": None if cell.centre == WHOLE_LABEL else cell.centre,
             "noisy_size": cell.noisy_size,
             "batches": cell.batches,
         }
         for cell in run.cells()
     ]
+    finished = (
+        run.is_formed()
+        and len(texts) == requested + plan.config.further
+        and len(run.facts()) == (plan.config.parts.rounds if plan.config.votes else 0)
+    )
+    advice = vote_advice(run.facts()) if finished else []
+    used = all_used(run.requests()) if plan.config.candidate_endpoint else None
     document = {
         "guarantee": dataclasses.asdict(guarantee),
         "texts": len(texts),
         "texts_planned": (requested if run.is_formed() else plan.config.written) + plan.config.further,
         "tokens": sum(text.tokens for text in texts),
+        "endpoint": used,
         "votes": run.facts(),
-        "finished": run.is_formed()
-        and len(texts) == requested + plan.config.further
-        and len(run.facts()) == (plan.config.parts.rounds if plan.config.votes else 0),
+        "notes": advice,
+        "finished": finished,
+        "ended": ended,
         "cells": cells,
         "private": costs,
     }
@@ -396,12 +249,15 @@ def status(console: Console, directory: Path) -> None:
         ("guarantee", guarantee.statement),
         (
             "texts",
-            f"{len(texts)} of {document['texts_planned']}"
+            f"{len(texts)} of {document['texts_planned']}" * plan.config.has_text
+            + "none: rows only" * (not plan.config.has_text)
             + (f", of which the private records vote for {plan.config.released}" if plan.config.votes else ""),
         ),
         ("tokens", document["tokens"]),
+        *_used_rows(used),
         ("kept cells, batches", f"{len(cells)}, {len(batches)}"),
         *((f"vote {facts['round']} of {plan.config.parts.rounds}", vote_in_words(facts)) for facts in run.facts()),
+        *(("note", line) for line in advice),
     ]
     most = max((tokens for _, tokens, _, _ in run.batch_costs()), default=0)
     rows += plan.mechanism.status_rows(most, plan.tokens_per_batch)
@@ -414,7 +270,7 @@ def status(console: Console, directory: Path) -> None:
                 f"highest {paid['largest'] / paid['budget']:.0%}",
             )
         )
-    if costs:
+    if costs and guarantee.kind == "ex-post":
         ex_post = costs["ex_post"]
         rows += [
             ("ex post, PRIVATE", f"ε = {ex_post['epsilon']:.4g} at δ = {ex_post['delta']:g} "
@@ -422,10 +278,19 @@ def status(console: Console, directory: Path) -> None:
                                  f"Ville, and {ex_post['draws']:.4g} for the secret draw of batches)"),
             ("", EX_POST_NOTE),
         ]  # fmt: skip
-    if not document["finished"]:
+    if ended is not None:
+        rows.append(("ended", f"before its first token: {ended}. It drew the noisy counts below and nothing else; "
+                              "start a new run"))  # fmt: skip
+    elif not document["finished"]:
         ledger = " --ledger FILE" if run.marks().last else ""
         rows.append(("next", f"plainchant run --data FILE --out {directory} --resume{ledger}"))
     console.table(str(directory), rows)
     if cells:
-        console.grid(("label", "centre", "noisy size", "batches"), [tuple(cell.values()) for cell in cells])
+        console.grid(
+            ("label", "public centre", "noisy size", "batches"),
+            [
+                (plan.config.label_set[cell.label], centre_name(cell), cell.noisy_size, cell.batches)
+                for cell in run.cells()
+            ],
+        )
     console.result(document, f"{len(texts)}/{document['texts_planned']}")

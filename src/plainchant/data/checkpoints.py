@@ -1,9 +1,12 @@
 """Finds faults in a model's folder from its files alone: nothing is computed and none of its code runs."""
 
+import hashlib
 import json
 import os
 from collections.abc import Collection, Iterator
 from pathlib import Path
+
+from plainchant.data.files import sha256
 
 _TEXT_FILES = {
     "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
@@ -26,6 +29,18 @@ def fault_of(folder: Path) -> str | None:
         return next(_faults(folder), None)
     except OSError as error:
         return f"{error.filename or folder} cannot be read ({error.strerror}); check its permissions"
+
+
+def weights_sha256(folder: Path) -> str:
+    """The SHA-256 of a folder's weights, hex.
+
+    Of the file itself where there is one, as `sha256sum model.safetensors` shows it; of several, that of what
+    `sha256sum *.safetensors` prints.
+    """
+    files = sorted(folder.glob("*.safetensors"))
+    if len(files) == 1:
+        return sha256(files[0])
+    return hashlib.sha256("".join(f"{sha256(file)}  {file.name}\n" for file in files).encode()).hexdigest()
 
 
 def incomplete(missing: Collection[str], unexpected: Collection[str], misshapen: Collection[str]) -> str | None:

@@ -3,6 +3,7 @@
 import datetime
 import errno
 import glob
+import hashlib
 import json
 import os
 import uuid
@@ -117,6 +118,12 @@ def remove_leftovers(path: Path) -> None:
     """Removes what killed processes left while writing `path`; nobody else may be writing it."""
     for leftover in path.parent.glob(f".{glob.escape(path.name)}.{'[0-9a-f]' * 32}{_TEMPORARY}"):
         leftover.unlink(missing_ok=True)
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file, hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_text(path: Path, content: str, *, mode: int | None = None) -> None:

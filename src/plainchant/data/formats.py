@@ -57,16 +57,26 @@ def _of_path(path: Path, wanted: Wanted, dialect: Dialect) -> RawTable:
     return RawTable(found.rows, found.malformed, (*text.notes, *found.notes))
 
 
-def _of_directory(path: Path, wanted: Wanted, dialect: Dialect) -> RawTable:
+def shards_of(path: Path) -> list[Path]:
+    """The files of a directory that are read as one table; none where `datasets.save_to_disk` wrote it.
+
+    Raises:
+        DataError: they are of several formats.
+    """
     saved = any((path / name).is_file() for name in ("state.json", "dataset_dict.json"))
     shards = [] if saved else sorted(child for child in path.iterdir() if child.is_file() and child.name[0] not in "._")
     known = [
         child for child in shards if bare_suffix(child) in (".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".arrow")
     ]
-    if not known:
-        return _of_object(_load_dataset(path), wanted, dialect, describe(path))
     if len({bare_suffix(child) for child in known}) > 1:
         raise DataError(f"{describe(path)} holds tables of several formats: give a directory of one kind, or one file.")
+    return known
+
+
+def _of_directory(path: Path, wanted: Wanted, dialect: Dialect) -> RawTable:
+    known = shards_of(path)
+    if not known:
+        return _of_object(table_of(path), wanted, dialect, describe(path))
     tables = [_of_path(child, wanted, dialect) for child in known]
     kinds = {table.unit_kind for table in tables} - {None}
     if len(kinds) > 1:
@@ -86,6 +96,13 @@ def _of_directory(path: Path, wanted: Wanted, dialect: Dialect) -> RawTable:
 
 
 def _of_columnar_file(path: Path, suffix: str, wanted: Wanted) -> RawTable:
+    schema, table = open_columnar(path, suffix, list(wanted.values()))
+    check_columns(schema.names, wanted, describe(path))
+    return _of_arrow(table, wanted, describe(path), class_names(schema))
+
+
+def open_columnar(path: Path, suffix: str, names: Sequence[str | None]) -> tuple[Any, Any]:
+    """The schema of a Parquet or Arrow file, and its table: of Parquet, the named columns that there are."""
     import pyarrow.parquet
 
     if not path.is_file():
@@ -94,7 +111,7 @@ def _of_columnar_file(path: Path, suffix: str, wanted: Wanted) -> RawTable:
         if suffix == ".parquet":
             with pyarrow.parquet.ParquetFile(path) as file:
                 schema = file.schema_arrow
-                table = file.read(columns=[name for name in wanted.values() if name in schema.names])
+                table = file.read(columns=[name for name in names if name in schema.names])
         else:
             table = _read_arrow(path)
             schema = table.schema
@@ -102,8 +119,7 @@ def _of_columnar_file(path: Path, suffix: str, wanted: Wanted) -> RawTable:
         raise DataError(
             f"{describe(path)} cannot be parsed as {suffix[1:].capitalize()}: write it again, or give JSONL or CSV."
         ) from None
-    check_columns(schema.names, wanted, describe(path))
-    return _of_arrow(table, wanted, describe(path), class_names(schema))
+    return schema, table
 
 
 def _read_arrow(path: Path) -> Any:
@@ -117,7 +133,8 @@ def _read_arrow(path: Path) -> Any:
             return pyarrow.ipc.open_stream(source).read_all()
 
 
-def _load_dataset(path: Path) -> Any:
+def table_of(path: Path) -> Any:
+    """The data set in a directory of `datasets.save_to_disk`."""
     splits = path / "dataset_dict.json"
     if splits.is_file():
         names = ", ".join(sorted(str(child) for child in path.iterdir() if (child / "state.json").is_file()))

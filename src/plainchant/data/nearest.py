@@ -52,8 +52,8 @@ def nearest_points(rows: Float32Array, points: Float32Array, count: int) -> IntA
     """The nearest points of each row by Euclidean distance, a set; of equally near ones the lowest indices.
 
     Blocks of rows bound the memory, and cannot change a bit of the answer (see the module). The time is that of a
-    product [n, d] × [d, k] in float64 and some passes over the scores: a million rows and 30,000 points of d = 384 take
-    some ten minutes on two cores.
+    product [n, d] × [d, k] in float64 and some passes over the scores: for a million rows and 20,000 points of d = 384,
+    about 17 minutes of one processor core (`python bench/candidates.py cost`).
 
     Args:
         rows: [n, d]; a row that is not finite counts as the origin.

@@ -90,8 +90,10 @@ def role_in_schema(part: str, purpose: str) -> str:
 
 
 def purpose_of(role: str) -> str:
-    """What a column is to be: "a text", "messages", "a label", "a unit's id", or what the schema says."""
-    return _PURPOSES.get(role) or role[role.rindex("(") + 1 : -1]
+    """What a column is to be: "a text", "messages", "a label", "a unit's id", what the schema says, or "a column"."""
+    if role in _PURPOSES:
+        return _PURPOSES[role]
+    return role[role.rindex("(") + 1 : -1] if role.endswith(")") else "a column"
 
 
 def check_path(path: Path) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from plainchant.data.labels import LabelMatcher, normal_form
@@ -375,6 +376,19 @@ class Schema(_Frozen):
         """
         kinds = zip(self.attributes.items(), codes, strict=True)
         return "".join(_line(name, kind.shown(code)) for (name, kind), code in kinds)
+
+    @property
+    def begins(self) -> str | None:
+        """How the first of these lines begins; None where there are no attributes."""
+        first = next(iter(self.attributes), None)
+        return None if first is None else _line(first, "").rstrip()
+
+    def made_up(self, number: int) -> str:
+        """The same for a made-up row, where none is drawn yet; public, and the same for the same number."""
+        chance = np.random.default_rng(number)
+        # any but a missing value, which is the only one where values are found in the data
+        codes = [int(chance.integers(max(1, kind.size - 1))) for kind in self.attributes.values()]
+        return self.shown(codes)
 
     def shown_of(self, cells: Mapping[str, Any]) -> str:
         """The same for the cells of a public example; nothing where it has none."""

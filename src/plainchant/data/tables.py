@@ -101,7 +101,7 @@ def read_records(
     raw = _read(source, wanted, dialect)
     _check_well_formed(raw, source, dialect)
     columns = dict(zip(wanted, zip(*raw.rows, strict=True), strict=True))
-    texts = _texts(schema, {name: columns[_text_role(schema, name)] for name in fields}, len(raw.rows))
+    texts = texts_of(schema, {name: columns[_text_role(schema, name)] for name in fields}, len(raw.rows))
     if fields:
         _check_not_blank(texts, source, dialect)
     found = _labels(columns["label_column"], raw, label_column, labels, source, dialect)
@@ -198,7 +198,7 @@ def _attribute_role(schema: Schema, name: str) -> str:
     return role_in_schema(f"columns.attributes.{name}", schema.attributes[name].purpose)
 
 
-def _texts(schema: Schema, cells: Mapping[str, Sequence[Any]], rows: int) -> list[str]:
+def texts_of(schema: Schema, cells: Mapping[str, Sequence[Any]], rows: int) -> list[str]:
     """The text of each row, from the cells of that row alone."""
     if not cells:
         return [""] * rows

@@ -44,6 +44,17 @@ def of_json(text: str, suffix: str, wanted: Wanted, dialect: Dialect, where: str
     return of_dicts(rows, wanted, dialect, where)
 
 
+def json_rows(text: str, suffix: str, where: str) -> Iterator[Any]:
+    """The rows of JSON Lines or of a JSON array, as they are parsed; None for a malformed one."""
+    if suffix == ".json" and text.lstrip()[:1] == "[":
+        try:
+            yield from json.loads(text)
+        except (ValueError, RecursionError):
+            raise DataError(f"{where} cannot be parsed as a JSON array: write it again, or give JSONL.") from None
+        return
+    yield from (_parse_line(line) for line in text.split("\n") if line.strip() not in ("", "[", "]", ","))
+
+
 def _exact_line(line: str, wanted: Wanted) -> Any:
     """A line's row, with a fractional id as it is written: as a double, it could be another's."""
     row = _parse_line(line)
@@ -143,6 +154,11 @@ def of_csv(text: str, suffix: str, wanted: Wanted, dialect: Dialect, where: str)
         for row in body
     ]
     return RawTable(values, sum(row is None for row in body), notes)
+
+
+def header_of(text: str, separator: str) -> list[str]:
+    """The fields of a CSV file's header; none where it has no valid one."""
+    return next(_split_csv(_csv_lines(text), separator), None) or []
 
 
 def _choose_separator(

@@ -1,11 +1,12 @@
 """Figures with intervals, by group and name."""
 
 import dataclasses
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from plainchant.arrays import BoolArray
+from plainchant.display import html_table
 
 # Standard deviations on each side of a 95 % interval.
 NORMAL_95 = 1.96
@@ -16,7 +17,13 @@ NOTE = (
 MAUVE, ACCURACY, MACRO_F1 = "MAUVE", "accuracy", "macro-F1"
 ON_SYNTHETIC, ON_TFIDF = "trained on synthetic", "trained on synthetic, by words"
 ON_REAL = "trained on as many real texts"
-COLUMNS, PAIRS, AS_REAL = "agreement of columns", "agreement of pairs of columns", "as many real rows"
+COLUMNS, PAIRS = "agreement of columns", "agreement of pairs of columns"
+ON_ALL_REAL = "trained on all real texts"
+# With fewer texts on each side MAUVE is near 1 whatever the texts are.
+FEWEST_FOR_MAUVE = 300
+# Figures of real texts, by the figure that is read against them.
+_ALL_REAL = {f"{ACCURACY}, {ON_SYNTHETIC}": f"{ACCURACY}, {ON_ALL_REAL}"}
+_REAL = ", real"
 EXPLANATIONS: Mapping[str, str] = {
     MAUVE: "1: the embeddings of both sets look the same; near 0: they have nothing in common (Pillutla et al.)",
     "Fréchet distance": "distance of two normal distributions fitted to the embeddings; lower is better",
@@ -59,6 +66,14 @@ class Figures:
         """The figure of that name, or None where it was not computed."""
         return next((figures[name] for figures in self.groups.values() if name in figures), None)
 
+    def _repr_html_(self) -> str:
+        tables = (
+            html_table(group, [(shown_name(name), figure) for name, figure in figures.items()],
+                       head=("figure", "value (95 % interval)"))
+            for group, figures in self.groups.items()
+        )  # fmt: skip
+        return f"<p><strong>PRIVATE</strong> {NOTE}</p>" + "".join(tables)
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for a file in private/."""
         return {"note": NOTE, **dataclasses.asdict(self)}
@@ -75,11 +90,59 @@ class Evaluation(Figures):
         texts: synthetic texts of the run.
         compared: texts on each side of a comparison.
         real: real texts that were used.
+        as_real: by the name of a figure, the same figure of as many real texts in place of the synthetic ones.
+        public: by the name of a figure, the same figure of texts by the public model; empty where there are none.
     """
 
     texts: int
     compared: int
     real: int
+    as_real: Mapping[str, Figure] = field(default_factory=dict)
+    public: Mapping[str, Figure] = field(default_factory=dict)
+
+    @property
+    def mauve_is_sound(self) -> bool:
+        """Whether there are enough texts for MAUVE to mean something."""
+        return self.compared >= FEWEST_FOR_MAUVE
+
+    def beside(self) -> dict[str, list["Beside"]]:
+        """The figures by group, each with those that it is to be read against."""
+        return {group: list(self._beside(figures)) for group, figures in self.groups.items()}
+
+    def _beside(self, figures: Mapping[str, Figure]) -> Iterator["Beside"]:
+        for name, figure in figures.items():
+            if ON_REAL in name or name in _ALL_REAL.values() or name.endswith(_REAL):
+                continue
+            as_real = figures.get(of_real(name)) or self.as_real.get(name)
+            yield Beside(name, figure, as_real, figures.get(_ALL_REAL.get(name, "")), self.public.get(name))
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A figure of the synthetic texts and what it is to be read against; None where there is no such figure.
+
+    Attributes:
+        name: its name.
+        figure: of the synthetic texts.
+        as_real: of as many real texts in their place.
+        all_real: of all real texts in their place.
+        public: of texts by the public model in their place.
+    """
+
+    name: str
+    figure: Figure
+    as_real: Figure | None
+    all_real: Figure | None
+    public: Figure | None
+
+
+def of_real(name: str) -> str:
+    """The name of the same figure of as many real texts or rows, in a group that has it.
+
+    >>> of_real("accuracy, trained on synthetic, by words"), of_real("words a text")
+    ('accuracy, trained on as many real texts, by words', 'words a text, real')
+    """
+    return name.replace(ON_SYNTHETIC, ON_REAL) if ON_SYNTHETIC in name else f"{name}{_REAL}"
 
 
 def shown_name(name: str) -> str:

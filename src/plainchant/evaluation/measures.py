@@ -28,6 +28,7 @@ from plainchant.evaluation.figures import (
     MACRO_F1,
     MAUVE,
     NORMAL_95,
+    ON_ALL_REAL,
     ON_REAL,
     ON_SYNTHETIC,
     ON_TFIDF,
@@ -232,12 +233,15 @@ def _resampled(
     generator: np.random.Generator,
     *,
     real_draws: int = 1,
+    report: Callable[[], None] | None = None,
 ) -> dict[str, Figure]:
     """A statistic of two samples of equal size, with its interval (see the module)."""
 
     def values(draws: int, rows: int) -> dict[str, Float64Array]:
         found: list[list[Mapping[str, float]]] = []
         for _ in range(draws):
+            if report is not None:
+                report()
             own = first.take(_some(len(first), rows, generator))
             others = (second.take(_some(len(second), rows, generator)) for _ in range(real_draws))
             found.append([statistic(own, other, int(generator.integers(2**31))) for other in others])
@@ -265,8 +269,10 @@ def measure(
     own: IntArray | None = None,
     size: int | None = None,
     seed: int = 0,
+    public: Sample | None = None,
+    progress: Callable[[float], None] | None = None,
 ) -> Evaluation:
-    """All figures of a synthetic set against a real one.
+    """All figures of a synthetic set against a real one, with those of real texts in its place.
 
     Args:
         synthetic: the synthetic texts.
@@ -276,11 +282,13 @@ def measure(
         own: the centre of each text's cell, int64 [n].
         size: texts on each side of a comparison; the smaller set's size if not given.
         seed: for the resampling. The figures are not released, so a seed may be fixed.
+        public: texts by the public model, whose figures stand beside.
+        progress: receives the share of the work done.
 
     Raises:
         DataError: too few texts on one side.
     """
-    size = min(len(synthetic), len(real) // 2, size or len(synthetic))
+    size = min(len(synthetic), len(real) // 2, size or len(synthetic), len(synthetic if public is None else public))
     if size < FEWEST:
         raise DataError(
             f"evaluate: needs at least {FEWEST} synthetic texts and twice as many real ones, not {len(synthetic)} and "
@@ -290,11 +298,12 @@ def measure(
     order = generator.permutation(len(real))
     train, test = real.take(order[: len(real) // 2]), real.take(order[len(real) // 2 :])
     bins = round(2 * size / TEXTS_PER_BIN)
+    report = _counter(progress, (DRAWS + HALVES) * (4 if names else 3), share=1.0 if public is None else 0.5)
 
     def faithful(first: Sample, second: Sample, draw: int) -> dict[str, float]:
         return _fidelity(first, second, bins, draw)
 
-    groups = {"fidelity": _resampled(faithful, synthetic, real, size, generator, real_draws=REAL_DRAWS)}
+    groups = {"fidelity": _resampled(faithful, synthetic, real, size, generator, real_draws=REAL_DRAWS, report=report)}
     if names:
 
         def useful(first: Sample, second: Sample, draw: int) -> dict[str, float]:
@@ -302,17 +311,12 @@ def measure(
             tested = test.take(_some(len(test), len(test) * len(first) // size, chance))
             return _usefulness(first, second, tested, names)
 
-        found = _resampled(useful, synthetic, train, size, generator)
+        found = _resampled(useful, synthetic, train, size, generator, report=report)
         groups["usefulness"] = {name: figure for name, figure in found.items() if not name.startswith("F1")}
         right = predicted(train, test) == np.array(test.labels, dtype=str)
-        groups["usefulness"][f"{ACCURACY}, trained on all real texts"] = share(right)
+        groups["usefulness"][f"{ACCURACY}, {ON_ALL_REAL}"] = share(right)
         groups["labels"] = {name: figure for name, figure in found.items() if name.startswith("F1")}
-        agreed = predicted(real, synthetic) == np.array(synthetic.labels, dtype=str)
-        groups["labels"]["label agreement"] = share(agreed)
-        for name in names:
-            of = [label == name for label in synthetic.labels]
-            if any(of):
-                groups["labels"][f"label agreement of {name}"] = share(agreed[of])
+        groups["labels"] |= _agreement(synthetic, real, names)
     if nearest is not None and own is not None:
         inside = own != WHOLE_LABEL
         if inside.any():
@@ -322,5 +326,36 @@ def measure(
         theirs = {f"{name}, real": value for name, value in _text_figures(second).items()}
         return _text_figures(first) | theirs
 
-    groups["text"] = _resampled(both, synthetic, real, size, generator)
-    return Evaluation(groups, len(synthetic), size, len(real))
+    groups["text"] = _resampled(both, synthetic, real, size, generator, report=report)
+    # two halves of the real texts, of the size that the synthetic ones have
+    as_real = _resampled(faithful, train, test, size, generator, report=report)
+    if names:
+        as_real["label agreement"] = groups["usefulness"][f"{ACCURACY}, {ON_ALL_REAL}"]
+    beside: dict[str, Figure] = {}
+    if public is not None:
+        theirs = measure(public, real, names=names, size=size, seed=seed, progress=_second_half(progress))
+        beside = {name: figure for figures in theirs.groups.values() for name, figure in figures.items()}
+    return Evaluation(groups, len(synthetic), size, len(real), as_real, beside)
+
+
+def _agreement(synthetic: Sample, real: Sample, names: Sequence[str]) -> dict[str, Figure]:
+    """How often a classifier trained on real texts gives a synthetic text its label, in all and by label."""
+    agreed = predicted(real, synthetic) == np.array(synthetic.labels, dtype=str)
+    found = {"label agreement": share(agreed)}
+    for name in names:
+        of = [label == name for label in synthetic.labels]
+        if any(of):
+            found[f"label agreement of {name}"] = share(agreed[of])
+    return found
+
+
+def _second_half(progress: Callable[[float], None] | None) -> Callable[[float], None] | None:
+    return None if progress is None else lambda done: progress(0.5 + done / 2)
+
+
+def _counter(progress: Callable[[float], None] | None, total: int, *, share: float) -> Callable[[], None] | None:
+    """Called once per draw: reports the share of all draws, up to `share`."""
+    if progress is None:
+        return None
+    done = itertools.count(1)
+    return lambda: progress(share * min(1.0, next(done) / total))

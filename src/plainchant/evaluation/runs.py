@@ -30,8 +30,8 @@ REAL_LIMIT = 5_000
 
 def centres_of(directory: RunDirectory, config: SynthesisConfig) -> Centres | None:
     """The public centres of a run; None where it has none."""
-    if isinstance(config.centres, str):
-        return Centres.load(Path(config.centres))
+    if config.centres_file is not None:
+        return Centres.load(Path(config.centres_file))
     return Centres.load(directory.centres) if directory.centres.exists() else None
 
 
@@ -101,6 +101,8 @@ def evaluate(
     size: int | None = None,
     limit: int = REAL_LIMIT,
     progress: Callable[[float], None] | None = None,
+    public: Any = None,
+    measuring: Callable[[float], None] | None = None,
 ) -> Evaluation:
     """Compares a run's release with real text. Reads private data; the figures are private.
 
@@ -111,6 +113,8 @@ def evaluate(
         size: maximum number of texts on each side of a comparison.
         limit: use at most this many real texts, drawn at random.
         progress: receives the share of real texts embedded.
+        public: a run of the same configuration with the public method, whose figures stand beside; None for none.
+        measuring: receives the share of the figures computed.
 
     Raises:
         ConfigError, DataError: there is no such run, no release, no such table, or too few texts.
@@ -128,13 +132,16 @@ def evaluate(
             {"attributes": measure_table(*coded_rows)} if coded_rows else {}, len(rows), len(rows), len(real)
         )
     synthetic = released_sample(rows, embedder)
+    beside = None if public is None else _public_sample(public, config, embedder)
     cells, centres = directory.cells(), centres_of(directory, config)
     nearest = own = None
     if centres is not None and any(cell.centre != WHOLE_LABEL for cell in cells):
         own = np.array([cells[row["cell"]].centre for row in rows], dtype=np.int64)
         among = np.unique([cell.centre for cell in cells if cell.centre != WHOLE_LABEL])
         nearest = centres.nearest(synthetic.vectors, among)
-    found = measure(synthetic, real, names=config.labels, nearest=nearest, own=own, size=size)
+    found = measure(
+        synthetic, real, names=config.labels, nearest=nearest, own=own, size=size, public=beside, progress=measuring
+    )
     if coded_rows is None:
         return found
     tables = {
@@ -164,6 +171,19 @@ def _coded_rows(
     return coded(names, sizes, released), coded(names, sizes, truth)
 
 
+def _public_sample(run: Any, config: SynthesisConfig, embedder: Embedder) -> Sample:
+    """The texts of a run that read no private data."""
+    directory = directory_of(run)
+    own = directory.config
+    if own.reads_records:
+        raise ConfigError(f"public = {directory.path}: was made by method = {own.method.value}; give one by public")
+    if own.labels != config.labels:
+        raise ConfigError(
+            f"public = {directory.path}: has labels = {list(own.labels)}; give a run with those of this one"
+        )
+    return released_sample([row for row in directory.released() if row["text"].strip()], embedder)
+
+
 @dataclass(frozen=True)
 class Compared:
     """One run of a comparison.
@@ -172,7 +192,7 @@ class Compared:
         name: the name of its directory.
         method: its preset.
         ex_ante: ε that was known before the run; None where there is none.
-        ex_post: ε measured after the run, for its data and output; private and not promised; None where not measured.
+        ex_post: ε measured after the run, for its data and output; private and not promised; None where ε was promised.
         delta: δ of both.
         tokens: released tokens.
         evaluation: its figures, at the same number of texts as the others.
@@ -237,7 +257,7 @@ def compare(
                 name=directory.path.name,
                 method=guarantee.method,
                 ex_ante=guarantee.epsilon if guarantee.kind == "ex-ante" else None,
-                ex_post=costs["ex_post"]["epsilon"] if costs and guarantee.kind != "none" else None,
+                ex_post=costs["ex_post"]["epsilon"] if costs and guarantee.kind == "ex-post" else None,
                 delta=directory.config.delta,
                 tokens=sum(text.tokens for text in directory.texts()),
                 evaluation=own,

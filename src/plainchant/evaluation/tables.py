@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from plainchant.arrays import IntArray
-from plainchant.evaluation.figures import AS_REAL, COLUMNS, NORMAL_95, PAIRS, Figure, share
+from plainchant.evaluation.figures import COLUMNS, NORMAL_95, ON_SYNTHETIC, PAIRS, Figure, of_real, share
 from plainchant.evaluation.measures import FEWEST, HALVES, Sample, predicted
 
 # Attributes with more codes are not predicted from texts.
@@ -92,7 +92,7 @@ def measure_table(synthetic: CodedRows, real: CodedRows, *, seed: int = 0) -> di
     means = [name for name in (COLUMNS, PAIRS) if name in figures]
     first: dict[str, Figure] = {}
     for name in means:
-        first |= {name: figures[name], f"{name}, {AS_REAL}": Figure(ideal[name])}
+        first |= {name: figures[name], of_real(name): Figure(ideal[name])}
     return first | {name: figure for name, figure in figures.items() if name not in means}
 
 
@@ -121,26 +121,20 @@ def measure_text(
     for column, name in enumerate(rows.names):
         if not 2 < rows.sizes[column] <= MOST_CLASSES:
             continue
-        of_real, of_synthetic = _coded(real, real_rows, column), _coded(synthetic, rows, column)
-        by_real, tested = of_real.take(train[:size]), of_real.take(test)
+        all_real, of_synthetic = _coded(real, real_rows, column), _coded(synthetic, rows, column)
+        by_real, tested = all_real.take(train[:size]), all_real.take(test)
 
         def right(trained: Sample, judged: Sample) -> Figure:
             return share(predicted(trained, judged) == np.array(judged.labels, dtype=str))
 
-        found |= _named(
-            name,
-            {
-                "from the text, trained on synthetic": right(of_synthetic.take(np.arange(size)), tested),
-                f"from the text, trained on {AS_REAL}": right(by_real, tested),
-                "agreement of the text": right(of_real, of_synthetic),
-                f"agreement of the text, {AS_REAL}": right(by_real, tested),
-            },
-        )
+        predictable, agreeing = f"{name} from the text, {ON_SYNTHETIC}", f"{name} agreement of the text"
+        found |= {
+            predictable: right(of_synthetic.take(np.arange(size)), tested),
+            of_real(predictable): right(by_real, tested),
+            agreeing: right(all_real, of_synthetic),
+            of_real(agreeing): right(by_real, tested),
+        }
     return found
-
-
-def _named(name: str, figures: Mapping[str, Figure]) -> dict[str, Figure]:
-    return {f"{name} {what}": figure for what, figure in figures.items()}
 
 
 def _coded(sample: Sample, rows: CodedRows, column: int) -> Sample:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from plainchant.arrays import Float64Array, IntArray
+from plainchant.arrays import Float32Array, Float64Array, IntArray
 from plainchant.errors import foreign_messages_hidden
 from plainchant.models import LanguageModel, Rows
 from plainchant.privacy.mechanisms import Gate, PublicMechanism, TokenMechanism, draw
@@ -166,8 +166,11 @@ class Decoder:
         stop: when a text ends.
         rows: approximate number of private rows per forward pass. Counted by the public batch size, since the true
             number of contexts is secret and must not decide which batches share a pass.
+        passes: number of passes of private rows for each pass of public ones. A public pass reads all weights for a few
+            rows, so one that serves several private passes is cheaper; more batches are then open at a time.
         randomness: the source of all tokens.
         observer: called with the time of each step, for benchmarks. Those times are private.
+        on_tokens: called after each step with the number of tokens that it released.
     """
 
     def __init__(
@@ -178,28 +181,50 @@ class Decoder:
         *,
         rows: int,
         randomness: RandomSource,
+        passes: int = 1,
         observer: Callable[[StepTiming], None] | None = None,
+        on_tokens: Callable[[int], None] | None = None,
     ):
         self._model = model
         self._mechanism = mechanism
         self._public = PublicMechanism(mechanism.settings)
         self._stop = stop
         self._width = max(1, rows // mechanism.settings.batch_size)
+        self._passes = passes
         self._randomness = randomness
         self._observer = observer
+        self._on_tokens = on_tokens
         self._prefixes: dict[tuple[int, ...], Any] = {}
+        # where the stop is a line that begins with a mark: a text begins at the start of a line
+        self._line_start = "\n" if stop.text is not None and len(stop.text) > 1 and stop.text[0] == "\n" else ""
+        # what the stop string begins with, the longest first, and the ids that complete each
+        self._begun = [(stop.text or "")[:length] for length in range(len(stop.text or "") - 1, 0, -1)]
+        self._completing: dict[str, IntArray] = {}
         self._allowed, self._allowed_early = self._releasable()
         self.steps = 0
 
     def _releasable(self) -> tuple[IntArray, IntArray]:
-        """The ids that a support may hold, and those among them that cannot end a text."""
+        """The ids that a support may hold, and those among them that cannot end a text by themselves."""
         ids = np.arange(self._model.vocabulary_size, dtype=np.int64)
         end = np.isin(ids, list(self._model.end_of_text))
         allowed = end | ~np.isin(ids, list(self._model.special))
-        ends = end.copy()
-        if self._stop.text is not None and self._stop.min_tokens:
-            ends |= [self._stop.text in self._model.decode([token]) for token in ids.tolist()]
+        ends, stop = end.copy(), self._stop.text
+        if stop is not None and self._stop.min_tokens:
+            strings = [self._model.decode([token]) for token in ids.tolist()]
+            ends |= [stop in string for string in strings]
+            for begun in self._begun:
+                self._completing[begun] = ids[[string.startswith(stop[len(begun) :]) for string in strings]]
         return ids[allowed], ids[allowed & ~ends]
+
+    def _releasable_next(self, tokens: Sequence[int]) -> IntArray:
+        """The ids that a support may hold after these released tokens: a function of them alone (guarantee 4.6)."""
+        if len(tokens) >= self._stop.min_tokens:
+            return self._allowed
+        allowed, text = self._allowed_early, self._line_start + self._model.decode(tokens)
+        for begun, completing in self._completing.items():
+            if text.endswith(begun):
+                allowed = np.setdiff1d(allowed, completing, assume_unique=True)
+        return allowed
 
     def run(self, works: Iterable[BatchWork]) -> Iterator[FinishedText]:
         """Decodes batches side by side and yields texts as they end; another batch opens when one is done.
@@ -214,7 +239,7 @@ class Decoder:
         waiting = iter(works)
         active: list[_Session] = []
         while True:
-            while len(active) < self._width and (work := next(waiting, None)) is not None:
+            while len(active) < self._width * self._passes and (work := next(waiting, None)) is not None:
                 if work.positions:
                     active.append(self._open(work))
             if not active:
@@ -249,50 +274,63 @@ class Decoder:
         public_logits = self._model.step([(s.public, s.last) for s in active if s.public is not None])
         public_pass = watch.lap()
         publics = [logits[0] for logits in public_logits] or [None] * len(active)
-        early = [len(s.tokens) < self._stop.min_tokens for s in active]
         supports = [
-            self._mechanism.support(public, self._allowed_early if soon else self._allowed)
-            for public, soon in zip(publics, early, strict=True)
+            self._mechanism.support(public, self._releasable_next(session.tokens))
+            for public, session in zip(publics, active, strict=True)
         ]
-        private = [(s.private, s.last) for s in active if s.private is not None]
         rest = watch.lap()
-        private_logits = self._model.step(private, supports) if private else []
-        private_pass = watch.lap()
-        self.steps += len(active)
+        private_pass, contexts = 0.0, 0
         finished = []
-        for place, session in enumerate(active):
-            steps_left = len(session.positions) * self._stop.max_tokens - len(session.tokens) + session.work.later
-            support = supports[place]
-            rows = private_logits[place] if private_logits else np.empty((0, len(support)), dtype=np.float32)
-            allowance = self._mechanism.allowance(session.spent, steps_left)
-            public = publics[place]
-            records_contribute = session.gate is None or (
-                public is not None and session.gate.opens(rows, public[support])
-            )
-            mechanism = self._mechanism if records_contribute else self._public
-            result = draw(mechanism, mechanism.distribution(rows, public, support, allowance), self._randomness)
-            session.tokens.append(result.token)
-            if result.charges is not None:
-                session.spent += result.charges
-            session.loss += result.loss
-            session.rho += result.rho
-            if (text := self._ended(session)) is not None:
-                session.positions.pop(0)
-                finished.append((session, text))
+        for first in range(0, len(active), self._width):
+            own = active[first : first + self._width]
+            private = [(s.private, s.last) for s in own if s.private is not None]
+            private_logits = self._model.step(private, supports[first : first + self._width]) if private else []
+            contexts += sum(group.count for group, _ in private)
+            private_pass += watch.lap()
+            for place, session in enumerate(own):
+                support = supports[first + place]
+                rows = private_logits[place] if private_logits else np.empty((0, len(support)), dtype=np.float32)
+                self._draw(session, rows, publics[first + place], support)
+                if (text := self._ended(session)) is not None:
+                    session.positions.pop(0)
+                    finished.append((session, text))
+            rest += watch.lap()
+        self.steps += len(active)
+        if self._on_tokens is not None:
+            self._on_tokens(len(active))
         if self._observer is not None:
-            contexts = sum(group.count for group, _ in private)
             self._observer(StepTiming(len(active), contexts, public_pass, private_pass, rest + watch.lap()))
         return finished
 
+    def _draw(self, session: _Session, rows: Float32Array, public: Float32Array | None, support: IntArray) -> None:
+        """Draws a batch's next token, and charges its contexts."""
+        steps_left = len(session.positions) * self._stop.max_tokens - len(session.tokens) + session.work.later
+        allowance = self._mechanism.allowance(session.spent, steps_left)
+        records_contribute = session.gate is None or (public is not None and session.gate.opens(rows, public[support]))
+        mechanism = self._mechanism if records_contribute else self._public
+        result = draw(mechanism, mechanism.distribution(rows, public, support, allowance), self._randomness)
+        session.tokens.append(result.token)
+        if result.charges is not None:
+            session.spent += result.charges
+        session.loss += result.loss
+        session.rho += result.rho
+
     def _ended(self, session: _Session) -> FinishedText | None:
         tokens, stop = session.tokens, self._stop.text
-        text = self._model.decode(tokens)
+        text, stopped = self._line_start + self._model.decode(tokens), False
+        if stop is not None:
+            # several tokens may have completed the stop string, and the last one may hold more than its end
+            text, found, _ = text.partition(stop)
+            stopped = bool(found) and len(tokens) > self._stop.min_tokens
         if tokens[-1] in self._model.end_of_text:
             finish = "end"
-        elif stop is not None and len(tokens) > self._stop.min_tokens and stop in text:
-            finish, text = "stop", text[: text.index(stop)]
+        elif stopped:
+            finish = "stop"
         elif len(tokens) >= self._stop.max_tokens:
             finish = "length"
+            if self._line_start and (begun := next(filter(text.endswith, self._begun), "")):
+                # cut off within a mark
+                text = text[: -len(begun)]
         else:
             return None
         spent = tuple(session.spent.tolist()) if session.spent.any() else ()

@@ -2,7 +2,7 @@
 
 import contextlib
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
 from plainchant import models
@@ -32,19 +32,32 @@ def open_embedder(name: str, performance: PerformanceOptions) -> Embedder:
 
 @contextlib.contextmanager
 def open_executor(
-    plan: Plan, stop: StopRule, performance: PerformanceOptions, model: LanguageModel, randomness: RandomSource
+    plan: Plan,
+    stop: StopRule,
+    performance: PerformanceOptions,
+    model: LanguageModel,
+    randomness: RandomSource,
+    on_tokens: Callable[[int], None] | None = None,
 ) -> Iterator[Executor]:
     """The executor that the performance options name, for a plan's batches; its workers end with the block.
+
+    Args:
+        plan: the run's plan.
+        stop: when a text ends.
+        performance: this process or workers, and the width of a pass.
+        model: the language model of this process.
+        randomness: the source of all tokens.
+        on_tokens: called with the number of tokens of each step; workers do not report them.
 
     Raises:
         PrivacyError: a seed was given, but workers take their randomness from their own systems.
     """
     if performance.executor == "local":
-        yield Decoder(model, plan.mechanism, stop, rows=performance.width, randomness=randomness)
+        yield _decoder(plan, model, stop, performance, randomness, on_tokens)
         return
     if not randomness.private:
         raise PrivacyError("executor = ray: workers take randomness from their own systems; use no seed with it")
-    together = max(1, performance.width // plan.settings.batch_size)
+    together = max(1, performance.width // plan.settings.batch_size) * performance.passes
     make = functools.partial(make_decoder, plan, stop, performance)
     with contextlib.closing(RayExecutor(performance, make, together=together)) as executor:
         yield executor
@@ -60,4 +73,16 @@ def make_decoder(plan: Plan, stop: StopRule, performance: PerformanceOptions) ->
         movement=plan.row_movement,
         most=plan.most_rows(performance.width),
     )
-    return Decoder(model, plan.mechanism, stop, rows=performance.width, randomness=SystemRandomness())
+    return _decoder(plan, model, stop, performance, SystemRandomness())
+
+
+def _decoder(
+    plan: Plan,
+    model: LanguageModel,
+    stop: StopRule,
+    performance: PerformanceOptions,
+    randomness: RandomSource,
+    on_tokens: Callable[[int], None] | None = None,
+) -> Decoder:
+    width, passes = performance.width, performance.passes
+    return Decoder(model, plan.mechanism, stop, rows=width, passes=passes, randomness=randomness, on_tokens=on_tokens)

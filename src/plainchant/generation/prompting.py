@@ -6,6 +6,9 @@ row is `prefix + start`. The prefix comes first, so that all contexts share its 
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
 
 from plainchant.config import Example, PromptForm, SynthesisConfig
 from plainchant.data.embedding import CHARACTERS_PER_TOKEN
@@ -15,33 +18,49 @@ from plainchant.models import LanguageModel
 
 _DEFAULTS = {
     "header": ("Different texts of one kind:\n\n", "Different texts of one kind, each with its label:\n\n"),
-    "example": ("Text: {text}\n\n", "Label: {label}\nText: {text}\n\n"),
     "chat": (
         "Here is a text:\n\n{text}\n\nWrite one new text of the same kind and length. Answer with the text only.",
         "Here is a text with the label {label}:\n\n{text}\n\n"
         "Write one new text of the same kind and length with the label {label}. Answer with the text only.",
     ),
 }
+# Asks for a text in the chat form where there is none to show, without and with a label.
+_ALONE = (
+    "Write one new text. Answer with the text only.",
+    "Write one new text with the label {label}. Answer with the text only.",
+)
 # Number of released texts from which an expanded one is written.
 EXPANDED_FROM = 2
+# Different orders and choices of the public examples, for texts that would otherwise all have the same prompt.
+TURNS = 16
+# Examples of other labels that such a prompt shows beside those of its own.
+OTHERS_SHOWN = 2
 # A released text with fewer words, or a larger share of characters that are not letters or spaces, is not used as an
 # example (guarantee 8).
 FEWEST_WORDS, MOST_SIGNS = 4, 0.2
 # Tokens of a prompt for each attribute; what is longer is cut.
 ATTRIBUTE_TOKENS = 24
+# Where there are no attributes.
+NO_LINES: Mapping[str, str] = {}
 # A text with a larger share of repeated words counts as a loop.
 MOST_REPEATED = 0.5
 
 
-def choose_examples(texts: Sequence[str], count: int) -> list[str]:
+def choose_examples(texts: Sequence[str], count: int, like: Sequence[Example] = ()) -> list[str]:
     """Chooses examples from a cell's released texts: not degenerate, and as different as possible (guarantee 8).
 
-    Depends only on the released texts and their order, so a resumed run chooses the same.
+    Depends only on the released texts, their order and public examples, so a resumed run chooses the same.
+
+    Args:
+        texts: released texts.
+        count: how many to choose, at most.
+        like: public examples. What is degenerate in one of them is the data's form (lists, code), and no reason.
 
     >>> choose_examples(["the bus was late again", "the bus was late today", "a lamp is broken here", "no no no no"], 2)
     ['the bus was late again', 'a lamp is broken here']
     """
-    words = {text: frozenset(chunks(text.lower())) for text in texts if not _is_degenerate(text)}
+    reasons = [reason for reason in _DEGENERATE if not any(reason(example.text) for example in like)]
+    words = {text: frozenset(chunks(text.lower())) for text in texts if not any(reason(text) for reason in reasons)}
     # for each remaining text, its similarity to the nearest chosen one
     left = dict.fromkeys(words, 0.0)
     chosen: list[str] = []
@@ -53,11 +72,47 @@ def choose_examples(texts: Sequence[str], count: int) -> list[str]:
     return chosen
 
 
-def _is_degenerate(text: str) -> bool:
+def turned(examples: Sequence[Example], label: str | None, turn: int) -> list[Example]:
+    """Public examples in another order and choice: all of the label's own, last, after some of others (guarantee 8).
+
+    Where none has the label, two thirds of all. Turn 0: as a record's prompt shows them.
+
+    Args:
+        examples: the configuration's.
+        label: the label that a text is to have, or None.
+        turn: which order and choice, public; the same one gives the same.
+
+    >>> some = [Example(text=name, label=name[0]) for name in ("x1", "x2", "y1", "y2", "z1")]
+    >>> [example.text for example in turned(some, "x", 0)], [example.label for example in turned(some, "z", 1)][2:]
+    (['x1', 'x2'], ['z'])
+    """
+    own = [example for example in examples if example.label == label]
+    if not turn:
+        return own or list(examples)
+    others = [example for example in examples if example.label != label]
+    chance = np.random.default_rng(turn)
+    count = OTHERS_SHOWN if own else -(-2 * len(others) // 3)
+    return [
+        *(others[place] for place in chance.permutation(len(others))[:count]),
+        *(own[place] for place in chance.permutation(len(own))),
+    ]
+
+
+def _is_short(text: str) -> bool:
+    return word_count(text) < FEWEST_WORDS
+
+
+def repetitive(text: str) -> bool:
+    """More than half of its words come again."""
     words = chunks(text.lower())
-    if word_count(text) < FEWEST_WORDS or len(set(words)) < (1 - MOST_REPEATED) * len(words):
-        return True
+    return len(set(words)) < (1 - MOST_REPEATED) * len(words)
+
+
+def _is_signs(text: str) -> bool:
     return share_of_signs(text) > MOST_SIGNS
+
+
+_DEGENERATE = (_is_short, repetitive, _is_signs)
 
 
 def _overlap(one: frozenset[str], other: frozenset[str]) -> float:
@@ -66,7 +121,10 @@ def _overlap(one: frozenset[str], other: frozenset[str]) -> float:
 
 
 def _without_stop(text: str, stop: str) -> str:
-    """Replaces each stop, with the white space around it, by a space; in time proportional to the text's length."""
+    """Replaces what would end a text, so that none of it is left; in time proportional to the text's length.
+
+    A mark at the start of a line goes, and the line stays. Anything else becomes a space, with the white space around.
+    """
     if stop.isspace():
         marks = "\r\n" if stop == "\n" else stop
 
@@ -76,10 +134,19 @@ def _without_stop(text: str, stop: str) -> str:
 
         # each run of white space is visited once
         return re.sub(r"\s+", one_space, text)
+    if stop.startswith("\n"):
+        mark = re.escape(stop[1:])
+        # a text begins at the start of a line
+        if leading := re.match(rf"(?:\s*{mark})+\s*", text):
+            text = text[leading.end() :]
+        # a mark has no line break, so what is left before and after one that goes cannot make another
+        return re.sub(rf"\n(?:{mark}[^\S\n]*)+", "\n", text)
     first, *others = text.split(stop)
     if not others:
         return text
-    return " ".join([first.rstrip(), *(part.strip() for part in others[:-1]), others[-1].lstrip()])
+    # not a part of the stop, so that it cannot make another
+    gap = next((gap for gap in " \n\t" if gap not in stop), "\ufffd")
+    return gap.join([first.rstrip(), *(part.strip() for part in others[:-1]), others[-1].lstrip()])
 
 
 def _with_attributes(template: str) -> str:
@@ -91,11 +158,109 @@ def _with_attributes(template: str) -> str:
     return before[:line] + "{attributes}" + before[line:] + text + after
 
 
-class Prompts:
+class Shown(NamedTuple):
+    """A public or released text in a prompt, with its label and its attributes, a line each."""
+
+    text: str
+    label: str | None
+    attributes: str
+
+
+class Templates:
+    r"""The strings of a prompt, for one configuration; no model is needed.
+
+    Attributes:
+        form: whether a model continues a list or answers a message.
+        stop: a string in the released text that ends it (guarantee 4.6); None where only end-of-text does.
+
+    >>> Templates(SynthesisConfig()).public_prompt(None, ["a lamp is broken"])
+    'Different texts of one kind:\n\nText: a lamp is broken\n\nText:'
+    """
+
+    def __init__(self, config: SynthesisConfig, form: PromptForm | None = None):
+        """Those of a configuration; `form` replaces its own."""
+        prompt = config.prompt
+        self._config = config
+
+        def template(name: str) -> str:
+            own = getattr(prompt, name)
+            return str(own if own is not None else _DEFAULTS[name][bool(config.labels)])
+
+        self._header = template("header")
+        self._example = _with_attributes(prompt.entry(labelled=bool(config.labels)))
+        self._chat = self._asking(template("chat"))
+        self.form = form or prompt.form
+        self._is_chat = self.form is PromptForm.CHAT
+        self.stop = config.stop_in(self.form)
+
+    def _asking(self, message: str) -> str:
+        """A message that says where the attributes of the new text stand: if it does not say so, at its end."""
+        if not self._config.columns.attributes or "{attributes}" in message:
+            return message
+        return message + "\nThe attributes of the new text:\n{attributes}"
+
+    def public_prompt(
+        self,
+        label: str | None,
+        released: Sequence[str] = (),
+        turn: int = 0,
+        *,
+        attributes: str = "",
+        lines: Mapping[str, str] = NO_LINES,
+    ) -> str:
+        """A whole prompt that shows no record, for a model that is sent strings; in chat form the user's message.
+
+        In chat form the last shown text stands where a record would: the message asks for another one like it.
+
+        Args:
+            label: the label, or None.
+            released: texts that are already released (guarantee 8).
+            turn: which order and choice of the examples (`turned`).
+            attributes: those of the row that the text is written for, a line each; released.
+            lines: the attributes of each released text, a line each.
+        """
+        if not self._is_chat:
+            start = self._frame(label)[0].replace("{attributes}", attributes)
+            return self._header + self._shown(label, released, turn, lines) + start
+        shown = self._public_examples(label, released, turn, lines)
+        if not shown and self._config.prompt.chat is None:
+            message = self._asking(_ALONE[bool(self._config.labels)])
+            return message.replace("{label}", label or "").replace("{attributes}", attributes)
+        last = shown[-1].attributes + shown[-1].text if shown else ""
+        message = self._chat.replace("{label}", label or "").replace("{attributes}", attributes)
+        return self._listed(shown[:-1]) + message.replace("{text}", last)
+
+    def _public_examples(
+        self, label: str | None, released: Sequence[str], turn: int, lines: Mapping[str, str]
+    ) -> list[Shown]:
+        own, shown_of = turned(self._config.prompt.examples, label, turn), self._config.columns.shown_of
+        return [
+            *(Shown(example.text, example.label, shown_of(example.attributes)) for example in own),
+            *(Shown(text, label, lines.get(text, "")) for text in released),
+        ]
+
+    def _listed(self, shown: Sequence[Shown]) -> str:
+        return "".join(
+            self._example.replace("{label}", own.label or "")
+            .replace("{attributes}", own.attributes)
+            .replace("{text}", own.text)
+            for own in shown
+        )
+
+    def _shown(self, label: str | None, released: Sequence[str], turn: int, lines: Mapping[str, str]) -> str:
+        return self._listed(self._public_examples(label, released, turn, lines))
+
+    def _frame(self, label: str | None) -> tuple[str, str, str]:
+        """The strings before and after a text; a space before it belongs to the text, as for tokenisers."""
+        before, _, after = self._example.replace("{label}", label or "").partition("{text}")
+        stripped = before.rstrip(" ")
+        return stripped, before[len(stripped) :], after.replace("{attributes}", "")
+
+
+class Prompts(Templates):
     """Token ids of every part of a prompt, for one configuration and one model.
 
     Attributes:
-        stop: a string in the released text that ends it (guarantee 4.6); None where only end-of-text does.
         longest: maximum tokens of a context, its text included: public.
 
     >>> from plainchant.models.table import TableModel  # its characters are its tokens; others are left out
@@ -105,45 +270,37 @@ class Prompts:
     ('Different texts of one kind:', 'Text: a lamp is broken')
     """
 
-    def __init__(self, config: SynthesisConfig, model: LanguageModel):
-        prompt = config.prompt
+    def __init__(self, config: SynthesisConfig, model: LanguageModel, form: PromptForm | None = None):
+        """Those of a configuration; `form` replaces its own."""
+        super().__init__(config, form)
         self._model = model
-        self._config = config
-
-        def template(name: str) -> str:
-            own = getattr(prompt, name)
-            return str(own if own is not None else _DEFAULTS[name][bool(config.labels)])
-
-        self._header = template("header")
-        self._example = _with_attributes(template("example"))
         self._attribute_room = ATTRIBUTE_TOKENS * len(config.columns.attributes)
-        self._chat = template("chat")
-        if config.columns.attributes and "{attributes}" not in self._chat:
-            self._chat += "\nThe attributes of the new text:\n{attributes}"
-        self._is_chat = prompt.form is PromptForm.CHAT
-        after = self._example.partition("{text}")[2]
-        # a text is one line where the template ends it with a line break
-        self.stop = None if self._is_chat or not after else ("\n" if after.startswith("\n") else after)
         self.longest = self._check_lengths()
 
     def prefix(
-        self, label: str | None, released: Sequence[str] = (), attributes: Mapping[str, str] | None = None
+        self, label: str | None, released: Sequence[str] = (), turn: int = 0, lines: Mapping[str, str] = NO_LINES
     ) -> list[int]:
         """The public part before the record: header and public examples, those of the label where there are any.
 
         Args:
             label: the label, or None.
             released: texts that are already released, shown like examples of this label (guarantee 8).
-            attributes: the attributes of each released text, a line each.
+            turn: for prompts without a record, which order and choice of the examples (`turned`); 0 where another one
+                would need more room than a prompt with a record.
+            lines: the attributes of each released text, a line each.
         """
-        shown = self._shown(label, released, attributes or {})
+        shown = self._shown(label, released, turn, lines)
         head = self._chat_parts(label, shown)[0] if self._is_chat else self._header + shown
-        return [*self._model.start_tokens, *self._model.encode(head, trusted=True)]
+        tokens = [*self._model.start_tokens, *self._model.encode(head, trusted=True)]
+        further = self._attribute_room + self._config.max_tokens
+        if turn and len(tokens) + len(self.start(label)) + further > self.longest:
+            return self.prefix(label, released, lines=lines)
+        return tokens
 
     def record(self, text: str, label: str | None, attributes: str = "") -> list[int]:
         """The record's part of a prompt, cut after `max_record_tokens`: depends on this record alone. Secret."""
         if self.stop is not None:
-            # a record must not look like several entries: what would end a text becomes a space
+            # a record must not look like several entries
             text = _without_stop(text, self.stop)
         # cut first: the tokenizer never sees more characters than the kept tokens can hold
         text = text.strip()[: CHARACTERS_PER_TOKEN * self._config.max_record_tokens]
@@ -193,23 +350,6 @@ class Prompts:
         """
         text = self._chat_parts(label)[1] if self._is_chat else self._frame(label)[0]
         return self._before(text, attributes)
-
-    def _shown(self, label: str | None, released: Sequence[str], attributes: Mapping[str, str]) -> str:
-        examples: Sequence[Example] = self._config.prompt.examples
-        own = [example for example in examples if example.label == label] or examples
-        shown_of = self._config.columns.shown_of
-        shown = [(example.text, example.label, shown_of(example.attributes)) for example in own]
-        shown += [(text, label, attributes.get(text, "")) for text in released]
-        return "".join(
-            self._example.replace("{label}", name or "").replace("{attributes}", lines).replace("{text}", text)
-            for text, name, lines in shown
-        )
-
-    def _frame(self, label: str | None) -> tuple[str, str, str]:
-        """The strings before and after a text; a space before it belongs to the text, as for tokenisers."""
-        before, _, after = self._example.replace("{label}", label or "").partition("{text}")
-        stripped = before.rstrip(" ")
-        return stripped, before[len(stripped) :], after.replace("{attributes}", "")
 
     def _chat_parts(self, label: str | None, shown: str = "") -> tuple[str, str]:
         # characters that a template would change if it escapes its messages (JSON, HTML)

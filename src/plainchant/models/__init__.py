@@ -4,6 +4,7 @@ The decoder knows token ids only. A model keeps the key-value cache of a *prefix
 caches of the prompts of a group of *rows* (the contexts of one batch), so that nothing is computed twice.
 """
 
+import functools
 import math
 import weakref
 from collections.abc import Callable, Sequence
@@ -11,6 +12,7 @@ from typing import Any, Protocol
 
 from plainchant.arrays import Float32Array, IntArray
 from plainchant.config import PerformanceOptions
+from plainchant.data.checkpoints import weights_sha256
 from plainchant.errors import ConfigError
 
 
@@ -140,6 +142,52 @@ def load(name: str, performance: PerformanceOptions) -> LanguageModel:
     check(model)
     _CONFORMING.add(model)
     return model
+
+
+def revision_of(name: str) -> str | None:
+    """Which version of a model a name stands for on this machine.
+
+    Returns:
+        "commit " and the Hub's commit; or "sha256 " and the checksum of the weights in a folder (`data.checkpoints`);
+        None where neither is known, as for other backends.
+    """
+    scheme, colon, _ = name.partition(":")
+    if colon and scheme in _LOADERS:
+        return None
+    from plainchant.models.transformers.load import folder_of
+
+    folder = folder_of(name)
+    if folder is None:
+        return None
+    return f"commit {folder.name}" if folder.parent.name == "snapshots" else f"sha256 {weights_sha256(folder)}"
+
+
+def load_tokenizer(name: str) -> Callable[[str], list[int]]:
+    """The tokenizer of a language model, for untrusted text; of the built-in backend without loading any weights.
+
+    Args:
+        name: as for `load`.
+
+    Raises:
+        MissingDependencyError: an extra is needed.
+        ModelError: the model is not found.
+    """
+    scheme, colon, _ = name.partition(":")
+    if colon and scheme in _LOADERS:
+        return functools.partial(load(name, PerformanceOptions()).encode, trusted=False)
+    from plainchant.models.transformers.load import load_encoder
+
+    return load_encoder(name)
+
+
+def licence_of(name: str) -> str | None:
+    """The licence that a model's files name, for the built-in backend; None where it is not known."""
+    scheme, colon, _ = name.partition(":")
+    if colon and scheme in _LOADERS:
+        return None
+    from plainchant.models.transformers.load import licence_of as found
+
+    return found(name)
 
 
 def checked(

@@ -4,6 +4,7 @@ import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import ROUND_CEILING, Decimal
 from typing import Any, Self
 
 import numpy as np
@@ -86,6 +87,18 @@ def delta_of(rho: float, epsilon: float) -> float:
     # −log(1−1/α) is log(1+e^−u); any α gives a valid delta, so rounding of the root does no harm
     log_delta = math.exp(u) * (alpha * rho - epsilon) - u - alpha * float(np.logaddexp(0, -u))
     return min(1.0, math.exp(log_delta))
+
+
+def rounded_up(value: float, digits: int = 6) -> float:
+    """The smallest number of so many significant digits that is not below the value: a bound stays one.
+
+    >>> rounded_up(7.99999999999784), rounded_up(7.955181)
+    (8.0, 7.95519)
+    """
+    if value == 0 or not math.isfinite(value):
+        return value
+    written = Decimal(repr(value))  # what is rounded already stays
+    return float(written.quantize(Decimal(1).scaleb(written.adjusted() - digits + 1), rounding=ROUND_CEILING))
 
 
 def _narrowed(low: float, high: float, holds: Callable[[float], bool]) -> tuple[float, float]:

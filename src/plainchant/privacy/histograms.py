@@ -17,6 +17,8 @@ WHOLE_LABEL = -1
 NO_CELL = -1
 # G: a whole vote, so that a part of one is an integer and the noise can be exact.
 VOTE_GRID = 1024
+# Units whose votes are counted at once; it bounds the memory and cannot change a count.
+_UNITS = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -205,14 +207,14 @@ def vote_weight(chosen: int) -> int:
 
 
 def count_votes(
-    label_of_unit: IntArray, nearest: Callable[[BoolArray, IntArray, int], IntArray], ballot: Ballot
+    label_of_unit: IntArray, nearest: Callable[[IntArray, IntArray, int], IntArray], ballot: Ballot
 ) -> IntArray:
     """The exact votes. Secret. One unit changes them by a vector of ℓ2-norm at most VOTE_GRID (guarantee 8).
 
     Args:
         label_of_unit: index into the label set, NO_CELL for a unit that has no vote, int64 [n].
-        nearest: (units, bool [n]; candidates, int64 [m]; how many, Q) → places in `candidates` of those that each such
-            unit votes for, all different, int64 [units, Q]: a function of the unit and of public candidates alone.
+        nearest: (units, int64 [u]; candidates, int64 [m]; how many, Q) → places in `candidates` of those that each such
+            unit votes for, all different, int64 [u, Q]: a function of the unit and of public candidates alone.
         ballot: the public ballot.
 
     Returns:
@@ -225,11 +227,12 @@ def count_votes(
     first = ballot.first
     counts = np.zeros(int(first[-1]), dtype=np.int64)
     for label, candidates in enumerate(ballot.candidates):
-        units, chosen = label_of_unit == label, ballot.chosen(label)
-        if chosen and units.any():
-            places = nearest(units, candidates, chosen)
+        chosen = ballot.chosen(label)
+        units = np.flatnonzero(label_of_unit == label) if chosen else np.empty(0, dtype=np.int64)
+        for start in range(0, len(units), _UNITS):
+            places = nearest(units[start : start + _UNITS], candidates, chosen)
             own = np.bincount(places.reshape(-1), minlength=len(candidates))
-            counts[first[label] : first[label + 1]] = vote_weight(chosen) * own
+            counts[first[label] : first[label + 1]] += vote_weight(chosen) * own
     return counts
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol, Self, TypeAlias
 
-from plainchant.privacy.accounting import Cost
+from plainchant.privacy.accounting import Cost, rounded_up
 
 Promise: TypeAlias = Literal["ex-ante", "ex-post", "none"]
 """Whether the figure is known before the run, measured after it, or does not exist."""
@@ -162,9 +162,9 @@ class ExAnte(_Words):
 
     def promised(self, total: Cost, epsilon: float, delta: float, unit: str) -> Promised:
         # total is at most the cost of (ε, δ), which is rounded down; its ε is rounded up, so both figures hold
-        known = min(total.epsilon(delta), epsilon)
+        known = min(rounded_up(total.epsilon(delta)), epsilon)
         statement = (
-            f"(ε = {known:.6g}, δ = {delta:g})-differentially private under adding or removing {unit}, "
+            f"(ε = {rounded_up(known):.6g}, δ = {delta:g})-differentially private under adding or removing {unit}, "
             "fixed before the run."
         )
         return Promised(self.promise, known, delta, total.rho, statement)

@@ -3,18 +3,29 @@
 import io
 import json
 import math
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from plainchant.data.files import PRIVATE, atomic_write
 from plainchant.errors import ConfigError
-from plainchant.evaluation.figures import ACCURACY, COLUMNS, MACRO_F1, MAUVE, NOTE, ON_SYNTHETIC, ON_TFIDF, PAIRS
+from plainchant.evaluation.figures import (
+    ACCURACY,
+    COLUMNS,
+    FEWEST_FOR_MAUVE,
+    MACRO_F1,
+    MAUVE,
+    NOTE,
+    ON_SYNTHETIC,
+    ON_TFIDF,
+    PAIRS,
+)
 from plainchant.evaluation.runs import Compared
 from plainchant.run.card import markdown_cell, short_figure
 
 # Several runs side by side.
 
+_SIGNS = "osD^v<>ph"
 _COMPARED = {
     "MAUVE": MAUVE,
     "accuracy": f"{ACCURACY}, {ON_SYNTHETIC}",
@@ -38,7 +49,18 @@ def comparison_table(found: Sequence[Compared]) -> tuple[list[str], list[list[st
         rows.append(
             [run.name, run.method, short_figure(run.ex_ante), short_figure(run.ex_post), str(run.tokens), *cells]
         )
-    return columns, rows
+    return columns, [*rows, *_real_rows(found, list(shown.values()))]
+
+
+def _real_rows(found: Sequence[Compared], names: Sequence[str]) -> list[list[str]]:
+    """What real texts reach in place of synthetic ones: the real table is the same for all runs."""
+    against = {own.name: own for group in found[0].evaluation.beside().values() for own in group}
+    lines = []
+    for title, kind in (("as many real texts", "as_real"), ("all real texts", "all_real")):
+        figures = [getattr(against.get(name), kind, None) for name in names]
+        if any(figure is not None for figure in figures):
+            lines.append([title, *["–"] * 4, *("–" if figure is None else str(figure) for figure in figures)])
+    return lines
 
 
 def write_comparison(out: Path, found: Sequence[Compared]) -> list[Path]:
@@ -51,9 +73,11 @@ def write_comparison(out: Path, found: Sequence[Compared]) -> list[Path]:
     lines = [columns, ["---"] * len(columns), *rows]
     table = "\n".join("| " + " | ".join(markdown_cell(cell) for cell in line) + " |" for line in lines)
     delta, compared = found[0].delta, found[0].evaluation.compared
+    weak = "" if found[0].evaluation.mauve_is_sound else f" MAUVE says little below {FEWEST_FOR_MAUVE} texts."
     caption = (
         f"{compared} texts of each run; values with 95 % intervals; ε at δ = {delta:g}. An ε that was promised holds "
         "for every data set; one that was measured after a run holds for its data and output, and is itself private."
+        + weak
     )
     document = {"note": NOTE, "runs": [run.as_dict() for run in found]}
     contents = {
@@ -79,13 +103,13 @@ def _comparison_plot(found: Sequence[Compared], kind: str) -> bytes:
     drawn = ("MAUVE", "accuracy", "pairs of columns")
     measures = [name for name in drawn if any(run.evaluation.figure(_COMPARED[name]) for run in found)]
     figure = Figure((8.5, 3.2 * len(measures)), layout="constrained")
-    grid = figure.subplots(len(measures), 2, squeeze=False, sharey="row", sharex="col")
+    # a column for promised figures and one for measured ones, where there are any
+    kinds = [kind for kind in (True, False) if any((run.ex_ante if kind else run.ex_post) for run in found)] or [True]
+    grid = figure.subplots(len(measures), len(kinds), squeeze=False, sharey="row", sharex="col")
     colours = {run.name: f"C{number}" for number, run in enumerate(found)}
     for row, name in zip(grid, measures, strict=True):
-        for axes, promised in zip(row, (True, False), strict=True):
-            taken: Counter[float] = Counter()
-            most = max((run.ex_ante if promised else run.ex_post) or 0.0 for run in found)
-            for run in found:
+        for axes, promised in zip(row, kinds, strict=True):
+            for number, run in enumerate(found):
                 value, epsilon = run.evaluation.figure(_COMPARED[name]), run.ex_ante if promised else run.ex_post
                 if value is None:
                     continue
@@ -95,21 +119,23 @@ def _comparison_plot(found: Sequence[Compared], kind: str) -> bytes:
                     axes.axhspan(low, high, color=colours[run.name], alpha=0.08, linewidth=0)
                 elif epsilon is not None and math.isfinite(epsilon):
                     reach = [[value.value - low], [high - value.value]]
-                    # runs with the same ε are drawn side by side
-                    place = epsilon + 0.04 * most * taken[round(epsilon, 3)]
-                    taken[round(epsilon, 3)] += 1
-                    axes.errorbar(place, value.value, reach, fmt="o", capsize=3, color=colours[run.name],
-                                  label=run.name)  # fmt: skip
-            axes.set_ylabel(name if promised else "")
+                    # runs with the same ε lie on each other: signs and ends of intervals differ, ε stays what it is
+                    axes.errorbar(epsilon, value.value, reach, fmt=_SIGNS[number % len(_SIGNS)], capsize=3 + 2 * number,
+                                  markerfacecolor="none", color=colours[run.name], label=run.name)  # fmt: skip
+            axes.set_ylabel(name if axes is row[0] else "")
             axes.grid(alpha=0.25)
             axes.spines[["top", "right"]].set_visible(False)
-    grid[0][0].set_title("ε promised before the run")
-    grid[0][1].set_title("ε measured after the run (private)")
+    for axes, promised in zip(grid[0], kinds, strict=True):
+        axes.set_title("ε promised before the run" if promised else "ε measured after the run (private)")
+    largest = max(
+        [0.0, *(e for run in found for e in (run.ex_ante, run.ex_post) if e is not None and math.isfinite(e))]
+    )
     for axes in grid[-1]:
         axes.set_xlabel("ε")
-        axes.set_xlim(0, 1.2 * axes.dataLim.x1)
-    entries = dict(zip(*reversed(grid[0][1].get_legend_handles_labels()), strict=True))
-    entries |= dict(zip(*reversed(grid[0][0].get_legend_handles_labels()), strict=True))
+        axes.set_xlim(0, 1.2 * (axes.dataLim.x1 if math.isfinite(axes.dataLim.x1) else largest or 1.0))
+    entries: dict[str, Any] = {}
+    for axes in grid[0]:
+        entries |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
     figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=3, frameon=False)
     file = io.BytesIO()
     figure.savefig(file, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else None)

@@ -1,70 +1,57 @@
-"""One self-contained page about a run, the guarantee first."""
+"""One self-contained page about a run, what it is and what it promises first."""
 
-import base64
-import hashlib
 import importlib.metadata
-import importlib.resources
 import math
 import platform
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jinja2
-import markupsafe
 import numpy as np
 import tomli_w
 
 from plainchant import models
-from plainchant.arrays import Float32Array
+from plainchant.auditing.runs import EXPLANATIONS as OF_AUDITS
 from plainchant.config import SynthesisConfig
-from plainchant.data.centres import Centres
-from plainchant.data.marks import visible
 from plainchant.errors import RunError
-from plainchant.evaluation.figures import shown_name
+from plainchant.evaluation.figures import EXPLANATIONS, of_real, shown_name
 from plainchant.planning import Guarantee, Plan
+from plainchant.privacy.accounting import Cost
 from plainchant.privacy.histograms import Cell, noise_sigma
-from plainchant.reporting.pictures import MOST_DRAWN, MapPoints, histogram, map_picture, map_points, places, sign
+from plainchant.reporting.pictures import histogram
+from plainchant.reporting.rendering import render
+from plainchant.reporting.topics import topics_of
 from plainchant.run.card import (
     KIND,
     NOT_COVERED,
     PAID,
-    PROMISE,
     accountant_of,
     centre_name,
     full_figure,
+    invented,
     last_part,
+    made_of,
     made_up,
     public_inputs,
     settings_json,
     shared_name,
     short_figure,
+    title_of,
+    vote_advice,
     vote_in_words,
 )
 from plainchant.run.store import RunDirectory
+from plainchant.run.words import cost_in_words, one_in, promise_in_words, times
 
-# Samples per label: shown at once, and in total.
-_SHOWN, _SAMPLED = 4, 24
-# The reader may choose light or dark; until then the page follows the system.
-_SCRIPT = """
-const button = document.querySelector("header button");
-let dark = matchMedia("(prefers-color-scheme: dark)").matches;
-const show = () => { button.textContent = dark ? "Light colours" : "Dark colours"; };
-button.addEventListener("click", () => {
-  dark = !dark;
-  document.documentElement.style.colorScheme = dark ? "dark" : "light";
-  show();
-});
-show();
-button.hidden = false;
-"""
-
-
-def _shown(value: Any) -> Any:
-    """What the template prints: control characters of labels and texts as visible marks."""
-    return visible(value) if isinstance(value, str) and not isinstance(value, markupsafe.Markup) else value
+# Texts per label, and topics, that are shown before a fold.
+_SHOWN, _TOPICS = 4, 12
+# Characters of a model's version on the first screen.
+_REVISION = len("sha256 ") + 12
+# A share of the budget that is smaller than this is what adding up has rounded off.
+_ROUNDING = 1e-12
 
 
 def report_page(
@@ -73,9 +60,10 @@ def report_page(
     guarantee: Guarantee,
     cells: Sequence[Cell],
     rows: Sequence[Mapping[str, Any]],
-    map_points: MapPoints | None,
     private: Mapping[str, Any] | None = None,
     votes: Sequence[Mapping[str, Any]] = (),
+    date: str | None = None,
+    model: str | None = None,
 ) -> str:
     """One HTML page that needs nothing else: no network, no fonts, no scripts except its few lines.
 
@@ -87,45 +75,47 @@ def report_page(
         guarantee: the release's guarantee.
         cells: the kept cells, released under the plan's ρ_rebalance.
         rows: the released rows: text, and label, cell and source where there are any.
-        map_points: what the map shows, or None for no map.
         private: figures that depend on the private data: "costs", "evaluation" and "audit". With them the page is the
             private version, and says so.
         votes: public facts about the votes (`RunDirectory.facts`).
+        date: the day of the release.
+        model: the language model's version (`models.revision_of`).
     """
     config = plan.config
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_shown
-    )
-    environment.filters |= {"figure": full_figure, "short": short_figure, "centre": centre_name}
-    environment.filters |= {"interval": _interval, "shown_name": shown_name}
-    template = (
-        importlib.resources.files("plainchant.reporting")
-        .joinpath("templates/report.html.jinja")
-        .read_text(encoding="utf-8")
-    )
-    signs = {label: sign(number) for number, label in enumerate(config.label_set)}
-    lengths = [len(row["text"]) for row in rows if "text" in row]
-    return environment.from_string(template).render(
+    lengths, shown = [len(row["text"]) for row in rows if "text" in row], [_shown_row(config, row) for row in rows]
+    topics = topics_of(config, cells, shown)
+    return render(
+        "report.html.jinja",
+        ("theme.js",),
+        {"figure": full_figure, "short": short_figure, "read": readable, "centre": centre_name, "interval": _interval,
+         "shown_name": shown_name, "times": times, "one_in": one_in, "pairs": _pairs},
         config=config,
         plan=plan,
         guarantee=guarantee,
+        title=title_of(config),
+        facts=made_of(config, date, model if model is None else model[:_REVISION]),
         kind=KIND[guarantee.kind],
         paid=PAID[guarantee.kind],
-        promise=markupsafe.Markup(PROMISE[guarantee.kind]).replace("e^ε", markupsafe.Markup("e<sup>ε</sup>")),
+        short_promise=_short_promise(guarantee),
+        model=model,
+        promise=promise_in_words(guarantee),
+        cost=cost_in_words(guarantee),
         accountant=accountant_of(plan, guarantee),
         public=public_inputs(config),
         not_covered=NOT_COVERED,
         made_up=made_up(config, len(rows)),
-        votes=[f"Vote {facts['round']}: {vote_in_words(facts)}." for facts in votes],
+        invented=invented(config),
+        votes=[
+            *(f"Vote {facts['round']}: {vote_in_words(facts)}." for facts in votes),
+            *(f"{advice}." for advice in vote_advice(votes)),
+        ],
         budget=_budget(plan, guarantee),
         cells=cells,
         sigma=noise_sigma(plan.rho_size) if plan.rho_size else None,
         texts_of_cell=Counter(row.get("cell") for row in rows),
-        signs=signs,
-        points=map_points,
-        map_svg=None if map_points is None else map_picture(map_points, config),
-        places=[] if map_points is None else places(map_points),
-        samples=_samples(config, rows),
+        topics=topics[:_TOPICS],
+        more_topics=topics[_TOPICS:],
+        samples=_samples(config, shown),
         lengths=lengths,
         quartiles=np.percentile(lengths, [0, 25, 50, 75, 100]).tolist() if lengths else [],
         lengths_svg=histogram(lengths) if lengths else None,
@@ -133,26 +123,17 @@ def report_page(
         settings=settings_json(plan),
         versions=_versions(),
         private=private,
-        script=markupsafe.Markup(_SCRIPT),
-        script_hash=base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode(),
-    )
+        explanations={"Evaluation": EXPLANATIONS, "Audit": OF_AUDITS},
+    )  # fmt: skip
 
 
-def write_report(
-    directory: RunDirectory,
-    plan: Plan,
-    guarantee: Guarantee,
-    embed: Callable[[Sequence[str]], Float32Array] | None,
-    centres: Centres | None,
-) -> list[Path]:
+def write_report(directory: RunDirectory, plan: Plan, guarantee: Guarantee) -> list[Path]:
     """Writes release/report.html, and private/report.html where there are private figures.
 
     Args:
         directory: a finished run.
         plan: its plan.
         guarantee: its release's guarantee.
-        embed: the run's embedder; None for no map.
-        centres: the run's public centres; None for no map.
 
     Returns:
         The pages written.
@@ -161,18 +142,13 @@ def write_report(
         ConfigError: the run has no release yet.
         RunError: its private figures are damaged.
     """
-    rows, cells, points = directory.released(), directory.cells(), None
-    # fewer than three points lie on a line
-    if embed is not None and centres is not None and len(centres.vectors) > 2:
-        drawn = rows[:: math.ceil(len(rows) / MOST_DRAWN) or 1]
-        embeddings = embed([row["text"] for row in drawn])
-        points = map_points(centres.vectors, cells, embeddings, [row.get("label") for row in drawn])
+    rows, cells = directory.released(), directory.cells()
 
     def page(private: Mapping[str, Any] | None) -> Path:
         try:
             html = report_page(
-                plan=plan, guarantee=guarantee, cells=cells, rows=rows, map_points=points, private=private,
-                votes=directory.facts(),
+                plan=plan, guarantee=guarantee, cells=cells, rows=rows, private=private, votes=directory.facts(),
+                date=directory.release_date(), model=directory.origin.model,
             )  # fmt: skip
         except (jinja2.UndefinedError, TypeError, KeyError, ValueError):
             if private is None:
@@ -181,21 +157,48 @@ def write_report(
             raise RunError(
                 f"{files}: at least one is not as it was written; make it again with run --resume, evaluate or audit"
             ) from None
-        return directory.write_page(html, private=private is not None)
+        return directory.write_page("report.html", html, private=private is not None)
 
     names = [*["costs"] * plan.mechanism.measured, "evaluation", "audit"]
     found = {name: directory.read_private(f"{name}.json") for name in names}
     figures = {name: content for name, content in found.items() if content is not None}
+    if "costs" in figures and guarantee.kind == "ex-ante":
+        # beside a promise, a looser bound that was measured afterwards would read like a promise that was broken
+        figures["costs"] = {name: value for name, value in figures["costs"].items() if name != "ex_post"}
     return [page(None), *([page(figures)] if figures else [])]
+
+
+def readable(value: float | None) -> str:
+    """A figure with the digits that a reader needs.
+
+    >>> [readable(value) for value in (0.008404, 0.9057, 0.0012, 41.25, 8675.0, None)]
+    ['0.01', '0.91', '0.001', '41.2', '8,675', '–']
+    """
+    if value is None or not math.isfinite(value):
+        return short_figure(value)
+    size = abs(value)
+    if 0 < size < 0.005:
+        return f"{value:.1g}"
+    return f"{value:,.0f}" if size >= 100 else f"{value:.1f}" if size >= 10 else f"{value:.2f}"
+
+
+def _short_promise(guarantee: Guarantee) -> str:
+    """The promise in one line, for the first screen."""
+    if guarantee.kind != "ex-ante" or guarantee.epsilon is None:
+        return "none: not private" if guarantee.kind == "none" else "none beforehand; the cost was measured"
+    if not guarantee.epsilon:
+        return "no private data was read (ε = 0)"
+    odds, epsilon = times(guarantee.epsilon), full_figure(guarantee.epsilon)
+    return f"the odds about any one unit ({guarantee.unit}) change by at most {odds} times (ε = {epsilon})"
 
 
 @dataclass(frozen=True)
 class _Part:
-    """A part of the budget: its name, its ρ (None where that is private), its share and what it pays for."""
+    """A part of the budget: its name, its cost for reading, its share (None where there is none), what it pays for."""
 
     name: str
     symbol: str
-    rho: float | None
+    cost: str
     share: float | None
     pays_for: str
 
@@ -205,38 +208,42 @@ def _budget(plan: Plan, guarantee: Guarantee) -> list[_Part]:
     if not guarantee.delta:
         # nothing is promised, or nothing was spent
         return []
-    total, tokens = guarantee.rho, plan.mechanism.pays_for(plan.tokens_per_batch)
-    parts = [
-        ("choice of cells", "select", plan.rho_select, "a noisy count for each label and public centre"),
-        ("sizes of cells", "size", plan.rho_size, "a noisy count for each kept cell"),
-        (
-            "attributes",
-            "table",
-            plan.table.rho,
-            "noisy counts of single columns and of pairs",
-        ),
-        (
-            "vote",
-            "vote",
-            plan.rho_vote,
-            "for each label and candidate, in each round, a noisy count of the units that it is near to",
-        ),
-        ("tokens", "batch", None if total is None else total - plan.rho_counts, tokens),
-    ]
-    return [
-        _Part(name, symbol, rho, None if total is None or rho is None else rho / total, pays_for)
-        for name, symbol, rho, pays_for in parts
+    total = guarantee.cost
+    # ρ of a part is a share of the whole only where ρ is all there is
+    shared = total.rho if total.is_limited and not total.curve else None
+    tokens = plan.batch if total.is_limited else None
+    if shared is not None:
+        rest = shared - plan.rho_counts
         # what rounding leaves of a budget that counts have spent is no part
-        if rho is None or rho > 1e-12 * (total or 0.0)
+        tokens = Cost(rest if rest > _ROUNDING * shared else 0.0)
+    parts = [
+        ("choice of cells", "select", Cost(plan.rho_select), "a noisy count for each label and public centre"),
+        ("sizes of cells", "size", Cost(plan.rho_size), "a noisy count for each kept cell"),
+        ("attributes", "table", plan.table, "noisy counts of single columns and of pairs"),
+        ("vote", "vote", Cost(plan.rho_vote),
+         "for each label and candidate, in each round, a noisy count of the units that it is near to"),
+        ("tokens", "batch", tokens, plan.mechanism.pays_for(plan.tokens_per_batch)),
+    ]  # fmt: skip
+    return [
+        _Part(name, symbol, _cost(cost, guarantee.delta), cost.rho / shared if cost and shared else None, pays_for)
+        for name, symbol, cost, pays_for in parts
+        if cost is None or not cost.is_zero
     ]
+
+
+def _cost(cost: Cost | None, delta: float) -> str:
+    """A cost in one figure: ρ, or ε by itself where a curve has no ρ."""
+    if cost is None or not cost.is_limited:
+        return short_figure(None)
+    return short_figure(cost.rho) if not cost.curve else f"ε = {cost.epsilon(delta):.3g} by itself"
 
 
 def _samples(config: SynthesisConfig, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The first texts of each label."""
+    """All texts by label: those shown at once, and those behind a fold."""
     samples = []
     for label in config.label_set:
-        own = [_shown_row(config, row) for row in rows if row.get("label") == label]
-        samples.append({"label": label, "texts": len(own), "first": own[:_SHOWN], "more": own[_SHOWN:_SAMPLED]})
+        own = [row for row in rows if row.get("label") == label]
+        samples.append({"label": label, "texts": len(own), "first": own[:_SHOWN], "more": own[_SHOWN:]})
     return samples
 
 
@@ -247,12 +254,19 @@ def _shown_row(config: SynthesisConfig, row: Mapping[str, Any]) -> dict[str, Any
     return {**row, "text": row.get("text", attributes), "attributes": attributes if "text" in row else ""}
 
 
+def _pairs(figures: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, Mapping[str, Any], Mapping[str, Any] | None]]:
+    """Figures of the synthetic texts, each with that of as many real texts where there is one."""
+    partners = {of_real(name) for name in figures}
+    return [(name, figure, figures.get(of_real(name))) for name, figure in figures.items() if name not in partners]
+
+
 def _shared_configuration(config: SynthesisConfig) -> str:
-    """The configuration as TOML, without the folders of its files."""
-    values = config.model_dump(mode="json", exclude_none=True)
-    values |= {name: shared_name(values[name]) for name in ("model", "embedder")}
-    files = [name for name in ("public_corpus", "centres") if isinstance(values.get(name), str)]
-    return tomli_w.dumps(values | {name: last_part(values[name]) for name in files})
+    """The configuration as TOML, without the folders of its files and the address of an endpoint."""
+    values = config.model_dump(mode="json", exclude_none=True, exclude={"candidate_endpoint"})
+    names = [name for name in ("model", "candidate_model", "embedder") if name in values]
+    values |= {name: shared_name(values[name]) for name in names}
+    files = {"public_corpus": config.public_corpus, "centres": config.centres_file}
+    return tomli_w.dumps(values | {name: last_part(path) for name, path in files.items() if path is not None})
 
 
 def _versions() -> dict[str, str]:

@@ -1,70 +1,26 @@
-"""Candidates by the public model: what it is asked for, and who writes it (guarantee 8).
-
-All that a request holds is public or released, so that writing for it is post-processing and free.
-"""
+"""Candidates by the public model: what it is asked for (guarantee 8)."""
 
 import dataclasses
-import itertools
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from plainchant.generation.batching import allot_texts
-from plainchant.generation.decoding import BatchWork, FinishedText
-from plainchant.generation.prompting import EXPANDED_FROM, choose_examples
-from plainchant.run.cells import public_writer
+from plainchant.generation.decoding import FinishedText
+from plainchant.generation.prompting import EXPANDED_FROM, TURNS, choose_examples
 from plainchant.run.preparation import Preparation
-from plainchant.run.released import Place, Released
+from plainchant.run.released import Released
+from plainchant.run.writers import Request
 
 # Every second candidate is drawn at so many times the temperature.
 WARMER = 1.3
 
 
-@dataclass(frozen=True)
-class Request:
-    """A text that the public model is asked for.
-
-    Attributes:
-        place: where the text will stand.
-        label: the label that it is to have, or None.
-        shown: released texts that the prompt shows, in this order.
-        warmth: temperature, as a multiple of the configured one.
-        attributes: those of the row that it is written for, as a prompt shows them.
-    """
-
-    place: Place
-    label: str | None
-    shown: tuple[str, ...]
-    warmth: float = 1.0
-    attributes: str = ""
-
-
 def warmth_of(position: int) -> float:
     """Every second candidate is warmer: what nobody expects to win may."""
     return WARMER if position % 2 else 1.0
-
-
-def written_by_public(
-    preparation: Preparation, released: Released, requests: Sequence[Request]
-) -> Iterator[FinishedText]:
-    """The texts for all requests, as they are finished."""
-    prompts = preparation.prompts
-    # one temperature a pass; requests of one prompt side by side, so that it is read once
-    ordered = sorted(requests, key=lambda request: (request.warmth, request.place[0]))
-    for warmth, own in itertools.groupby(ordered, key=lambda request: request.warmth):
-        works = [
-            BatchWork(
-                request.place[0],
-                tuple(prompts.prefix(request.label, list(request.shown), released.lines_by_text)),
-                tuple(prompts.start(request.label, request.attributes)),
-                (),
-                (request.place[1],),
-            )
-            for request in own
-        ]
-        yield from public_writer(preparation, warmth).run(sorted(works, key=lambda work: (work.batch, work.prefix)))
 
 
 @dataclass(frozen=True)
@@ -78,7 +34,7 @@ class Expansion:
     def write(self, released: Released) -> Iterator[FinishedText]:
         """See `Round`."""
         config = self.preparation.config
-        return written_by_public(self.preparation, released, list(self._requests(released, others=config.votes)))
+        return self.preparation.writer.write(list(self._requests(released, others=config.votes)))
 
     def _requests(self, released: Released, *, others: bool) -> Iterator[Request]:
         """What is missing.
@@ -89,6 +45,7 @@ class Expansion:
                 for: where records vote, candidates are wanted everywhere.
         """
         config, done = self.preparation.config, released.done
+        like = config.prompt.examples
         texts = released.texts_by_cell(released.places)
         cells = [dataclasses.replace(cell, batches=1) for cell in released.cells] if others else released.cells
         if others and released.rows is not None:
@@ -102,19 +59,28 @@ class Expansion:
         if others:
             for number, own_cell in enumerate(cells):
                 of_label.setdefault(own_cell.label, []).extend(texts.get(number, []))
-            of_label = {label: choose_examples(own, len(released.texts)) for label, own in of_label.items()}
+            of_label = {label: choose_examples(own, len(released.texts), like) for label, own in of_label.items()}
         # a cell's share is that of its noisy size
         for cell, counts in enumerate(allot_texts(cells, self.further, None)):
             # all sound texts, the most different first; every further text sees the next few of them
-            sound = choose_examples(texts.get(cell, []), len(released.texts))
+            sound = choose_examples(texts.get(cell, []), len(released.texts), like)
             if others and len(sound) < EXPANDED_FROM:
                 sound = list(dict.fromkeys([*sound, *of_label[cells[cell].label]]))
             label, batch = config.label_set[cells[cell].label], len(released.batches) + cell
             for place in range(sum(counts)):
                 if (batch, place) not in done:
                     shown = [sound[(place + turn) % len(sound)] for turn in range(min(EXPANDED_FROM, len(sound)))]
-                    warmth, attributes = warmth_of(place) if others else 1.0, released.lines_of((batch, place))
-                    yield Request((batch, place), label, tuple(shown), warmth, attributes)
+                    # nothing released to tell prompts apart: other examples do, at either warmth
+                    turn = place // 2 % TURNS if others and not shown else 0
+                    yield Request(
+                        (batch, place),
+                        label,
+                        tuple(shown),
+                        warmth_of(place) if others else 1.0,
+                        turn,
+                        released.lines_of((batch, place)),
+                        released.lines_by_text,
+                    )
 
 
 @dataclass(frozen=True)
@@ -140,7 +106,7 @@ class Variation:
 
     def write(self, released: Released) -> Iterator[FinishedText]:
         """See `Round`."""
-        return written_by_public(self.preparation, released, list(self._requests(released)))
+        return self.preparation.writer.write(list(self._requests(released)))
 
     def _requests(self, released: Released) -> Iterator[Request]:
         config, done = self.preparation.config, released.done
@@ -148,16 +114,26 @@ class Variation:
         chosen, labels = released.chosen(winners, config), len(config.label_set)
         vectors = self.preparation.encode([text.text for text in chosen]) if chosen else np.empty((0, 1), np.float32)
         ends = [self.further * (place + 1) // len(winners) for place in range(len(winners))]
+        of_label: dict[int, list[int]] = {}
+        for place, winner in enumerate(winners):
+            of_label.setdefault(winner.label, []).append(place)
+        groups = {label: np.array(own) for label, own in of_label.items()}
         written: dict[int, int] = {}
         for place, (winner, text) in enumerate(zip(winners, chosen, strict=True)):
-            own = np.array([other for other in range(len(winners)) if winners[other].label == winner.label])
+            turns, own = ends[place] - (ends[place - 1] if place else 0), groups[winner.label]
             # itself is the nearest, and comes last in the prompt
-            nearest = own[np.argsort(-(vectors[own] @ vectors[place]), kind="stable")]
+            nearest = own[np.argsort(-(vectors[own] @ vectors[place]), kind="stable")[: turns + 1]]
             near = [chosen[other].text for other in nearest.tolist() if other != place]
             batch = released.variation_batch(self.number, labels, winner.label, text.cell)
-            for turn in range(ends[place] - (ends[place - 1] if place else 0)):
+            for turn in range(turns):
                 position = written[batch] = written.get(batch, -1) + 1
                 if (batch, position) not in done:
                     shown = [*([near[turn % len(near)]] if near else []), text.text]
-                    attributes = released.lines_of((batch, position))
-                    yield Request((batch, position), text.label, tuple(shown), warmth_of(position), attributes)
+                    yield Request(
+                        (batch, position),
+                        text.label,
+                        tuple(shown),
+                        warmth_of(position),
+                        attributes=released.lines_of((batch, position)),
+                        lines=released.lines_by_text,
+                    )

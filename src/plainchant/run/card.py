@@ -11,6 +11,7 @@ from plainchant.data.marks import visible
 from plainchant.data.schema import Schema
 from plainchant.planning import Guarantee, Plan
 from plainchant.privacy.histograms import WHOLE_LABEL, Cell
+from plainchant.run.words import DRAWN, INVENTED, cost_in_words, promise_in_words
 
 EX_POST_NOTE = (
     "Measured after the run, for this data and this output: except with probability δ, seeing the release changed "
@@ -18,25 +19,18 @@ EX_POST_NOTE = (
     "into which batch. No figure was promised before the run, and another run may cost more. The figure itself "
     "depends on the private data: keep it in private/."
 )
-PROMISE = {
-    "ex-ante": (
-        "Whoever sees this data learns hardly more about any one unit than if that unit had not been in the private "
-        "data at all: the odds of any conclusion change by a factor of at most e^ε, except with probability δ. The "
-        "figures were fixed before the run and hold for any data."
-    ),
-    "ex-post": (
-        "Every token was drawn from a distribution that no single unit can change much, and the largest possible "
-        "change was measured. The measured figure depends on the private data and is not released. No figure was "
-        "promised in advance."
-    ),
-    "none": "There is no guarantee. This data may repeat private records word for word.",
-}
+COSTS_NOTE = (
+    "What the records have paid depends on the private data: keep it in private/. The promise was fixed before the run "
+    "and stands. A bound that is measured after the run knows nothing of it: it is looser and not informative here."
+)
 KIND = {"ex-ante": "ex ante: fixed before the run", "ex-post": "ex post: measured after the run", "none": "none"}
 PAID = {"ex-ante": ", paid for by the guarantee", "ex-post": ", paid for by the guarantee", "none": ""}
-ORIGINS = (
-    "records: private records contributed to the text, at a cost",
-    "model: a language model wrote it from texts that were released already",
-)
+# Labels that are named in a sentence.
+MOST_NAMED = 5
+# Share of texts much like another one from which on fewer texts would say as much; of 5,000 real news items it is 4 %.
+MUCH_ALIKE = 0.25
+# Share of the candidates from which on choosing them is hardly a choice (docs/candidates.md).
+HARDLY_A_CHOICE = 0.5
 NOT_COVERED = (
     "what the language model learnt before, from its own training data",
     "facts that many units share",
@@ -53,6 +47,9 @@ def data_set_card(
     cells: Sequence[Cell],
     texts: int,
     votes: Sequence[Mapping[str, Any]] = (),
+    *,
+    date: str | None = None,
+    model: str | None = None,
     schema: Schema | None = None,
 ) -> str:
     """The card of a release: Markdown with the front matter that Hugging Face reads. Contains released facts only.
@@ -63,66 +60,44 @@ def data_set_card(
         cells: the kept cells, released under the plan's ρ_rebalance.
         texts: how many texts the release has.
         votes: public facts about the votes (`RunDirectory.facts`).
+        date: the day of the release.
+        model: the language model's version (`models.revision_of`).
         schema: the attributes with the values that were found; None where there are none.
     """
-    from huggingface_hub import DatasetCardData
-
     config = plan.config
-    labelled = bool(config.labels)
-    # neither language nor licence: both are unknown here
-    front_matter = DatasetCardData(
-        pretty_name=f"Synthetic {'texts' if config.has_text else 'rows'} by plainchant",
-        tags=["synthetic", "differential-privacy"],
-        task_categories=["text-generation", *["text-classification"] * labelled] if config.has_text else ["other"],
-        annotations_creators=["machine-generated" if labelled else "no-annotation"],
-        language_creators=["machine-generated"],
-        source_datasets=["original"],
-        size_categories=[_size_category(texts)],
-        configs=[{"config_name": "default", "data_files": "synthetic.parquet"}],
-    )
-    rows = "\n".join(
-        f"| {markdown_cell(config.label_set[cell.label])} | {centre_name(cell)} | {cell.noisy_size} | {cell.batches} |"
-        for cell in cells
-    )
-    counts = (
-        f"\n## Cells\n\nNoisy counts of units{PAID[guarantee.kind]}.\n\n"
-        f"| label | public centre | noisy size | batches |\n|---|---|---|---|\n{rows}\n"
-        if plan.rho_rebalance
-        else ""
-    )
-    counts += "".join(
-        [
-            "\n## Votes\n\n| vote | what it chose from |\n|---|---|\n" * bool(votes),
-            *(f"| {facts['round']} | {markdown_cell(vote_in_words(facts))} |\n" for facts in votes),
-        ]
-    )
-    counts += data_dictionary(config, schema)
     figures = " | ".join(
         markdown_cell(value)
         for value in (
-            guarantee.kind, full_figure(guarantee.epsilon), full_figure(guarantee.delta), full_figure(guarantee.rho),
+            guarantee.kind, full_figure(guarantee.epsilon), full_figure(guarantee.delta), cost_in_words(guarantee),
             guarantee.unit, "add or remove one unit", guarantee.method, guarantee.version,
         )
     )  # fmt: skip
+    facts = "".join(f"- **{name}:** {markdown_cell(value)}.\n" for name, value in made_of(config, date, model))
     return f"""---
-{front_matter.to_yaml()}
+{_front_matter(config, texts)}
 ---
 
-# Synthetic {"texts" if config.has_text else "rows"}
+# {markdown_cell(title_of(config))}
 
 **{markdown_cell(guarantee.statement)}**
 
-| kind | ε | δ | ρ (zCDP) | unit | neighbouring relation | method | plainchant |
+{markdown_cell(promise_in_words(guarantee))}
+
+| kind | ε | δ | cost | unit | neighbouring relation | method | plainchant |
 |---|---|---|---|---|---|---|---|
 | {figures} |
 
-{PROMISE[guarantee.kind]}
-
-- **Kind:** {KIND[guarantee.kind]}. **Accountant:** {accountant_of(plan, guarantee)}.
+{facts}- **Kind:** {KIND[guarantee.kind]}. **Accountant:** {accountant_of(plan, guarantee)}.
 - **Public by assumption:** {"; ".join(markdown_cell(item) for item in public_inputs(config))}.
 - **Not covered:** {"; ".join(NOT_COVERED)}.
-- **Not true to fact:** {made_up(config, texts)}
-{counts}
+- **Not true to fact:** {made_up(config, texts)} {invented(config)}
+
+## Columns
+
+| column | type | meaning |
+|---|---|---|
+{"".join(f"| {' | '.join(map(markdown_cell, row))} |{chr(10)}" for row in _dictionary(config, schema))}
+{_counts(plan, guarantee, cells, votes)}
 ## Settings
 
 ```json
@@ -131,20 +106,65 @@ def data_set_card(
 """
 
 
-def data_dictionary(config: SynthesisConfig, schema: Schema | None) -> str:
-    """The columns of a release: name, type, meaning and values. Released facts only."""
-    names = config.released_names
-    rows = [(names["text"], "string", "the text", "written by a language model")] * config.has_text
-    if config.labels:
-        rows.append((names["label"], "string", "the label", ", ".join(config.labels)))
+def _front_matter(config: SynthesisConfig, texts: int) -> str:
+    from huggingface_hub import DatasetCardData
+
+    labelled = bool(config.labels)
+    languages = [code.strip() for code in config.language.split(",")] if config.language else None
+    data = DatasetCardData(
+        pretty_name=visible(title_of(config)) + " by plainchant" * (config.name is None),
+        license=config.license,
+        language=languages,
+        tags=["synthetic", "differential-privacy"],
+        task_categories=["text-generation", *["text-classification"] * labelled] if config.has_text else ["other"],
+        annotations_creators=["machine-generated" if labelled else "no-annotation"],
+        language_creators=["machine-generated"],
+        source_datasets=["original"],
+        size_categories=[_size_category(texts)],
+        configs=[{"config_name": "default", "data_files": "synthetic.parquet"}],
+    )
+    return data.to_yaml()
+
+
+def _counts(plan: Plan, guarantee: Guarantee, cells: Sequence[Cell], votes: Sequence[Mapping[str, Any]]) -> str:
+    """The sections about noisy counts and votes, where there are any."""
+    rows = "".join(
+        f"| {markdown_cell(plan.config.label_set[cell.label])} | {centre_name(cell)} | {cell.noisy_size} | "
+        f"{cell.batches} |\n"
+        for cell in cells
+    )
+    counts = (
+        f"\n## Cells\n\nNoisy counts of units{PAID[guarantee.kind]}.\n\n"
+        f"| label | public centre | noisy size | batches |\n|---|---|---|---|\n{rows}"
+        if plan.rho_rebalance
+        else ""
+    )
+    held = "".join(f"| {facts['round']} | {markdown_cell(vote_in_words(facts))} |\n" for facts in votes)
+    return counts + (f"\n## Votes\n\n| vote | what it chose from |\n|---|---|\n{held}" if held else "")
+
+
+def released_columns(config: SynthesisConfig) -> list[str]:
+    """The columns of the release beside the attributes; text and label may have other names there."""
+    labels, origins = bool(config.labels), bool(config.further)
+    return [*["text"] * config.has_text, *["label"] * labels, "cell", *["origin"] * origins]
+
+
+def _dictionary(config: SynthesisConfig, schema: Schema | None) -> list[tuple[str, str, str]]:
+    """Name, type and meaning of each column. Released facts only."""
+    # with attributes a text keeps the label of its row
+    chosen = config.votes and schema is None
+    asked = "the label that the records gave it by their votes" if chosen else "the label that was asked for"
+    meanings = {
+        "text": ("string", f"A synthetic text of at most {config.max_tokens} tokens."),
+        "label": ("string", f"One of {len(config.labels)} labels: {asked}."),
+        "cell": ("integer", "Number of the cell that the text was written for, from 0. A cell is a label and a topic."),
+        "origin": ("string", "records: records contributed. model: written by the model from released texts alone."),
+    }
+    rows = [(config.released_names.get(name, name), *meanings[name]) for name in released_columns(config)]
     for name, kind in (schema.attributes if schema else {}).items():
         found = " (found in the data, with noise)" if name in config.columns.found else ""
-        rows.append((name, kind.column_type, kind.meaning or "an attribute", f"{kind.described()}, missing{found}"))
-    rows.append(("cell", "int64", "number of the cell that the row belongs to", "from 0"))
-    if config.further:
-        rows.append(("origin", "string", "what the text was written from", "; ".join(ORIGINS)))
-    lines = "\n".join(f"| {' | '.join(markdown_cell(part) for part in row)} |" for row in rows)
-    return f"\n## Columns\n\n| column | type | meaning | values |\n|---|---|---|---|\n{lines}\n"
+        rows.append((name, kind.type, f"{kind.meaning or 'An attribute'}: {kind.described()}, or missing{found}."))
+    return rows
 
 
 def _size_category(texts: int) -> str:
@@ -163,6 +183,28 @@ def markdown_cell(text: Any) -> str:
 # What card and page both say.
 
 
+def title_of(config: SynthesisConfig) -> str:
+    """The title of a release: the name of its data set, or what it holds."""
+    return config.name or ("Synthetic texts" if config.has_text else "Synthetic rows")
+
+
+def made_of(config: SynthesisConfig, date: str | None, model: str | None) -> list[tuple[str, str]]:
+    """What a release was made of, by whom and when: names and values, where they are known."""
+    facts = [
+        ("Made by", config.holder),
+        ("Date", date),
+        ("Model", "; ".join(models_of(config, model))),
+    ]
+    return [(name, value) for name, value in facts if value]
+
+
+def models_of(config: SynthesisConfig, version: str | None) -> list[str]:
+    """The language models that wrote, each with its version where that is known."""
+    own = [shared_name(config.model) + (f", {version}" if version else "")] if config.needs_model else []
+    others = [config.candidate_model] if config.candidate_model is not None else []
+    return own + [f"{shared_name(other)} for candidates, version not recorded" for other in others]
+
+
 def full_figure(value: float | None) -> str:
     """A figure with all its digits."""
     return "–" if value is None else "∞" if math.isinf(value) else f"{value:.6g}"
@@ -176,6 +218,14 @@ def short_figure(value: float | None) -> str:
 def centre_name(cell: Cell) -> str:
     """The public centre of a cell, by number, or "whole label"."""
     return "whole label" if cell.centre == WHOLE_LABEL else str(cell.centre)
+
+
+def noisy_counts(cells: Sequence[Cell], config: SynthesisConfig) -> list[tuple[str | None, int]]:
+    """For each label the noisy number of its units, over its kept cells. Released under the plan's ρ_rebalance."""
+    totals = dict.fromkeys(range(len(config.label_set)), 0)
+    for cell in cells:
+        totals[cell.label] += cell.noisy_size
+    return [(config.label_set[label], total) for label, total in totals.items()]
 
 
 def shared_name(path: str) -> str:
@@ -196,16 +246,21 @@ def accountant_of(plan: Plan, guarantee: Guarantee) -> str:
 
 def public_inputs(config: SynthesisConfig) -> list[str]:
     """What the guarantee takes as public."""
-    items = ["the configuration and its prompts"] if config.has_text else ["the configuration"]
-    items += ["the label set"] * bool(config.labels) + ["the schema of the attributes"] * bool(
-        config.columns.attributes
-    )
-    items += [f"the language model ({shared_name(config.model)})"] * config.has_text
+    items = ["the configuration and its prompts" if config.has_text else "the configuration"]
+    if config.needs_model:
+        items.append(f"the language model ({shared_name(config.model)})")
+    if config.candidate_model is not None:
+        # not the address, which may name a machine of a private network
+        items.append(f"the language model of the candidates ({shared_name(config.candidate_model)})")
+    if config.columns.attributes:
+        items.insert(1, "the schema of the attributes")
+    if config.labels:
+        items.insert(1, "the label set")
     clustered = config.parts.clusters is Clusters.PUBLIC_CENTRES and config.reads_records
     if clustered or config.votes:
         items.append(f"the embedding model ({shared_name(config.embedder)})")
     if clustered:
-        if isinstance(config.centres, str):
+        if config.centres_file is not None:
             source = "taken from a file declared public by the data holder"
         else:
             source = (
@@ -232,6 +287,11 @@ def made_up(config: SynthesisConfig, texts: int) -> str:
     return said + "."
 
 
+def invented(config: SynthesisConfig) -> str:
+    """What names and numbers in a release are worth."""
+    return INVENTED if config.has_text else DRAWN
+
+
 def vote_in_words(facts: Mapping[str, Any]) -> str:
     """Public facts about a vote, for people."""
     said = f"{facts['chosen']} chosen of {facts['candidates']} candidates"
@@ -239,9 +299,40 @@ def vote_in_words(facts: Mapping[str, Any]) -> str:
         said += ", left out: " + ", ".join(f"{count} {rule}" for rule, count in facts["left_out"].items())
     if facts["filled_up"]:
         said += f"; {facts['filled_up']} chosen without votes, since too few different ones were left"
+    if facts["alike"]:
+        said += f"; {facts['alike']} of them much like another one"
     said += f"; a vote spread over {facts['spread']}, from {facts['labels_open']} of the labels"
-    if facts["labels_without_signal"]:
-        said += "; no signal above the noise for " + ", ".join(facts["labels_without_signal"])
+    if silent := facts["labels_without_signal"]:
+        further = f" and {len(silent) - MOST_NAMED} more" if len(silent) > MOST_NAMED else ""
+        said += "; no signal above the noise for " + ", ".join(silent[:MOST_NAMED]) + further
+    return said
+
+
+def vote_advice(votes: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What the holder should know of what the last vote chose; made from public facts about the votes."""
+    if not votes:
+        return []
+    last, said = votes[-1], []
+    if last["alike"] > MUCH_ALIKE * last["chosen"]:
+        said.append(
+            f"{last['alike']} of {last['chosen']} texts are much like another one: so many different ones were not "
+            "to be had. Fewer texts would say as much; more candidates, or a higher temperature, bring more variety"
+        )
+    if last["chosen"] > HARDLY_A_CHOICE * last["candidates"]:
+        said.append(
+            f"{last['chosen']} of {last['candidates']} candidates were chosen, which is hardly a choice; raise "
+            "candidates or ask for fewer texts"
+        )
+    if last["filled_up"]:
+        said.append(
+            f"{last['filled_up']} of {last['chosen']} texts were chosen without votes, since too few different "
+            "candidates were left; raise candidates or ask for fewer texts"
+        )
+    if silent := last["labels_without_signal"]:
+        said.append(
+            f"{len(silent)} of the labels got no votes above the noise, so their texts are hardly better than unvoted "
+            "ones; a larger ε, or fewer labels, would help"
+        )
     return said
 
 

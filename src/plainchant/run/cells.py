@@ -12,16 +12,13 @@ from plainchant.config import Clusters
 from plainchant.data.centres import Centres, fit_centres
 from plainchant.data.tables import Record
 from plainchant.generation.batching import allot_texts, draw_batches, draw_contexts
-from plainchant.generation.decoding import BatchWork, Decoder
-from plainchant.privacy.aggregation import Support
 from plainchant.privacy.histograms import NO_CELL, WHOLE_LABEL, Cell, rebalance
-from plainchant.privacy.mechanisms import PublicMechanism
-from plainchant.randomness import RandomSource, SystemRandomness
+from plainchant.randomness import RandomSource
 from plainchant.run.attributes import Law, drawn_rows, noisy_law, row_counts
 from plainchant.run.preparation import Preparation
+from plainchant.run.speed import SAMPLED_CORPUS
+from plainchant.run.writers import LocalWriter, Request
 
-# Texts sampled from the public model where the user names no corpus to cluster around.
-SAMPLED_CORPUS = 400
 # Minimum number of public texts per centre.
 TEXTS_PER_CENTRE = 4
 
@@ -161,7 +158,8 @@ def public_centres(preparation: Preparation) -> Centres:
     embeddings = preparation.encode(texts, stage="embedding the public corpus")
     progress.stage("finding public centres", 0.0)
     # a small corpus supports few centres; the corpus is public, so its size may decide
-    centres = fit_centres(embeddings, min(int(preparation.config.centres), max(1, len(texts) // TEXTS_PER_CENTRE)))
+    most = preparation.plan.centres or 1
+    centres = fit_centres(embeddings, min(most, max(1, len(texts) // TEXTS_PER_CENTRE)))
     centres.save(directory.centres)
     progress.stage("finding public centres", 1.0)
     return centres
@@ -169,29 +167,26 @@ def public_centres(preparation: Preparation) -> Centres:
 
 def sample_corpus(preparation: Preparation) -> list[str]:
     """Texts by the public model with the public prompts, the labels in turn."""
-    prompts, labels = preparation.prompts, preparation.config.label_set
-    works = (
-        BatchWork(number, tuple(prompts.prefix(label)), tuple(prompts.start(label)), (), (0,))
+    labels = preparation.config.label_set
+    texts: list[str] = []
+    tokens = [0, 0]
+
+    def report(drawn: int, ended: int = 0) -> None:
+        # a text that is being written counts by its tokens
+        tokens[0], tokens[1] = tokens[0] + drawn, tokens[1] + ended
+        begun = (tokens[0] - tokens[1]) / preparation.config.max_tokens
+        share = min(1.0, (len(texts) + begun) / SAMPLED_CORPUS)
+        preparation.progress.stage("sampling a public corpus from the model", share)
+
+    plan, width = preparation.plan, preparation.performance.width
+    writer = LocalWriter(preparation.loaded, plan.settings, width, on_tokens=report)
+    # no row is drawn yet: made-up ones stand where those of a run will
+    made_up = preparation.config.columns.made_up
+    requests = [
+        Request((number, 0), labels[number % len(labels)], (), attributes=made_up(number))
         for number in range(SAMPLED_CORPUS)
-        for label in (labels[number % len(labels)],)
-    )
-    texts = []
-    for number, text in enumerate(public_writer(preparation).run(works), start=1):
-        preparation.progress.stage("sampling a public corpus from the model", number / SAMPLED_CORPUS)
+    ]
+    for text in writer.write(requests):
         texts.append(text.text)
+        report(0, text.tokens)
     return texts
-
-
-def public_writer(preparation: Preparation, warmth: float = 1.0) -> Decoder:
-    """A decoder that uses the public model alone, whatever the plan's method, at `warmth` times the temperature."""
-    temperature = preparation.plan.settings.temperature * warmth
-    settings = dataclasses.replace(
-        preparation.plan.settings, support=Support.TOP_K, batch_size=1, temperature=temperature
-    )
-    return Decoder(
-        preparation.model,
-        PublicMechanism(settings),
-        preparation.stop,
-        rows=preparation.performance.width,
-        randomness=SystemRandomness(),
-    )

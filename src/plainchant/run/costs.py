@@ -5,8 +5,9 @@ from typing import Any
 
 from plainchant.planning import Plan
 from plainchant.privacy.accounting import ex_post
-from plainchant.run.card import EX_POST_NOTE
+from plainchant.run.card import COSTS_NOTE, EX_POST_NOTE
 from plainchant.run.store import RunDirectory
+from plainchant.run.writers import all_used
 
 
 def realised_costs(directory: RunDirectory, plan: Plan) -> dict[str, Any]:
@@ -21,10 +22,11 @@ def realised_costs(directory: RunDirectory, plan: Plan) -> dict[str, Any]:
         plan.config.delta,
     )
     return {
-        "note": EX_POST_NOTE,
+        "note": EX_POST_NOTE if plan.mechanism.promise == "ex-post" else COSTS_NOTE,
         "ex_post": dataclasses.asdict(measured),
         "rho_counts": plan.rho_counts,
         "records": plan.mechanism.paid([spent for own in directory.members().values() for _, spent in own]),
         "tokens": sum(tokens for _, tokens, _, _ in costs),
+        **({} if plan.config.candidate_endpoint is None else {"endpoint": all_used(directory.requests())}),
         "batches": [{"batch": batch, "tokens": tokens, "loss": loss, "rho": rho} for batch, tokens, loss, rho in costs],
     }

@@ -1,43 +1,106 @@
 """Public rules about candidates before a vote: functions of text that is released already, so they cost nothing."""
 
+import json
 import re
-from collections.abc import Sequence
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from plainchant.arrays import BoolArray, Float32Array, IntArray
-from plainchant.generation.prompting import MOST_REPEATED, MOST_SIGNS
+from plainchant.data.segmentation import share_of_signs, word_count
+from plainchant.generation.prompting import MOST_SIGNS, repetitive
 
 # A candidate of fewer words is too short to stand for a record.
 SHORTEST = 2
 # Cosine from which on a candidate says what an earlier one of its label has said.
 NEAR_DUPLICATE = 0.95
+# Cosine from which on two chosen texts are much alike: they say the same of the same thing.
+ALIKE = 0.8
+# A script with this share of all candidates' letters is one that the texts use; a language may use several.
+USUAL_SHARE = 0.05
+# Scripts that are written together: where the first is in use, the others are.
+_TOGETHER = {"HIRAGANA": ("KATAKANA", "CJK"), "KATAKANA": ("HIRAGANA", "CJK"), "HANGUL": ("CJK",), "BOPOMOFO": ("CJK",)}
 _MARKUP = re.compile(r"</?[a-z][^<>]*>|\[\[|\]\]|\{\{|\}\}|https?://\S+\s*$", re.IGNORECASE)
 _BLOCK = 1024
 
 
 def too_short(text: str) -> bool:
-    """Hardly a word."""
-    return len(text.split()) < SHORTEST
-
-
-def repetitive(text: str) -> bool:
-    """More than half of its words come again."""
-    words = text.lower().split()
-    return len(set(words)) < (1 - MOST_REPEATED) * len(words)
+    """Hardly a word; in scripts without spaces, hardly the letters of one."""
+    return word_count(text) < SHORTEST
 
 
 def markup(text: str) -> bool:
     """Tags, wiki brackets, an address at the end, or mostly signs."""
-    signs = sum(not (character.isalnum() or character.isspace()) for character in text)
-    return signs > MOST_SIGNS * len(text) or _MARKUP.search(text) is not None
+    return share_of_signs(text) > MOST_SIGNS or _MARKUP.search(text) is not None
 
 
-RULES = {"too short": too_short, "repetitive": repetitive, "markup": markup}
+Rule = Callable[[str], bool]
+RULES: Mapping[str, Rule] = {"too short": too_short, "repetitive": repetitive, "markup": markup}
+
+
+def rules_for(examples: Sequence[str]) -> dict[str, Rule]:
+    """The rules for data of the form that public examples show.
+
+    A rule that an example breaks is not applied. Where all examples are JSON objects, a text is left out that is none,
+    or that lacks a key which all of them have.
+
+    >>> list(rules_for(['{"city": "Graz", "paid": true}']))
+    ['not JSON as in the examples', 'too short', 'repetitive']
+    """
+    rules = {name: rule for name, rule in RULES.items() if not any(map(rule, examples))}
+    objects = [_object(example) for example in examples]
+    if not objects or None in objects:
+        return rules
+    keys = set[str].intersection(*(set(found or ()) for found in objects))
+
+    def not_json(text: str) -> bool:
+        found = _object(text)
+        return found is None or not keys <= set(found)
+
+    # the first: a rule is not applied where too few would be left
+    return {"not JSON as in the examples": not_json, **rules}
+
+
+def _object(text: str) -> dict[str, Any] | None:
+    """The JSON object that a text is, or None."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def scripts(text: str) -> Counter[str]:
+    """How many letters of each script a text has; letters of Chinese and of Japanese kanji are "CJK".
+
+    The first word of a letter's Unicode name is its script, once full-width and styled letters are plain ones.
+
+    >>> sorted(scripts("Σ is a sum").items())
+    [('GREEK', 1), ('LATIN', 6)]
+    """
+    letters = (letter for letter in unicodedata.normalize("NFKC", text) if letter.isalpha())
+    return Counter(unicodedata.name(letter, "UNKNOWN").partition(" ")[0] for letter in letters)
+
+
+def _foreign(texts: Sequence[str], examples: Iterable[str]) -> BoolArray:
+    """Whether most letters of a text are of scripts that neither the examples nor the texts together use, bool [m]."""
+    found = [scripts(text) for text in texts]
+    every: Counter[str] = Counter()
+    for own in found:
+        every.update(own)
+    usual = {script for script, count in every.items() if count >= USUAL_SHARE * every.total()}
+    usual.update(script for example in examples for script in scripts(example))
+    usual.update(other for script in list(usual) for other in _TOGETHER.get(script, ()))
+    return np.array(
+        [2 * sum(own[script] for script in own if script not in usual) > own.total() for own in found], dtype=bool
+    )
 
 
 def sound_candidates(
-    texts: Sequence[str], labels: IntArray, vectors: Float32Array, least: int
+    texts: Sequence[str], labels: IntArray, vectors: Float32Array, least: int, examples: Sequence[str] = ()
 ) -> tuple[IntArray, dict[str, int]]:
     """The candidates that may be voted for, and how many each rule has left out: both public.
 
@@ -48,28 +111,40 @@ def sound_candidates(
         labels: each one's label, as its prompt asked for it, int64 [m].
         vectors: theirs, unit vectors, float32 [m, d].
         least: how many must be left.
+        examples: the public ones, whose form and scripts are sound (see `rules_for`).
 
     Returns:
         Indices, ascending, int64 [k]; rule → number, of rules that left some out.
     """
     left, dropped = np.arange(len(texts)), {}
-    masks = {name: np.array([rule(text) for text in texts], dtype=bool) for name, rule in RULES.items()}
+    rules = rules_for(examples)
+    masks = {name: np.array([rule(text) for text in texts], dtype=bool) for name, rule in rules.items()}
+    masks["wrong script"] = _foreign(texts, examples)
     for name in (*masks, "near-duplicate"):
-        out = masks[name][left] if name in masks else _said_before(labels[left], vectors[left])
+        out = masks[name][left] if name in masks else said_before(labels[left], vectors[left], NEAR_DUPLICATE)
         if out.any() and len(left) - out.sum() >= least:
             dropped[name] = int(out.sum())
             left = left[~out]
     return left, dropped
 
 
-def _said_before(labels: IntArray, vectors: Float32Array) -> BoolArray:
-    """Whether an earlier candidate of the same label is nearer than `NEAR_DUPLICATE`, bool [k]; in bounded memory."""
+def said_before(labels: IntArray, vectors: Float32Array, cosine: float) -> BoolArray:
+    """Whether an earlier candidate of the same label is at least so near; in bounded memory.
+
+    Args:
+        labels: of the candidates, int64 [k].
+        vectors: theirs, unit vectors, float32 [k, d].
+        cosine: what counts as near.
+
+    Returns:
+        bool [k].
+    """
     found = np.zeros(len(labels), dtype=bool)
     for label in np.unique(labels):
         own = np.flatnonzero(labels == label)
         for start in range(0, len(own), _BLOCK):
             rows = own[start : start + _BLOCK]
             earlier = own[: start + len(rows)]
-            near = vectors[rows] @ vectors[earlier].T >= NEAR_DUPLICATE
+            near = vectors[rows] @ vectors[earlier].T >= cosine
             found[rows] = np.tril(near, start - 1).any(axis=1)
     return found

@@ -2,16 +2,27 @@
 
 import dataclasses
 import functools
+import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from plainchant.config import SynthesisConfig
-from plainchant.errors import RunError
+from plainchant.display import html_table
+from plainchant.errors import MissingDependencyError, RunError
 from plainchant.planning import Guarantee, Plan, make_plan
 from plainchant.run.promise import checked_promise, promise_of, recorded_version
 from plainchant.run.released import SyntheticText
 from plainchant.run.store import RunDirectory
+from plainchant.run.words import promise_in_words
+
+if TYPE_CHECKING:
+    import datasets
+    import pandas
+    import pyarrow
+
+# Texts that a notebook shows of a run.
+_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -82,6 +93,52 @@ class FinishedRun:
             )
             for row in self.directory.released()
         ]
+
+    def to_pandas(self) -> "pandas.DataFrame":
+        """The release as a pandas DataFrame: text, label, cell and origin as far as there are any, and attributes.
+
+        Columns have the names and types of the release, so those of the private table.
+
+        Raises:
+            MissingDependencyError: pandas is not installed.
+            RunError: the release is not as the run wrote it.
+        """
+        try:
+            import pandas
+        except ImportError:
+            raise MissingDependencyError("to_pandas needs: pip install pandas") from None
+        found: pandas.DataFrame = self._table().to_pandas()
+        return found
+
+    def to_datasets(self) -> "datasets.Dataset":
+        """The release as a data set of Hugging Face, with the same columns.
+
+        Raises:
+            MissingDependencyError: the package datasets is not installed.
+            RunError: the release is not as the run wrote it.
+        """
+        try:
+            import datasets
+        except ImportError:
+            raise MissingDependencyError("to_datasets needs: pip install datasets") from None
+        return datasets.Dataset(datasets.table.InMemoryTable(self._table()))
+
+    def _table(self) -> "pyarrow.Table":
+        import pyarrow.parquet  # here, so that importing the package stays light
+
+        return pyarrow.parquet.read_table(io.BytesIO(self.directory.sealed_release()["synthetic.parquet"]))
+
+    def _repr_html_(self) -> str:
+        texts = self.texts
+        rows = [
+            ("promise", promise_in_words(self.guarantee)),
+            ("texts", len(texts)),
+            ("directory", self.directory.path),
+        ]
+        shown = [(text.label, text.text) for text in texts[:_SHOWN]]
+        return html_table("Finished run", rows) + html_table(
+            f"{len(shown)} of its texts", shown, head=("label", "text")
+        )
 
 
 def open_run(path: str | Path) -> FinishedRun:

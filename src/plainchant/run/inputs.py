@@ -31,8 +31,8 @@ def read_table(source: Any, config: SynthesisConfig) -> list[Record]:
 
 def read_corpus(config: SynthesisConfig) -> Centres | Sequence[str] | None:
     """What to cluster around: saved centres, public texts, or None for texts to be sampled (guarantee 2.1)."""
-    if isinstance(config.centres, str):
-        return Centres.load(Path(config.centres))
+    if config.centres_file is not None:
+        return Centres.load(Path(config.centres_file))
     if config.public_corpus is None:
         return None
     return read_texts(config.public_corpus, text_column=config.public_text_column)
@@ -54,7 +54,7 @@ def public_inputs(
     """
     if clustered:
         # before anything is read from them
-        check_public_files(source, public_corpus=config.public_corpus, centres=config.centres)
+        check_public_files(source, public_corpus=config.public_corpus, centres=config.centres_file)
     corpus = read_corpus(config) if clustered else None
     refuse_private_inputs(source, table, corpus, config)
     return corpus
@@ -83,5 +83,5 @@ def refuse_private_inputs(
             for name in ("header", "example", "chat")
             if (template := getattr(config.prompt, name)) is not None
         },
-        centres=config.centres if isinstance(corpus, Centres) else None,
+        centres=config.centres_file if isinstance(corpus, Centres) else None,
     )

@@ -11,7 +11,7 @@ from typing import Any, Self
 import filelock
 
 from plainchant.data.files import SHARED, take_lock, write_json
-from plainchant.errors import ConfigError, PrivacyError
+from plainchant.errors import ConfigError, PrivacyError, RunError
 from plainchant.planning import Guarantee
 from plainchant.privacy.accounting import Budget, Cost
 from plainchant.run.store import Marks, RunDirectory
@@ -23,7 +23,8 @@ class Ledger:
     * Costs add up over runs, curves order by order, even if the settings of one were chosen after seeing another's
       release.
     * One ledger has one unit, that of its first entry that costs anything: costs to different units do not add up.
-    * A run's whole cost is entered once, before it draws anything; what the run does not use is not refunded.
+    * A run's whole cost is entered once, before it draws anything; what the run does not use is not refunded. One case
+      apart: a run that ends before its first token, and can never continue, keeps the cost of its noisy counts only.
     * One entry pays for one release: at each opening the run's directory and its entry get the same fresh mark. A
       directory whose mark is not the entry's is a copy, or was restored, and is refused.
     * One file has one lock and one sum: links are followed, and a file with several names is refused.
@@ -72,7 +73,7 @@ class Ledger:
 
     @property
     def runs(self) -> list[dict[str, Any]]:
-        """The entries: run, method, unit, epsilon, delta, rho or curve, begun, openings, mark."""
+        """The entries: run, method, unit, epsilon, delta, rho or curve, begun, openings, mark; ended, if it has."""
         runs: list[dict[str, Any]] = self._read()["runs"]
         return runs
 
@@ -162,6 +163,43 @@ class Ledger:
             self._check_entry(entry, run, guarantee)
             self._pass_on(content, entry, run)
 
+    def settle(self, run: RunDirectory, guarantee: Guarantee, drawn: Cost) -> bool:
+        """Books only what a run drew that has ended before its first token (guarantee 6.4).
+
+        The directory is marked as ended before this is called, so at no moment is there an entry that was reduced and
+        a directory that may continue. The entry keeps its whole cost where it cannot be ruled out that another process
+        drew something: where the run was opened more than once. Its mark is taken away, so that no copy of the
+        directory opens it again.
+
+        Args:
+            run: a directory that has ended.
+            guarantee: as it was entered.
+            drawn: the cost of what was drawn.
+
+        Returns:
+            Whether the entry is now the cost of what was drawn alone.
+
+        Raises:
+            RunError: the directory has not ended.
+            PrivacyError: a copy was opened, or the guarantee is not the one that was entered.
+        """
+        if run.ended() is None:
+            raise RunError(f"{run.path}: has not ended, so what the ledger holds for it stays")
+        with _locked(self.path):
+            content = self._read()
+            entry = _entry_of(content, run.origin.name)
+            if entry is None:
+                raise PrivacyError(f"ledger = {self.path}: has lost the entry of {run.path}; {_WAY_OUT}")
+            if entry.get("ended"):
+                return True
+            self._check_entry(entry, run, guarantee)
+            booked, others = Cost.from_dict(entry), self.spent
+            if entry["openings"] != 1 or not others.is_zcdp or not drawn.fits(booked):
+                return False
+            entry |= {**drawn.as_dict(), "ended": "before its first token", "mark": None}
+            self._write(content)
+        return True
+
     def _new_entry(self, run: RunDirectory, guarantee: Guarantee) -> dict[str, Any]:
         if run.marks().last is not None:
             raise PrivacyError(
@@ -178,6 +216,11 @@ class Ledger:
         }
 
     def _check_entry(self, entry: dict[str, Any], run: RunDirectory, guarantee: Guarantee) -> None:
+        if entry.get("ended"):
+            raise PrivacyError(
+                f"ledger = {self.path}: {run.path} has ended {entry['ended']}, and its entry pays for no more than the "
+                "noisy counts that it drew; start a new run"
+            )
         cost = guarantee.cost
         promised = _promised(guarantee) | {"rho": cost.as_dict()["rho"]}
         different = [
@@ -211,13 +254,16 @@ class Ledger:
         mark = secrets.token_hex(8)
         run.save_marks(Marks(entry["mark"], mark))
         entry["mark"] = mark
+        self._write(content)
+        run.save_marks(Marks(mark, None))
+
+    def _write(self, content: dict[str, Any]) -> None:
         try:
             write_json(self.path, content)
         except OSError as error:
             raise ConfigError(
                 f"ledger = {self.path}: cannot be written ({error.strerror}); nothing was released"
             ) from None
-        run.save_marks(Marks(mark, None))
 
     def _read(self) -> dict[str, Any]:
         try:

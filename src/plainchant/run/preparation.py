@@ -12,8 +12,7 @@ from plainchant.config import Clusters, PerformanceOptions, SynthesisConfig
 from plainchant.data.centres import Centres
 from plainchant.data.embedding import Embedder, in_public_steps
 from plainchant.data.tables import Record, fingerprint
-from plainchant.errors import ConfigError, DataError, PrivacyError, RunError, foreign_messages_hidden
-from plainchant.generation.decoding import StopRule
+from plainchant.errors import ConfigError, DataError, ModelError, PrivacyError, RunError, foreign_messages_hidden
 from plainchant.generation.executor import open_embedder
 from plainchant.generation.prompting import Prompts
 from plainchant.models import LanguageModel
@@ -26,21 +25,7 @@ from plainchant.run.progress import Progress
 from plainchant.run.promise import checked_promise, recorded_version
 from plainchant.run.store import RunDirectory
 from plainchant.run.tuning import with_width
-
-
-@dataclass(frozen=True)
-class Writer:
-    """What writes texts.
-
-    Attributes:
-        prompts: contexts from records and labels.
-        stop: when a text ends.
-        model: the language model.
-    """
-
-    prompts: Prompts
-    stop: StopRule
-    model: LanguageModel
+from plainchant.run.writers import EndpointWriter, Loaded, LocalWriter, Writer
 
 
 @dataclass(frozen=True)
@@ -52,7 +37,8 @@ class Preparation:
         guarantee: what the release promises; none where the randomness is not private.
         table: the private records, by number; empty for methods that read none. Private.
         directory: the run's directory.
-        writer: writes texts; None where there is no text.
+        local: the language model that reads records; None where it writes nothing.
+        public: writes all texts that no record contributes to; None where there is no text.
         embedder: of texts; None where nothing is embedded.
         corpus: public texts or saved centres to cluster around; None: texts are sampled from the model.
         performance: device, width and workers, all decided.
@@ -64,7 +50,8 @@ class Preparation:
     guarantee: Guarantee
     table: Sequence[Record]
     directory: RunDirectory
-    writer: Writer | None
+    local: Loaded | None
+    public: Writer | None
     embedder: Embedder | None
     corpus: Centres | Sequence[str] | None
     performance: PerformanceOptions
@@ -77,25 +64,23 @@ class Preparation:
         return self.plan.config
 
     @property
-    def _writes(self) -> Writer:
-        if self.writer is None:
-            raise RunError("method = attributes: nothing was loaded that writes texts, but a step needs it")
-        return self.writer
+    def loaded(self) -> Loaded:
+        """The language model that reads records."""
+        if self.local is None:
+            raise RunError("model: none was loaded for this run, but a step needs one; start it again")
+        return self.local
+
+    @property
+    def writer(self) -> Writer:
+        """Who writes all texts that no record contributes to."""
+        if self.public is None:
+            raise RunError("model: none was loaded for this run, but a step needs one; start it again")
+        return self.public
 
     @property
     def prompts(self) -> Prompts:
         """Contexts from records and labels."""
-        return self._writes.prompts
-
-    @property
-    def stop(self) -> StopRule:
-        """When a text ends."""
-        return self._writes.stop
-
-    @property
-    def model(self) -> LanguageModel:
-        """The language model."""
-        return self._writes.model
+        return self.loaded.prompts
 
     def encode(self, texts: Sequence[str], *, alone: bool = False, stage: str | None = None) -> Float32Array:
         """Embeddings of texts; see `Embedder.encode`.
@@ -161,39 +146,55 @@ def prepare(
     corpus = public_inputs(records, table, config, clustered=clustered) if reads_records and not formed else None
     if embedder is None and (clustered or config.votes):
         embedder = open_embedder(config.embedder, performance)
-    if embedder is not None and isinstance(corpus, Centres):
-        _check_dimensions(corpus, embedder)
-    if config.columns.attributes:
-        check_package()
-    writer = None
-    if config.has_text:
-        writer, performance = _writer(plan, performance, randomness, model, progress)
+    _check_tools(config, corpus, embedder)
+    # of a model that was handed over loaded, nobody knows the version
+    local = revision = None
+    if config.needs_model:
+        if model is None:
+            model = loaded_model(config.model, performance, progress)
+            revision = models.revision_of(config.model)
+        local, performance = _loaded_for(plan, model, performance, randomness, progress)
+    writer = writer_of(plan, local, performance, progress) if config.has_text else None
+    if not formed:
+        _try_out(writer, progress)
     if directory is None:
         data = fingerprint(table)
-        directory = RunDirectory.create(out, plan, guarantee, data=data, private=randomness.private)
-    return Preparation(plan, guarantee, table, directory, writer, embedder, corpus, performance, randomness, progress)
+        directory = RunDirectory.create(out, plan, guarantee, data=data, private=randomness.private, model=revision)
+    _check_same_model(directory, revision)
+    if isinstance(writer, EndpointWriter):
+        writer.log_to(directory.log_request)
+    return Preparation(
+        plan, guarantee, table, directory, local, writer, embedder, corpus, performance, randomness, progress
+    )
 
 
-def _writer(
+def _try_out(writer: Writer | None, progress: Progress) -> None:
+    """A trial of an endpoint with public text, before anything is spent."""
+    if isinstance(writer, EndpointWriter):
+        progress.stage("trying out the endpoint", 0.0)
+        writer.try_out()
+        progress.stage("trying out the endpoint", 1.0)
+
+
+def _loaded_for(
     plan: Plan,
+    model: LanguageModel,
     performance: PerformanceOptions,
     randomness: RandomSource,
-    model: LanguageModel | None,
     progress: Progress,
-) -> tuple[Writer, PerformanceOptions]:
-    """The model, checked at the widths of the run's passes, and the performance options with these widths decided."""
+) -> tuple[Loaded, PerformanceOptions]:
+    """A model that a plan's guarantee may rest on, and the width that is decided for it."""
     config = plan.config
-    model = model or loaded_model(config, performance, progress)
     if model.numerical_slack > config.numerical_slack:
         raise PrivacyError(
             f"numerical_slack = {config.numerical_slack:g}: logits of {model.name} with this dtype may differ by "
             f"{model.numerical_slack:g}; set numerical_slack to that or more, or dtype = float32"
         )
-    prompts = Prompts(config, model)
+    loaded = Loaded.of(model, config)
     if not randomness.private:
         # a measured width would change the order in which a seed's numbers are used
         performance = performance.model_copy(update={"rows": performance.width})
-    performance = with_width(performance, model, prompts, plan, progress)
+    performance = with_width(performance, model, loaded.prompts, plan, progress)
     # at the widths of the run's passes, before the model reads a record and before the ledger is charged
     models.checked(
         model,
@@ -202,7 +203,20 @@ def _writer(
         movement=plan.row_movement,
         most=plan.most_rows(performance.width),
     )
-    return Writer(prompts, StopRule(prompts.stop, config.max_tokens, config.min_tokens), model), performance
+    return loaded, performance
+
+
+def writer_of(plan: Plan, local: Loaded | None, performance: PerformanceOptions, progress: Progress) -> Writer:
+    """Who writes the texts that no record contributes to: the endpoint, another local model, or the run's own."""
+    config = plan.config
+    if config.candidate_endpoint is not None:
+        return EndpointWriter(config, performance)
+    if config.candidate_model is not None:
+        model = loaded_model(config.candidate_model, performance, progress)
+        local = Loaded.of(model, config, config.form_of_candidates)
+    if local is None:
+        raise RunError("model: none was loaded for this run, but a step needs one; start it again")
+    return LocalWriter(local, plan.settings, performance.width, on_tokens=progress.tokens)
 
 
 def _refuse_loaded_model(model: LanguageModel | None, performance: PerformanceOptions) -> None:
@@ -213,10 +227,24 @@ def _refuse_loaded_model(model: LanguageModel | None, performance: PerformanceOp
         )
 
 
-def _check_dimensions(centres: Centres, embedder: Embedder) -> None:
-    """Checks that saved centres lie in the embedder's space, by a public text."""
+def _check_same_model(directory: RunDirectory, revision: str | None) -> None:
+    """Card and statement name one version of the model for all texts."""
+    begun = directory.origin.model
+    if begun is not None and revision is not None and begun != revision:
+        raise ModelError(
+            f"resume: model = {directory.config.model!r} is {revision} now, and the run was started with {begun}; put "
+            "that version back or start a new run"
+        )
+
+
+def _check_tools(config: SynthesisConfig, corpus: Sequence[str] | Centres | None, embedder: Embedder | None) -> None:
+    """Checks that the extra for attributes is there, and that saved centres lie in the embedder's space."""
+    if config.columns.attributes:
+        check_package()
+    if embedder is None or not isinstance(corpus, Centres):
+        return
     with foreign_messages_hidden("the embedder"):
-        own, given = embedder.encode(["A public text."]).shape[1], centres.vectors.shape[1]
+        own, given = embedder.encode(["A public text."]).shape[1], corpus.vectors.shape[1]
     if own != given:
         raise ConfigError(
             f"centres: have {given} dimensions, and the vectors of embedder = {embedder.name!r} have {own}; fit and "
@@ -269,9 +297,9 @@ def check_begun_alike(preparation: Preparation) -> None:
         )
 
 
-def loaded_model(config: SynthesisConfig, performance: PerformanceOptions, progress: Progress) -> LanguageModel:
-    """The configured language model."""
+def loaded_model(name: str, performance: PerformanceOptions, progress: Progress) -> LanguageModel:
+    """A language model by its configured name."""
     progress.stage("loading the language model", 0.0)
-    model = models.load(config.model, performance)
+    model = models.load(name, performance)
     progress.stage("loading the language model", 1.0)
     return model

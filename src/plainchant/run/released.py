@@ -26,7 +26,7 @@ class SyntheticText:
         label: its label, or None.
         cell: number of its public cell.
         origin: "records" where records contributed to the text, "model" where the public model wrote it from released
-            texts alone.
+            texts and rows alone, "public" in a preview.
         attributes: the attributes of its row, by column name; empty where there are none.
     """
 

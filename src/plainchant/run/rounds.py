@@ -42,16 +42,16 @@ class Round(Protocol):
         """
 
 
-def rounds_of(preparation: Preparation, executor: Executor) -> list[Round]:
+def rounds_of(preparation: Preparation, executor: Executor | None) -> list[Round]:
     """The rounds of a run, in order.
 
     Args:
         preparation: the run's.
-        executor: writes the texts that records contribute to.
+        executor: writes the texts that records contribute to; None where there are none.
     """
     config = preparation.config
     rounds: list[Round] = []
-    if config.written:
+    if executor is not None:
         if config.parts.released_examples:
             rounds.append(Bootstrap(preparation, executor))
         rounds.append(Main(preparation, executor))
@@ -93,9 +93,10 @@ class Main:
 
     def write(self, released: Released) -> Iterator[FinishedText]:
         """See `Round`."""
-        count = self.preparation.config.parts.released_examples
-        first = released.first_places(_bootstrap_size(self.preparation.config)) if count else set()
-        shown = {cell: choose_examples(own, count) for cell, own in released.texts_by_cell(first).items()}
+        config = self.preparation.config
+        count, like = config.parts.released_examples, config.prompt.examples
+        first = released.first_places(_bootstrap_size(config)) if count else set()
+        shown = {cell: choose_examples(own, count, like) for cell, own in released.texts_by_cell(first).items()}
         return self.executor.run(_works(self.preparation, released, released.places - first, shown))
 
 
@@ -154,7 +155,7 @@ def _works(
             starts = [tuple(prompts.start(label, released.lines_of((batch.batch, position)))) for position in positions]
             yield BatchWork(
                 batch.batch,
-                tuple(prompts.prefix(label, shown.get(batch.cell, ()), released.lines_by_text)),
+                tuple(prompts.prefix(label, shown.get(batch.cell, ()), lines=released.lines_by_text)),
                 starts[0],
                 [
                     context_of(prompts, [preparation.table[number] for number in numbers], released.rows, label)

@@ -4,13 +4,15 @@ import contextlib
 import dataclasses
 import errno
 import glob
+import hashlib
 import json
 import os
 import secrets
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -25,6 +27,7 @@ from plainchant.data.files import (
     SHARED,
     atomic_write,
     remove_leftovers,
+    sha256,
     take_lock,
     write_json,
     write_jsonl,
@@ -36,11 +39,20 @@ from plainchant.generation.batching import NO_BATCH
 from plainchant.generation.decoding import FinishedText
 from plainchant.planning import Guarantee, Plan
 from plainchant.privacy.histograms import Cell
+from plainchant.randomness import RandomSource
 from plainchant.run.attributes import AttributeRow, AttributeRows, resolved
 
 # Part of the hidden name that a run directory has while it is being made.
 _UNFINISHED = ".unfinished-"
 _IN_USE = "out = {}: is not empty; choose another directory"
+
+# In private/, though nothing in it is secret: beside the release, whoever changes that could change it too.
+_SEAL = "release.json"
+
+# In private/: that a run has ended before its first token, and can never continue.
+_ENDED = "ended.json"
+# In private/: the order in which the rows of the release were drawn to stand.
+_ORDER = "order.json"
 
 # What keeps a database from being used, and what to do about it, by the beginning of SQLite's name for it.
 _GOES_ON = "what is committed is kept, and --resume goes on"
@@ -56,7 +68,7 @@ _DATABASE_FAULTS = {
 _DAMAGED = "is damaged and cannot be used; put the whole directory back as it was, or start a new run"
 
 SCHEMA = """
-CREATE TABLE origin (name TEXT NOT NULL, data TEXT NOT NULL, private INTEGER NOT NULL);
+CREATE TABLE origin (name TEXT NOT NULL, data TEXT NOT NULL, private INTEGER NOT NULL, model TEXT);
 CREATE TABLE marks (last TEXT, next TEXT);
 CREATE TABLE voters (record INTEGER PRIMARY KEY);
 CREATE TABLE ballots (round INTEGER PRIMARY KEY, facts TEXT NOT NULL);
@@ -93,6 +105,12 @@ def _make_folders(path: Path) -> None:
             folder.mkdir(mode=0o755, exist_ok=True)
 
 
+def next_free(path: Path) -> Path:
+    """The path itself, or with the first number that makes it free: runs/demo, runs/demo-2, and so on."""
+    names = (path, *(path.with_name(f"{path.name}-{number}") for number in range(2, 10_000)))
+    return next(name for name in names if not name.exists())
+
+
 @dataclasses.dataclass(frozen=True)
 class Batch:
     """A batch: its cell and how many texts it writes. Public."""
@@ -110,11 +128,26 @@ class Origin:
         name: random; no other run has it.
         data: fingerprint of the table. Private.
         private: whether nobody can predict its randomness.
+        model: the language model's version (`models.revision_of`); None where it is not known.
     """
 
     name: str
     data: str = dataclasses.field(repr=False)
     private: bool
+    model: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Seal:
+    """What a release was when it was written. All of it may be shared.
+
+    Attributes:
+        date: the day, UTC, as YYYY-MM-DD.
+        files: the SHA-256 of each file by name, hex.
+    """
+
+    date: str
+    files: dict[str, str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,10 +190,13 @@ class RunDirectory:
         self.centres = path / "centres.npz"
         self._embeddings = self.private / "embeddings.npy"
         self._database = self.private / "run.sqlite"
+        self._requests = self.private / "requests.jsonl"
         self._lock = filelock.FileLock(self.private / "lock", mode=PRIVATE)
 
     @classmethod
-    def create(cls, path: Path, plan: Plan, guarantee: Guarantee, *, data: str, private: bool) -> Self:
+    def create(
+        cls, path: Path, plan: Plan, guarantee: Guarantee, *, data: str, private: bool, model: str | None = None
+    ) -> Self:
         """A new run in an empty or missing directory.
 
         Args:
@@ -169,6 +205,7 @@ class RunDirectory:
             guarantee: what the release promises.
             data: fingerprint of the table.
             private: whether nobody can predict the run's randomness.
+            model: the language model's version, if known.
 
         Raises:
             ConfigError: the directory already holds something.
@@ -185,7 +222,7 @@ class RunDirectory:
                 scratch.private.mkdir(mode=0o700)
                 # while it is locked, other processes know that its maker is alive
                 with scratch.locked():
-                    scratch._fill(plan, guarantee, Origin(secrets.token_hex(8), data, private))
+                    scratch._fill(plan, guarantee, Origin(secrets.token_hex(8), data, private, model))
                     scratch.path.rename(path)
             finally:
                 shutil.rmtree(scratch.path, ignore_errors=True)
@@ -232,7 +269,7 @@ class RunDirectory:
         with self._connect() as database:
             # one transaction, so that the disk is waited for once
             database.executescript(f"BEGIN; {SCHEMA} COMMIT;")
-            database.execute("INSERT INTO origin VALUES (?, ?, ?)", dataclasses.astuple(origin))
+            database.execute("INSERT INTO origin VALUES (?, ?, ?, ?)", dataclasses.astuple(origin))
         self._database.chmod(0o600)
 
     @classmethod
@@ -302,8 +339,8 @@ class RunDirectory:
     def origin(self) -> Origin:
         """What the run was started with."""
         with self._connect() as database:
-            name, data, private = database.execute("SELECT name, data, private FROM origin").fetchone()
-        return Origin(name, data, bool(private))
+            name, data, private, model = database.execute("SELECT name, data, private, model FROM origin").fetchone()
+        return Origin(name, data, bool(private), model)
 
     def marks(self) -> Marks:
         """The marks of the last opening with a ledger; empty where there was none."""
@@ -485,6 +522,23 @@ class RunDirectory:
             rows = database.execute("SELECT facts FROM ballots ORDER BY round").fetchall()
         return [json.loads(facts) for (facts,) in rows]
 
+    # a run that ends before its first token
+
+    def end(self, reason: str) -> None:
+        """Marks the run as ended before its first token; it can never continue. On the disk when this returns.
+
+        Raises:
+            RunError: a text or a vote was drawn, or batches are there to write from.
+        """
+        if not self.is_formed() or self.texts() or self.facts() or any(batch.texts for batch in self.batches()):
+            raise RunError(f"{self.path}: can continue, so it has not ended before its first token")
+        self.write_private(_ENDED, {"reason": reason})
+
+    def ended(self) -> str | None:
+        """Why the run has ended before its first token; None where it has not."""
+        content = self.read_private(_ENDED)
+        return None if content is None else str(content.get("reason"))
+
     # texts
 
     def commit(self, text: FinishedText) -> None:
@@ -507,12 +561,69 @@ class RunDirectory:
             rows = database.execute("SELECT * FROM texts ORDER BY batch, position").fetchall()
         return [FinishedText(*row) for row in rows]
 
+    def order_of_release(self, count: int, randomness: RandomSource) -> list[int]:
+        """The order of the released rows: drawn uniformly once, and the same ever after.
+
+        Args:
+            count: number of rows.
+            randomness: the run's source.
+
+        Raises:
+            RunError: the kept order cannot be read, or is one of other rows.
+        """
+        kept = self.read_private(_ORDER)
+        if kept is None:
+            order = list(range(count))
+            for place in range(count - 1, 0, -1):
+                other = randomness.below(place + 1)
+                order[place], order[other] = order[other], order[place]
+            self.write_private(_ORDER, {"order": order})
+            return order
+        order = kept.get("order", [])
+        if not isinstance(order, list) or sorted(map(str, order)) != sorted(map(str, range(count))):
+            raise RunError(f"{self.private / _ORDER}: is not the order of this run's rows; put it back as it was")
+        return order
+
     def batch_costs(self) -> list[tuple[int, int, float, float]]:
         """For each batch that has texts: its number, Σ tokens, Σ ε_t and Σ ρ_t. Private."""
         with self._connect() as database:
             return database.execute(
                 "SELECT batch, SUM(tokens), SUM(loss), SUM(rho) FROM texts GROUP BY batch ORDER BY batch"
             ).fetchall()
+
+    # what an endpoint is sent
+
+    def log_request(self, entry: Mapping[str, Any]) -> None:
+        """Adds a line to the log of requests to an endpoint; it is written when this returns.
+
+        Raises:
+            RunError: it cannot be.
+        """
+        line = json.dumps(entry, ensure_ascii=False).encode() + b"\n"
+        try:
+            descriptor = os.open(self._requests, os.O_RDWR | os.O_CREAT | os.O_APPEND, PRIVATE)
+            with open(descriptor, "r+b", buffering=0) as file:
+                end = file.seek(0, os.SEEK_END)
+                # a line that a killed process left unfinished ends here
+                if end and os.pread(descriptor, 1, end - 1) != b"\n":
+                    line = b"\n" + line
+                if file.write(line) != len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            raise RunError(
+                f"{self._requests}: cannot be written ({error.strerror}), and nothing is sent without being noted "
+                f"there; {_GOES_ON}"
+            ) from None
+
+    def requests(self) -> Iterator[dict[str, Any]]:
+        """The lines of that log, without those that a killed process left unfinished; none where there is no log."""
+        if not self._requests.exists():
+            return
+        with open(self._requests, encoding="utf-8", errors="replace") as file:
+            for line in file:
+                with contextlib.suppress(ValueError):
+                    if isinstance(entry := json.loads(line), dict):
+                        yield entry
 
     def write_private(self, name: str, content: dict[str, Any]) -> Path:
         """A JSON file in private/."""
@@ -537,12 +648,12 @@ class RunDirectory:
             raise RunError(f"{path}: cannot be read; write it again with the command that made it") from None
         return content
 
-    def write_page(self, html: str, *, private: bool) -> Path:
-        """The report: in private/ where it shows private figures, else in release/."""
-        path = (self.private if private else self.release) / "report.html"
+    def write_page(self, name: str, content: str, *, private: bool) -> Path:
+        """A page about the release: in private/ where it shows anything private, else in release/."""
+        path = (self.private if private else self.release) / name
         if not private:
             self._check_release(path)
-        write_text(path, html, mode=PRIVATE if private else SHARED)
+        write_text(path, content, mode=PRIVATE if private else SHARED)
         return path
 
     def write_release(self, rows: list[dict[str, Any]], guarantee: dict[str, Any], card: str) -> None:
@@ -559,6 +670,7 @@ class RunDirectory:
         files = ("synthetic.jsonl", "synthetic.parquet", "guarantee.json", "README.md")
         lines, table, promise, page = paths = [self.release / name for name in files]
         self._check_release(*paths)
+        date = self.release_date()
         for path in paths:
             remove_leftovers(path)
         config = self.config
@@ -569,6 +681,53 @@ class RunDirectory:
         write_parquet(table, named, types=types, mode=SHARED)
         write_json(promise, guarantee, mode=SHARED)
         write_text(page, card, mode=SHARED)
+        self.write_private(_SEAL, dataclasses.asdict(Seal(date, {path.name: sha256(path) for path in paths})))
+
+    def release_date(self) -> str:
+        """The day on which the release was first written, UTC; today where it has not been."""
+        seal = self.read_private(_SEAL)
+        return str(datetime.now(UTC).date()) if seal is None else str(seal["date"])
+
+    def sealed_release(self) -> dict[str, bytes]:
+        """The files of the release, by name, exactly as they were written.
+
+        Raises:
+            ConfigError: the run is not finished.
+            RunError: a file is missing, is a link, or differs from its SHA-256.
+        """
+        seal, files = self.seal(), dict[str, bytes]()
+        for name, known in seal.files.items():
+            path = self.release / name
+            try:
+                content = b"" if path.is_symlink() else path.read_bytes()
+            except OSError:
+                content = b""
+            if hashlib.sha256(content).hexdigest() != known:
+                raise RunError(
+                    f"{path}: is not as the run wrote it (its SHA-256 is not {known}); write it again with "
+                    f"plainchant run --data FILE --out {self.path} --resume"
+                )
+            files[name] = content
+        return files
+
+    def seal(self) -> Seal:
+        """What the release was when it was written.
+
+        Raises:
+            ConfigError: the run is not finished.
+            RunError: the record is damaged.
+        """
+        content = self.read_private(_SEAL)
+        if content is None:
+            raise ConfigError(
+                f"{self.path}: has no release yet; finish it with plainchant run --data FILE --out {self.path} --resume"
+            )
+        try:
+            return Seal(str(content["date"]), {str(name): str(known) for name, known in content["files"].items()})
+        except (KeyError, TypeError, AttributeError):
+            raise RunError(
+                f"{self.private / _SEAL}: cannot be read; remove it, and write the release again with --resume"
+            ) from None
 
     def _check_release(self, *paths: Path) -> None:
         """Makes the folder of the release; refuses links, which would write the shared files somewhere else."""
@@ -604,6 +763,10 @@ class RunDirectory:
                 "--resume"
             ) from None
         except OSError:
+            if (reason := self.ended()) is not None:
+                raise ConfigError(
+                    f"{self.path}: has no release and will have none ({reason}); start a new run"
+                ) from None
             raise ConfigError(
                 f"{self.path}: has no release yet; finish it with plainchant run --data FILE --out {self.path} --resume"
             ) from None

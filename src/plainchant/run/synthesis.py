@@ -4,25 +4,32 @@ import contextlib
 import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from plainchant.config import PerformanceOptions
 from plainchant.data.embedding import Embedder
+from plainchant.display import html_table
 from plainchant.errors import PrivacyError
 from plainchant.generation.executor import open_executor
 from plainchant.models import LanguageModel
 from plainchant.planning import Plan
 from plainchant.randomness import RandomSource, SystemRandomness
-from plainchant.run.card import data_set_card
+from plainchant.run.card import data_set_card, released_columns
 from plainchant.run.cells import form_batches, prepare_cells
 from plainchant.run.costs import realised_costs
+from plainchant.run.ending import ended_without_batch, has_no_batch
+from plainchant.run.finished import FinishedRun
 from plainchant.run.ledger import Ledger
 from plainchant.run.preparation import Preparation, check_begun_alike, prepare
-from plainchant.run.progress import NoProgress, Progress
+from plainchant.run.progress import Progress, default_progress
 from plainchant.run.promise import checked_promise
 from plainchant.run.released import Released, SyntheticText
 from plainchant.run.rounds import Round, rounds_of
 from plainchant.run.store import Marks
+
+if TYPE_CHECKING:
+    import datasets
+    import pandas
 
 
 def synthesize(
@@ -52,7 +59,7 @@ def synthesize(
         randomness: the source of all secrets and tokens; anything but the default marks the run as not private.
         model: a loaded one, in place of the configured name; not with workers, which load their own.
         embedder: likewise.
-        progress: receives progress reports.
+        progress: receives progress reports; by default a line in a terminal or a notebook.
 
     Raises:
         ConfigError, DataError: as the message says.
@@ -73,7 +80,7 @@ def synthesize(
         randomness=randomness or SystemRandomness(),
         model=model,
         embedder=embedder,
-        progress=progress or NoProgress(),
+        progress=progress or default_progress(),
     )
     directory = preparation.directory
     with contextlib.ExitStack() as resources:
@@ -84,6 +91,8 @@ def synthesize(
             raise PrivacyError(
                 f"{out}: is paid for by a ledger, which tells it from its copies; name the ledger: --ledger FILE"
             )
+        if has_no_batch(directory, plan):
+            raise ended_without_batch(preparation, book)
         if not directory.is_formed():
             prepare_cells(preparation)
         # 3. the ledger is charged before the first noise is drawn; a resumed run is already charged
@@ -92,16 +101,18 @@ def synthesize(
         # 4. noisy cells and secret batches, drawn once
         if not directory.is_formed():
             form_batches(preparation)
+        if has_no_batch(directory, plan):
+            raise ended_without_batch(preparation, book)
         # 5. the rounds, which the returned run goes through
-        rounds: list[Round] = []
-        if plan.config.has_text:
+        executor = None
+        if plan.config.written:
+            local, performance = preparation.loaded, preparation.performance
             executor = resources.enter_context(
                 open_executor(
-                    plan, preparation.stop, preparation.performance, preparation.model, preparation.randomness
+                    plan, local.stop, performance, local.model, preparation.randomness, preparation.progress.tokens
                 )
             )
-            rounds = rounds_of(preparation, executor)
-        return Run(preparation, rounds, book, resources.pop_all())
+        return Run(preparation, rounds_of(preparation, executor), book, resources.pop_all())
 
 
 class Run:
@@ -121,16 +132,11 @@ class Run:
         self.plan = preparation.plan
         self.guarantee = preparation.guarantee
         self._progress = preparation.progress
+        self._randomness = preparation.randomness
         self._rounds = rounds
         self._ledger = ledger
         self._resources = resources
         self.requested = sum(batch.texts for batch in self.directory.batches())
-        if not self.requested and self.plan.config.written:
-            raise PrivacyError(
-                f"batch_size = {self.plan.settings.batch_size}: no noisy cell count reaches half of it, so there is no "
-                "batch to write from; the data is too small for this budget. A larger ε or a smaller max_tokens allows "
-                "smaller batches, and method = private-evolution needs none"
-            )
 
     def __iter__(self) -> Iterator[SyntheticText]:
         """Yields what is committed, then every text as it is written; writes the release at the end."""
@@ -154,10 +160,27 @@ class Run:
         self.close()
 
     def finish(self) -> list[SyntheticText]:
-        """Writes what is missing and returns the released texts in order; with a vote, only those that were kept."""
+        """Writes what is missing and returns the released texts in their order; with a vote, only those kept."""
         for _ in self:
             pass
-        return self._kept()
+        kept = self._kept()
+        return [kept[place] for place in self.directory.order_of_release(len(kept), self._randomness)]
+
+    def to_pandas(self) -> "pandas.DataFrame":
+        """The release of a finished run; see `FinishedRun.to_pandas`."""
+        return FinishedRun.open(self.directory.path).to_pandas()
+
+    def to_datasets(self) -> "datasets.Dataset":
+        """The release of a finished run; see `FinishedRun.to_datasets`."""
+        return FinishedRun.open(self.directory.path).to_datasets()
+
+    def _repr_html_(self) -> str:
+        rows = [
+            ("guarantee", self.guarantee.statement),
+            ("texts so far", f"{len(self.directory.texts())} of {self.requested + self.plan.config.further}"),
+            ("directory", self.directory.path),
+        ]
+        return html_table("Run", rows)
 
     def close(self) -> None:
         """Frees the directory; the run can be resumed."""
@@ -183,12 +206,16 @@ class Run:
             # makes sure that nobody has opened a copy of the directory, and that nobody can from now on
             self._ledger.confirm(self.directory, self.guarantee)
         config, guarantee = self.plan.config, checked_promise(self.directory, self.plan)
-        columns = ["text"] * config.has_text + ["label"] * bool(config.labels) + ["cell"]
-        columns += ["origin"] * bool(config.further)
+        columns = released_columns(config)
         rows = [{name: getattr(text, name) for name in columns} | dict(text.attributes) for text in self._kept()]
-        votes = self.directory.facts()
+        # texts come label by label and origin by origin: a drawn order tells neither
+        order = self.directory.order_of_release(len(rows), self._randomness)
+        rows = [rows[place] for place in order]
         own = self.directory.attribute_rows()
-        schema = None if own is None else own.schema
-        card = data_set_card(self.plan, guarantee, self.directory.cells(), len(rows), votes, schema)
+        card = data_set_card(
+            self.plan, guarantee, self.directory.cells(), len(rows), self.directory.facts(),
+            date=self.directory.release_date(), model=self.directory.origin.model,
+            schema=None if own is None else own.schema,
+        )  # fmt: skip
         self.directory.write_private("costs.json", realised_costs(self.directory, self.plan))
         self.directory.write_release(rows, dataclasses.asdict(guarantee), card)

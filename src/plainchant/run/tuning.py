@@ -29,22 +29,25 @@ class Measured:
     Attributes:
         expected_range: root mean square range of a context's clipped row, nats: a value for `config.expected_range`.
         tokens_per_text: mean tokens of the trial's texts.
+        ended: share of the trial's texts that ended by themselves, not at `max_tokens`.
         seconds: about how long writing the requested texts takes, without loading and embedding the records.
     """
 
     expected_range: float
     tokens_per_text: float
+    ended: float
     seconds: float
 
 
-def measure(plan: Plan, model: LanguageModel, texts: Sequence[str], *, rows: int) -> Measured:
+def measure(plan: Plan, model: LanguageModel, texts: Sequence[str], *, rows: int, passes: int = 1) -> Measured:
     """Writes a few texts from public ones instead of records, in batches of the plan's size (guarantee 6.2).
 
     Args:
         plan: the plan to measure.
         model: the language model.
         texts: public texts, at least one; texts similar to the private data give the best estimate.
-        rows: as for the run.
+        rows: approximate number of private rows per forward pass, as for the run.
+        passes: number of those for each pass of public rows, as for the run.
     """
     config = plan.config
     prompts = Prompts(config, model)
@@ -52,7 +55,7 @@ def measure(plan: Plan, model: LanguageModel, texts: Sequence[str], *, rows: int
     # a budget too large to use up, and no slack, so that payments depend on ranges alone
     settings = dataclasses.replace(plan.settings, slack=0.0)
     mechanism = IndividualMeanMechanism(settings, 1e9, config.max_tokens)
-    decoder = Decoder(model, mechanism, stop, rows=rows, randomness=SystemRandomness())
+    decoder = Decoder(model, mechanism, stop, rows=rows, passes=passes, randomness=SystemRandomness())
     turns = itertools.cycle(texts)
 
     def work(number: int) -> BatchWork:
@@ -63,7 +66,7 @@ def measure(plan: Plan, model: LanguageModel, texts: Sequence[str], *, rows: int
         ]
         return BatchWork(number, tuple(prompts.prefix(label)), tuple(prompts.start(label)), records, (0,))
 
-    together = max(1, rows // plan.settings.batch_size)
+    together = max(1, rows // plan.settings.batch_size) * passes
     began = time.perf_counter()
     written = list(decoder.run([work(number) for number in range(together)]))
     seconds = (time.perf_counter() - began) * config.written / len(written)
@@ -71,7 +74,8 @@ def measure(plan: Plan, model: LanguageModel, texts: Sequence[str], *, rows: int
     # guarantee 5.2, solved for the range: a record of range r pays (g·r/(sτ))²/8 per token
     paid = sum(sum(text.spent) for text in written) / (tokens * settings.batch_size)
     expected_range = math.sqrt(8 * paid) * settings.batch_size * settings.temperature / settings.guidance
-    return Measured(expected_range, tokens / len(written), seconds)
+    ended = sum(text.finish != "length" for text in written) / len(written)
+    return Measured(expected_range, tokens / len(written), ended, seconds)
 
 
 # Keep doubling the width of a pass while throughput grows by GROWTH, for at most PATIENCE seconds.
@@ -81,7 +85,13 @@ TRIALS = 2
 
 
 def fastest_rows(
-    model: LanguageModel, prompt: Sequence[int], support: IntArray | None, *, batch_size: int, most: float
+    model: LanguageModel,
+    prompt: Sequence[int],
+    support: IntArray | None,
+    *,
+    batch_size: int,
+    most: float,
+    passes: int = 1,
 ) -> int:
     """The number of rows per forward pass for this machine: from 64, doubled while rows per second grow by a tenth.
 
@@ -93,6 +103,7 @@ def fastest_rows(
         support: ids whose logits a step needs, int64 [|S|]; None for all.
         batch_size: s.
         most: maximum rows that fit into memory; one batch is always measured.
+        passes: of private rows for each one of public rows.
 
     Returns:
         A multiple of the batch size.
@@ -104,15 +115,16 @@ def fastest_rows(
     while True:
         # a step of the decoder: the public rows in a separate pass, then the private ones
         groups = [
-            [(model.open_rows(prefix, [[]] * rows, room=TRIALS), token) for _ in range(batches)]
-            for rows in (1, batch_size)
+            [(model.open_rows(prefix, [[]] * rows, room=TRIALS), token) for _ in range(count)]
+            for rows, count in ((1, batches * passes), (batch_size, batches))
         ]
         seconds = []
         for _ in range(TRIALS):
             start = time.perf_counter()
             model.step(groups[0])
+            middle = time.perf_counter()
             model.step(groups[1], None if support is None else [support] * batches)
-            seconds.append(time.perf_counter() - start)
+            seconds.append((middle - start) / passes + time.perf_counter() - middle)
         speed = batches * batch_size / min(seconds)
         if speed < fastest * GROWTH ** math.log2(batches / best):
             return best * batch_size
@@ -144,12 +156,17 @@ def with_width(
         )
     if memory is None and rows == "auto":
         memory = device_memory(performance) * MEMORY_SHARE
-    most = math.inf if memory is None else max(1, int((memory - prefixes) / batch)) * size
+    # batches that fit; where they are few, a private pass keeps its width and the public one has fewer rows
+    fit = math.inf if memory is None else max(1, int((memory - prefixes) / batch))
+    most = fit * size
     if rows == "auto":
         # about half the longest context
         prompt = [*prompts.prefix(plan.config.label_set[0]), *prompts.start(plan.config.label_set[0])]
         prompt = [*prompt, *prompt[-1:] * (prompts.longest // 2 - len(prompt))]
         full, k = plan.settings.support is Support.FULL, min(plan.settings.k, model.vocabulary_size)
-        rows = fastest_rows(model, prompt, None if full else np.arange(k), batch_size=size, most=most)
+        support, passes = None if full else np.arange(k), performance.passes
+        rows = fastest_rows(model, prompt, support, batch_size=size, most=most, passes=passes)
         progress.stage(f"measuring speed: {rows} rows per forward pass", 1.0)
-    return performance.model_copy(update={"rows": int(min(rows, most))})
+    rows = int(min(rows, most))
+    passes = int(max(1, min(performance.passes, fit // max(1, rows // size))))
+    return performance.model_copy(update={"rows": rows, "passes": passes})

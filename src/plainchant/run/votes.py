@@ -6,13 +6,13 @@ from typing import Literal
 
 import numpy as np
 
-from plainchant.arrays import BoolArray, Float32Array, IntArray
+from plainchant.arrays import Float32Array, IntArray
 from plainchant.config import SynthesisConfig
 from plainchant.data.nearest import nearest_points
 from plainchant.generation.decoding import FinishedText
 from plainchant.privacy.histograms import NO_CELL, VOTE_GRID, Ballot, Cell, count_votes, noise_sigma, noisy_votes
 from plainchant.run.choosing import Tally, choose, choose_for_rows, quotas_of
-from plainchant.run.filters import sound_candidates
+from plainchant.run.filters import ALIKE, said_before, sound_candidates
 from plainchant.run.preparation import Preparation
 from plainchant.run.store import RunDirectory, Winner
 
@@ -48,7 +48,8 @@ def hold_vote(
     rho, randomness, size = preparation.plan.rho_round, preparation.randomness, len(config.label_set)
     words = [text.text for text in texts]
     vectors = preparation.encode(words, stage="embedding the candidates")
-    sound, left_out = sound_candidates(words, labels, vectors, config.released)
+    examples = [example.text for example in config.prompt.examples]
+    sound, left_out = sound_candidates(words, labels, vectors, config.released, examples)
     spread, reach = ballot_form(config, rho, known_units(config, directory, cells, number), len(sound))
     if rows is not None:
         # a text belongs to its row, and so does its label
@@ -75,7 +76,7 @@ def hold_vote(
         first = {int(row): place for place, row in reversed(list(enumerate(rows))) if int(row) not in there}
         filled = [(int(labels[place]), place) for _, place in sorted(first.items())]
     winners = [Winner(label, texts[place].batch, texts[place].position) for label, place in chosen + filled]
-    silent = tally.without_signal(size).tolist()
+    silent, kept = tally.without_signal(size).tolist(), [place for _, place in chosen + filled]
     facts = {
         "round": number + 1,
         "candidates": len(texts),
@@ -84,6 +85,7 @@ def hold_vote(
         "labels_open": reach,
         "chosen": len(winners),
         "filled_up": len(filled),
+        "alike": int(said_before(np.zeros_like(kept), vectors[kept], ALIKE).sum()),
         "labels_without_signal": [config.label_set[label] or "all" for label in silent],
     }
     entries = [
@@ -114,7 +116,7 @@ def _counted(preparation: Preparation, ballot: Ballot, vectors: Float32Array) ->
     )
     embeddings = preparation.embeddings()
 
-    def nearest(units: BoolArray, candidates: IntArray, count: int) -> IntArray:
+    def nearest(units: IntArray, candidates: IntArray, count: int) -> IntArray:
         return nearest_points(embeddings[voters[units]], vectors[candidates], count)
 
     return count_votes(label_of_unit, nearest, ballot)

@@ -1,5 +1,7 @@
 """The token loop: many batches side by side, each place once (guarantee 4)."""
 
+import dataclasses
+import re
 import weakref
 
 import numpy as np
@@ -142,6 +144,26 @@ def test_how_many_batches_share_a_pass_is_decided_by_the_public_size():
         decoder = Decoder(spy, mechanism, StopRule("\n", 3, 2), rows=6, randomness=SeededRandomness(0))
         list(decoder.run(work(batch, records=[(1,)] * contexts) for batch in range(9)))
         assert max(groups) == 3
+
+
+@pytest.mark.parametrize("passes", [1, 2, 4])
+def test_public_rows_of_several_private_passes_share_one(passes):
+    spy, groups = model(), []
+    real = spy.step
+
+    def step(asked, supports=None):
+        groups.append((len(asked), supports is not None))
+        return real(asked, supports)
+
+    spy.step = step
+    mechanism = MeanMechanism(dataclasses.replace(settings(batch_size=2), support=Support.TOP_K, k=3))
+    decoder = Decoder(
+        spy, mechanism, StopRule(None, 3, 2), rows=6, passes=passes, randomness=SeededRandomness(0)
+    )  # fmt: skip
+    texts = list(decoder.run(work(batch) for batch in range(12)))
+    assert sorted(text.batch for text in texts) == list(range(12))
+    first = groups[: 1 + passes]
+    assert first == [(3 * passes, False), *[(3, True)] * passes]
 
 
 def test_records_do_not_show_in_a_repr():
@@ -294,3 +316,120 @@ def test_texts_of_a_batch_may_begin_differently_and_payments_go_on():
     assert (np.diff(paid, axis=0) > 0).all()
     assert (paid <= 0.5).all()
     assert sorted(text.position for text in texts if text.batch == 1) == [0, 1]
+
+
+# "###" is one token, or built from shorter ones; the stop is a line that begins with it.
+MARKED = ("<eos>", "a", " b", "\n", "#", "##", "###", "\n\n", "a\n###", "S")
+MARK = "\n###"
+
+
+def marked(wanted, least=0, most=12, mechanism=None, records=((1,), (2,)), positions=(0,)):
+    """Decodes with a model that wants one token after another, counted from the start token S."""
+
+    def table(row):
+        logits = np.full(len(MARKED), -60.0)
+        logits[wanted[min(len(row) - 1 - row.index(9), len(wanted) - 1)]] = 0
+        return logits
+
+    made = TableModel(MARKED, table if wanted else lambda _: np.zeros(len(MARKED)), end_of_text={0})
+    mechanism = mechanism or PublicMechanism(settings(batch_size=2))
+    decoder = Decoder(made, mechanism, StopRule(MARK, most, least), rows=8, randomness=SeededRandomness(0))
+    return list(decoder.run([BatchWork(0, (1,), (9,), records, positions)]))
+
+
+@pytest.mark.parametrize(
+    "mark", [(3, 6), (3, 4, 4, 4), (3, 5, 4), (3, 4, 5), (7, 6), (7, 5, 5), (3, 3, 6)], ids=lambda ids: str(ids)
+)
+def test_a_mark_of_several_tokens_ends_a_text_and_its_line_breaks_stay(mark):
+    (text,) = marked((1, 7, 2, 3, 1, *mark, 1, 1))
+    assert (text.text, text.finish, text.tokens) == ("a\n\n b\na", "stop", 5 + len(mark))
+
+
+def test_a_mark_within_one_token_ends_a_text():
+    (text,) = marked((1, 3, 8, 1))
+    assert (text.text, text.finish, text.tokens) == ("a\na", "stop", 3)
+
+
+def test_a_mark_inside_a_line_is_text():
+    (text,) = marked((1, 6, 3, 5, 2, 0))
+    assert (text.text, text.finish) == ("a###\n## b", "end")
+
+
+@pytest.mark.parametrize("least", [1, 2, 3, 5])
+def test_no_tokens_together_complete_a_mark_before_min_tokens(least):
+    texts = marked((), least, most=8, positions=range(400))
+    assert min(text.tokens for text in texts) == least + 1
+    assert {text.finish for text in texts} == {"end", "stop", "length"}
+    for text in texts:
+        # what is released holds no mark, neither inside nor at its start
+        assert MARK not in "\n" + text.text
+
+
+def test_an_end_of_text_right_behind_a_mark_releases_none_of_it():
+    # (guarantee 4.6) the mark is found wherever it was completed
+    assert marked((1, 3, 6, 0))[0].text == "a"
+
+
+def test_a_text_that_is_cut_off_within_a_mark_holds_none_of_it():
+    (text,) = marked((1, 3, 1, 3, 5, 1), most=5)
+    assert (text.text, text.finish) == ("a\na", "length")
+    # elsewhere the same signs are text
+    (text,) = marked((1, 3, 1, 5, 1, 1), most=4)
+    assert (text.text, text.finish) == ("a\na##", "length")
+
+
+def test_a_mark_at_the_start_leaves_an_empty_text():
+    assert [text.text for text in marked((4, 5, 1))] == [""]
+
+
+def follows(decoder, tokens):
+    return [MARKED[token] for token in decoder._releasable_next(tokens)]
+
+
+def test_what_may_follow_is_a_function_of_the_released_tokens():
+    """(guarantee 4.6) Whatever the rows of private records are, the same tokens may follow the same tokens."""
+    made = TableModel(MARKED, lambda _: np.zeros(len(MARKED)), end_of_text={0})
+    for mechanism in (MeanMechanism, PublicMechanism):
+        decoder = Decoder(
+            made, mechanism(settings(batch_size=2)), StopRule(MARK, 9, 3), rows=8, randomness=SeededRandomness(0)
+        )
+        assert follows(decoder, [1]) == ["a", " b", "\n", "#", "##", "###", "\n\n", "S"]
+        assert follows(decoder, [1, 3]) == follows(decoder, []) == ["a", " b", "\n", "#", "##", "\n\n", "S"]
+        assert follows(decoder, [3, 4]) == ["a", " b", "\n", "#", "\n\n", "S"]
+        assert follows(decoder, [3, 5]) == ["a", " b", "\n", "\n\n", "S"]
+        # enough tokens: anything may follow
+        assert follows(decoder, [1, 3, 5]) == list(MARKED)
+
+
+def expected_ends(stream, texts, least, most):
+    """Where texts end, from the released tokens alone, by the words of guarantee 4.6."""
+    found, tokens = [], []
+    while len(found) < texts:
+        tokens.append(next(stream))
+        # a text begins at the start of a line
+        text = "\n" + "".join(MARKED[token] for token in tokens if token)
+        shown = text.split(MARK)[0].strip()
+        if tokens[-1] == 0:
+            found.append((shown, len(tokens), "end"))
+        elif MARK in text and len(tokens) > least:
+            found.append((shown, len(tokens), "stop"))
+        elif len(tokens) == most:
+            # cut off within a mark
+            found.append((re.sub(r"\n#{0,2}\Z", "", text).strip(), len(tokens), "length"))
+        else:
+            continue
+        tokens = []
+    return found
+
+
+@pytest.mark.parametrize("records", [(), ((0,),), ((3, 6), (6, 6)), ((1,),) * 7], ids=len)
+def test_ends_of_texts_are_a_function_of_released_tokens(monkeypatch, records):
+    """(guarantee 4.6) Private rows change, the released tokens do not: neither do the ends and the texts."""
+    stream = np.random.default_rng(4).choice([0, 1, 3, 3, 3, 4, 4, 5, 6, 7, 8], 4_000).tolist()
+    drawn = iter(stream)
+    monkeypatch.setattr("plainchant.privacy.mechanisms.sample", lambda scores, _: next(drawn))
+    made = TableModel(MARKED, lambda row: np.eye(len(MARKED))[row[1] % 9] * len(row), end_of_text={0})
+    mechanism = MeanMechanism(settings(batch_size=2, support=Support.FULL))
+    decoder = Decoder(made, mechanism, StopRule(MARK, 7, 0), rows=8, randomness=SeededRandomness(len(records)))
+    texts = decoder.run([BatchWork(0, (1,), (9,), records, range(500))])
+    assert [(text.text, text.tokens, text.finish) for text in texts] == expected_ends(iter(stream), 500, 0, 7)

@@ -1,13 +1,15 @@
 """A prompt: the public part first, the record's own part a function of that record alone."""
 
+import re
 import time
 
 import pytest
+from doubles import forms
 from doubles.models import Letters
 
-from plainchant.config import SynthesisConfig
+from plainchant.config import Example, PromptForm, SynthesisConfig
 from plainchant.errors import ConfigError
-from plainchant.generation.prompting import Prompts, _without_stop, choose_examples
+from plainchant.generation.prompting import TURNS, Prompts, Templates, _without_stop, choose_examples
 
 
 def prompts(model=None, labels=(), **prompt):
@@ -22,6 +24,16 @@ def prompts(model=None, labels=(), **prompt):
     return Prompts(config, model or Letters())
 
 
+LINES = {"example": "Text: {text}\n\n"}
+FORMS = sorted(forms.FORMS.items())
+
+
+def shown(text, **changes):
+    """The record's part of a prompt whose records are cut nowhere."""
+    made = Prompts(SynthesisConfig(method="clustered-mean", max_record_tokens=300, **changes), Letters(2_000))
+    return Letters().read(made.record(text, None))
+
+
 def parts(made, text, label=None):
     return [Letters().read(tokens) for tokens in (made.prefix(label), made.record(text, label), made.start(label))]
 
@@ -29,12 +41,58 @@ def parts(made, text, label=None):
 def test_default_prompt_is_a_list_that_the_model_continues():
     made = prompts()
     assert parts(made, "one") == ["<s>Different texts of one kind:\n\n", "Text: one\n\n", "Text:"]
-    assert made.stop == "\n"
+    assert made.stop == "\nText:"
 
 
 def test_default_prompt_with_labels_names_them():
     made = prompts(labels=("x", "y"))
     assert parts(made, "one", "y")[1:] == ["Label: y\nText: one\n\n", "Label: y\nText:"]
+    assert made.stop == "\nLabel:"
+
+
+@pytest.mark.parametrize(
+    ("examples", "stop"), [(["E1", " E2\n"], "\n"), (["E1", "E2\nmore"], "\nText:"), ([], "\nText:")]
+)
+def test_line_breaks_are_kept_unless_all_examples_are_single_lines(examples, stop):
+    assert prompts(examples=[{"text": example} for example in examples]).stop == stop
+
+
+@pytest.mark.parametrize(
+    ("after", "stop"),
+    [
+        ("\n\n", "\n"), ("\n---\n\n", "\n---"), ("\n\n ~~ \n", "\n~~"), ("\nLabel: {label}\n", "\nLabel:"),
+        ("\n{label}\n", "\n"), ("</text>\n", "</text>\n"), (" ({label})\n", " ("), ("", None),
+    ],
+)  # fmt: skip
+def test_a_text_ends_at_what_follows_it_in_the_template(after, stop):
+    assert prompts(example="Text: {text}" + after, labels=("x",)).stop == stop
+
+
+@pytest.mark.parametrize(("name", "text"), FORMS)
+def test_a_records_form_arrives_in_the_prompt_unchanged(name, text):
+    assert shown(text) == f"Text: {text}\n\n"
+    assert shown(text, prompt={"form": "chat", "chat": "Like {text}"}) == text
+
+
+@pytest.mark.parametrize("mark", ["###", "a.b*", "(x"])
+@pytest.mark.parametrize(
+    ("record", "kept"),
+    [
+        ("one\n# two", "one\ntwo"), ("one\n\n## two\n#", "one\n\ntwo"), ("one\n### two", "one\ntwo"), ("# one", "one"),
+        (" \n# #\n  # one\n  two # # x#", "one\n  two # # x#"), ("one #\n #\ntwo", "one #\n #\ntwo"), ("#\n#", ""),
+    ],
+)  # fmt: skip
+def test_a_mark_in_a_record_ends_no_entry_and_all_else_stays(mark, record, kept):
+    record, kept = record.replace("#", mark), kept.replace("#", mark)
+    example = f"Text:\n{{text}}\n{mark}\n\n"
+    found = shown(record, prompt={"example": example})
+    assert found == example.replace("{text}", kept)
+    # one end, that of the entry, and none at the start of the text
+    assert len(re.findall(rf"\n{re.escape(mark)}", found)) == 1
+
+
+def test_a_record_does_not_look_like_several_entries():
+    assert shown("Text: one\n\nText: two\nin Text: three") == "Text: one\n\ntwo\nin Text: three\n\n"
 
 
 def test_public_examples_come_before_the_record_those_of_the_label_if_any():
@@ -45,10 +103,65 @@ def test_public_examples_come_before_the_record_those_of_the_label_if_any():
     ]  # fmt: skip
 
 
+MANY = [{"text": f"{label}{number}", "label": label} for label in "xy" for number in range(4)]
+
+
+def test_a_turn_shows_other_examples_in_another_order_and_its_own_last():
+    made = prompts(labels=("x", "y", "z"), header="", example="{label}: {text}\n", examples=MANY)
+
+    def shown(label, turn):
+        return Letters().read(made.prefix(label, ("R",), turn)).removeprefix("<s>").split("\n")[:-1]
+
+    assert shown("x", 0) == ["x: x0", "x: x1", "x: x2", "x: x3", "x: R"]
+    turns = [shown("x", turn) for turn in range(1, TURNS)]
+    for own in turns:
+        assert [line[0] for line in own] == ["y"] * 2 + ["x"] * 5
+        assert len(set(own)) == len(own)
+        assert own[-1] == "x: R"
+    assert len({tuple(own) for own in turns}) > TURNS / 2
+    assert {line for own in turns for line in own if line[0] == "y"} == {f"y: y{number}" for number in range(4)}
+    # no example has the label: two thirds of all; the same turn is the same prompt
+    assert all(len(shown("z", turn)) == 7 for turn in range(1, TURNS))
+    assert [shown("x", turn) for turn in range(1, TURNS)] == turns
+
+
+def test_a_turn_needs_no_more_room_than_a_prompt_with_a_record():
+    long = [{"text": label * 80, "label": label} for label in "xyy"]
+    made = prompts(labels=("x", "y"), examples=long)
+    assert all(made.prefix("x", (), turn) == made.prefix("x") for turn in range(TURNS))
+    for label in "xy":
+        for turn in range(TURNS):
+            assert len(made.prefix(label, (), turn)) + len(made.start(label)) + 9 <= made.longest
+
+
+def test_without_examples_a_turn_changes_nothing():
+    made = prompts()
+    assert all(made.prefix(None, (), turn) == made.prefix(None) for turn in range(TURNS))
+
+
 def test_prefix_and_start_do_not_depend_on_records():
     made = prompts()
     assert made.prefix(None) + made.start(None) == prompts().prefix(None) + prompts().start(None)
     assert made.record("", None) == Letters().encode("Text: \n\n", trusted=True)
+
+
+def test_a_model_behind_an_endpoint_reads_what_a_local_one_does():
+    examples = [{"text": "E1", "label": "x"}, {"text": "E2", "label": "y"}]
+    for changes in ({}, {"header": "", "example": "{label}: {text}\n", "examples": examples}):
+        made = prompts(labels=("x", "y"), **changes)
+        for released in ([], ["R1", "R2"]):
+            local = Letters().read(made.prefix("y", released) + made.start("y"))
+            assert local == "<s>" + Templates(made._config).public_prompt("y", released)
+
+
+def test_a_message_asks_for_another_one_like_the_last_text_that_it_shows():
+    made = Templates(prompts(labels=("x", "y"))._config, PromptForm.CHAT)
+    assert made.stop is None
+    assert made.public_prompt("y") == "Write one new text with the label y. Answer with the text only."
+    shown = made.public_prompt("y", ["R1", "R2 {text}"])
+    assert shown.startswith("Label: y\nText: R1\n\nHere is a text with the label y:\n\nR2 {text}\n\nWrite one new text")
+    own = Templates(prompts(chat="Like this: {text}")._config, PromptForm.CHAT)
+    assert own.public_prompt(None) == "Like this: "
 
 
 def test_a_record_is_cut_by_itself():
@@ -60,7 +173,7 @@ def test_a_record_is_cut_by_itself():
 
 @pytest.mark.parametrize("text", ["a\nb", "a \r\n b", " a\n\n\n\nb\n", "\n\ta\r\rb"])
 def test_line_breaks_in_a_record_cannot_begin_another_entry(text):
-    assert parts(prompts(), text)[1] == "Text: a b\n\n"
+    assert parts(prompts(**LINES), text)[1] == "Text: a b\n\n"
 
 
 def test_an_own_end_of_entries_in_a_record_becomes_a_space():
@@ -119,6 +232,14 @@ def test_examples_are_released_texts_that_are_sound_and_differ():
     assert choose_examples([texts[0]] * 3, 2) == [texts[0]]
 
 
+def test_what_public_examples_look_like_is_no_reason_against_an_example():
+    codes = ["while open { take(); }", "if (!ready) { wait(); }"]
+    assert choose_examples(codes, 2) == []
+    assert choose_examples(codes, 2, [Example(text="for (;;) { go(); }")]) == codes
+    # nor are short ones where the data is short; loops stay out
+    assert choose_examples(["two words", "no no no no no"], 2, [Example(text="one word")]) == ["two words"]
+
+
 def test_released_examples_stand_in_the_public_part_alone():
     made = prompts()
     plain, shown = made.prefix(None), made.prefix(None, ["ab"])
@@ -137,10 +258,10 @@ def test_more_records_than_expected_in_a_context_are_cut_at_a_public_length():
     assert made.records(["a", "b"], None) == (made.record("a", None) + made.record("b", None))[:room]
 
 
-@pytest.mark.parametrize("stop", ["\n", "###", " ## ", "\t", "\n\n"])
-@pytest.mark.parametrize("piece", [" ", "\r", " \r", "\n", "#", "\t ", "x"])
+@pytest.mark.parametrize("stop", ["\n", "###", " ## ", "\t", "\n\n", "\n###", "\n# #"])
+@pytest.mark.parametrize("piece", [" ", "\r", " \r", "\n", "#", "\t ", "x", "\n#", "\n ", "### ", "\n# "])
 def test_what_would_end_a_text_is_found_in_linear_time(stop, piece):
-    text = "a" + piece * 1_000_000 + "b"
+    text = "a" + piece * (1_000_000 // len(piece)) + "b"
     began = time.monotonic()
     found = _without_stop(text, stop)
     assert time.monotonic() - began < 5
@@ -156,6 +277,8 @@ def test_what_would_end_a_text_is_found_in_linear_time(stop, piece):
         ("###", "a ### \n b###c", "a b c"),
         ("\t", "a\t\tb c", "a b c"),
         ("\n\n", "a\n\n\nb\nc", "a b\nc"),
+        # what is put in its place completes no other one
+        ("# #", "## ##", "#\n#"),
     ],
 )
 def test_what_would_end_a_text_becomes_a_space(stop, text, found):
@@ -193,7 +316,7 @@ def test_attributes_stand_where_the_template_says_or_before_the_line_of_the_text
 def test_examples_show_attributes_their_own_and_those_of_released_texts():
     examples = [{"text": "E", "attributes": {"stars": 4, "name": "Ann"}}, {"text": "F"}]
     made = with_attributes(header="", example="- {text}\n", examples=examples)
-    shown = made.prefix(None, ["G"], {"G": "Stars: 1\n"})
+    shown = made.prefix(None, ["G"], lines={"G": "Stars: 1\n"})
     assert read(shown) == "<s>Stars: 3 to 5\nName: Ann\n- E\n- F\nStars: 1\n- G\n"
 
 
@@ -214,3 +337,33 @@ def test_a_chat_shows_a_records_attributes_before_it_and_asks_for_those_of_the_r
     assert read(made.start(None, "Stars: 1\n")) == ", with:\nStars: 1\nGo.</s>A:"
     plain = with_attributes(form="chat", chat="Like {text}.")
     assert read(plain.start(None, "Stars: 1\n")) == ".\nThe attributes of the new text:\nStars: 1\n</s>A:"
+
+
+@pytest.mark.parametrize(
+    ("labels", "prompt", "stop"),
+    [
+        ((), {}, "\nStars:"),
+        (("x", "y"), {}, "\nLabel:"),
+        ((), {"examples": [{"text": "one line"}]}, "\n"),
+        ((), {"example": "> {text}\n###\n{attributes}"}, "\n###"),
+        ((), {"example": "> {text}{attributes}"}, None),
+        ((), {"form": "chat"}, None),
+    ],
+)
+def test_a_text_ends_where_the_attributes_of_another_entry_begin(labels, prompt, stop):
+    config = SynthesisConfig(labels=labels, label_column="kind" if labels else None, columns=STARS, prompt=prompt)
+    assert config.stop == Templates(config).stop == stop
+
+
+def test_a_model_behind_an_endpoint_reads_the_attributes_that_a_local_one_does():
+    examples = [{"text": "E", "attributes": {"stars": 4, "name": "Ann"}}]
+    made = with_attributes(examples=examples)
+    lines = {"G": "Stars: 1\n"}
+    local = read([*made.prefix(None, ["G"], lines=lines), *made.start(None, "Stars: 2\n")])
+    assert local == "<s>" + made.public_prompt(None, ["G"], attributes="Stars: 2\n", lines=lines)
+    assert local.endswith("Stars: 3 to 5\nName: Ann\nText: E\n\nStars: 1\nText: G\n\nStars: 2\nText:")
+    chat = Templates(made._config, PromptForm.CHAT).public_prompt(None, ["G"], attributes="Stars: 2\n", lines=lines)
+    assert "\n\nStars: 1\nG\n\n" in chat
+    assert chat.endswith("\nThe attributes of the new text:\nStars: 2\n")
+    alone = Templates(with_attributes()._config, PromptForm.CHAT).public_prompt(None, attributes="Stars: 2\n")
+    assert alone.endswith("Answer with the text only.\nThe attributes of the new text:\nStars: 2\n")

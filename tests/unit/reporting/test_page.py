@@ -13,14 +13,15 @@ import pytest
 
 from plainchant import plan
 from plainchant.config import SynthesisConfig
-from plainchant.data.centres import Centres
 from plainchant.errors import ConfigError, RunError
-from plainchant.planning import not_private
+from plainchant.planning import Guarantee, not_private
+from plainchant.privacy.accounting import Cost
 from plainchant.privacy.histograms import WHOLE_LABEL, Cell
 from plainchant.reporting.page import report_page, write_report
-from plainchant.reporting.pictures import map_points
-from plainchant.run.card import data_set_card
+from plainchant.reporting.topics import topics_of
+from plainchant.run.card import COSTS_NOTE, EX_POST_NOTE, data_set_card, released_columns
 from plainchant.run.store import RunDirectory
+from plainchant.run.words import times
 
 HOSTILE = "<script>alert(1)</script>"
 LABELS = (f"red | {HOSTILE}", "blue")
@@ -31,7 +32,6 @@ ROWS: list[dict[str, Any]] = [
     {"text": "a long one " * 60, "label": LABELS[1], "cell": 1, "origin": "records"},
     {"text": "", "label": LABELS[1], "cell": 1, "origin": "model"},
 ]
-VECTORS = np.random.default_rng(0).normal(size=(9, 4)).astype(np.float32)
 PRIVATE = {
     "costs": {
         "note": "of the private data",
@@ -47,7 +47,8 @@ PRIVATE = {
     },
     "audit": {"note": "", "groups": {"copies": {"longest": {"value": 8675.0, "low": None, "high": None}}}},
 }
-FIGURES = ("1.234", "2.346", "0.3579", "0.468", "4321", "2.579", "0.6802", "0.7142", "8675")
+FIGURES = ("0.36", "0.47", "40 %", "52 %", "4321", "2.58", "0.68", "0.71", "8,675")
+EX_POST_FIGURES = ("1.23", "2.35", "1.12", "0.11")
 
 
 def planned(method="plainchant", **changes):
@@ -59,15 +60,10 @@ def planned(method="plainchant", **changes):
     return plan(SynthesisConfig(**(values | {"method": method} | changes)))
 
 
-def points():
-    return map_points(VECTORS, CELLS, VECTORS[:3] + 0.1, [row["label"] for row in ROWS])
-
-
-def page(of=None, *, guarantee=None, private=None, rows=ROWS, cells=CELLS, on_map="all"):
+def page(of=None, *, guarantee=None, private=None, rows=ROWS, cells=CELLS, **rest):
     of = of or planned()
     return report_page(
-        plan=of, guarantee=guarantee or of.guarantee, cells=cells, rows=rows,
-        map_points=points() if on_map else None, private=private,
+        plan=of, guarantee=guarantee or of.guarantee, cells=cells, rows=rows, private=private, **rest
     )  # fmt: skip
 
 
@@ -173,12 +169,17 @@ def test_private_figures_are_on_the_private_page_only():
     for figure in FIGURES:
         assert figure in private
         assert figure not in shared
+    # a figure measured afterwards beside a promise reads like a broken promise
+    ex_post = Document(page(METHODS["clustered-median"], private=PRIVATE)).text
+    for figure in EX_POST_FIGURES:
+        assert figure in ex_post
+        assert figure not in private
     assert "PRIVATE" in private
     assert "PRIVATE" not in shared
     assert "Utility" in shared
     assert "not on this page" in shared
     some = Document(page(private={"audit": PRIVATE["audit"]})).text
-    assert "8675" in some
+    assert "8,675" in some
     assert "Realised costs" not in some
 
 
@@ -186,7 +187,7 @@ def test_private_figures_are_on_the_private_page_only():
 def test_ex_ante_and_ex_post_share_no_column(method):
     document = Document(page(METHODS[method], private=PRIVATE))
     columns = [" ".join(text.split()) for table in document.columns for text in table.values()]
-    assert any("ex post" in column for column in columns)
+    assert any("ex post" in column for column in columns) is (method == "clustered-median")
     assert not any("ex ante" in column and "ex post" in column for column in columns)
     # a figure that was promised stands in no table with one that was measured
     promised = METHODS[method].guarantee.epsilon
@@ -203,11 +204,11 @@ def test_budget_parts_add_up():
         parts = [float(share) for share in re.findall("[0-9.]+", shares)]
         assert len(parts) == count
         assert sum(parts) == pytest.approx(100, abs=0.2)
-        assert f"Parts of ρ = {of.guarantee.rho:.6g}" in document.text
+        assert f"Parts of ρ = {of.guarantee.rho:.6g} (zCDP)" in document.text
     assert "chosen by a noisy vote of the records, some of them written by" in document.text
     ex_post = Document(page(METHODS["clustered-median"])).text
     assert "not released" in ex_post
-    assert "Parts of" not in ex_post
+    assert "Parts of ρ" not in ex_post
     assert "Nothing was spent" in Document(page(METHODS["public"], cells=[Cell(0, WHOLE_LABEL, 0, 1)])).text
 
 
@@ -224,19 +225,84 @@ def test_no_guarantee_is_said_at_once():
 
 def test_page_without_map_labels_or_texts():
     of = planned("amin2024", labels=(), label_column=None)
-    document = Document(page(of, rows=[], cells=[Cell(0, WHOLE_LABEL, 50, 1)], on_map=None))
+    document = Document(page(of, rows=[], cells=[Cell(0, WHOLE_LABEL, 50, 1)]))
     assert "all texts" in document.text
     assert "Lengths" not in document.text
-    assert "Lengths" in page(of, rows=[{"text": "one", "cell": 0}], cells=[Cell(0, WHOLE_LABEL, 50, 1)], on_map=None)
+    assert "Lengths" in page(of, rows=[{"text": "one", "cell": 0}], cells=[Cell(0, WHOLE_LABEL, 50, 1)])
 
 
-def test_map_is_fitted_on_public_centres_alone():
-    few, many = map_points(VECTORS, CELLS, VECTORS[:1], ["x"]), map_points(VECTORS, CELLS, 9 * VECTORS, ["x"] * 9)
-    assert np.array_equal(few.centres, many.centres)
-    assert np.allclose(few.texts[0], few.centres[0])
-    assert few.kept == CELLS[:1]
-    assert 0 < few.share <= 1
-    assert map_points(VECTORS, CELLS, VECTORS[:0], []).texts.shape == (0, 2)
+def test_topics_are_described_by_the_released_texts_around_them():
+    of = planned(labels=("bug", "billing"))
+    cells = (Cell(0, 3, 40, 2), Cell(1, 3, 10, 1), Cell(1, 7, -3, 1), Cell(0, WHOLE_LABEL, 5, 1))
+    said = ["the lamp is broken", "a broken lamp", "lamp and street"]
+    rows = [{"text": text, "label": "bug", "cell": number % 2} for number, text in enumerate(said)]
+    rows += [{"text": f"the invoice number {n} is wrong", "label": "billing", "cell": 2} for n in range(5)]
+    rows += [{"text": "no topic of its own", "label": "bug", "cell": 3}]
+    first, second = topics_of(of.config, cells, rows)
+    assert (first.centre, first.texts, first.units, first.labels) == (7, 5, -3, ("billing",))
+    assert set(first.words) == {"invoice", "number", "wrong", "the"}
+    assert (second.centre, second.texts, second.units, second.labels) == (3, 3, 50, ("bug", "billing"))
+    assert second.words[:2] == ("lamp", "broken")
+    document = Document(page(of, rows=rows, cells=cells)).text
+    assert "lamp, broken" in document
+    assert "5 texts, about 0 units" in " ".join(document.split())
+    assert "no topic of its own" in document
+
+
+def test_every_text_is_on_the_page():
+    rows = [{"text": f"number {n}.", "label": "blue", "cell": 0, "origin": "records"} for n in range(300)]
+    said = Document(page(rows=rows)).text
+    assert all(f"number {n}." in said for n in range(300))
+
+
+def test_the_first_screen_says_what_it_is():
+    of = planned(name=f"Tickets {HOSTILE}", holder="A. Holder", labels=[f"label {n}" for n in range(14)])
+    source = page(of, date="2026-01-02", model="sha256 0123")
+    first = " ".join(Document(source[: source.index("<main>")] + "</header></body></html>").text.split())
+    for words in (f"Tickets {HOSTILE}", "A. Holder", "2026-01-02", "3 synthetic texts with 14 labels", "tiny, sha256",
+                  "label 0, label 1", "and 2 more", "one record", of.guarantee.version, "not true"):  # fmt: skip
+        assert words in first
+    assert HOSTILE not in source
+    assert "2,981 times" in Document(source).text
+    assert "1 in 1,000,000" in Document(source).text
+
+
+def test_a_figure_stands_beside_that_of_as_many_real_texts():
+    accuracy = {"value": 0.008404, "low": 0.008404, "high": 0.9057}
+    groups = {
+        "usefulness": {
+            "accuracy, trained on synthetic": accuracy,
+            "accuracy, trained on as many real texts": {"value": 0.98, "low": 0.9, "high": 1.0},
+            "accuracy, largest class": {"value": 0.3, "low": None, "high": None},
+        }
+    }
+    said = " ".join(Document(page(private={"evaluation": {"note": "", "groups": groups}})).text.split())
+    assert "accuracy, trained on syntheticsynthetic0.01 0.01 to 0.91real texts0.98 0.90 to 1.00" in said
+    assert said.count("0.98") == 1
+    assert "real texts" in said
+
+
+@dataclasses.dataclass(frozen=True)
+class Curved(Guarantee):
+    """A guarantee whose cost is more than a single ρ."""
+
+    @property
+    def cost(self):
+        return Cost(0.25, ((2.0, 0.5), (32.0, 4.0)))
+
+
+def test_a_cost_that_is_a_curve_is_not_shown_as_a_single_rho():
+    of = dataclasses.replace(planned(), batch=Cost(0.1, ((2.0, 0.5), (32.0, 4.0))))
+    curved = Curved(**(dataclasses.asdict(of.guarantee) | {"rho": None}))
+    words = "a Rényi curve of orders 2 to 32 on top of ρ = 0.25 (zCDP)"
+    source, card = page(of, guarantee=curved), data_set_card(of, curved, CELLS, 3)
+    assert words in card
+    said = Document(source).text
+    assert said.count(words) == 2
+    assert "by itself" in said
+    # ρ of a part is no share of a cost that has none
+    assert "share" not in Document(source).columns[-1].values()
+    assert not any("share" in own.get(2, "") for own in Document(source).columns)
 
 
 def test_page_is_a_function_of_what_it_shows():
@@ -264,6 +330,7 @@ def test_card_opens_with_the_guarantee(method):
     assert data["task_categories"] == ["text-generation", "text-classification"]
     assert "license" not in data
     assert "language" not in data
+    assert data["pretty_name"] == "Synthetic texts by plainchant"
     assert data["configs"] == [{"config_name": "default", "data_files": "synthetic.parquet"}]
     opening = card.text.split("## ")[0]
     for words in (of.guarantee.statement, "add or remove one unit", of.guarantee.unit, of.guarantee.version,
@@ -273,6 +340,9 @@ def test_card_opens_with_the_guarantee(method):
     header, _, figures = [line.split(" | ") for line in opening.splitlines() if line.startswith("|")]
     assert len(header) == len(figures)
     assert figures[0] == f"| {of.guarantee.kind}"
+    if of.guarantee.kind == "ex-ante":
+        assert ("No private data was read" in opening) is (method == "public")
+        assert (f"at most {times(of.guarantee.epsilon)} times" in opening) is (method != "public")
     assert "**Accountant:**" in opening
 
 
@@ -291,6 +361,22 @@ def test_card_without_labels():
     assert data["annotations_creators"] == ["no-annotation"]
 
 
+def test_the_card_says_who_made_what_when_of_which_columns():
+    of = planned(name="**Tickets**", holder="A. Holder", license="cc-by-4.0", language="en, de")
+    card = huggingface_hub.DatasetCard(data_set_card(of, of.guarantee, CELLS, 3, date="2026-01-02", model="commit abc"))
+    data = card.data.to_dict()
+    assert data["pretty_name"] == "**Tickets**"
+    assert (data["license"], data["language"]) == ("cc-by-4.0", ["en", "de"])
+    for words in ("# &#42;&#42;Tickets", "Made by:** A. Holder", "Date:** 2026-01-02", "tiny, commit abc", "invented",
+                  "does not hide those that many units share"):  # fmt: skip
+        assert words in card.text
+    rows = re.findall(r"^\| (\w+) \| (string|integer) \|", card.text, re.MULTILINE)
+    assert rows == [("text", "string"), ("label", "string"), ("cell", "integer"), ("origin", "string")]
+    assert [name for name, _ in rows] == released_columns(of.config)
+    plain = planned("amin2024", labels=(), label_column=None)
+    assert "| label | string" not in data_set_card(plain, plain.guarantee, [], 3)
+
+
 @pytest.fixture
 def released(tmp_path):
     """A directory as a finished run leaves it."""
@@ -302,27 +388,33 @@ def released(tmp_path):
     return directory
 
 
-def embed(texts):
-    return np.ones((len(texts), 4), dtype=np.float32)
-
-
 def test_reports_are_written_where_they_belong(released):
-    of, centres = planned(), Centres(VECTORS, "a public corpus")
-    assert write_report(released, of, of.guarantee, embed, centres) == [released.release / "report.html"]
+    of = planned()
+    assert write_report(released, of, of.guarantee) == [released.release / "report.html"]
     released.write_private("costs.json", PRIVATE["costs"])
     released.write_private("audit.json", PRIVATE["audit"])
-    shared, private = write_report(released, of, of.guarantee, embed, centres)
+    shared, private = write_report(released, of, of.guarantee)
     assert private == released.private / "report.html"
     assert [stat.S_IMODE(path.stat().st_mode) for path in (shared, private)] == [0o644, 0o600]
-    assert "Map of public centres" in shared.read_text()
-    assert "8675" not in shared.read_text()
-    assert "8675" in private.read_text()
-    for missing in ((None, centres), (embed, None), (embed, Centres(VECTORS[:2], "two"))):
-        assert "Map of public centres" not in write_report(released, of, of.guarantee, *missing)[0].read_text()
+    assert "8,675" not in shared.read_text()
+    assert "8,675" in private.read_text()
     # without private data there is nothing that costs.json could say
     public = METHODS["public"]
     released.private.joinpath("audit.json").unlink()
-    assert len(write_report(released, public, public.guarantee, None, None)) == 1
+    assert len(write_report(released, public, public.guarantee)) == 1
+
+
+def test_beside_a_promise_stands_no_figure_that_was_measured_afterwards(released):
+    of, measured = planned(), METHODS["clustered-median"]
+    figures: Any = PRIVATE["costs"]
+    for made, shown in ((of, False), (measured, True)):
+        released.write_private("costs.json", figures | {"note": EX_POST_NOTE if shown else COSTS_NOTE})
+        page = write_report(released, made, made.guarantee)[1].read_text()
+        assert made.guarantee.kind == ("ex-post" if shown else "ex-ante")
+        assert ("Ville" in page) == shown
+        assert ("No figure was promised" in page) == shown
+        # what records have paid is told in both
+        assert "the median record" in page
 
 
 def test_private_files_are_read_back_or_refused(released):
@@ -338,14 +430,14 @@ def test_an_unfinished_run_has_no_report(tmp_path):
     of = planned()
     directory = RunDirectory.create(tmp_path / "run", of, of.guarantee, data="", private=True)
     with pytest.raises(ConfigError, match="--resume"):
-        write_report(directory, of, of.guarantee, None, None)
+        write_report(directory, of, of.guarantee)
     assert not directory.release.exists()
 
 
 def test_release_loads_as_a_data_set_beside_its_report(released, tmp_path, monkeypatch):
     datasets = pytest.importorskip("datasets")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    write_report(released, planned(), planned().guarantee, None, None)
+    write_report(released, planned(), planned().guarantee)
     loaded = datasets.load_dataset(str(released.release), cache_dir=str(tmp_path / "cache"))
     assert set(loaded) == {"train"}
     assert loaded["train"].column_names == ["text", "label", "cell", "origin"]

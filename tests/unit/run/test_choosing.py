@@ -9,10 +9,11 @@ from plainchant.config import SynthesisConfig, parse_config
 from plainchant.data.schema import Schema
 from plainchant.errors import ConfigError
 from plainchant.generation.decoding import FinishedText
+from plainchant.generation.prompting import repetitive
 from plainchant.privacy.histograms import Cell
 from plainchant.run.attributes import AttributeRow, AttributeRows
 from plainchant.run.choosing import Tally, choose, choose_for_rows, herd, quotas_of
-from plainchant.run.filters import markup, repetitive, sound_candidates, too_short
+from plainchant.run.filters import RULES, markup, rules_for, sound_candidates, too_short
 from plainchant.run.released import Released
 from plainchant.run.rounds import shares
 from plainchant.run.store import Batch, Winner
@@ -122,6 +123,82 @@ def test_public_rules_leave_out_and_count():
     assert kept.tolist() == list(range(6))
     assert dropped == {}
     assert first_of_equal(["a", "b", "a", "a"]).tolist() == [0, 1, 0, 0]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "भारत में आज बारिश होगी और कल धूप निकलेगी",
+        "今日は東京で雨が降るでしょう",
+        "明天北京会下雨吗",
+        "วันนี้ฝนจะตกที่กรุงเทพ",
+        "هل ستمطر غدا في القاهرة",
+    ],
+)
+def test_no_rule_takes_a_script_for_junk(text):
+    assert not any(rule(text) for rule in (too_short, repetitive, markup))
+
+
+def left_of(texts, examples=()):
+    """What the rule about scripts leaves of texts that no other rule leaves out."""
+    vectors = np.eye(len(texts), dtype=np.float32)
+    kept, dropped = sound_candidates(texts, np.zeros(len(texts), dtype=np.int64), vectors, 1, examples)
+    assert set(dropped) <= {"wrong script"}
+    return kept.tolist()
+
+
+def test_a_text_in_a_script_that_nothing_else_uses_is_left_out():
+    english = [f"A short report about case number {place}" for place in range(30)]
+    russian = "Краткий отчёт о новом деле"
+    assert left_of([*english, russian]) == list(range(30))
+    # foreign letters in a text that is mostly of a usual script, letters in another style, and no letters at all
+    mixed = ["The Σ and the Ω of the whole report", "Ａ ｆｕｌｌ－ｗｉｄｔｈ ｒｅｐｏｒｔ", "12 34 56 78 90"]
+    assert left_of([*english, *mixed]) == list(range(33))
+    # the examples of the prompt use it, or many candidates do
+    assert left_of([*english, russian], ["Пример"]) == list(range(31))
+    assert left_of([*english, *(f"{russian} {place}" for place in range(5))]) == list(range(35))
+
+
+def test_scripts_that_a_language_mixes_belong_together():
+    japanese = [f"今日は東京で雨が降るでしょうと{place}回も言った" for place in range(30)]
+    # hardly any katakana elsewhere
+    assert left_of([*japanese, "コーヒーメーカー スペシャルセール"]) == list(range(31))
+    assert left_of([*japanese, "Heavy rain in Tokyo today"]) == list(range(30))
+    chinese = [f"明天北京会不会下雨呢第{place}次" for place in range(30)]
+    assert left_of([*chinese, "コーヒーメーカー スペシャルセール"]) == list(range(30))
+
+
+@pytest.mark.parametrize(
+    ("text", "out"),
+    [
+        ('{"city": "Linz", "paid": false}', False),
+        ('{\n  "city": "Linz",\n  "paid": false, "more": [1]\n}', False),
+        ('{"city": "Linz"}', True),
+        ('{"city": "Linz", "paid": fal', True),
+        ('["city", "paid"]', True),
+        ("The city of Linz has paid.", True),
+        ("[" * 100_000, True),
+    ],
+)
+def test_where_all_examples_are_json_objects_others_are_left_out(text, out):
+    rules = rules_for(['{"city": "Graz", "paid": true, "by": "card"}', '{"city": "Wien", "paid": false}'])
+    assert rules["not JSON as in the examples"](text) is out
+    # what is the form of this data is no markup
+    assert "markup" not in rules
+
+
+def test_rules_follow_from_public_examples():
+    assert rules_for([]) == dict(RULES)
+    assert rules_for(["The bus was late again.", '{"a": 1, "b": 2}']).keys() == {"too short", "repetitive"}
+    assert rules_for(["yes"]).keys() == {"repetitive", "markup"}
+
+
+def test_texts_that_do_not_parse_are_left_out_before_a_vote():
+    texts = ['{"a": 1}', '{"a": 1', '{"a": 22}', "a text"]
+    vectors = np.eye(4, dtype=np.float32)
+    for least, left in ((2, [0, 2]), (3, [0, 1, 2, 3])):
+        found, _ = sound_candidates(texts, np.zeros(4, np.int64), vectors, least, ['{"a": 3}'])
+        assert found.tolist() == left
 
 
 def test_near_duplicates_are_found_across_blocks(monkeypatch):

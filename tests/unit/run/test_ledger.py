@@ -8,12 +8,15 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 
 from plainchant.config import SynthesisConfig
-from plainchant.errors import ConfigError, PrivacyError
+from plainchant.errors import ConfigError, PrivacyError, RunError
+from plainchant.generation.decoding import FinishedText
 from plainchant.planning import make_plan
 from plainchant.privacy.accounting import Cost, rho_of
+from plainchant.privacy.histograms import WHOLE_LABEL, Cell
 from plainchant.run.ledger import Ledger
 from plainchant.run.store import Marks, RunDirectory
 
@@ -375,3 +378,134 @@ def test_a_run_goes_on_with_the_guarantee_that_was_entered(ledger, begin, change
         with pytest.raises(PrivacyError, match=r"was entered with .*, not "):
             step(run, edited)
     ledger.enter(run, guarantee())
+
+
+# a run that ends before its first token
+
+
+def formed(run, texts=0):
+    """The run with its noisy counts drawn, and a batch for so many texts."""
+    nobody = np.empty(0, dtype=np.int64)
+    run.save_batches((Cell(0, WHOLE_LABEL, -3, int(texts > 0)),), [[texts]] if texts else [[]], nobody, nobody)
+    return run
+
+
+COUNTS = Cost(0.01)
+
+
+def test_a_run_that_ends_before_its_first_token_is_charged_its_counts_alone(ledger, begin):
+    run, other = begin("a"), begin("b")
+    ledger.enter(other, guarantee())
+    ledger.enter(run, guarantee())
+    formed(run).end("no batch")
+    assert ledger.settle(run, guarantee(), COUNTS)
+    assert ledger.spent == guarantee().cost + COUNTS
+    # once more changes nothing, and no copy goes on
+    assert ledger.settle(run, guarantee(), COUNTS)
+    for own in (run, *copies(run, 1)):
+        for step in (ledger.enter, ledger.confirm):
+            with pytest.raises(PrivacyError, match="start a new run"):
+                step(own, guarantee())
+    assert ledger.spent == guarantee().cost + COUNTS
+
+
+def test_a_run_that_can_continue_keeps_its_whole_cost(ledger, begin):
+    run = begin()
+    ledger.enter(run, guarantee())
+    with pytest.raises(RunError, match="has not ended"):
+        ledger.settle(run, guarantee(), COUNTS)
+    # nothing is drawn yet, or there is a batch to write from
+    for unfinished in (run, formed(run, texts=2)):
+        with pytest.raises(RunError, match="can continue"):
+            unfinished.end("no batch")
+        assert run.ended() is None
+    assert ledger.spent == guarantee().cost
+
+
+def test_a_text_or_a_vote_keeps_a_run_from_ending(begin):
+    written, voted = formed(begin("a")), formed(begin("b"))
+    written.commit(FinishedText(0, 0, "a text", 3, "end", 0.0, 0.0))
+    voted.save_vote(0, [], [], {"round": 1})
+    for run in (written, voted):
+        with pytest.raises(RunError, match="can continue"):
+            run.end("no batch")
+
+
+def test_where_a_copy_may_have_drawn_the_whole_cost_stays(ledger, begin):
+    """A copy was opened, or the run was opened twice: nobody knows what the other opening drew."""
+    run = begin("a")
+    ledger.enter(run, guarantee())
+    (copy,) = copies(run, 1)
+    ledger.enter(copy, guarantee())
+    formed(run).end("no batch")
+    with pytest.raises(PrivacyError, match="copy"):
+        ledger.settle(run, guarantee(), COUNTS)
+    # the copy is the one that goes on; it ends too, and its counts are not the only ones
+    formed(copy).end("no batch")
+    assert not ledger.settle(copy, guarantee(), COUNTS)
+    assert ledger.spent == guarantee().cost
+
+
+def test_a_copy_made_before_the_end_never_opens_after_it(ledger, begin):
+    run = begin("a")
+    ledger.enter(run, guarantee())
+    early = copies(run, 1)
+    formed(run).end("no batch")
+    assert ledger.settle(run, guarantee(), COUNTS)
+    with pytest.raises(PrivacyError, match="has ended"):
+        ledger.enter(early[0], guarantee())
+
+
+@pytest.mark.parametrize("survives", ["nothing", "the end", "the ledger"])
+@pytest.mark.parametrize("first", ["the run", "a copy"])
+def test_a_crash_as_a_run_ends_never_undercharges(ledger, begin, monkeypatch, survives, first):
+    """Whatever survives: the entry is reduced only while no directory that has its mark can continue."""
+    run = begin("a")
+    ledger.enter(run, guarantee())
+    (copy,) = copies(run, 1)
+    formed(run)
+    with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
+        if survives == "nothing":
+            patch.setattr("plainchant.run.store.write_json", crash)
+        if survives == "the end":
+            patch.setattr("plainchant.run.ledger.write_json", crash)
+        run.end("no batch")
+        ledger.settle(run, guarantee(), COUNTS)
+    reduced = survives == "the ledger"
+    assert ledger.spent == (COUNTS if reduced else guarantee().cost)
+    assert (run.ended() is None) == (survives == "nothing")
+    if first == "a copy":
+        # the copy could draw everything: then all of it is charged for good, whatever the run does later
+        if reduced:
+            with pytest.raises(PrivacyError):
+                ledger.enter(copy, guarantee())
+            return
+        ledger.enter(copy, guarantee())
+    if run.ended() is None:
+        run.end("no batch")
+    if first == "a copy":
+        with pytest.raises(PrivacyError):
+            ledger.settle(run, guarantee(), COUNTS)
+        assert ledger.spent == guarantee().cost
+    else:
+        assert ledger.settle(run, guarantee(), COUNTS)
+        assert ledger.spent == COUNTS
+        with pytest.raises(PrivacyError):
+            ledger.enter(copy, guarantee())
+
+
+def crash(*_, **__):
+    raise KeyboardInterrupt
+
+
+def test_a_ledger_with_a_curve_refunds_nothing(ledger, begin):
+    run = begin("a")
+    ledger.enter(run, guarantee())
+    content = json.loads(ledger.path.read_text())
+    curve = {"run": "x", "method": "m", "unit": "one record", "begun": "", "openings": 1, "mark": None}
+    content["runs"].append(curve | Cost(0.0, ((2.0, 0.001), (64.0, 0.03))).as_dict())
+    ledger.path.write_text(json.dumps(content))
+    formed(run).end("no batch")
+    before = ledger.spent
+    assert not ledger.settle(run, guarantee(), COUNTS)
+    assert ledger.spent == before

@@ -1,7 +1,10 @@
 """A run directory fills each place once, for one process, and goes on only with what it was begun with."""
 
+import hashlib
+import itertools
 import json
 import os
+import re
 import shutil
 import signal
 import stat
@@ -10,11 +13,12 @@ import sys
 
 import numpy as np
 import pytest
+from doubles.randomness import Draws
 
 from plainchant import plan, synthesize
 from plainchant.config import SynthesisConfig
 from plainchant.data.files import atomic_write
-from plainchant.errors import ConfigError, DataError, PrivacyError, RunError
+from plainchant.errors import ConfigError, DataError, ModelError, PrivacyError, RunError
 from plainchant.generation.decoding import FinishedText
 from plainchant.models.table import TableModel
 from plainchant.privacy.histograms import Cell
@@ -51,6 +55,55 @@ def model():
 
 def go(tmp_path, model, records=RECORDS, config=CONFIG, **rest):
     return synthesize(records, plan(config), out=tmp_path / "out", model=model, **rest)
+
+
+def test_a_release_is_sealed_by_its_checksums(directory):
+    with pytest.raises(ConfigError, match="no release yet"):
+        directory.seal()
+    directory.write_release([{"text": "a", "cell": 0}], {"kind": "ex-ante"}, "card")
+    seal = directory.seal()
+    assert sorted(seal.files) == ["README.md", "guarantee.json", "synthetic.jsonl", "synthetic.parquet"]
+    assert seal.files["README.md"] == hashlib.sha256(b"card").hexdigest()
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d", seal.date)
+    assert directory.sealed_release()["README.md"] == b"card"
+    # the first day counts, also when a finished run is resumed
+    directory.write_private("release.json", {"date": "2020-02-29", "files": seal.files})
+    directory.write_release([{"text": "a", "cell": 0}], {"kind": "ex-ante"}, "card")
+    assert directory.seal().date == "2020-02-29"
+
+
+@pytest.mark.parametrize("spoil", ["changed", "missing", "link"])
+def test_a_release_that_was_changed_is_not_taken_for_sealed(directory, tmp_path, spoil):
+    directory.write_release([{"text": "a", "cell": 0}], {}, "card")
+    file = directory.release / "synthetic.jsonl"
+    content = file.read_bytes()
+    file.unlink()
+    if spoil == "changed":
+        file.write_bytes(content + b"\n")
+    elif spoil == "link":
+        (tmp_path / "same").write_bytes(content)
+        file.symlink_to(tmp_path / "same")
+    with pytest.raises(RunError, match=r"synthetic\.jsonl: is not as the run wrote it"):
+        directory.sealed_release()
+
+
+def test_a_damaged_seal_is_told(directory):
+    directory.write_private("release.json", {"date": "2020-02-29", "files": None})
+    with pytest.raises(RunError, match=r"release\.json"):
+        directory.seal()
+
+
+def test_a_run_goes_on_only_with_the_model_that_it_was_started_with(tmp_path, model, monkeypatch):
+    monkeypatch.setattr("plainchant.models.load", lambda *_: model)
+    monkeypatch.setattr("plainchant.models.revision_of", lambda _: "sha256 one")
+    options = {"out": tmp_path / "out"}
+    synthesize(RECORDS, plan(CONFIG), **options).close()
+    assert RunDirectory.open(tmp_path / "out").origin.model == "sha256 one"
+    monkeypatch.setattr("plainchant.models.revision_of", lambda _: "sha256 two")
+    with pytest.raises(ModelError, match="is sha256 two now, and the run was started with sha256 one"):
+        synthesize(RECORDS, plan(CONFIG), resume=True, **options)
+    # of a model that is handed over loaded, no version is known
+    synthesize(RECORDS, plan(CONFIG), resume=True, model=model, **options).close()
 
 
 def test_a_second_draw_for_a_place_is_refused_and_stores_nothing(directory):
@@ -358,3 +411,25 @@ def test_private_files_are_private_from_their_first_moment(tmp_path, directory):
         assert stat.S_IMODE(os.fstat(file.fileno()).st_mode) == 0o600
         raise ZeroDivisionError
     assert not list(tmp_path.glob(".file*"))
+
+
+# the order of a release
+
+
+def test_the_order_of_a_release_is_uniform_and_stays(tmp_path):
+    """Every order of three rows comes from equally many draws, and a second call draws nothing."""
+    found = []
+    for first, second in itertools.product(range(3), range(2)):
+        directory = RunDirectory.create(
+            tmp_path / f"{first}{second}", plan(CONFIG), plan(CONFIG).guarantee, data="x", private=True
+        )
+        order = directory.order_of_release(3, Draws([first, second]))
+        assert directory.order_of_release(3, Draws([])) == order
+        found.append(tuple(order))
+    assert sorted(found) == sorted(itertools.permutations(range(3)))
+
+
+def test_a_kept_order_of_other_rows_is_refused(directory):
+    directory.order_of_release(3, Draws([0, 0]))
+    with pytest.raises(RunError, match="not the order"):
+        directory.order_of_release(4, Draws([]))

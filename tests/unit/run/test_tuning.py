@@ -2,14 +2,15 @@
 
 import numpy as np
 import pytest
-from doubles.models import Timed
+from doubles.models import WORDS, Timed
 from doubles.randomness import Repeatable
 
 from plainchant import plan, synthesize
 from plainchant.config import PerformanceOptions, SynthesisConfig
 from plainchant.generation.prompting import Prompts
+from plainchant.models.table import TableModel
 from plainchant.randomness import SeededRandomness
-from plainchant.run.tuning import PATIENCE, fastest_rows
+from plainchant.run.tuning import PATIENCE, fastest_rows, measure
 
 CONFIG = SynthesisConfig(
     method="clustered-mean", clusters="none", clip=1.0, batch_size=4, max_tokens=3, min_tokens=1, texts=12
@@ -45,6 +46,18 @@ def test_a_pass_is_a_number_of_batches(monkeypatch):
     assert fastest(Timed(lambda rows: 0.02 + (rows > 100) * rows, monkeypatch), batch_size=24) == 96
 
 
+def test_public_passes_count_as_often_as_there_is_one(monkeypatch):
+    # reading all weights for a public pass is dear: where several private passes share one, wider ones gain little
+    def rows(passes):
+        model = Timed(lambda rows: 0.06 if rows <= 1000 else 1e9, monkeypatch)
+        found = fastest_rows(model, (1, 3), np.arange(3), batch_size=64, most=64, passes=passes)
+        assert max(len(group) for group in model.opened) == 64
+        return found, sum(len(group) == 1 for group in model.opened)
+
+    assert rows(1) == (64, 1)
+    assert rows(4) == (64, 4)
+
+
 def test_no_pass_is_measured_that_memory_does_not_allow(monkeypatch):
     for most, rows in ((3, 4), (4, 4), (31.9, 28), (32, 32), (50, 48), (100, 100)):
         model = Timed(lambda rows: 0.01, monkeypatch)
@@ -78,6 +91,8 @@ class Heard:
 
     def texts(self, *_): ...
 
+    def tokens(self, *_): ...
+
 
 def passes_of(table, tmp_path, model, randomness=None, **options):
     """How many private rows the passes of a run hold at most, by the public size, and what it says."""
@@ -97,9 +112,9 @@ def passes_of(table, tmp_path, model, randomness=None, **options):
 def test_a_run_measures_before_it_shows_the_model_a_record(table, tmp_path, monkeypatch):
     model = Timed(lambda rows: 0.02 + (rows > 64) * rows, monkeypatch)
     rows, stages = passes_of(table, tmp_path, model, rows="auto")
-    # a group of public rows for each of 16 and then of 32 batches
-    measured = [[[]], [[]] * 4]
-    expected = [group for batches in (16, 32) for own in measured for group in [own] * batches]
+    # public rows for four passes of 16 and then of 32 batches, and one of those passes
+    measured = [([[]], 4), ([[]] * 4, 1)]
+    expected = [group for batches in (16, 32) for own, passes in measured for group in [own] * (passes * batches)]
     assert model.opened[: len(expected)] == expected
     assert rows <= 64
     assert stages == ["measuring speed: 64 rows per forward pass"]
@@ -134,6 +149,16 @@ def test_memory_bounds_what_is_measured(tmp_path, monkeypatch):
     # without a cap, a quarter of all that the device has
     monkeypatch.setattr("plainchant.models.transformers.load.device_memory", lambda device: 4 * 22.5 * row)
     assert passes_of("long", tmp_path, Timed(lambda rows: 0.02, monkeypatch), rows="auto")[0] == 8
+
+
+@pytest.mark.parametrize(("end", "ended"), [(60.0, 1.0), (-60.0, 0.0)])
+def test_a_trial_tells_complete_texts_from_those_that_are_cut_off(end, ended):
+    model = TableModel(WORDS, lambda _: np.array([end, -60, -60, 0, 0, 0, -60]), end_of_text={0})
+    # the mean of what differs from the public prediction: nothing here
+    config = SynthesisConfig(**(CONFIG.model_dump() | {"clipping": "difference"}))
+    found = measure(plan(config), model, ["a public text"], rows=8)
+    assert found.ended == ended
+    assert found.tokens_per_text == (2 if ended else 3)
 
 
 def test_rows_are_a_number_or_auto():

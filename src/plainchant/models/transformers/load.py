@@ -4,6 +4,7 @@ import importlib
 import os
 import re
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,13 @@ import torch
 import transformers
 
 from plainchant.data.checkpoints import fault_of, incomplete
-from plainchant.errors import ConfigError, MissingDependencyError, ModelError, PlainchantError
+from plainchant.errors import (
+    ConfigError,
+    MissingDependencyError,
+    ModelError,
+    PlainchantError,
+    foreign_messages_hidden,
+)
 from plainchant.models.transformers.model import PROBE, TransformersModel, numerical_slack, quiet
 
 EMBEDDED_MODEL = "gemma-3-270m"
@@ -55,6 +62,53 @@ def load_model(
         model, tokenizer = _from_cache_or_hub(name, source)
         _require_plain_weights(name, model)
         return _built(name, model, tokenizer, device, dtype)
+
+
+def folder_of(name: str) -> Path | None:
+    """The folder on this machine that a model is loaded from; None where there is none (yet)."""
+    if name == EMBEDDED_MODEL:
+        return embedded_directory()
+    folder = Path(name).expanduser()
+    return folder if folder.is_dir() else _cached(name)
+
+
+def load_encoder(name: str) -> Callable[[str], list[int]]:
+    """Token ids of a text by a model's tokenizer alone, from this machine's files.
+
+    Raises:
+        MissingDependencyError: the extra `demo` is not installed.
+        ModelError: there is no such tokenizer here.
+    """
+    source = str(embedded_directory()) if name == EMBEDDED_MODEL else str(Path(name).expanduser())
+    with quiet():
+        try:
+            tokenizer = transformers.AutoTokenizer.from_pretrained(source, local_files_only=True)
+        except Exception as error:  # loaders of foreign models raise anything
+            raise ModelError(f"model = {name!r}: its tokenizer cannot be loaded ({_told(error)})") from error
+
+    def encode(text: str) -> list[int]:
+        # tokenizers refuse lone surrogates, with the text in the message
+        clean = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        with foreign_messages_hidden("the language model's tokenizer"):
+            return list(tokenizer.encode(clean, add_special_tokens=False, verbose=False))
+
+    return encode
+
+
+def licence_of(name: str) -> str | None:
+    """The licence that a model's README names in its front matter, or that it has a licence file; None: unknown."""
+    if name == EMBEDDED_MODEL:
+        return "Gemma Terms of Use"
+    folder = Path(name).expanduser()
+    folder = folder if folder.is_dir() else _cached(name) or folder
+    readme = folder / "README.md"
+    try:
+        named = re.search(r"^license:\s*(\S[^\n]{0,80})", readme.read_text(encoding="utf-8")[:20_000], re.MULTILINE)
+    except (OSError, UnicodeDecodeError):
+        named = None
+    if named is not None:
+        return named[1].strip()
+    return next((f"see {path.name} in its folder" for path in sorted(folder.glob("LICEN[CS]E*"))), None)
 
 
 def describe_device() -> dict[str, str | int]:

@@ -1,0 +1,403 @@
+"""Commands that need no data: init, plan."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from plainchant.cli.console import Console
+from plainchant.cli.options import (
+    OPTION_NAMES,
+    command,
+    formatted,
+    option,
+    plain_default,
+    value_type,
+    with_configuration,
+    with_performance,
+)
+from plainchant.config import (
+    PRESETS,
+    Method,
+    Parts,
+    PerformanceOptions,
+    PromptConfig,
+    SynthesisConfig,
+    group_of,
+)
+from plainchant.data.files import write_text
+from plainchant.data.header import Column, columns_of
+from plainchant.data.schema import Schema
+from plainchant.errors import ConfigError
+from plainchant.planning import Plan, make_plan
+from plainchant.privacy.accounting import Cost
+from plainchant.run.speed import SAMPLED_CORPUS, duration, expected, kept_speed, samples_corpus
+from plainchant.run.words import odds_in_words
+
+# Names that columns of a kind usually have, the most telling first; a name that ends with one counts too.
+_USUAL = {
+    "text_column": ("text", "body", "message", "content", "description", "note", "comment", "review", "ticket"),
+    "label_column": ("label", "category", "class", "topic", "kind", "type", "product", "queue", "tag"),
+    "unit_column": ("customer", "patient", "user", "client", "person", "account", "member", "author"),
+}
+
+
+@command()
+@click.argument("file", metavar="[FILE]", type=click.Path(path_type=Path), default=Path("plainchant.toml"))
+@option(
+    "--data",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    group="Data",
+    help="A table whose column names are filled in. Its values are never written.",
+)
+@option(
+    "--method",
+    type=click.Choice([method.value for method in Method]),
+    default=Method.PLAINCHANT.value,
+    group="Method",
+    help="Preset whose values the commented lines show.  [default: plainchant]",
+)
+@formatted
+def init(console: Console, file: Path, data: Path | None, method: str) -> None:
+    """Write a commented configuration file (default plainchant.toml), with a table's column names filled in."""
+    if file.exists():
+        raise ConfigError(f"FILE = {file}: exists already; choose another name")
+    columns = [] if data is None else [column for column in columns_of(data)[0] if not column.nested]
+    chosen = _chosen_columns(columns)
+    try:
+        write_text(file, _template(Method(method), chosen, [column.name for column in columns]))
+    except OSError as error:
+        raise ConfigError(
+            f"FILE = {file}: cannot be written ({error.strerror}); choose a directory that you may write to"
+        ) from None
+    if data is not None:
+        filled = ", ".join(f"{name} = {value!r}" for name, value in chosen.items()) or "none: no name says what it is"
+        console.say(f"columns filled in by their names alone: {filled}. Are they right? plainchant check says more")
+        console.say(f"if the first line of {data} is a record and not a header, its words stand in {file}: delete it")
+    console.say(f"wrote {file}; next: plainchant preview {file}, then plainchant plan {file}")
+    console.result({"file": str(file), **chosen}, str(file))
+
+
+def _chosen_columns(columns: Sequence[Column]) -> dict[str, str]:
+    """Which column is probably what, by the names alone."""
+    chosen: dict[str, str] = {}
+    for field, usual in _USUAL.items():
+        names = [column.name for column in columns if column.name not in chosen.values()]
+        forms = {name: name.casefold().removesuffix("_id").removesuffix("id").rstrip("_ ") for name in names}
+        found = next((name for word in usual for name in names if forms[name].endswith(word)), None)
+        if found is not None and not (field == "text_column" and _is_id(found)):
+            chosen[field] = found
+    return chosen
+
+
+def _is_id(name: str) -> bool:
+    return name.casefold().endswith(("_id", " id")) or name.endswith("Id")
+
+
+def _template(method: Method, chosen: dict[str, str], names: Sequence[str]) -> str:
+    lines = [
+        "# plainchant configuration. Everything here is public: copy nothing into it from the private data.",
+        f"# A line that is commented out shows the value that it has with method = {method.value}.",
+        "# The command line and the environment replace this file.",
+        "",
+    ]
+    if names:
+        lines += ["# Columns of the table: " + ", ".join(_quoted(name) for name in names), ""]
+    section = ""
+    for name in OPTION_NAMES:
+        field = SynthesisConfig.model_fields[name]
+        if group_of(name) != section:
+            section = group_of(name)
+            lines += [f"# ---- {section} ----", ""]
+        lines += [f"# {line}" for line in (field.description or "").splitlines()]
+        lines += [*_setting(name, field, method, chosen), ""]
+    lines += [
+        "# ---- Columns beside the text ----",
+        "",
+        "# [columns]",
+        f"# {(Schema.model_fields['text'].description or '')}",
+        '# text = "{subject}\\n\\n{body}"',
+        "",
+        "# [columns.attributes.product]",
+        '# type = "category"  # category, number, date, boolean',
+        '# values = ["…", "…"]  # a public list; number: cuts = [0, 10, 100]; date: first, last and grain',
+        "",
+        "# ---- Prompt ----",
+        "",
+        "# [prompt]",
+        "",
+    ]
+    for name, field in PromptConfig.model_fields.items():
+        lines += [f"# {field.description}"]
+        if name != "examples":
+            lines += [f"# {name} = {_toml_value(name, field, field.default)}", ""]
+    lines += ["# [[prompt.examples]]", '# label = "…"', '# text = "…"', ""]
+    return "\n".join(lines)
+
+
+def _setting(name: str, field: Any, method: Method, chosen: dict[str, str]) -> list[str]:
+    """The line of a field: set where it was chosen, commented out where it shows what holds anyway."""
+    if name == "method":
+        return [("# " if method is field.default else "") + f'method = "{method.value}"' + _choices(name, field)]
+    if name == "label_column" and name in chosen:
+        # a label column needs labels, which only the user may name
+        return ["# name the labels below, then take the mark from this line", f"# {name} = {_quoted(chosen[name])}"]
+    if name in chosen:
+        return [f"{name} = {_quoted(chosen[name])}"]
+    value = getattr(PRESETS[method], name) if name in Parts.model_fields else field.default
+    return [f"# {name} = {_toml_value(name, field, value)}"]
+
+
+def _quoted(text: str) -> str:
+    """A TOML string on one line."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return '"' + "".join(sign if sign >= " " and sign != "\x7f" else f"\\u{ord(sign):04x}" for sign in escaped) + '"'
+
+
+def _choices(name: str, field: Any) -> str:
+    kind, _ = value_type(name, field)
+    return f"  # {', '.join(kind.choices)}" if isinstance(kind, click.Choice) else ""
+
+
+def _toml_value(name: str, field: Any, value: Any) -> str:
+    """A value as TOML, with the choices where there are some."""
+    if value is None:
+        return "…  # unset"
+    if isinstance(value, tuple):
+        return "[]"
+    shown = plain_default(value)
+    return shown if isinstance(value, int | float) else f'"{shown}"{_choices(name, field)}'
+
+
+@command()
+@formatted
+@option(
+    "--measure",
+    "trial",
+    is_flag=True,
+    group="Output",
+    help="Load the model and try it on public text: how strongly a record influences it, how long the run takes here.",
+)
+@with_configuration
+@with_performance
+def plan(console: Console, config: SynthesisConfig, trial: bool, performance: PerformanceOptions) -> None:
+    """Show what a run would guarantee, release and need. Reads no private data.
+
+    \b
+    plainchant plan CONFIG
+    plainchant plan CONFIG --epsilon 4 --texts 500
+    plainchant plan CONFIG -v                             the numbers for experts too
+    plainchant plan CONFIG --public-corpus FILE --measure
+
+    How long a run takes is known once plainchant doctor has measured this machine.
+    With --candidate-endpoint it also shows what will be sent there; nothing is sent yet.
+    """
+    decided = make_plan(config)
+    texts = _public_texts(decided) if trial else []
+    show_plan(console, decided, performance)
+    document = decided.as_dict()
+    if config.candidate_endpoint is not None:
+        document["sends"] = dataclasses.asdict(_sending(config))
+    if trial:
+        document["measured"] = _measured(console, decided, texts, performance)
+    speed = kept_speed(config.model, performance)
+    document["expected"] = None if speed is None else dataclasses.asdict(expected(decided, speed))
+    console.result(document, decided.guarantee.statement)
+
+
+def _public_texts(plan: Plan) -> list[str]:
+    """Texts for a trial: the public corpus, or else the hand-written examples."""
+    from plainchant.data.tables import read_texts
+
+    config = plan.config
+    if not config.needs_model:
+        raise ConfigError(
+            f"measure: no record is shown to a language model by --method {config.method.value}; leave --measure out"
+        )
+    texts = [example.text for example in config.prompt.examples]
+    if config.public_corpus:
+        texts = read_texts(config.public_corpus, text_column=config.public_text_column)[: plan.settings.batch_size]
+    if not texts:
+        raise ConfigError(
+            "measure: needs public text; name a corpus with --public-corpus FILE, or write prompt.examples"
+        )
+    return texts
+
+
+def _measured(console: Console, plan: Plan, texts: list[str], performance: PerformanceOptions) -> dict[str, float]:
+    """A trial on public texts."""
+    from plainchant import models
+    from plainchant.run.tuning import measure
+
+    config = plan.config
+    with console.progress() as progress:
+        progress.stage("loading the language model", 0.0)
+        model = models.load(config.model, performance)
+        progress.stage("loading the language model", 1.0)
+        progress.stage("trying it on public text", 0.0)
+        found = measure(plan, model, texts, rows=performance.width, passes=performance.passes)
+        progress.stage("trying it on public text", 1.0)
+    rows: list[tuple[str, Any]] = [
+        ("range", f"{found.expected_range:.3g} nats on public text, for expected_range = {config.expected_range:g}"),
+        ("tokens per text", f"{found.tokens_per_text:.3g}"),
+        ("complete texts", f"{found.ended:.0%}; the others were cut off at max_tokens = {config.max_tokens}"),
+        ("time", f"about {found.seconds:.0f} seconds to write the texts, plus loading and embedding"),
+    ]
+    console.table("Measured", rows)
+    return dataclasses.asdict(found)
+
+
+def show_plan(console: Console, plan: Plan, performance: PerformanceOptions | None = None) -> None:
+    """A plan for people: short, with the numbers for experts where the console is verbose."""
+    config, guarantee = plan.config, plan.guarantee
+    for note in plan.notes:
+        console.warn(note)
+    requested = config.released if config.votes else config.texts
+    rows: list[tuple[str, Any]] = [("guarantee", guarantee.statement)]
+    if guarantee.kind == "ex-ante" and guarantee.epsilon is not None:
+        rows.append(("in words", odds_in_words(guarantee.epsilon)))
+    rows.append(("unit", _unit(plan)))
+    if config.has_text:
+        rows += [
+            ("texts", f"{requested}, at most {_count(config.max_tokens, 'token')} each"),
+            ("form", _form(config)),
+        ]
+    else:
+        rows.append(("rows", requested))
+    rows += _attribute_rows(plan) + _candidate_rows(config)
+    if plan.units_needed is not None:
+        rows.append(
+            (
+                "data needed",
+                f"about {plan.units_needed} units in {_count(plan.batches_needed, 'batch', 'batches')} of "
+                f"{plan.settings.batch_size}",
+            )
+        )
+    if config.has_text:
+        rows += _machine_rows(plan, performance or PerformanceOptions())
+        if console.verbose:
+            rows += _expert_rows(plan)
+    console.table("Plan", rows)
+
+
+def _attribute_rows(plan: Plan) -> list[tuple[str, Any]]:
+    """What is counted of the attributes, and what it costs."""
+    count = len(plan.config.columns.attributes)
+    if not count:
+        return []
+    found = f", {plan.table.delta:.3g} of δ to find values" if plan.table.delta else ""
+    return [("attributes", f"{count} for ρ = {plan.table.rho:.4g}{found}")]
+
+
+def _unit(plan: Plan) -> str:
+    if plan.config.unit_column is None and plan.config.reads_records:
+        return "one record (every row by itself; --unit-column protects customers)"
+    return plan.guarantee.unit
+
+
+def _machine_rows(plan: Plan, performance: PerformanceOptions) -> list[tuple[str, Any]]:
+    """Public corpus, time and memory; how long is known where this machine was measured."""
+    config, speed = plan.config, kept_speed(plan.config.model, performance)
+    found = None if speed is None else expected(plan, speed)
+    rows: list[tuple[str, Any]] = []
+    if samples_corpus(plan):
+        lasts = "often the longest step" if found is None else f"about {duration(found.corpus)}"
+        rows.append(
+            (
+                "public corpus",
+                f"none is named, so {SAMPLED_CORPUS} texts are sampled from the model first ({lasts}); "
+                "--public-corpus FILE spares that",
+            )
+        )
+    elif config.public_corpus is not None and plan.centres is not None:
+        rows.append(("public corpus", config.public_corpus))
+    if found is None or speed is None:
+        return [*rows, ("time", "unknown here; plainchant doctor measures this machine once")]
+    total = duration(found.corpus + found.texts)
+    return [
+        *rows,
+        ("time", f"about {total} here, plus loading and embedding (measured {speed.measured} by plainchant doctor)"),
+        ("memory", f"about {found.memory:.1f} GiB"),
+    ]
+
+
+def _expert_rows(plan: Plan) -> list[tuple[str, Any]]:
+    config, settings, mechanism = plan.config, plan.settings, plan.mechanism
+    rows: list[tuple[str, Any]] = [
+        ("method", f"{config.method.value}: clusters {config.parts.clusters}, {config.parts.aggregate} of "
+                   f"{settings.clipping}, support {settings.support}, accounting {config.parts.accounting}"),
+        ("relation", "add or remove one unit"),
+        ("batch size", settings.batch_size),
+        ("clip, temperature", f"{settings.clip:.4g} nats, {settings.temperature:g}"),
+    ]  # fmt: skip
+    if plan.centres is not None:
+        rows.append(("public centres", f"at most {plan.centres}"))
+    if config.votes:
+        rows += [
+            ("candidates", f"{config.written} written from records, {config.further} by the public model"),
+            ("votes", f"{config.parts.rounds} of ρ = {plan.rho_round:.4g} each; the private records vote for "
+                      f"{config.released} of them"),
+        ]  # fmt: skip
+    rows += mechanism.plan_rows()
+    if plan.texts_per_batch is not None:
+        covered = f"the budget covers {mechanism.about}{_count(plan.tokens_per_batch, 'token')}"
+        rows.append(("texts per batch", f"{plan.texts_per_batch} ({covered})"))
+    is_sent = config.candidate_endpoint is not None
+    rows_per_token = settings.batch_size * config.written + (0 if is_sent else config.further)
+    return [
+        *rows,
+        ("ρ", f"{plan.rho_counts:.4g} for noisy counts, {_figure(plan.batch)} for the tokens of a batch, "
+              f"{mechanism.about}{_figure(mechanism.per_token)} per token"),
+        ("model rows", f"{rows_per_token * config.max_tokens:,} at most, plus prompts"),
+    ]  # fmt: skip
+
+
+def _sending(config: SynthesisConfig) -> Any:
+    from plainchant.run.writers import sending
+
+    return sending(config)
+
+
+def _candidate_rows(config: SynthesisConfig) -> list[tuple[str, Any]]:
+    """The second model: which it is, what it is sent and what that costs."""
+    if config.candidate_model is None:
+        return []
+    alone = "" if config.needs_model else "; no other language model is loaded"
+    if config.candidate_endpoint is None:
+        return [("candidate model", f"{config.candidate_model}{alone}")]
+    alone = "" if config.needs_model else "; no language model is loaded here"
+    own = _sending(config)
+    kinds = ["public text", *["rows drawn from noisy counts"] * bool(config.columns.attributes)]
+    what = ", ".join(kinds) + " and texts from records" * bool(config.written)
+    what = f"Before the first vote {what} only" if config.votes else what.capitalize()
+    return [
+        ("candidate model", f"{config.candidate_model} at {own.address}{alone}"),
+        ("is sent", f"{_count(own.requests, 'request')}: about {own.tokens_read:,} tokens read (at four characters "
+                    f"each), at most {own.tokens_written:,} written. {what}; all of it is noted in "
+                    "private/requests.jsonl"),
+        ("for example", json.dumps(own.body, ensure_ascii=False)),
+    ]  # fmt: skip
+
+
+def _form(config: SynthesisConfig) -> str:
+    """What ends a text, and whether its line breaks are kept."""
+    stop = config.stop
+    if stop == "\n":
+        why = "as prompt.example ends it" if config.prompt.example is not None else "like the public examples"
+        return f"single lines, {why}; line breaks of records become spaces"
+    ends = "where the model ends it"
+    if stop is not None:
+        ends = f"at a line that begins with {stop[1:]!r}" if stop.startswith("\n") else f"at {stop!r}"
+    return f"line breaks are kept; a text ends {ends}"
+
+
+def _count(number: int | None, one: str, many: str = "") -> str:
+    return f"{number} {one if number == 1 else many or one + 's'}"
+
+
+def _figure(cost: Cost) -> str:
+    return f"{cost.rho:.4g}" if cost.is_limited else "–"

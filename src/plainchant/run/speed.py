@@ -1,0 +1,186 @@
+"""How fast this machine is with a model: measured once, kept in the user's cache, read by plans. Nothing private."""
+
+import dataclasses
+import json
+import math
+import os
+import platform
+import resource
+import sys
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from plainchant.config import Clusters, PerformanceOptions
+from plainchant.data.files import PRIVATE, write_json
+from plainchant.models import LanguageModel
+from plainchant.planning import Plan
+
+# Texts sampled from the public model where the user names no corpus to cluster around.
+SAMPLED_CORPUS = 400
+# A measurement: tokens of a prompt, steps, and ids whose logits a private step needs.
+PROMPT_TOKENS, STEPS, SUPPORT = 100, 8, 1000
+_FILE = "speed.json"
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What a model does here.
+
+    Attributes:
+        prompt_tokens: tokens of prompts read per second.
+        private_rows: rows per second of a pass that needs the logits of a small support.
+        public_rows: rows per second of a pass that needs all logits.
+        rows: rows of a pass when this was measured.
+        load: seconds to load the model.
+        token_bytes: bytes of cache per token of a row.
+        process_bytes: peak memory of a process that has loaded the model and measured this.
+        measured: the day.
+    """
+
+    prompt_tokens: float
+    private_rows: float
+    public_rows: float
+    rows: int
+    load: float
+    token_bytes: int
+    process_bytes: int
+    measured: str
+
+
+def measure_speed(model: LanguageModel, performance: PerformanceOptions, *, load: float) -> Speed:
+    """Measures a loaded model on made-up rows.
+
+    Args:
+        model: the language model.
+        performance: the width of a pass.
+        load: seconds that loading took.
+    """
+    token = model.encode(" text", trusted=False)[0]
+    prefix = model.prefill(model.start_tokens or (token,))
+    room = 2 + 2 * STEPS
+    began = time.perf_counter()
+    rows = model.open_rows(prefix, [[token] * PROMPT_TOKENS] * performance.width, room=room)
+    # the first step reads the prompts
+    model.step([(rows, token)])
+    filled = time.perf_counter()
+    for _ in range(STEPS):
+        model.step([(rows, token)])
+    public = time.perf_counter()
+    support = [np.arange(min(SUPPORT, model.vocabulary_size))]
+    for _ in range(STEPS):
+        model.step([(rows, token)], support)
+    done = time.perf_counter()
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return Speed(
+        prompt_tokens=performance.width * PROMPT_TOKENS / (filled - began),
+        private_rows=performance.width * STEPS / (done - public),
+        public_rows=performance.width * STEPS / (public - filled),
+        rows=performance.width,
+        load=load,
+        token_bytes=(model.row_bytes(2 * PROMPT_TOKENS) - model.row_bytes(PROMPT_TOKENS)) // PROMPT_TOKENS,
+        process_bytes=memory,
+        measured=datetime.now(UTC).date().isoformat(),
+    )
+
+
+# the cache
+
+
+def cache_folder() -> Path:
+    """The user's cache for plainchant, as the platform has it; it may not exist."""
+    if sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    elif sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "plainchant"
+
+
+def _key(model: str, performance: PerformanceOptions) -> str:
+    """One measurement per machine, model and way to compute; a home may be shared by several machines."""
+    return json.dumps([platform.node(), os.cpu_count(), model, performance.device, performance.dtype])
+
+
+def keep_speed(model: str, performance: PerformanceOptions, speed: Speed) -> Path | None:
+    """Keeps a measurement in the user's cache; returns its file, or None where that cannot be written."""
+    path = cache_folder() / _FILE
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_json(path, _kept(path) | {_key(model, performance): dataclasses.asdict(speed)}, mode=PRIVATE)
+    except OSError:
+        return None
+    return path
+
+
+def kept_speed(model: str, performance: PerformanceOptions) -> Speed | None:
+    """The kept measurement of a model on this machine; None where there is none."""
+    try:
+        return Speed(**_kept(cache_folder() / _FILE)[_key(model, performance)])
+    except (KeyError, TypeError):
+        return None
+
+
+def _kept(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+# what a plan takes
+
+
+def samples_corpus(plan: Plan) -> bool:
+    """Whether the run samples a public corpus from the model first."""
+    config = plan.config
+    clustered = config.reads_records and config.written > 0 and config.parts.clusters is Clusters.PUBLIC_CENTRES
+    return clustered and config.centres_file is None and config.public_corpus is None
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a run takes here, about; without loading, embedding and votes.
+
+    Attributes:
+        corpus: seconds to sample a public corpus; 0 where none is sampled.
+        texts: seconds to write the texts.
+        memory: GiB.
+    """
+
+    corpus: float
+    texts: float
+    memory: float
+
+
+def expected(plan: Plan, speed: Speed) -> Expected:
+    """What a run of a plan takes on the machine that was measured, if all texts have their maximum length."""
+    config, size = plan.config, plan.settings.batch_size
+    steps = config.written * config.max_tokens
+    contexts = (plan.batches_needed or config.written) * size if plan.mechanism.needs_private else 0
+    reads = contexts * config.max_record_tokens / 2
+    private = steps * size / speed.private_rows if plan.mechanism.needs_private else 0.0
+    public = (steps + config.further * config.max_tokens) / speed.public_rows
+    corpus = SAMPLED_CORPUS * config.max_tokens / speed.public_rows if samples_corpus(plan) else 0.0
+    rows = max(size, speed.rows)
+    context = PROMPT_TOKENS + config.max_record_tokens + config.max_tokens * (1 + config.parts.released_examples)
+    memory = (speed.process_bytes + rows * context * speed.token_bytes) / 2**30
+    return Expected(corpus, private + public + reads / speed.prompt_tokens, memory)
+
+
+def duration(seconds: float) -> str:
+    """A duration for reading.
+
+    >>> duration(40), duration(100), duration(4000), duration(200_000)
+    ('less than a minute', '2 minutes', '67 minutes', '56 hours')
+    """
+    if seconds < 60:
+        return "less than a minute"
+    minutes = math.ceil(seconds / 60)
+    return f"{minutes} minutes" if minutes < 180 else f"{math.ceil(seconds / 3600)} hours"

@@ -1,0 +1,45 @@
+"""What card, page, status and run say about votes: public facts, and what to do about them."""
+
+from typing import Any
+
+import pytest
+
+from plainchant.run.card import MUCH_ALIKE, vote_advice, vote_in_words
+
+FACTS: dict[str, Any] = {
+    "round": 1,
+    "candidates": 80,
+    "left_out": {},
+    "spread": 4,
+    "labels_open": 2,
+    "chosen": 40,
+    "filled_up": 0,
+    "alike": 0,
+    "labels_without_signal": [],
+}
+
+
+def test_a_vote_in_words_counts_what_every_rule_left_out():
+    assert vote_in_words(FACTS) == "40 chosen of 80 candidates; a vote spread over 4, from 2 of the labels"
+    said = vote_in_words({**FACTS, "left_out": {"wrong script": 3, "near-duplicate": 1}, "filled_up": 2, "alike": 5})
+    assert "left out: 3 wrong script, 1 near-duplicate; 2 chosen without votes" in said
+    assert "; 5 of them much like another one; " in said
+
+
+@pytest.mark.parametrize(("silent", "end"), [(5, "0, 1, 2, 3, 4"), (7, "0, 1, 2, 3, 4 and 2 more")])
+def test_labels_without_signal_are_named_as_far_as_a_sentence_holds_them(silent, end):
+    said = vote_in_words({**FACTS, "labels_without_signal": [str(label) for label in range(silent)]})
+    assert said.endswith(f"no signal above the noise for {end}")
+
+
+def test_advice_only_where_something_is_to_be_done():
+    few = int(MUCH_ALIKE * FACTS["chosen"])
+    assert vote_advice([]) == vote_advice([FACTS]) == vote_advice([{**FACTS, "alike": few}]) == []
+    (said,) = vote_advice([{**FACTS, "alike": few + 1}])
+    assert said.startswith(f"{few + 1} of 40 texts are much like another one")
+    (said,) = vote_advice([{**FACTS, "candidates": 79}])
+    assert "hardly a choice" in said
+    assert "without votes" in vote_advice([{**FACTS, "filled_up": 1}])[0]
+    assert vote_advice([{**FACTS, "labels_without_signal": ["x", "y"]}])[0].startswith("2 of the labels got no votes")
+    # an earlier vote chose what was varied, not what is released
+    assert vote_advice([{**FACTS, "alike": 40}, FACTS]) == []
