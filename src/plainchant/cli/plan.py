@@ -115,27 +115,27 @@ def _template(method: Method, chosen: dict[str, str], names: Sequence[str]) -> s
             lines += [f"# ---- {section} ----", ""]
         lines += [f"# {line}" for line in (field.description or "").splitlines()]
         lines += [*_setting(name, field, method, chosen), ""]
+    lines += ["# ---- Prompt ----", "", "# [prompt]", ""]
+    for name, field in PromptConfig.model_fields.items():
+        lines += [f"# {field.description}"]
+        if name != "examples":
+            lines += [f"# {name} = {_toml_value(name, field, field.default)}", ""]
     lines += [
+        "# [[prompt.examples]]",
+        '# label = "…"',
+        '# text = "…"',
+        "",
         "# ---- Columns beside the text ----",
         "",
         "# [columns]",
-        f"# {(Schema.model_fields['text'].description or '')}",
+        f"# {Schema.model_fields['text'].description or ''}",
         '# text = "{subject}\\n\\n{body}"',
         "",
         "# [columns.attributes.product]",
         '# type = "category"  # category, number, date, boolean',
         '# values = ["…", "…"]  # a public list; number: cuts = [0, 10, 100]; date: first, last and grain',
         "",
-        "# ---- Prompt ----",
-        "",
-        "# [prompt]",
-        "",
     ]
-    for name, field in PromptConfig.model_fields.items():
-        lines += [f"# {field.description}"]
-        if name != "examples":
-            lines += [f"# {name} = {_toml_value(name, field, field.default)}", ""]
-    lines += ["# [[prompt.examples]]", '# label = "…"', '# text = "…"', ""]
     return "\n".join(lines)
 
 

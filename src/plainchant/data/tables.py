@@ -95,8 +95,8 @@ def read_records(
     fields: tuple[str, ...] = ()
     if text_column is not None:
         fields = (text_column,) if schema.text is None else schema.text_fields
-    wanted: dict[str, str | None] = {"label_column": label_column, "unit_column": unit_column}
-    wanted |= {_text_role(schema, name): name for name in fields}
+    wanted: dict[str, str | None] = {_text_role(schema, name): name for name in fields}
+    wanted |= {"label_column": label_column, "unit_column": unit_column}
     wanted |= {_attribute_role(schema, name): name for name in schema.attributes}
     raw = _read(source, wanted, dialect)
     _check_well_formed(raw, source, dialect)
