@@ -9,7 +9,7 @@ FAST_OPTIONS ?=
 export HF_HUB_OFFLINE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench format reference install clean
+.PHONY: help demo test check bench docs format reference install clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s  %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ check: $(STAMP)  ## lint, format, types, layers
 
 bench: $(STAMP)  ## docs/speed.md measured anew, about twenty minutes on two quiet cores
 	$(BIN)/python bench/speed all
+
+docs: $(STAMP)  ## the pages as a site in build/site, for any browser and without a network
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir build/site
 
 format: $(STAMP)  ## rewrite the code as ruff wants it
 	$(BIN)/ruff check --fix

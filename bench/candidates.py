@@ -68,7 +68,7 @@ class Way:
             public list.
         least: number of tokens before a text may end, None for the configured one.
         after: how a text follows from winners; None: it follows from none.
-        prior: zCDP of the noisy word histograms whose logarithms are added to the logits, 0 without.
+        prior: zCDP of the noisy count of the records' words that the model is moved towards, 0 without.
     """
 
     temperature: float = 1.0
@@ -148,6 +148,7 @@ class Writer:
         self.prompts = Prompts(self.config, self.model)
         self.plan = make_plan(self.config)
         self.stop = StopRule(self.prompts.stop, self.config.max_tokens, self.config.min_tokens)
+        self._ratios = {}
 
     def write(self, name):
         path, way = pool_path(self.options.work, self.data, name), WAYS[name]
@@ -182,11 +183,16 @@ class Writer:
             temperature=self.plan.settings.temperature * way.temperature,
             batch_size=1,
         )
-        works = [BatchWork(place, tuple(prefix), tuple(start), (), (0,)) for place, (prefix, start, _) in heads.items()]
+        bias = self.bias(way.prior, label) if way.prior else None
+        works = [
+            BatchWork(place, tuple(prefix), tuple(start), (), (0,), bias=bias)
+            for place, (prefix, start, _) in heads.items()
+        ]
         works.sort(key=lambda work: work.prefix)
-        model = Biased(self.model, self.bias(way.prior, label)) if way.prior else self.model
         stop = replace(self.stop, min_tokens=way.least or self.stop.min_tokens)
-        decoder = Decoder(model, PublicMechanism(settings), stop, rows=self.options.rows, randomness=SystemRandomness())
+        decoder = Decoder(
+            self.model, PublicMechanism(settings), stop, rows=self.options.rows, randomness=SystemRandomness()
+        )
         return {text.batch: f"{heads[text.batch][2]} {text.text}".strip() for text in decoder.run(works)}
 
     # what stands before a text
@@ -245,67 +251,26 @@ class Writer:
             start = [*start, *self.model.encode(" " + first, trusted=False)]
         return self.prompts.prefix(label, shown), start, first
 
-    # the word prior (a trial)
-
     def bias(self, rho, label):
-        """λ·ln of noisy over expected counts of a public list of tokens, of which a unit sends `MOST`: float32 [V]."""
-        key = (rho, label)
-        if not hasattr(self, "_biases"):
-            self._biases = {}
-        if key not in self._biases:
-            self._biases[key] = word_prior(self, rho, label)
-        return self._biases[key]
+        """Towards the words of the records that vote, counted once for each ρ as a run counts them."""
+        from plainchant.generation.decoding import Bias
+        from plainchant.privacy.histograms import VOTE_GRID, noise_sigma, noisy_votes
+        from plainchant.randomness import SystemRandomness
+        from plainchant.run.vocabulary import LISTED, log_ratios, public_list, word_votes
 
-
-# Distinct tokens that a unit sends, and the weight and the smoothing of the prior.
-MOST, LISTED, WEIGHT, SMOOTHING = 16, 4000, 1.0, 30.0
-
-
-def word_prior(writer, rho, label):
-    """One noisy histogram of a label's tokens, with the exact noise; the public list are tokens of public texts."""
-    from plainchant.privacy.histograms import noise_sigma
-    from plainchant.randomness import SystemRandomness
-
-    plain = read_pool(writer.options.work, writer.data, "plain")
-    public = [text for own, text in plain if own == label]
-
-    def distinct(text):
-        return list(dict.fromkeys(writer.model.encode(" " + text, trusted=False)))
-
-    frequency = np.zeros(writer.model.vocabulary_size)
-    for _, text in plain:
-        frequency[distinct(text)] += 1
-    listed = np.argsort(-frequency, kind="stable")[:LISTED]
-    listed = listed[frequency[listed] > 0]
-    place = {token: number for number, token in enumerate(listed.tolist())}
-
-    def counted(texts):
-        found = np.zeros(len(listed), dtype=np.int64)
-        for text in texts:
-            found[[place[token] for token in distinct(text) if token in place][:MOST]] += 1
-        return found
-
-    texts, labels = rows_of(SOURCES[writer.data].voters)
-    own = [text for text, theirs in zip(texts, labels, strict=True) if theirs == label]
-    noisy = SystemRandomness().add_discrete_gaussian(counted(own).tolist(), np.sqrt(MOST) * noise_sigma(rho))
-    expected = counted(public) * max(1, noisy.sum()) / max(1, counted(public).sum())
-    ratio = (np.maximum(noisy, 0) + SMOOTHING) / (expected + SMOOTHING)
-    bias = np.zeros(writer.model.vocabulary_size, dtype=np.float32)
-    bias[listed] = WEIGHT * np.log(ratio)
-    return bias
-
-
-class Biased:
-    """A model whose logits are moved by a public vector."""
-
-    def __init__(self, model, bias):
-        self._model, self._bias = model, bias
-
-    def __getattr__(self, name):
-        return getattr(self._model, name)
-
-    def step(self, *arguments):
-        return [logits + self._bias for logits in self._model.step(*arguments)]
+        if rho not in self._ratios:
+            plain = read_pool(self.options.work, self.data, "plain")
+            listed = public_list([text for _, text in plain], self.prompts, LISTED)
+            labels, (records, theirs) = list(self.config.labels), rows_of(SOURCES[self.data].voters)
+            counts = [
+                word_votes(self.prompts, texts, np.array([labels.index(own) for own in told]), listed, len(labels))
+                for texts, told in ((records, theirs), ([text for _, text in plain], [own for own, _ in plain]))
+            ]
+            counts[0] = noisy_votes(counts[0], rho, SystemRandomness())
+            votes = np.stack(counts, axis=1).reshape(len(labels), len(listed), 2)
+            self._ratios[rho] = np.array(listed), log_ratios(votes, VOTE_GRID * noise_sigma(rho))
+        listed, ratios = self._ratios[rho]
+        return Bias(listed, ratios[self.config.labels.index(label)].astype(np.float32))
 
 
 def keyword(text):
@@ -675,24 +640,27 @@ def figures_of(rows, **wanted):
 def ways_table(results, data):
     """Markdown: a row a way; unvoted, beside plain candidates after a vote, and how many of its candidates win."""
     own = {name: document for name, document in results.items() if document.get("data") == data and "ways" in document}
-    together = [document for name, document in own.items() if name.startswith("together")]
+    together = together_of(results)
     forms = list(dict.fromkeys((row["units"], row["epsilon"]) for row in own["plain"]["rows"]))
-    heads = ["way", "unvoted", *(f"{units:,} records, ε = {epsilon:g}" for units, epsilon in forms), "win, ε = 8 / 1"]
+    heads = ["way", "unvoted", *(f"{units:,} records, ε = {epsilon:g}" for units, epsilon in forms)]
+    heads += ["win, ε = 8 / 1"] if together else []
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
-    for name in (name for name in WAYS if name in own):
-        document = own[name]
-        unvoted = " / ".join(f"{document['unvoted'][figure]:.3f}" for figure in FIGURES)
-        voted = [figures_of(document["rows"], units=units, epsilon=epsilon) for units, epsilon in forms]
-        wins = (
-            " / ".join(
-                won_of(max(together, key=lambda one: len(one["sizes"])), name, SOURCES[data], epsilon)
-                for epsilon in (8.0, 1.0)
-            )
-            if together
-            else "–"
-        )
-        lines.append(f"| {name} | {' | '.join([unvoted, *voted])} | {wins} |")
+    for name in (name for name in WAYS if name in own or (together and name in together["sizes"])):
+        cells = [name, *["–"] * (1 + len(forms))]
+        if name in own:
+            unvoted = " / ".join(f"{own[name]['unvoted'][figure]:.3f}" for figure in FIGURES)
+            voted = [figures_of(own[name]["rows"], units=units, epsilon=epsilon) for units, epsilon in forms]
+            cells = [name, unvoted, *voted]
+        if together:
+            cells.append(" / ".join(won_of(together, name, SOURCES[data], epsilon) for epsilon in (8.0, 1.0)))
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def together_of(results):
+    """The largest pool of all ways, None where it is not measured."""
+    found = [document for name, document in results.items() if name.startswith("together")]
+    return max(found, key=lambda one: len(one["sizes"]), default=None)
 
 
 def combined_table(results):
@@ -747,6 +715,7 @@ def page_text(found):
         ways=lambda data: ways_table(found[data], data),
         combined=lambda data: combined_table(found[data]),
         choices=lambda data: choices_table(found[data], data),
+        together={data: together_of(own) for data, own in found.items()},
     )
 
 

@@ -1,4 +1,4 @@
-"""How often the public model ends a text by itself, by what ends an entry: the figures of docs/how-it-works.md.
+"""How often the public model ends a text by itself, by what ends an entry: the figures of docs/how-to/form.md.
 
     python bench/ends_of_texts.py [--texts 24] [--max-tokens 80]
 

@@ -116,7 +116,8 @@ def run_cell(name, number, cell, options, loaded):
     out = options.work / "runs" / stem(name, number)
     table, whole = table_of(cell, options.work), Path(cell["folder"]) / cell["file"]
     embedder = loaded.embedder()
-    config = load_config(HERE.parent / cell["config"], cell["set"])
+    # the study was measured without deals; a cell that wants them says so
+    config = load_config(HERE.parent / cell["config"], {"deals": False} | cell["set"])
     if "prompt" in cell:
         prompt = PromptConfig(**{**dict(config.prompt), **cell["prompt"]})
         config = config.model_copy(update={"prompt": prompt})
@@ -288,7 +289,8 @@ def results():
 
 def pooled(runs, name, kind="evaluation"):
     """A figure of all runs of a cell: the mean, and an interval from each run's own and from how the runs differ."""
-    figures = [f for run in runs for group in run.get(kind, {}).values() if (f := group.get(name)) is not None]
+    groups = [group for run in runs for group in run.get(kind, {}).values() if isinstance(group, dict)]
+    figures = [figure for group in groups if (figure := group.get(name)) is not None]
     if not figures:
         return None
     values = [figure["value"] for figure in figures]
@@ -324,6 +326,38 @@ MAIN = [
     "ag_news/non-private-600",
 ]
 
+# The default with votes in rounds, beside votes alone, texts without a vote and the public model: what a table shows.
+ROUNDS = {
+    "AG News, 600 texts from 7,600 records": [
+        "ag_news/public-600",
+        "ag_news/evolution-600-epsilon1",
+        "ag_news/rounds-600-epsilon1",
+        "ag_news/evolution-600",
+        "ag_news/rounds-unvoted-600",
+        "ag_news/rounds-600",
+    ],
+    "AG News, 200 texts from 500 records": [
+        "ag_news/public-200",
+        "ag_news/evolution-200-records500-epsilon3",
+        "ag_news/rounds-200-records500-epsilon3",
+    ],
+    "AG News, 2,000 texts from 7,600 records": ["ag_news/rounds-2000"],
+    "Go advisories, 200 texts from 2,494 records": [
+        "advisories/public",
+        "advisories/evolution-epsilon1",
+        "advisories/rounds-epsilon1",
+        "advisories/evolution",
+        "advisories/rounds",
+    ],
+    "CLINC150, three texts for each of 151 labels from 15,098 records": [
+        "clinc150/public",
+        "clinc150/evolution-epsilon1",
+        "clinc150/rounds-epsilon1",
+        "clinc150/evolution",
+        "clinc150/rounds",
+    ],
+}
+
 COLUMNS = {
     "MAUVE": "MAUVE",
     "Fréchet": "Fréchet distance",
@@ -356,6 +390,19 @@ def cells_table(found, names, kind="evaluation"):
             f"| {minutes:.0f} |"
         )
     return "\n".join(lines)
+
+
+def rounds_tables(found):
+    """(title, table, judge) for each data set of `ROUNDS`, against texts that no run has read where there are some."""
+    tables = []
+    for title, names in ROUNDS.items():
+        names = [name for name in names if name in found and found[name][0]["method"] != "public"] and names
+        kind = "held out" if any(run.get("held out") for name in names for run in found.get(name, [])) else "evaluation"
+        for judge in (kind, "second"):
+            table = cells_table(found, names, judge)
+            if table.count("\n") > 1:
+                tables.append((title, table, judge))
+    return tables
 
 
 def measured(name):
@@ -502,6 +549,34 @@ def advice():
     return "\n".join(lines)
 
 
+# The README's table of figures: (data, records, cell, the same by the public model), with the default method.
+SHOWN = (
+    ("news, 4 topics", 7_600, "ag_news/plainchant-150", "ag_news/public-150"),
+    ("news, 4 topics", 7_600, "ag_news/plainchant-600", "ag_news/public-600"),
+    ("news, 4 topics", 7_600, "ag_news/plainchant-epsilon1", "ag_news/public-100"),
+    ("security advisories, 8 kinds", 2_490, "advisories/plainchant", "advisories/public"),
+)
+
+
+def gains(found):
+    """Markdown: what the embedded model makes of real data: so good, so long."""
+    lines = [
+        "| data | records | ε | texts | accuracy | public model | as many real texts | minutes |",
+        "|---" * 8 + "|",
+    ]
+    for data, records, name, public in SHOWN:
+        runs = found[name]
+        accuracies = [
+            f"{pooled(found[cell], COLUMNS[column])['value']:.2f}"
+            for cell, column in ((name, "accuracy"), (public, "accuracy"), (name, "as many real"))
+        ]
+        texts, minutes = runs[0]["texts"], np.mean([run["processor seconds"] for run in runs]) / 60
+        lines.append(
+            f"| {data} | {records:,} | {runs[0]['epsilon']:.0f} | {texts} | {' | '.join(accuracies)} | {minutes:.0f} |"
+        )
+    return "\n".join(lines)
+
+
 def page_text(found):
     """docs/study.md as a text: a function of the results, the template and the plans alone."""
     import jinja2
@@ -512,6 +587,7 @@ def page_text(found):
     minutes = sum(run["processor seconds"] for runs in found.values() for run in runs if "together" not in run) / 60
     return template.render(
         main=MAIN,
+        rounds=rounds_tables(found),
         found=found,
         rows=rows,
         table=lambda *names, kind="evaluation": cells_table(found, names, kind),
@@ -532,12 +608,17 @@ def page_text(found):
 
 def advised(readme):
     """The README with its table of advice made anew."""
-    before, _, rest = readme.partition("<!-- advice -->")
-    return f"{before}<!-- advice -->\n{advice()}\n<!-- end of advice -->{rest.partition('<!-- end of advice -->')[2]}"
+    return between(readme, "advice", advice())
+
+
+def between(readme, name, table):
+    """The README with a table between the marks of that name."""
+    before, _, rest = readme.partition(f"<!-- {name} -->")
+    return f"{before}<!-- {name} -->\n{table}\n<!-- end of {name} -->{rest.partition(f'<!-- end of {name} -->')[2]}"
 
 
 def page(options):
-    """docs/study.md and its plots from bench/study/page.md.jinja and the results, and the README's table of advice."""
+    """docs/study.md and its plots from bench/study/page.md.jinja and the results, and the README's tables."""
     import matplotlib
 
     # the same figures make the same file
@@ -548,7 +629,7 @@ def page(options):
     standing(found, MAIN, docs / "study-runs.svg")
     (docs / "study.md").write_text(page_text(found))
     readme = HERE.parent / "README.md"
-    readme.write_text(advised(readme.read_text()))
+    readme.write_text(between(advised(readme.read_text()), "gains", gains(found)))
     print(f"docs/study.md: {sum(map(len, found.values()))} runs of {len(found)} cells")
 
 

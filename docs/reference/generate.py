@@ -1,10 +1,17 @@
-"""Writes the reference pages from the code: `python docs/reference/generate.py`, or `make reference`."""
+"""Writes the reference pages from the code: `python docs/reference/generate.py`, or `make reference`.
 
+The start page of the site is the first part of the README.
+"""
+
+import functools
+import inspect
+import re
 from pathlib import Path
 from typing import Any
 
 import click
 
+import plainchant as pc
 from plainchant.cli.main import main
 from plainchant.cli.options import TABLES, environment_name, plain_default, value_type
 from plainchant.config import FIELD_GROUPS, Parts, PerformanceOptions, PromptConfig, SynthesisConfig, group_of
@@ -116,7 +123,86 @@ def _escaped(text: str) -> str:
     return text.replace("|", "\\|").replace("<", "&lt;")
 
 
-PAGES = {"cli.md": cli_page, "configuration.md": configuration_page}
+def python_page() -> str:
+    """Every public name with its signature and its docstring."""
+    parts = [
+        NOTE,
+        "# Python",
+        "`import plainchant as pc` gives these names. Importing it loads neither torch nor a model.",
+    ]
+    kinds: dict[str, list[str]] = {"Functions": [], "Classes": [], "Errors": []}
+    for name in pc.__all__:
+        thing = getattr(pc, name)
+        error = inspect.isclass(thing) and issubclass(thing, Exception)
+        kinds["Errors" if error else "Classes" if inspect.isclass(thing) else "Functions"].append(_entry(name, thing))
+    for title, entries in kinds.items():
+        parts += [f"## {title}", *entries]
+    return "\n\n".join(parts) + "\n"
+
+
+def _entry(name: str, thing: Any, depth: int = 3) -> str:
+    """A function, or a class with its public methods."""
+    said = _prose(inspect.getdoc(thing) or "")
+    if hasattr(thing, "model_fields"):
+        said.insert(0, "Its fields: [Configuration](configuration.md).")
+    elif inspect.isclass(thing) and issubclass(thing, pc.PlainchantError):
+        said.append(f"Exit code on the command line: {thing.exit_code}.")
+    elif callable(thing):
+        said.insert(0, f"```text\n{_signature(name, thing)}\n```")
+    parts = [f"{'#' * depth} {name}", *said]
+    if inspect.isclass(thing):
+        methods = {key: getattr(thing, key) for key in vars(thing) if not key.startswith("_")}
+        parts += [_entry(f"{name}.{key}", one, depth + 1) for key, one in methods.items() if _documented(one)]
+    return "\n\n".join(parts)
+
+
+def _documented(one: Any) -> bool:
+    return (inspect.isroutine(one) or isinstance(one, property | functools.cached_property)) and bool(one.__doc__)
+
+
+def _signature(name: str, thing: Any) -> str:
+    """Names and defaults, an argument a line where they are many; the types stand in the code."""
+    shown: list[str] = []
+    for argument in inspect.signature(thing).parameters.values():
+        if argument.kind is argument.KEYWORD_ONLY and "*" not in shown:
+            shown.append("*")
+        # the address of an object is no default
+        shown.append(re.sub(r"=<.*>$", "=…", str(argument.replace(annotation=inspect.Parameter.empty))))
+    shown = [text for text in shown if text != "self"]
+    line = f"{name}({', '.join(shown)})"
+    return line if len(line) <= WIDTH else f"{name}(\n" + "".join(f"    {text},\n" for text in shown) + ")"
+
+
+def _prose(doc: str) -> list[str]:
+    """A docstring as Markdown: its sections are lists, its examples code."""
+    parts = []
+    for block in re.split(r"\n\s*\n", doc):
+        head, _, rest = block.partition("\n")
+        if head in ("Args:", "Attributes:", "Raises:", "Returns:", "Yields:"):
+            items = [" ".join(item.split()) for item in re.split(r"\n(?=    \S)", f"\n{rest}")[1:]]
+            lines = [re.sub(r"^([\w, *]+?): ", r"`\1`: ", item) for item in items]
+            parts += [f"*{head.rstrip(':')}*", "\n".join(f"- {line}" for line in lines).replace("<", "&lt;")]
+        elif block.startswith(">>>"):
+            parts.append(f"```pycon\n{block}\n```")
+        else:
+            parts.append(block.replace("<", "&lt;"))
+    return parts
+
+
+def start_page() -> str:
+    """The README's first part, with its links as they are from here."""
+    readme = (HERE.parents[1] / "README.md").read_text(encoding="utf-8")
+    return f"{NOTE}\n\n{readme.partition(END_OF_START)[0].rstrip()}\n".replace("](docs/", "](")
+
+
+# The README up to here is the start page.
+END_OF_START = "<!-- end of the start page -->"
+PAGES = {
+    "cli.md": cli_page,
+    "configuration.md": configuration_page,
+    "python.md": python_page,
+    "../index.md": start_page,
+}
 
 if __name__ == "__main__":
     for page, content in PAGES.items():

@@ -33,6 +33,10 @@ CANDIDATES, ROUNDS = 11, 2
 TABLE_SHARE = 0.1
 # Columns of a release that no attribute may be called like.
 RESERVED_COLUMNS = ("text", "label", "cell", "origin")
+# First texts of a cell per text that is shown in its prompts.
+BOOTSTRAP = 2
+# Share of the budget for the records' words where none is given (docs/candidates.md).
+WORD_SHARE = 0.1
 # Private rows per forward pass where none are given and nothing is measured.
 USUAL_ROWS = 64
 
@@ -151,6 +155,7 @@ class Parts(_Frozen):
     top_k: int
     candidates: int
     rounds: int
+    deals: bool
 
 
 _AMIN = {
@@ -167,6 +172,7 @@ _AMIN = {
     "top_k": 100,
     "candidates": 1,
     "rounds": 1,
+    "deals": False,
 }
 _CLUSTERED_MEAN = _AMIN | {"clusters": Clusters.PUBLIC_CENTRES, "sparse_threshold": 0.0}
 _INVISIBLEINK = _AMIN | {
@@ -194,6 +200,7 @@ PRESETS: Mapping[Method, Parts] = {
             "top_k": 1000,
             "candidates": CANDIDATES,
             "rounds": ROUNDS,
+            "deals": True,
         }
     ),
     Method.PUBLIC: Parts.model_validate(
@@ -242,6 +249,10 @@ _ONLY_FOR: Mapping[Accounting, Method] = {
 }
 
 
+# Where the secret draw of batches lowers the cost: what a text costs a unit is bounded before the run (guarantee 13).
+_EX_ANTE = (Accounting.WORST_CASE, Accounting.INDIVIDUAL)
+
+
 class SynthesisFields(TypedDict, total=False):
     """What `SynthesisConfig` takes: its own fields, with strings where the values of an enumeration have names.
 
@@ -270,6 +281,7 @@ class SynthesisFields(TypedDict, total=False):
     rounds: int | None
     private_texts: int | None
     vote_share: float
+    word_share: float | Literal["auto"]
     vote_spread: int | Literal["auto"]
     vote_labels: int | Literal["auto"]
     choice: Literal["highest", "matching"]
@@ -311,6 +323,7 @@ class SynthesisFields(TypedDict, total=False):
     private_tokens: int | None
     temperature: float
     batch_size: int | Literal["auto"] | None
+    deals: bool | None
     expected_range: float
     records_per_context: int
     released_examples: int | None
@@ -351,6 +364,10 @@ release. 1: no vote."""
     """Number of texts that private records contribute to. Unset: half of texts with several votes, else all."""
     vote_share: float = Field(0.05, gt=0, lt=1)
     """Share of the budget for all votes together, split evenly; private-evolution spends the whole budget on votes."""
+    word_share: Annotated[float, Field(ge=0, lt=1)] | Literal["auto"] = "auto"
+    """Share of the budget for one noisy count of the records' words per label; candidates are then written with these \
+words in mind. Needs votes and a local model for candidates. auto: a tenth, at most ρ = 0.02, with plainchant and \
+private-evolution. 0: off."""
     vote_spread: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """Number of nearest texts that a record's vote is spread over; auto: the weaker the votes, the more texts."""
     vote_labels: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
@@ -406,11 +423,11 @@ prompt.form."""
     """How records are grouped into batches: around public cluster centres, or not at all."""
     centres: int | str = AUTO
     """Maximum number of public centres (at most one per four texts of the corpus), or a file of saved ones \
-(centres.npz); auto: by expected_units, labels and batch size."""
+(centres.npz); auto: by expected_units, labels and batch size; with deals, cells then hold about 32 batches."""
     kept: int | Literal["auto"] = "auto"
     """Maximum number of cells to keep; auto: every cell of at least min_cell."""
     min_cell: int | None = Field(None, ge=1)
-    """Smallest noisy count of a cell that is kept. Unset: batch size + 2σ of the noise."""
+    """Smallest noisy count of a cell that is kept. Unset: a batch (with deals, eight) + 2σ of the noise."""
     rebalance_share: float = Field(0.05, gt=0, lt=1)
     """Share of the budget for the noisy cell counts."""
 
@@ -443,6 +460,9 @@ writes the token at no cost (sparse vector technique; worst-case means only). 0:
     batch_size: int | Literal["auto"] | None = None
     """Average number of contexts (records, unless records_per_context is set) per batch; auto: the smallest that \
 can pay for the requested texts."""
+    deals: bool | None = None
+    """Draw the batches afresh, in secret, for every text that a batch writes; each text then costs less, the more \
+batches a cell has (worst-case and individual accounting only)."""
     expected_range: float = Field(EXPECTED_RANGE, gt=0, allow_inf_nan=False)
     """Expected influence of one record on the model's logits, root mean square in nats. Used to plan how many texts \
 an individual budget covers; it cannot change the guarantee."""
@@ -532,9 +552,11 @@ too."""
         parts = self.parts
         if self.expand and not self.reads_records:
             raise ConfigError(f"expand = {self.expand}: --method public writes all its texts freely; raise texts")
-        if self.votes and self.written and self.vote_share + self.rebalance_share >= 1:
+        shares = self.vote_share + self.rebalance_share + self.share_of_words
+        if self.votes and self.written and shares >= 1:
             raise PrivacyError(
-                f"vote_share = {self.vote_share}, rebalance_share = {self.rebalance_share}: leave nothing for tokens"
+                f"vote_share = {self.vote_share}, rebalance_share = {self.rebalance_share}, word_share = "
+                f"{self.word_share}: leave nothing for tokens"
             )
         if self.votes and not self.reads_records:
             raise ConfigError(f"candidates = {self.candidates}: --method public reads no records that could vote")
@@ -549,6 +571,20 @@ too."""
                 f"private_texts = {self.private_texts}: more than candidates x texts = {parts.candidates * self.texts}"
             )
         self._check_quotas()
+        self._check_words()
+
+    def _check_words(self) -> None:
+        if self.word_share in ("auto", 0):
+            return
+        if not self.votes:
+            raise ConfigError(
+                f"word_share = {self.word_share}: words are for the candidates of a vote; give candidates of 2 or more"
+            )
+        if self.candidate_endpoint is not None:
+            raise ConfigError(
+                f"word_share = {self.word_share}: an endpoint's model cannot be moved towards words; set it to 0, or "
+                "use a local candidate_model"
+            )
 
     def _check_columns(self) -> None:
         attributes = self.columns.attributes
@@ -572,7 +608,8 @@ too."""
                 f"columns.attributes.{self.columns.found[0]}: values are found in the data at a part of δ, which no "
                 "ex-post figure includes; name the values, or use another method"
             )
-        shares = self.attribute_share + (self.rebalance_share + self.vote_share * self.votes) * (self.written > 0)
+        shares = self.attribute_share + self.share_of_words
+        shares += (self.rebalance_share + self.vote_share * self.votes) * (self.written > 0)
         if self.has_text and shares >= 1:
             raise PrivacyError(f"table_share = {self.attribute_share}: leaves nothing for the texts; lower it")
 
@@ -645,6 +682,11 @@ too."""
         for accounting, method in _ONLY_FOR.items():
             if (parts.accounting is accounting) != (self.method is method):
                 raise PrivacyError(f"accounting = {parts.accounting}: belongs to --method {method.value} alone")
+        if self.deals and parts.accounting not in _EX_ANTE:
+            raise PrivacyError(
+                "deals = true: the secret draw of batches lowers costs that are known before the run; accounting = "
+                f"{parts.accounting} has none. Set accounting = individual or worst-case, or deals = false"
+            )
         if parts.aggregate is Aggregate.MEDIAN and self.records_per_context > 1:
             raise PrivacyError(
                 f"records_per_context = {self.records_per_context}: the median's box covers a context that comes or "
@@ -655,10 +697,14 @@ too."""
                 f"sparse_threshold = {parts.sparse_threshold}: belongs to accounting = worst-case; elsewhere a token "
                 "that the public model predicts costs next to nothing anyway"
             )
-        if parts.sparse_threshold and parts.clip == "auto":
-            raise ConfigError("clip = auto: cannot be derived with sparse_threshold; give a number of nats")
         if self.private_tokens is not None and self.private_tokens > self.max_tokens:
             raise ConfigError(f"private_tokens = {self.private_tokens}: is more than max_tokens = {self.max_tokens}")
+        self._check_clip()
+
+    def _check_clip(self) -> None:
+        parts = self.parts
+        if parts.sparse_threshold and parts.clip == "auto":
+            raise ConfigError("clip = auto: cannot be derived with sparse_threshold; give a number of nats")
         worst_case = parts.accounting is Accounting.WORST_CASE and parts.clipping is not Clipping.LOGITS
         if parts.clip == "auto" and not worst_case:
             raise ConfigError(
@@ -700,6 +746,14 @@ too."""
         return self.parts.candidates > 1
 
     @property
+    def share_of_words(self) -> float:
+        """The largest share of the budget that a noisy count of words may take; 0 where none are counted."""
+        if self.word_share != "auto":
+            return self.word_share
+        own = self.method in (Method.PLAINCHANT, Method.PRIVATE_EVOLUTION)
+        return WORD_SHARE if own and self.votes and self.candidate_endpoint is None else 0.0
+
+    @property
     def written(self) -> int:
         """Number of texts that records contribute to; for the public method, the number that it writes instead."""
         if self.parts.accounting in (Accounting.VOTES, Accounting.MARGINALS):
@@ -739,6 +793,8 @@ too."""
         """The preset's parts, replaced by those that this configuration sets."""
         preset = PRESETS[self.method]
         own = {name: getattr(self, name) for name in Parts.model_fields if getattr(self, name) is not None}
+        if own.get("accounting", preset.accounting) not in _EX_ANTE:
+            own.setdefault("deals", False)
         return preset.model_copy(update=own)
 
     @property
@@ -769,7 +825,20 @@ too."""
             texts=self.written,
             max_tokens=self.max_tokens,
             units=self.expected_units,
+            labels=len(self.label_set),
+            centres=self._most_centres,
+            first=BOOTSTRAP * parts.released_examples,
         )
+
+    @property
+    def _most_centres(self) -> int | None:
+        """The most cells of a label; None where the plan chooses."""
+        if self.parts.clusters is Clusters.NONE:
+            return 1
+        if self.centres_file is not None:
+            # how many centres a file holds is seen when it is read
+            return LARGEST
+        return self.centres if isinstance(self.centres, int) else None
 
     @property
     def stop(self) -> str | None:
@@ -835,8 +904,10 @@ FIELD_GROUPS: Mapping[str, tuple[str, ...]] = {
     "Model": ("model", "embedder", "candidate_model", "candidate_endpoint", "candidate_form"),
     "Public corpus": ("public_corpus", "public_text_column", "centres"),
     "Method": ("method", "candidates", "rounds", "private_texts"),
-    "Method (votes)": ("vote_share", "vote_spread", "vote_labels", "choice", "quotas"),
-    "Method (batches)": ("clusters", "batch_size", "records_per_context", "kept", "min_cell", "rebalance_share"),
+    "Method (votes)": ("vote_share", "word_share", "vote_spread", "vote_labels", "choice", "quotas"),
+    "Method (batches)": (
+        "clusters", "batch_size", "deals", "records_per_context", "kept", "min_cell", "rebalance_share",
+    ),
     "Method (aggregate)": ("aggregate", "support", "top_k", "clipping", "clip", "guidance"),
     "Method (accounting)": (
         "accounting", "expected_range", "numerical_slack", "sparse_threshold", "sparse_noise", "private_tokens",

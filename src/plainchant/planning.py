@@ -9,9 +9,18 @@ from typing import Any
 from plainchant.config import Clusters, SynthesisConfig, is_loopback
 from plainchant.display import html_table
 from plainchant.errors import PrivacyError
-from plainchant.privacy.accounting import Cost, rho_of
+from plainchant.privacy.accounting import Budget, Cost, rho_of
 from plainchant.privacy.aggregation import ROUNDING_RANGE
-from plainchant.privacy.choice import choose_mechanism, possible_texts, smallest_batch
+from plainchant.privacy.choice import (
+    FEWEST_KEPT,
+    choose_mechanism,
+    choose_with_deals,
+    nearest_with_deals,
+    planned_centres,
+    possible_texts,
+    smallest_batch,
+)
+from plainchant.privacy.deals import DealRule, Expected
 from plainchant.privacy.histograms import most_contexts, noise_sigma
 from plainchant.privacy.mechanisms import TokenMechanism, TokenSettings
 from plainchant.privacy.promises import Promise, Promised, nothing_promised
@@ -24,11 +33,15 @@ ROW_MOVEMENT = 2**-15
 UNLIKELY = 1e-3
 # A model is measured with no more private rows in a pass, unless passes are usually that wide.
 LARGEST_PASS = 2**14
+# Batches are not made larger than this because of noise in the sizes.
+LARGEST_COVERED = 256
 # Characters per token of English prose, about. Other text has fewer, and then a note about lengths comes late.
 PROSE_CHARACTERS = 4
 # Public centres where their number is decided here: the most, and where nothing is known of the data's size. A hundred
 # to three hundred predicted best from 7,600 records of four labels, which is about one batch per cell (docs/study.md).
 MOST_CENTRES, UNKNOWN_CENTRES = 1000, 100
+# The most ρ that the records' words get where no share is given: a tenth of it does half as much (docs/candidates.md).
+ENOUGH_FOR_WORDS = 0.02
 # Below this derived clip, nats, a plan warns.
 SMALL_CLIP = 1.0
 # Share of δ for the values of attributes that are found in the data, all columns together.
@@ -41,7 +54,9 @@ class Guarantee:
 
     Attributes:
         kind: "ex-ante" (known before the run), "ex-post" (measured after it, itself private) or "none".
-        epsilon, delta, rho: the figures; None where there is none, or none that may be released.
+        epsilon, delta: the figures; None where there is none, or none that may be released.
+        rho: what they were converted from, where the cost is plain zCDP and known before the run.
+        curve: what they were converted from where it is a Rényi curve (guarantee 6.1): zCDP, orders and values.
         unit: what is protected.
         relation: the neighbouring relation.
         method: the preset it was made by.
@@ -59,12 +74,13 @@ class Guarantee:
     method: str
     version: str
     statement: str
+    curve: dict[str, Any] | None = None
     delta_found: float = 0.0
 
     @property
     def cost(self) -> Cost:
         """What the release costs a unit; unlimited if no figure was known before the run."""
-        return Cost.unlimited() if self.rho is None else Cost(self.rho, delta=self.delta_found)
+        return Cost.from_dict({"rho": self.rho, "curve": self.curve})
 
 
 @dataclass(frozen=True)
@@ -77,11 +93,15 @@ class Plan:
         guarantee: what the release promises.
         rho_select, rho_size: zCDP of the noisy counts of cells; 0 where there are none.
         rho_vote: zCDP of the records' votes on the texts, all rounds together; 0 where there are none.
+        rho_words: zCDP of the noisy count of the records' words; 0 where there is none.
         table: what the attributes cost; nothing where there are none.
-        batch: what the tokens of a batch may cost a unit; unlimited where they are not paid from a budget.
+        batch: what the tokens of a batch, or of all deals of a cell, may cost a unit; unlimited where they are not paid
+            from a budget.
         tokens_per_batch: maximum tokens that a batch releases; None where there is no such bound.
         texts_per_batch: maximum texts of `max_tokens` that a batch pays for; None where there is no such bound. An
-            estimate where costs are individual: a record that has used up its budget is then ignored.
+            estimate where costs are individual: a record that has used up its budget is then ignored. With deals one.
+        deals: the rule of the deals; None where a unit stays in its batch.
+        expected: the cells that the plan expects; None without deals.
     """
 
     config: SynthesisConfig
@@ -90,10 +110,13 @@ class Plan:
     rho_select: float
     rho_size: float
     rho_vote: float
+    rho_words: float
     table: Cost
     batch: Cost
     tokens_per_batch: int | None
     texts_per_batch: int | None
+    deals: DealRule | None = None
+    expected: Expected | None = None
 
     @property
     def settings(self) -> TokenSettings:
@@ -102,8 +125,20 @@ class Plan:
 
     @property
     def rho_batch(self) -> float | None:
-        """ρ that the tokens of a batch may cost a unit; None without limit."""
-        return self.batch.rho if self.batch.is_limited else None
+        """ρ that the tokens of a batch may cost a unit; None without limit, and with deals, whose cost is a curve."""
+        return self.batch.rho if self.batch.is_limited and self.batch.is_zcdp else None
+
+    @property
+    def least_cell(self) -> int | None:
+        """The smallest noisy count of a cell that is kept; None: a batch and 2σ of the noise (guarantee 2.3)."""
+        if self.config.min_cell is not None or self.deals is None or not self.rho_select:
+            return self.config.min_cell
+        return math.ceil(FEWEST_KEPT * self.settings.units_per_batch + 2 * noise_sigma(self.rho_select))
+
+    @property
+    def unlikely(self) -> float:
+        """The probability that a batch of a unit holds more contexts than the slack covers, on top of δ."""
+        return _unlikely(self.config)
 
     @property
     def row_movement(self) -> float:
@@ -114,7 +149,7 @@ class Plan:
         if not self.mechanism.needs_private:
             return math.inf
         s = self.settings
-        contexts = most_contexts(s.batch_size, self.rho_size, self.config.delta * UNLIKELY)
+        contexts = most_contexts(s.batch_size, self.rho_size, self.unlikely)
         amplification = self.mechanism.amplification(contexts)
         return (s.slack - _rounding(self.mechanism)) / amplification if amplification else math.inf
 
@@ -133,7 +168,7 @@ class Plan:
         if s.records_per_context > 1:
             # s contexts, whatever the number of units
             return batches * s.batch_size
-        most = math.ceil(most_contexts(s.batch_size, self.rho_size, self.config.delta * UNLIKELY, batches))
+        most = math.ceil(most_contexts(s.batch_size, self.rho_size, self.unlikely, batches))
         largest = max(LARGEST_PASS, 8 * batches * s.batch_size)
         if most > largest:
             raise PrivacyError(
@@ -156,12 +191,14 @@ class Plan:
     @property
     def rho_counts(self) -> float:
         """The zCDP of everything but tokens."""
-        return self.rho_rebalance + self.rho_vote + self.table.rho
+        return self.rho_rebalance + self.rho_vote + self.rho_words + self.table.rho
 
     @property
     def batches_needed(self) -> int | None:
-        """How many batches write the requested texts; None where one batch may write any number."""
-        return None if self.texts_per_batch is None else math.ceil(self.config.written / self.texts_per_batch)
+        """How many batches write the requested texts; None where one may write any number, or is drawn many times."""
+        if self.texts_per_batch is None or self.deals is not None:
+            return None
+        return math.ceil(self.config.written / self.texts_per_batch)
 
     @property
     def units_needed(self) -> int | None:
@@ -174,6 +211,8 @@ class Plan:
         clustered = self.config.reads_records and self.config.parts.clusters is Clusters.PUBLIC_CENTRES
         if not clustered or self.config.centres_file is not None:
             return None
+        if self.deals is not None and self.config.expected_units is not None:
+            return planned_centres(self.config.token_request, self.settings.batch_size)
         return number_of_centres(self.config, self.settings.units_per_batch)
 
     @property
@@ -223,6 +262,8 @@ class Plan:
 
     def _repr_html_(self) -> str:
         batches = "any" if self.units_needed is None else f"about {self.units_needed} units"
+        if self.expected is not None:
+            batches = f"cells of about {self.expected.batches * self.settings.units_per_batch} units"
         rows = [
             ("guarantee", self.guarantee.statement),
             ("unit", self.guarantee.unit),
@@ -247,11 +288,14 @@ class Plan:
             "rho_select": self.rho_select,
             "rho_size": self.rho_size,
             "rho_vote": self.rho_vote if self.config.votes else None,
+            "rho_words": self.rho_words if self.config.votes else None,
             "rounds": self.config.parts.rounds if self.config.votes else None,
             **(
                 {"rho_table": self.table.rho, "delta_found": self.table.delta} if self.config.columns.attributes else {}
             ),
             "rho_batch": self.rho_batch,
+            "deals": None if self.deals is None else dataclasses.asdict(self.deals),
+            "expected_cells": None if self.expected is None else dataclasses.asdict(self.expected),
             **self.mechanism.planned_figures(),
             "texts": self.config.texts,
             "private_texts": self.config.written,
@@ -295,7 +339,7 @@ def _form_notes(config: SynthesisConfig) -> list[str]:
 
 
 def number_of_centres(config: SynthesisConfig, units_per_batch: int) -> int:
-    """How many public centres a run asks for; auto: as many as leave a cell one batch on average.
+    """How many public centres a run without deals asks for; auto: as many as leave a cell one batch on average.
 
     >>> number_of_centres(SynthesisConfig(expected_units=7600, labels=tuple("abcd"), label_column="label"), 18)
     105
@@ -321,13 +365,14 @@ def _guarantee(config: SynthesisConfig, promised: Promised) -> Guarantee:
         kind=promised.kind,
         epsilon=promised.epsilon,
         delta=promised.delta,
-        rho=promised.rho,
+        rho=promised.cost.as_dict()["rho"],
+        curve=promised.cost.as_dict().get("curve"),
         unit=unit_name(config),
         relation="add_remove",
         method=config.method.value,
         version=importlib.metadata.version("plainchant"),
         statement=promised.statement,
-        delta_found=delta_found(config) if promised.rho is not None else 0.0,
+        delta_found=promised.cost.delta,
     )
 
 
@@ -359,8 +404,16 @@ def make_plan(config: SynthesisConfig) -> Plan:
     rho_select = rho_rebalance / 2 if config.parts.clusters is Clusters.PUBLIC_CENTRES else 0.0
     rho_size = rho_rebalance - rho_select
     table = Cost(config.attribute_share * total.rho, delta=found)
-    rho_vote = (config.vote_share if writes else 1.0 - config.attribute_share) * total.rho if config.votes else 0.0
-    budget = Cost(max(0.0, total.rho - rho_rebalance - rho_vote - table.rho))
+    rho_words = config.share_of_words * total.rho
+    if config.word_share == "auto":
+        rho_words = min(rho_words, ENOUGH_FOR_WORDS)
+    left = max(0.0, total.rho - rho_rebalance - rho_words - table.rho)
+    rho_vote = (config.vote_share * total.rho if writes else left) if config.votes else 0.0
+    rhos = (rho_select, rho_size, rho_vote, rho_words)
+    counts = Cost(rho_rebalance) + Cost(rho_vote) + Cost(rho_words) + table
+    if config.parts.deals and writes:
+        return _plan_with_deals(config, counts, rhos, table)
+    budget = Cost(max(0.0, left - rho_vote))
     chosen = choose_mechanism(config.token_request, budget)
     tokens = chosen.affordable(budget)
     texts = None if tokens is None else tokens // config.max_tokens
@@ -368,14 +421,66 @@ def make_plan(config: SynthesisConfig) -> Plan:
     _check_contexts(config, chosen, rho_size)
     mechanism = chosen.for_steps(config.max_tokens * (texts or 0))
     promised = mechanism.promised(
-        _spent(total, Cost(rho_rebalance) + Cost(rho_vote) + table, budget, mechanism.cost_of(tokens or 0)),
-        config.epsilon,
-        config.delta,
-        unit_name(config),
+        _spent(total, counts, budget, mechanism.cost_of(tokens or 0)), config.epsilon, config.delta, unit_name(config)
     )
     batch = Cost.unlimited() if tokens is None else budget
     guarantee = _guarantee(config, promised)
-    return Plan(config, mechanism, guarantee, rho_select, rho_size, rho_vote, table, batch, tokens, texts)
+    return Plan(config, mechanism, guarantee, *rhos, table, batch, tokens, texts)
+
+
+def _plan_with_deals(
+    config: SynthesisConfig, counts: Cost, rhos: tuple[float, float, float, float], table: Cost
+) -> Plan:
+    """A plan whose batches are drawn afresh for every deal; `rhos`: of selection, sizes, votes, words."""
+    # what finding values takes of δ is gone for all else (guarantee 14.3)
+    budget, request = Budget(config.epsilon, config.delta - counts.delta), config.token_request
+    zcdp = dataclasses.replace(counts, delta=0.0)
+    mechanism, rule, expected = choose_with_deals(request, budget, zcdp)
+    if request.batch_size == "auto":
+        # deals pay for batches so small that noise in the sizes may overfill them; what is not covered is refused below
+        size, unlikely = mechanism.settings.batch_size, _unlikely(config)
+        while size < LARGEST_COVERED and _slack_needed(mechanism.resized(size), rhos[1], unlikely)[0] > request.slack:
+            size += 1
+        if size > mechanism.settings.batch_size:
+            sized = dataclasses.replace(request, batch_size=size)
+            mechanism, rule, expected = choose_with_deals(sized, budget, zcdp)
+    promised = mechanism.promised(counts + rule.cost, config.epsilon, config.delta, unit_name(config))
+    made = Plan(
+        config, mechanism, _guarantee(config, promised), *rhos, table, rule.cost, config.max_tokens, 1, rule, expected
+    )  # fmt: skip
+    _check_deals(made, budget, zcdp)
+    _check_contexts(config, mechanism, made.rho_size)
+    return made
+
+
+def _check_deals(made: Plan, budget: Budget, counts: Cost) -> None:
+    """Refuses what expected cells do not pay for, and says what they would pay for: fewer texts, or a larger ε."""
+    config, rule, expected = made.config, made.deals, made.expected
+    if rule is None or expected is None:
+        raise ValueError("the plan has no deals")
+    possible = rule.most_texts(expected.batches, expected.texts)
+    if possible >= (1 if config.expected_units is None else expected.texts):
+        return
+    size = made.settings.batch_size
+    texts, epsilon = nearest_with_deals(config.token_request, budget, counts)
+    if expected.cells is None:
+        what = f"batch_size = {size}: cells of {expected.batches} batches do not pay for one text of each"
+    else:
+        name = "texts" if config.written == config.texts else "private_texts"
+        what = (
+            f"{name} = {config.written}: about {config.expected_units} units in {expected.cells} cells of "
+            f"{expected.batches} batches of {size} pay for at most {possible * expected.cells} texts"
+        )
+    ways = [
+        *([f"ask for {texts} texts or fewer"] if texts and texts < config.written else []),
+        *([f"ε = {epsilon:.3g} or more"] if epsilon else []),
+        "shorter texts",
+        *(["batch_size = auto"] if isinstance(config.parts.batch_size, int) else []),
+    ]
+    raise PrivacyError(
+        f"{what} of {config.max_tokens} tokens at ε = {config.epsilon:g}, δ = {config.delta:g}; {', or '.join(ways)}"
+        + made.mechanism.cheaper
+    )
 
 
 def _spent(total: Cost, counts: Cost, budget: Cost, tokens: Cost) -> Cost:
@@ -390,13 +495,23 @@ def _rounding(mechanism: TokenMechanism) -> float:
     return mechanism.settings.temperature * ROUNDING_RANGE / 2
 
 
+def _unlikely(config: SynthesisConfig) -> float:
+    # a unit may be in a batch of every deal, and there are no more deals than texts
+    return config.delta * UNLIKELY / (config.written if config.parts.deals else 1)
+
+
+def _slack_needed(mechanism: TokenMechanism, rho_size: float, unlikely: float) -> tuple[float, float]:
+    """The numerical slack, nats, for as many rows as a batch may hold, and how many these are (guarantee 7)."""
+    contexts = most_contexts(mechanism.settings.batch_size, rho_size, unlikely)
+    return mechanism.amplification(contexts) * ROW_MOVEMENT + _rounding(mechanism), contexts
+
+
 def _check_contexts(config: SynthesisConfig, mechanism: TokenMechanism, rho_size: float) -> None:
     """Checks that the numerical slack covers movements of as many rows as a batch may hold (guarantee 7)."""
     if not mechanism.needs_private:
         return
     s = mechanism.settings
-    contexts = most_contexts(s.batch_size, rho_size, config.delta * UNLIKELY)
-    needed = mechanism.amplification(contexts) * ROW_MOVEMENT + _rounding(mechanism)
+    needed, contexts = _slack_needed(mechanism, rho_size, _unlikely(config))
     if mechanism.amplification(contexts) and needed > s.slack:
         raise PrivacyError(
             f"numerical_slack = {s.slack:g}: noisy sizes with a standard deviation of {noise_sigma(rho_size):.3g} may "

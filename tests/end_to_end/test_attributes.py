@@ -17,6 +17,7 @@ import plainchant as pc
 from plainchant.config import PerformanceOptions, SynthesisConfig
 from plainchant.data.centres import Centres
 from plainchant.errors import ConfigError, MissingDependencyError, PrivacyError
+from plainchant.privacy.accounting import epsilon_at
 from plainchant.privacy.histograms import VOTE_GRID
 from plainchant.privacy.marginals import Marginal, counted_pairs
 from plainchant.run import joint
@@ -130,6 +131,7 @@ def paid(made):
     counts += (
         [(0.1 * rho, 1)] + [(0.25 * 0.9 * rho / len(sizes), 1)] * len(sizes) + [(0.75 * 0.9 * rho / pairs, 1)] * pairs
     )
+    counts += [(decided.rho_words, VOTE_GRID)] if decided.rho_words else []
     return counts + [(decided.rho_vote / config.parts.rounds, VOTE_GRID)] * config.parts.rounds * config.votes
 
 
@@ -138,10 +140,19 @@ def test_all_noise_together_costs_what_the_guarantee_names(run, way):
     asked, made = run(RECORDS, "whole", **WAYS[way])
     charged = paid(made)
     assert [sigma for _, sigma in asked] == pytest.approx([most / math.sqrt(2 * rho) for rho, most in charged])
-    decided = made.plan
-    tokens = decided.mechanism.cost_of(decided.tokens_per_batch or 0).rho if decided.rho_size else 0.0
+    decided, delta = made.plan, made.plan.config.delta
     together = sum((most / sigma) ** 2 / 2 for (_, sigma), (_, most) in zip(asked, charged, strict=True))
-    assert together + tokens <= made.guarantee.rho * (1 + 1e-9)
+    assert bool(decided.deals) == (way == "plainchant")
+    if decided.deals is None:
+        tokens = decided.mechanism.cost_of(decided.tokens_per_batch or 0).rho if decided.rho_size else 0.0
+        assert together + tokens <= made.guarantee.cost.rho * (1 + 1e-9)
+    else:
+        order = decided.deals.order
+        total = order * together + decided.deals.budget
+        assert total <= made.guarantee.cost.at(order) * (1 + 1e-9)
+        # what finding values takes of δ is not there for the deals
+        known = epsilon_at(total, order, delta - decided.table.delta)
+        assert known <= made.guarantee.epsilon * (1 + 1e-9) <= decided.config.epsilon * (1 + 1e-9)
     assert made.guarantee.cost.delta == made.guarantee.delta_found == decided.table.delta == 0.1 * decided.config.delta
 
 
@@ -151,8 +162,8 @@ def test_power_attributes_whose_cost_is_forgotten_are_caught(run):
     counts = sum((most / sigma) ** 2 / 2 for (_, sigma), (_, most) in zip(asked, paid(made), strict=True))
     forgotten = pc.plan(SynthesisConfig(**VALUES | MEAN | {"columns": {}}))
     honest, broken = (counts + own.mechanism.cost_of(own.tokens_per_batch).rho for own in (made.plan, forgotten))
-    assert honest <= made.guarantee.rho * (1 + 1e-9)
-    assert broken > made.guarantee.rho * 1.05
+    assert honest <= made.guarantee.cost.rho * (1 + 1e-9)
+    assert broken > made.guarantee.cost.rho * 1.05
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -315,7 +326,7 @@ def test_a_run_without_a_batch_pays_for_its_attributes_too(run, tmp_path):
             )  # fmt: skip
         # where values were found at a part of δ, the whole cost stays
         drawn = decided.rho_rebalance + decided.table.rho
-        assert ledger.spent.rho == (drawn if settled else decided.guarantee.rho)
+        assert ledger.spent.rho == (drawn if settled else decided.guarantee.cost.rho)
         assert drawn > decided.rho_rebalance
 
 

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 import candidates
+import flow_picture
 import speed.page
 import study
+import tutorial
 import votes_picture
 from plainchant.models.transformers.load import load_model
 from speed import machine, sections
@@ -28,6 +30,33 @@ def test_the_readmes_advice_is_what_plans_say():
     readme = (ROOT / "README.md").read_text()
     assert study.advised(readme) == readme, "python bench/study.py page"
     assert study.advice() in readme
+
+
+def test_the_readmes_figures_are_those_of_the_study():
+    readme, found = (ROOT / "README.md").read_text(), study.results()
+    assert f"<!-- gains -->\n{study.gains(found)}\n<!-- end of gains -->" in readme, "python bench/study.py page"
+    # a figure that changes changes the table
+    (one, *_) = found["advisories/plainchant"]
+    one["evaluation"]["usefulness"]["accuracy, trained on synthetic"]["value"] = 0.99
+    assert "| 0.99 |" in study.gains(found)
+
+
+def test_the_picture_of_the_way_is_made_by_its_script():
+    assert flow_picture.picture() == (ROOT / "docs" / "flow.svg").read_text(), (
+        "python bench/flow_picture.py docs/flow.svg"
+    )
+    assert "prefers-color-scheme: dark" in flow_picture.picture()
+
+
+def test_the_outputs_of_the_tutorial_are_those_that_were_kept():
+    page = tutorial.PAGE.read_text(encoding="utf-8")
+    outputs = json.loads(tutorial.OUTPUTS.read_text(encoding="utf-8"))
+    assert tutorial.with_outputs(page, outputs) == page, "python bench/tutorial.py page"
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert tutorial.shown_in(readme, outputs) == readme, "python bench/tutorial.py page"
+    # every command of the page was run, in the order in which it stands there
+    assert list(outputs) == [line for kind, line, _ in tutorial.steps(page) if kind == "command"]
+    assert any(line.startswith("plainchant run") for line in outputs)
 
 
 def test_the_page_of_speed_is_made_from_its_results():

@@ -1,7 +1,6 @@
 """Every command, as a user types it."""
 
 import json
-import sqlite3
 import stat
 
 import pyarrow.parquet
@@ -9,8 +8,11 @@ import pytest
 from doubles.tables import OPTIONS, write
 
 from plainchant.config import SynthesisConfig, parse_config
+from plainchant.run.store import RunDirectory
 
-GUARANTEE = {"kind", "epsilon", "delta", "rho", "unit", "relation", "method", "version", "statement", "delta_found"}
+GUARANTEE = {
+    "kind", "epsilon", "delta", "rho", "curve", "unit", "relation", "method", "version", "statement", "delta_found",
+}  # fmt: skip
 
 
 def test_init_writes_the_defaults_and_plan_reads_them(command, tmp_path):
@@ -153,27 +155,27 @@ def test_the_default_method_runs_and_its_plan_is_measured(command, model, table,
     assert guarantee["method"] == "plainchant"
     paid = json.loads(command("status", out, "--format", "json").out)["private"]["records"]
     assert 0 < paid["median"] <= paid["largest"] <= paid["budget"]
-    with sqlite3.connect(out / "private" / "run.sqlite") as database:
-        spent = [row[0] for row in database.execute("SELECT spent FROM units")]
-    database.close()
-    plan = json.loads((out / "plan.json").read_text())
-    assert 0 < max(spent) <= plan["rho_batch"]
+    directory = RunDirectory.open(out)
+    payments = {batch.batch: batch.payment for batch in directory.batches()}
+    assert len({batch.deal for batch in directory.batches()}) > 1
+    spent = [(spent, payments[batch]) for batch, own in directory.members().items() for _, spent in own]
+    assert max(paid for paid, _ in spent) > 0
+    assert all(paid <= payment for paid, payment in spent)
     assert len((out / "release" / "synthetic.jsonl").read_text().rstrip("\n").split("\n")) == 14
 
 
 def test_several_units_share_a_context(command, model, table, tmp_path):
     out = tmp_path / "run"
     options = ["--clusters", "none", "--batch-size", 10, "--expected-range", "0.3", "--texts", 3, "--max-tokens", 12]
-    options += ["--max-record-tokens", 40, "--model", model, "--records-per-context", 2]
+    options += ["--max-record-tokens", 40, "--model", model, "--records-per-context", 2, "--no-deals"]
     command("run", *options, "--data", table, "--out", out)
-    with sqlite3.connect(out / "private" / "run.sqlite") as database:
-        found = database.execute("SELECT batch, context, COUNT(*), MIN(spent), MAX(spent) FROM units GROUP BY 1, 2")
-        contexts = found.fetchall()
-    database.close()
-    assert {context for _, context, *_ in contexts} <= set(range(10))
-    assert max(count for _, _, count, *_ in contexts) > 1
-    assert sum(count for _, _, count, *_ in contexts) == 80
+    directory = RunDirectory.open(out)
+    contexts = [(records, spent) for own in directory.members().values() for records, spent in own]
+    assert max(len(own) for own in directory.members().values()) <= 10
+    assert max(len(records) for records, _ in contexts) > 1
+    # without deals every unit is in one context
+    assert sum(len(records) for records, _ in contexts) == 80
     # the units of a context pay together, a quarter of the budget at most
     plan = json.loads((out / "plan.json").read_text())
-    assert all(low == high <= plan["rho_batch"] / 4 for *_, low, high in contexts)
-    assert max(high for *_, high in contexts) > 0
+    assert all(spent <= plan["rho_batch"] / 4 for _, spent in contexts)
+    assert max(spent for _, spent in contexts) > 0

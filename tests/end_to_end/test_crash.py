@@ -103,7 +103,7 @@ def everything(out):
     with sqlite3.connect(out / "private" / "run.sqlite") as database:
         found = {
             table: database.execute(f"SELECT * FROM {table}").fetchall()
-            for table in ("origin", "cells", "batches", "units")
+            for table in ("origin", "cells", "batches", "members")
         }
     database.close()
     return found

@@ -290,7 +290,7 @@ RESUMED = (
     S("no room for a text", GO, FAILED, "disk is full", (database("INSERT INTO texts", "full"),), GO),
     S("no room for the journal", GO, FAILED, "input/output error", (largest_file(600),), GO),
     S("the database is read-only", GO, FAILED, "may not be written", (database("INSERT INTO texts", "read-only"),), GO),
-    S("no room for batches", "RUN", FAILED, "disk is full", (database("INSERT INTO units", "full"),),
+    S("no room for batches", "RUN", FAILED, "disk is full", (database("INSERT INTO members", "full"),),
       "ON"),
     S("begun-in.json is broken", GO, FAILED, "begun-in.json", (put("half/private/begun-in.json", "{"),)),
     S("begun-in.json is a list", GO, FAILED, "begun-in.json", (put("half/private/begun-in.json", "[]"),)),

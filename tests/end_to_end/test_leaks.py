@@ -24,7 +24,7 @@ from plainchant.data.centres import Centres
 from plainchant.errors import ConfigError, DataError, PrivacyError
 from plainchant.generation.decoding import BatchWork, Decoder, StopRule
 from plainchant.generation.prompting import Prompts
-from plainchant.privacy.accounting import epsilon_of
+from plainchant.privacy.accounting import Cost, epsilon_of, rho_of
 from plainchant.privacy.histograms import VOTE_GRID, noisy_votes
 from plainchant.randomness import SeededRandomness, SystemRandomness
 from plainchant.reporting.page import write_report
@@ -201,7 +201,7 @@ def test_epsilon_is_the_plans_even_when_texts_end_early(run, config):
     told = json.loads((made.directory.release / "guarantee.json").read_text())
     assert told == dataclasses.asdict(planned.guarantee)
     # rounded up for reading, and still what the budget implies
-    assert 0 <= told["epsilon"] - epsilon_of(told["rho"], 1e-6) < 1e-5
+    assert 0 <= told["epsilon"] - Cost.from_dict(told).epsilon(1e-6) < 1e-5
     assert 0 < told["epsilon"] <= 8
 
 
@@ -258,7 +258,9 @@ def test_release_holds_released_facts_only(run, config):
         "guarantee.json",
         "README.md",
     }
-    fields = {"kind", "epsilon", "delta", "rho", "unit", "relation", "method", "version", "statement", "delta_found"}
+    fields = {
+        "kind", "epsilon", "delta", "rho", "curve", "unit", "relation", "method", "version", "statement", "delta_found",
+    }  # fmt: skip
     assert set(json.loads((release / "guarantee.json").read_text())) == fields
     assert pyarrow.parquet.read_table(release / "synthetic.parquet").column_names == ["text", "cell"]
     card = (release / "README.md").read_text()
@@ -281,14 +283,15 @@ def test_a_plan_file_of_a_seeded_run_claims_nothing(run):
     assert written["guarantee"]["kind"] == "none"
 
 
-def test_released_examples_are_a_function_of_the_release(run, tmp_path, monkeypatch):
+@pytest.mark.parametrize("deals", [False, True])
+def test_released_examples_are_a_function_of_the_release(run, tmp_path, monkeypatch, deals):
     """Spec 8: what a cell's later texts see are its own first released texts, and nothing else."""
     path = tmp_path / "axes.npz"
     Centres(np.eye(3, dtype=np.float32), "axes").save(path)
     config = SynthesisConfig(
         method="plainchant", batch_size=4, texts=24, max_tokens=9, min_tokens=6, max_record_tokens=8, min_cell=1,
         rebalance_share=0.5, centres=str(path), expected_range=0.1, top_k=3, released_examples=1,
-        candidates=1,
+        candidates=1, deals=deals, numerical_slack=2e-3,
     )  # fmt: skip
     # three words can only repeat each other
     monkeypatch.setattr("plainchant.generation.prompting.MOST_REPEATED", 1.0)
@@ -301,8 +304,9 @@ def test_released_examples_are_a_function_of_the_release(run, tmp_path, monkeypa
     for prefix in shown:
         assert prefix[: len(prefixes[0])] == prefixes[0]
         assert model.decode(prefix[len(prefixes[0]) :]).replace("Text:", "").strip() in first
-    # caches are made once a cell, not once a text
-    assert 1 <= len(shown) <= len(made.directory.cells())
+    # caches are made once a cell and deal, not once a text
+    times = max(batch.deal for batch in made.directory.batches()) if deals else 1
+    assert 1 <= len(shown) <= times * len(made.directory.cells())
     assert len(prefixes) <= 1 + len(shown)
 
 
@@ -312,7 +316,7 @@ def test_expanded_texts_come_from_released_ones_alone_and_are_marked(run, tmp_pa
     config = SynthesisConfig(
         method="plainchant", batch_size=4, texts=5, max_tokens=5, min_tokens=1, max_record_tokens=8, min_cell=1,
         rebalance_share=0.5, centres=str(path), expected_range=0.1, top_k=3, released_examples=0, expand=7,
-        candidates=1,
+        candidates=1, numerical_slack=2e-3,
     )  # fmt: skip
     model = Spy()
     made = run(settings=config, model=model, randomness=AsTold(range(1000)))
@@ -325,7 +329,7 @@ def test_expanded_texts_come_from_released_ones_alone_and_are_marked(run, tmp_pa
     private = [place for place, call in enumerate(model.calls) if call and not all(public for public, _, _ in call)]
     assert len(model.calls) - 1 - max(private) == 5
     assert all((text.loss, text.rho, text.spent) == (0, 0, ()) for text in made.directory.texts()[5:])
-    assert made.guarantee.rho == plan(config.model_copy(update={"expand": 0})).guarantee.rho
+    assert made.guarantee.cost == plan(config.model_copy(update={"expand": 0})).guarantee.cost
 
 
 def test_votes_are_paid_for_drawn_once_and_only_their_choice_is_released(run, config, tmp_path):
@@ -341,11 +345,15 @@ def test_votes_are_paid_for_drawn_once_and_only_their_choice_is_released(run, co
     texts = {(text.batch, text.position): text.text for text in directory.texts()}
     rows = [json.loads(line) for line in rows_of(made).splitlines()]
     assert sorted(row["text"] for row in rows) == sorted(texts[winner.batch, winner.position] for winner in last)
-    decided, without = plan(settings), plan(config())
-    total = without.rho_batch + without.rho_rebalance
+    decided, total = plan(settings), rho_of(settings.epsilon, settings.delta)
     assert decided.rho_vote == pytest.approx(0.3 * total)
     assert decided.rho_round == decided.rho_vote / 2
-    assert decided.rho_vote + decided.rho_batch + decided.rho_rebalance == pytest.approx(total)
+    assert bool(decided.rho_words) == (settings.method.value == "plainchant")
+    noise = Cost(decided.rho_words) + Cost(decided.rho_vote) + Cost(decided.rho_rebalance)
+    if decided.deals is None:
+        assert noise.rho + decided.rho_batch == pytest.approx(total)
+    else:
+        assert decided.guarantee.cost.curve == (noise + decided.deals.cost).curve
     # going on with it draws nothing again
     before, votes = rows_of(made), [directory.votes(0), directory.votes(1)]
     with synthesize([{"text": text} for text in TEXTS], decided, out=tmp_path / "out", resume=True, model=Spy(),
@@ -413,10 +421,13 @@ def test_progress_names_the_rounds(run, config):
         def texts(self, done, requested, tokens):
             pass
 
-    run(settings=config(candidates=3, rounds=2), progress=Listening())
+    settings = config(candidates=3, rounds=2)
+    run(settings=settings, progress=Listening())
     names = [name for name in dict.fromkeys(said) if "vote" in name or "candidates by" in name]
-    assert names == ["candidates by the public model", "vote 1 of 2", "candidates after the winners of vote 1",
+    words = ["candidates by the public model with the records' words"] * bool(plan(settings).rho_words)
+    assert names == ["candidates by the public model", *words, "vote 1 of 2", "candidates after the winners of vote 1",
                      "vote 2 of 2"]  # fmt: skip
+    assert ("counting words" in said) == bool(words)
 
 
 LABELLED = [{"text": text, "label": ("x", "y")[place % 2]} for place, text in enumerate(TEXTS)]
@@ -447,7 +458,9 @@ def test_private_evolution_shows_no_record_and_spends_everything_on_votes(run, c
     decided = plan(settings)
     assert decided.guarantee.kind == "ex-ante"
     assert 7.99 < decided.guarantee.epsilon <= 8
-    assert decided.rho_vote == decided.guarantee.rho == decided.rho_counts
+    assert decided.rho_vote + decided.rho_words == pytest.approx(decided.guarantee.rho)
+    assert decided.rho_counts == pytest.approx(decided.guarantee.rho)
+    assert decided.rho_words == 0.02
     assert decided.rho_batch is None
     assert decided.rho_round == decided.rho_vote / 2
     rows = [json.loads(line) for line in rows_of(made).splitlines()]

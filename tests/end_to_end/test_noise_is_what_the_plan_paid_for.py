@@ -1,6 +1,7 @@
 """Whole runs on neighbours: which noise is asked for, on which counts, and what the plan paid (guarantee 2, 6.1)."""
 
 import math
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from plainchant import plan, synthesize
 from plainchant.config import PerformanceOptions, SynthesisConfig
 from plainchant.data.centres import Centres
 from plainchant.errors import ModelError
+from plainchant.privacy.accounting import epsilon_at
+from plainchant.privacy.amplification import deal_cost
 from plainchant.privacy.histograms import VOTE_GRID
 
 UNITS = 20
@@ -75,21 +78,45 @@ def paid(made):
     """ρ and the largest change of the counts that it pays for, of each noisy histogram of a run, in order."""
     decided, rounds = made.plan, made.plan.config.parts.rounds
     counts = [(decided.rho_select, 1), (decided.rho_size, 1)] if decided.rho_size else []
-    return counts + [(decided.rho_vote / rounds, VOTE_GRID)] * rounds
+    words = [(decided.rho_words, VOTE_GRID)] if decided.rho_words else []
+    return counts + words + [(decided.rho_vote / rounds, VOTE_GRID)] * rounds
 
 
-@pytest.mark.parametrize("values", [MEAN, MEAN | {"rounds": 2, "vote_spread": 3}, EVOLUTION], ids=["1", "2", "3"])
+FORMS = [MEAN, MEAN | {"rounds": 2, "vote_spread": 3}, MEAN | {"word_share": 0.1}, EVOLUTION]
+
+
+@pytest.mark.parametrize("values", FORMS, ids=map(str, range(len(FORMS))))
 def test_all_noise_together_costs_what_the_guarantee_names(run, values):
     asked, made = run(RECORDS, "whole", **values)
     charged = paid(made)
     assert [sigma for _, sigma in asked] == pytest.approx([most / math.sqrt(2 * rho) for rho, most in charged])
     decided = made.plan
     tokens = decided.mechanism.cost_of(decided.tokens_per_batch or 0).rho if decided.rho_size else 0.0
+    assert bool(decided.rho_words) == (values is EVOLUTION or "word_share" in values)
     together = sum((most / sigma) ** 2 / 2 for (_, sigma), (_, most) in zip(asked, charged, strict=True))
     assert together + tokens <= made.guarantee.rho * (1 + 1e-9)
 
 
-@pytest.mark.parametrize("values", [MEAN, MEAN | {"rounds": 2, "vote_spread": 3}, EVOLUTION], ids=["1", "2", "3"])
+def test_noise_and_deals_together_cost_what_the_guarantee_names(run):
+    asked, made = run(RECORDS, "whole", **MEAN | {"deals": True, "sparse_threshold": 0.0, "numerical_slack": 4e-3})
+    decided = made.plan
+    order, delta = decided.deals.order, decided.config.delta
+    charged = paid(made)
+    together = sum((most / sigma) ** 2 / 2 for (_, sigma), (_, most) in zip(asked, charged, strict=True))
+    # what was dealt, from the theorem itself: for each cell all its deals, at the worst case of a whole text
+    r, cells = decided.mechanism.cost_of(decided.config.max_tokens).rho, made.directory.cells()
+    writing = Counter((batch.cell, batch.deal) for batch in made.directory.batches())
+    costs = np.zeros(len(cells))
+    for (cell, _), count in writing.items():
+        costs[cell] += deal_cost(cells[cell].batches, count, r).at(order)
+    assert 0 < costs.max() <= decided.deals.budget
+    total = order * together + costs.max()
+    assert total <= made.guarantee.cost.at(order) * (1 + 1e-9)
+    assert epsilon_at(total, order, delta) <= made.guarantee.epsilon * (1 + 1e-9) <= decided.config.epsilon * (1 + 1e-9)
+    assert all(batch.texts == 1 for batch in made.directory.batches())
+
+
+@pytest.mark.parametrize("values", FORMS, ids=map(str, range(len(FORMS))))
 def test_a_unit_with_many_records_moves_no_counts_by_more_than_is_paid_for(run, values):
     whole, made = run(RECORDS, "whole", **values)
     charged, largest = paid(made), np.zeros(len(whole))

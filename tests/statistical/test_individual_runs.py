@@ -2,6 +2,7 @@
 
 import random
 import sqlite3
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from plainchant import plan, synthesize
 from plainchant.config import SynthesisConfig
 from plainchant.errors import PrivacyError, RunError
 from plainchant.models.table import TableModel
-from plainchant.privacy.accounting import epsilon_of
+from plainchant.privacy.accounting import epsilon_at, epsilon_of
 from plainchant.privacy.individual import IndividualMeanMechanism
 from plainchant.randomness import SeededRandomness
 from plainchant.run.store import RunDirectory
@@ -34,10 +35,15 @@ def model(chance):
 
 
 def paid(out):
+    """What each context of each batch has paid: {(batch, context): ρ}."""
     with sqlite3.connect(out / "private" / "run.sqlite") as database:
-        found = dict(database.execute("SELECT record, spent FROM units").fetchall())
+        rows = database.execute("SELECT batch, contexts, spent FROM members").fetchall()
     database.close()
-    return found
+    return {
+        (batch, context): rho
+        for batch, contexts, spent in rows
+        for context, rho in zip(np.frombuffer(contexts, np.int64).tolist(), np.frombuffer(spent).tolist(), strict=True)
+    }
 
 
 @pytest.fixture
@@ -56,7 +62,7 @@ def watched(monkeypatch):
     monkeypatch.setattr(IndividualMeanMechanism, "distribution", distribution)
 
 
-def small_run(seed, path, monkeypatch):
+def small_run(seed, path, monkeypatch, *, deals):
     """One run to its end through some crashes: their number, and the most expensive record's share of its budget."""
     chance = random.Random(seed)
     config = SynthesisConfig(
@@ -73,6 +79,7 @@ def small_run(seed, path, monkeypatch):
         top_k=chance.choice([3, 8]),
         released_examples=chance.choice([0, 1]),
         candidates=1,
+        deals=deals,
         numerical_slack=chance.choice([4e-3, 6e-3]),
         rebalance_share=0.3,
         max_record_tokens=8,
@@ -122,24 +129,48 @@ def small_run(seed, path, monkeypatch):
             assert "no noisy cell count" in str(error)
             return crashes, 0.0
         now = paid(path)
-        assert all(now[record] >= before.get(record, 0.0) for record in now)
+        # nothing is drawn again: the same units in the same batches, which have paid no less
+        assert not before or now.keys() == before.keys()
+        assert all(rho >= before.get(place, 0.0) for place, rho in now.items())
         before = now
         if crashes <= 3 and (path / "release").exists():
             break
     monkeypatch.setattr(RunDirectory, "commit", commit)
-    mechanism: Any = decided.mechanism
-    worst = max(before.values(), default=0.0)
-    numerical = mechanism.budget - mechanism._payable
-    assert worst <= mechanism._payable + 1e-12
-    assert epsilon_of(decided.rho_rebalance + worst + numerical, config.delta) <= config.epsilon * (1 + 1e-9)
+    directory = RunDirectory.open(path)
+    places = [(text.batch, text.position) for text in directory.texts()]
+    assert len(set(places)) == len(places) == sum(batch.texts for batch in directory.batches())
     assert decided.guarantee.epsilon <= config.epsilon
-    return crashes, worst / mechanism.budget
+    return crashes, max((share(decided, directory, *entry) for entry in before.items()), default=0.0)
 
 
-def test_the_budget_is_never_exceeded_in_a_thousand_runs_with_crashes(tmp_path, monkeypatch, watched):
+def share(decided, directory, place, rho):
+    """Which share of its budget a context has paid, after a check that it is no more than the plan allows."""
+    mechanism: Any = decided.mechanism
+    if decided.deals is not None:
+        own = directory.batches()[place[0]]
+        texts = sum(batch.cell == own.cell for batch in directory.batches())
+        cell = directory.cells()[own.cell]
+        mechanism = mechanism.for_budget(own.payment)
+        # what the writing batches of the cell's deals cost at the plan's order, each with the payment that it has
+        writing = Counter(batch.deal for batch in directory.batches() if batch.cell == own.cell)
+        assert [writing[deal] for deal in sorted(writing)] == decided.deals.deals(cell.batches, texts)
+        spent = decided.deals.spent_by(cell.batches, texts, own.payment)
+        order = decided.deals.order
+        total = order * decided.rho_rebalance + spent
+        assert epsilon_at(total, order, decided.config.delta) <= decided.config.epsilon * (1 + 1e-9)
+    numerical = mechanism.budget - mechanism._payable
+    assert rho <= mechanism._payable + 1e-12
+    if decided.deals is None:
+        spent = epsilon_of(decided.rho_rebalance + rho + numerical, decided.config.delta)
+        assert spent <= decided.config.epsilon * (1 + 1e-9)
+    return rho / mechanism.budget
+
+
+@pytest.mark.parametrize("deals", [False, True])
+def test_the_budget_is_never_exceeded_in_a_thousand_runs_with_crashes(deals, tmp_path, monkeypatch, watched):
     # what a model must show before it reads a record is tested elsewhere
     monkeypatch.setattr("plainchant.models.checked", lambda model, **_: model)
-    found = [small_run(seed, tmp_path / str(seed), monkeypatch) for seed in range(RUNS)]
+    found = [small_run(seed, tmp_path / str(seed), monkeypatch, deals=deals) for seed in range(RUNS)]
     crashes, shares = np.array(found).T
     # the test has power only where runs crash and records come close to their budget
     assert crashes.sum() > RUNS / 2

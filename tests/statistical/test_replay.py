@@ -14,7 +14,7 @@ from doubles.randomness import Stuck
 from scipy.stats import binom, binomtest
 from strategies import settings
 
-from plainchant.auditing.replay import Steps, _lower, distributions_of, replay
+from plainchant.auditing.replay import Steps, _lower, distributions_of, replay, replay_deal
 from plainchant.errors import ConfigError
 from plainchant.privacy.accounting import epsilon_of
 from plainchant.privacy.aggregation import Clipping, Support, sampling_weights
@@ -63,6 +63,45 @@ def test_a_real_mechanism_stays_below_its_claim_and_is_not_invisible(mechanism):
     found = audited(mechanism)
     assert not found.refuted
     assert 0 < found.epsilon_low <= found.epsilon_claimed < found.epsilon_limit
+
+
+class Known(SystemRandomness):
+    """Everybody knows that the unit is in the first batch."""
+
+    def below(self, bound):
+        return 0 if bound == AMONG else super().below(bound)
+
+
+AMONG = 12
+# steps of two batches that the unit moves as far as it can; one is enough to tell nearly all of it
+DEAL = MeanMechanism(dataclasses.replace(STEP, clip=2.5))
+
+
+def dealt(mechanism=DEAL, randomness=SystemRandomness, **changes):
+    payment = DEAL.cost_of(T).rho
+    two = [steps(), steps(seed=4)]
+    values = {"among": AMONG, "payment": payment, "runs": RUNS, "alpha": ALPHA, "randomness": randomness}
+    return replay_deal(mechanism, two, [UNIT, UNIT], **values | changes)
+
+
+def test_a_real_deal_stays_below_its_claim_which_is_below_that_of_a_known_batch():
+    found = dealt()
+    assert not found.refuted
+    assert 0 < found.epsilon_low <= found.epsilon_claimed < epsilon_of(DEAL.cost_of(T).rho, 1e-6)
+
+
+def test_power_a_draw_that_everybody_knows_is_caught():
+    assert dealt(delta=0.01).epsilon_low < dealt(delta=0.01).epsilon_claimed
+    assert dealt(randomness=Known, delta=0.01).refuted
+
+
+def test_power_a_deal_without_clipping_is_caught():
+    assert dealt(NoClipping(DEAL.settings), delta=0.01).refuted
+
+
+def test_a_deal_has_no_more_batches_than_a_unit_draws_from():
+    with pytest.raises(ConfigError, match="among = 1"):
+        dealt(among=1)
 
 
 def test_the_public_mechanism_claims_nothing_is_seen_and_nothing_is():

@@ -9,8 +9,8 @@ from scipy.stats import binom
 
 from plainchant.config import SynthesisConfig
 from plainchant.errors import PrivacyError
-from plainchant.planning import make_plan, not_private
-from plainchant.privacy.accounting import delta_of, epsilon_of, rho_of
+from plainchant.planning import ENOUGH_FOR_WORDS, make_plan, not_private
+from plainchant.privacy.accounting import Cost, delta_of, epsilon_of, rho_of
 from plainchant.privacy.histograms import batches_of, most_contexts, noise_sigma
 
 EX_ANTE = ["amin2024", "clustered-mean", "invisibleink"]
@@ -158,11 +158,20 @@ def test_centres_are_as_asked_for_or_none():
     assert planned("public").centres is planned("private-evolution").centres is None
 
 
-def test_a_larger_batch_is_advised_only_where_it_was_not_looked_for():
+@pytest.mark.parametrize("deals", [False, True])
+def test_a_larger_batch_is_advised_only_where_it_was_not_looked_for(deals):
     for batch_size, advised in (("auto", False), (20, True)):
         with pytest.raises(PrivacyError) as caught:
-            planned("plainchant", expected_units=100, texts=1_000, batch_size=batch_size)
-        assert ("batch_size = auto find" in str(caught.value)) == advised
+            planned("plainchant", expected_units=100, texts=1_000, batch_size=batch_size, deals=deals)
+        assert ("batch_size = auto" in str(caught.value)) == advised
+
+
+def delta_at(cost, epsilon):
+    """δ of a cost at an ε: of zCDP over all orders, of a curve at its one order ([CKS20])."""
+    if cost.is_zcdp:
+        return delta_of(cost.rho, epsilon)
+    ((order, _),) = cost.curve
+    return math.exp((order - 1) * (cost.at(order) - epsilon)) / (order - 1) * (1 - 1 / order) ** order
 
 
 @pytest.mark.parametrize("epsilon", [0.1, 0.3333333333333, 1.0, 2.7182818284, 8.0, 12.345678901234])
@@ -174,8 +183,8 @@ def test_a_figure_that_a_person_reads_is_still_a_bound(method, epsilon):
         return
     read = float(made.guarantee.statement.partition("ε = ")[2].partition(",")[0])
     for bound in (made.guarantee.epsilon, read):
-        assert delta_of(made.guarantee.rho, bound) <= made.guarantee.delta
-        assert delta_of(made.guarantee.rho, bound * (1 - 1e-5)) > made.guarantee.delta
+        assert delta_at(made.guarantee.cost, bound) <= made.guarantee.delta
+        assert delta_at(made.guarantee.cost, bound * (1 - 1e-5)) > made.guarantee.delta
     assert made.guarantee.epsilon <= epsilon
     assert len(f"{made.guarantee.epsilon}".replace(".", "").lstrip("0")) <= 6 or made.guarantee.epsilon == epsilon
 
@@ -222,11 +231,11 @@ def test_most_contexts_holds_for_every_true_count_and_grows_with_the_noise(batch
 
 @pytest.mark.parametrize("changes", [{}, {"epsilon": 1.0}, {"expected_units": 7_600, "texts": 200}, {"guidance": 1.0}])
 def test_individual_plans_spend_the_whole_budget_and_expect_enough_texts(changes):
-    made = planned("plainchant", **changes)
+    made = planned("plainchant", deals=False, **changes)
     config, total = made.config, rho_of(made.config.epsilon, made.config.delta)
     assert made.guarantee.kind == "ex-ante"
     assert made.guarantee.epsilon <= config.epsilon
-    spent = made.rho_rebalance + made.rho_vote + made.rho_batch
+    spent = made.rho_rebalance + made.rho_vote + made.rho_words + made.rho_batch
     assert spent == pytest.approx(made.guarantee.rho) == pytest.approx(total)
     # guarantee 6.2: what a record of the expected range pays for one batch's texts fits into its budget
     assert made.texts_per_batch * config.max_tokens * made.mechanism.per_token.rho <= made.rho_batch
@@ -235,17 +244,106 @@ def test_individual_plans_spend_the_whole_budget_and_expect_enough_texts(changes
     assert made.mechanism.cost_of(1) == made.batch
 
 
+def test_words_get_a_tenth_of_the_budget_and_no_more_than_is_enough():
+    for method in ("plainchant", "private-evolution"):
+        strong, weak = planned(method), planned(method, epsilon=1.0)
+        assert strong.rho_words == ENOUGH_FOR_WORDS == 0.02
+        assert weak.rho_words == pytest.approx(0.1 * rho_of(1.0, weak.config.delta))
+        asked = planned(method, word_share=0.5)
+        assert asked.rho_words == pytest.approx(0.5 * rho_of(asked.config.epsilon, asked.config.delta))
+        assert planned(method, word_share=0).rho_words == planned(method, word_share=0).as_dict()["rho_words"] == 0
+    assert planned("clustered-mean", candidates=3).rho_words == 0
+    with pytest.raises(PrivacyError, match=r"word_share = 0\.95: leave nothing for tokens"):
+        planned("plainchant", word_share=0.95)
+
+
 def test_individual_plans_need_smaller_batches_than_the_worst_case():
-    smaller, larger = planned("plainchant"), planned("plainchant", accounting="worst-case")
+    smaller, larger = planned("plainchant", deals=False), planned("plainchant", accounting="worst-case", deals=False)
     assert 2 * smaller.settings.batch_size < larger.settings.batch_size
-    calm, wild = (planned("plainchant", expected_range=r, expected_units=7_600, texts=200) for r in (2.0, 8.0))
+    calm, wild = (
+        planned("plainchant", expected_range=r, expected_units=7_600, texts=200, deals=False) for r in (2.0, 8.0)
+    )
     assert calm.settings.batch_size < wild.settings.batch_size
     # the expectation decides how much is planned, never what is promised
     assert calm.guarantee.rho == wild.guarantee.rho
     with pytest.raises(PrivacyError, match="accounting = individual"):
         planned("plainchant", aggregate="median")
     with pytest.raises(PrivacyError, match="at most"):
-        planned("plainchant", expected_units=100, texts=10_000)
+        planned("plainchant", expected_units=100, texts=10_000, deals=False)
+
+
+LABELLED = {"labels": ("a", "b", "c", "d"), "label_column": "label", "candidates": 1}
+
+
+@pytest.mark.parametrize(
+    ("units", "epsilon", "texts", "largest"),
+    [
+        (5_000, 1.0, 100, 40),
+        (5_000, 3.0, 500, 30),
+        (5_000, 8.0, 2_000, 30),
+        (20_000, 1.0, 500, 40),
+        (100_000, 1.0, 2_000, 40),
+    ],
+)
+def test_deals_promise_no_more_than_their_budget_and_what_is_planned_is_feasible(units, epsilon, texts, largest):
+    made = planned("plainchant", epsilon=epsilon, texts=texts, expected_units=units, **LABELLED)
+    guarantee, expected = made.guarantee, made.expected
+    assert (guarantee.kind, guarantee.rho) == ("ex-ante", None)
+    assert guarantee.cost == Cost(made.rho_counts) + made.deals.cost == Cost.from_dict(guarantee.__dict__)
+    assert epsilon * (1 - 1e-9) <= guarantee.cost.epsilon(1e-6) <= guarantee.epsilon <= epsilon
+    assert made.settings.batch_size <= largest
+    # the cells hold the units, write the texts, and pay for them at the expected range
+    assert expected.cells * expected.batches * made.settings.batch_size <= units
+    assert expected.cells * expected.texts >= texts
+    assert made.centres * 4 == expected.cells
+    needed = made.config.max_tokens * made.mechanism.per_token.rho
+    assert made.mechanism.budget >= needed == pytest.approx(made.deals.payment)
+    assert made.mechanism.steps == made.config.max_tokens
+
+
+@pytest.mark.parametrize("method", ["clustered-mean", "invisibleink", "amin2024", "plainchant"])
+def test_every_method_known_in_advance_can_have_deals_and_needs_smaller_batches_or_a_tighter_clip(method):
+    changes = {"expected_units": 20_000, "texts": 40}
+    without, made = (planned(method, deals=deals, **changes) for deals in (False, True))
+    assert without.deals is None
+    assert made.guarantee.epsilon <= 8
+    assert made.deals.payment == pytest.approx(made.mechanism.text_cost(64).rho)
+    if method == "invisibleink":
+        assert made.settings.clip > 1.5 * without.settings.clip
+    else:
+        assert made.settings.batch_size < without.settings.batch_size
+
+
+@pytest.mark.parametrize("changes", [{}, {"batch_size": 40}, {"expected_range": 6.0}])
+def test_infeasible_deals_name_texts_and_an_epsilon_that_are_feasible(changes):
+    changes = {"epsilon": 1.0, "expected_units": 2_000, **LABELLED, **changes}
+    with pytest.raises(PrivacyError, match="cells of") as caught:
+        planned("plainchant", texts=900, **changes)
+    texts = int(re.search(r"ask for (\d+) texts", str(caught.value)).group(1))
+    assert planned("plainchant", texts=texts, **changes).expected.texts * 4 >= texts
+    with pytest.raises(PrivacyError):
+        planned("plainchant", texts=round(1.1 * texts) + 8, **changes)
+    epsilon = float(re.search(r"ε = ([0-9.]+) or more", str(caught.value)).group(1)) * 1.005
+    assert planned("plainchant", texts=900, **changes | {"epsilon": epsilon}).guarantee.epsilon <= epsilon
+
+
+def test_deals_are_refused_where_no_cost_is_known_in_advance_and_left_out_unless_asked_for():
+    assert planned("clustered-median").deals is None
+    assert planned("plainchant", accounting="ex-post").deals is None
+    for method in ("clustered-median", "public", "non-private", "private-evolution"):
+        with pytest.raises(PrivacyError, match="deals = true"):
+            planned(method, deals=True)
+
+
+def test_cells_of_a_run_with_deals_hold_many_batches():
+    made = planned("plainchant", expected_units=50_000)
+    sigma = noise_sigma(made.rho_select)
+    assert made.least_cell == math.ceil(8 * made.settings.batch_size + 2 * sigma)
+    assert planned("plainchant", deals=False).least_cell is None
+    assert planned("plainchant", min_cell=7).least_cell == 7
+    assert planned("plainchant", expected_units=50_000, centres=12).centres == 12
+    assert planned("plainchant").centres == planned("clustered-mean").centres == 100
+    assert 1 < made.centres == 50_000 // (32 * made.settings.batch_size) < 200
 
 
 def form_notes(*examples, **changes):

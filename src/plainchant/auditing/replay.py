@@ -1,4 +1,4 @@
-"""Replay: a lower bound on the ε of one batch."""
+"""Replay: a lower bound on the ε of one batch, or of the batches of a deal."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -15,6 +15,7 @@ from plainchant.generation.decoding import BatchWork
 from plainchant.models import LanguageModel
 from plainchant.privacy.accounting import check_delta
 from plainchant.privacy.aggregation import sampling_weights
+from plainchant.privacy.amplification import deal_cost
 from plainchant.privacy.mechanisms import TokenDistribution, TokenMechanism
 from plainchant.randomness import RandomSource
 
@@ -144,17 +145,83 @@ def replay(
         ConfigError: there is no such context, or runs, delta or alpha is out of its bounds.
         PrivacyError: as for the mechanism's `claim`.
     """
-    check_delta(delta)
-    if runs < 2:
-        raise ConfigError(f"runs = {runs}: must be at least 2, one to choose an event and one to test it")
-    if not 0 < alpha < 1:
-        raise ConfigError(f"alpha = {alpha}: must lie strictly between 0 and 1; 1e-3 is usual")
+    _check(runs, delta, alpha)
     if not 0 <= unit < len(steps.private[0]):
         raise ConfigError(f"unit = {unit}: the batch has no context with that number")
     claimed = mechanism.claim(len(steps.ids), delta)
     worlds = distributions_of(mechanism, steps), distributions_of(mechanism, steps, without=unit)
     tokens = [_drawn(distributions, runs, randomness) for distributions in worlds]
     ratios = [_log_p(worlds[0], drawn) - _log_p(worlds[1], drawn) for drawn in tokens]
+    return _bounded(tokens, ratios, claimed, runs, delta, alpha)
+
+
+def replay_deal(
+    mechanism: TokenMechanism,
+    batches: Sequence[Steps],
+    unit: Sequence[int],
+    *,
+    among: int,
+    payment: float,
+    runs: int,
+    randomness: Callable[[], RandomSource],
+    delta: float = 1e-6,
+    alpha: float = 1e-3,
+) -> Replay:
+    """A lower bound on the ε of one deal's texts, the secret draw of the unit's batch included (guarantee 13.2).
+
+    As `replay`, but in every run with the unit its batch is drawn first, and it takes part in that batch alone. The
+    attacker sees the texts of some of the deal's batches and averages over the draw.
+
+    Args:
+        mechanism: the mechanism to audit, as it writes one text of the deal.
+        batches: for each of w batches the logits of T steps with the unit in it.
+        unit: for each of them which context the unit is.
+        among: t, how many batches the unit draws from; at least w.
+        payment: r, ρ that a unit's payments for one text never exceed.
+        runs: texts of the deal drawn on each side, at least 2.
+        randomness: makes the source of each run.
+        delta: of the claim and of the bound.
+        alpha: the probability that `epsilon_low` is too large.
+
+    Raises:
+        ConfigError: there are more batches than the unit draws from, or a number is out of its bounds.
+    """
+    _check(runs, delta, alpha)
+    if not 1 <= len(batches) <= among:
+        raise ConfigError(f"among = {among}: {len(batches)} batches write, and a unit draws from all of them")
+    claimed = deal_cost(among, len(batches), payment).epsilon(delta)
+    worlds = [
+        (distributions_of(mechanism, steps), distributions_of(mechanism, steps, without=own))
+        for steps, own in zip(batches, unit, strict=True)
+    ]
+    tokens = [_dealt(worlds, among if present else None, runs, randomness) for present in (True, False)]
+    ratios = []
+    for drawn in tokens:
+        columns = np.split(drawn, len(batches), axis=1)
+        each = [_log_p(own[0], part) - _log_p(own[1], part) for own, part in zip(worlds, columns, strict=True)]
+        with np.errstate(divide="ignore"):
+            elsewhere = np.full(runs, np.log(1 - len(batches) / among))
+        ratios.append(np.logaddexp.reduce([elsewhere, *(part - np.log(among) for part in each)]))
+    return _bounded(tokens, ratios, claimed, runs, delta, alpha)
+
+
+def _check(runs: int, delta: float, alpha: float) -> None:
+    check_delta(delta)
+    if runs < 2:
+        raise ConfigError(f"runs = {runs}: must be at least 2, one to choose an event and one to test it")
+    if not 0 < alpha < 1:
+        raise ConfigError(f"alpha = {alpha}: must lie strictly between 0 and 1; 1e-3 is usual")
+
+
+def _bounded(
+    tokens: Sequence[IntArray],
+    ratios: Sequence[Float64Array],
+    claimed: float | None,
+    runs: int,
+    delta: float,
+    alpha: float,
+) -> Replay:
+    """The bound from sequences drawn with and without the unit, and their log-likelihood ratios."""
     each = alpha / 4
     shown = max(
         _shown((tokens[0], ratios[0]), (tokens[1], ratios[1]), delta, each),
@@ -176,6 +243,28 @@ def _drawn(distributions: Sequence[TokenDistribution], runs: int, randomness: Ca
         [distribution.support[np.searchsorted(sums, column, side="right")] for distribution, sums, column in columns],
         axis=1,
     )
+
+
+def _dealt(
+    worlds: Sequence[tuple[Sequence[TokenDistribution], Sequence[TokenDistribution]]],
+    among: int | None,
+    runs: int,
+    randomness: Callable[[], RandomSource],
+) -> IntArray:
+    """Texts of w batches side by side, int64 [runs, w·T]; the unit draws one of `among` batches, or is in none."""
+    sums = [[[np.cumsum(sampling_weights(step.scores)) for step in kind] for kind in own] for own in worlds]
+    tokens = np.empty((runs, sum(len(own[0]) for own in worlds)), dtype=np.int64)
+    for run in range(runs):
+        source = randomness()
+        place = None if among is None else source.below(among)
+        column = 0
+        for batch, own in enumerate(worlds):
+            kind = 0 if batch == place else 1
+            for step, cumulative in zip(own[kind], sums[batch][kind], strict=True):
+                number = np.uint64(source.below(int(cumulative[-1])))
+                tokens[run, column] = step.support[np.searchsorted(cumulative, number, side="right")]
+                column += 1
+    return tokens
 
 
 def _log_p(distributions: Sequence[TokenDistribution], tokens: IntArray) -> Float64Array:

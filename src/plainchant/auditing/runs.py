@@ -11,7 +11,7 @@ import numpy as np
 from plainchant import models
 from plainchant.auditing.attacks import LONG_RUN, attacks, copied
 from plainchant.auditing.canaries import CANARIES, Canary, exposure, plant_again
-from plainchant.auditing.replay import Replay, Steps, record_steps, replay
+from plainchant.auditing.replay import Replay, Steps, record_steps, replay, replay_deal
 from plainchant.config import PerformanceOptions
 from plainchant.data.embedding import Embedder, load_embedder
 from plainchant.data.tables import Record, fingerprint
@@ -32,6 +32,8 @@ from plainchant.run.synthesis import synthesize
 
 # Sequences per side and steps of a replay of a run's batch.
 RUNS, STEPS = 100_000, 24
+# Batches of a deal that a replay looks at; a claim about all of them holds for some.
+DEALT = 2
 # Maximum number of records on each side of membership inference.
 MEMBERS = 2_000
 EXPLANATIONS: Mapping[str, str] = {
@@ -48,7 +50,7 @@ EXPLANATIONS: Mapping[str, str] = {
     "extracted_names": "share of canaries whose name leaked",
     "exposure": "bits by which a canary is more likely than a random one",
     "exposure_by_chance": "expected exposure if the canaries had no influence",
-    "epsilon_low": "lower bound on ε of one batch, from drawing its texts again with and without a record",
+    "epsilon_low": "lower bound on ε of one batch or deal, from drawing its texts again with and without a record",
     "epsilon_claimed": "what the mechanism claims for these tokens",
     "epsilon_limit": "the largest bound that this many runs can show",
 }
@@ -208,22 +210,27 @@ def _run_with_canaries(
 def replay_of(
     directory: RunDirectory, decided: Plan, table: Sequence[Record], model: LanguageModel, *, runs: int = RUNS
 ) -> Replay:
-    """A replay of the largest batch of a run, without its most influential record, along that record's text."""
+    """A replay of the largest batch of a run, without its most influential record, along that record's text.
+
+    With deals the record's batch is drawn in every replay, and the texts of two batches of its deal are looked at.
+    """
     config, prompts = decided.config, Prompts(decided.config, model)
     members = directory.members()
     number = max(members, key=lambda batch: len(members[batch]))
     released = Released.of(directory)
-    label = config.label_set[released.cells[released.batches[number].cell].label]
-    texts = [[table[record].text for record in records] for records, _ in members[number]]
-    records = [
-        context_of(prompts, [table[record] for record in own], released.rows, label) for own, _ in members[number]
-    ]
+    batches = {batch.batch: batch for batch in released.batches}
+    cell = released.cells[batches[number].cell]
+    label = config.label_set[cell.label]
     start = tuple(prompts.start(label, released.lines_of((number, 0))))
-    work = BatchWork(number, tuple(prompts.prefix(label)), start, records, (0,))
     mechanism, length = decided.mechanism, min(STEPS, config.max_tokens)
 
-    def along(unit: int) -> Steps:
-        forced = [token for text in texts[unit] for token in model.encode(text, trusted=False)]
+    def contexts_of(batch: int) -> list[list[Record]]:
+        return [[table[record] for record in records] for records, _ in members.get(batch, [])]
+
+    def along(contexts: Sequence[Sequence[Record]], unit: int) -> Steps:
+        shown = [context_of(prompts, own, released.rows, label) for own in contexts]
+        work = BatchWork(number, tuple(prompts.prefix(label)), start, shown, (0,))
+        forced = [token for record in contexts[unit] for token in model.encode(record.text, trusted=False)]
         return record_steps(model, mechanism, work, forced[: length - 1])
 
     def moved(steps: Steps, unit: int) -> float:
@@ -233,6 +240,20 @@ def replay_of(
         )
         return float(sum(np.ptp(row) for row in rows))
 
-    first = along(0)
-    most = max(range(len(records)), key=lambda unit: moved(first, unit))
-    return replay(mechanism, along(most), most, runs=runs, randomness=SystemRandomness)
+    contexts = contexts_of(number)
+    first = along(contexts, 0)
+    most = max(range(len(contexts)), key=lambda unit: moved(first, unit))
+    payment = batches[number].payment
+    if payment is None:
+        return replay(mechanism, along(contexts, most), most, runs=runs, randomness=SystemRandomness)
+    others = [
+        batch.batch
+        for batch in batches.values()
+        if (batch.cell, batch.deal) == (batches[number].cell, batches[number].deal) and batch.batch != number
+    ][: DEALT - 1]
+    # the record stands last in every other batch that it could have drawn
+    seen = [(contexts, most), *(([*contexts_of(other), contexts[most]], len(contexts_of(other))) for other in others)]
+    return replay_deal(
+        mechanism.for_budget(payment), [along(own, unit) for own, unit in seen], [unit for _, unit in seen],
+        among=cell.batches, payment=payment, runs=runs, randomness=SystemRandomness,
+    )  # fmt: skip

@@ -219,7 +219,7 @@ def environment_name(name: str) -> str:
 def field_option(model: Any, name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """The option of a configuration field: its type, choices, bounds, section and environment variable."""
     field, long_name = model.model_fields[name], name.replace("_", "-")
-    if field.annotation is bool:
+    if bool in [kind for kind, _ in _kinds(field.annotation)]:
         return option(
             f"--{long_name}/--no-{long_name}",
             name,

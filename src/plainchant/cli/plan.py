@@ -34,6 +34,8 @@ from plainchant.data.schema import Schema
 from plainchant.errors import ConfigError
 from plainchant.planning import Plan, make_plan
 from plainchant.privacy.accounting import Cost
+from plainchant.privacy.deals import DealRule
+from plainchant.privacy.deals import Expected as Cells
 from plainchant.run.speed import SAMPLED_CORPUS, duration, expected, kept_speed, samples_corpus
 from plainchant.run.words import odds_in_words
 
@@ -277,6 +279,8 @@ def show_plan(console: Console, plan: Plan, performance: PerformanceOptions | No
                 f"{plan.settings.batch_size}",
             )
         )
+    if plan.deals is not None and plan.expected is not None:
+        rows += _deal_rows(plan, plan.deals, plan.expected)
     if config.has_text:
         rows += _machine_rows(plan, performance or PerformanceOptions())
         if console.verbose:
@@ -342,17 +346,47 @@ def _expert_rows(plan: Plan) -> list[tuple[str, Any]]:
             ("votes", f"{config.parts.rounds} of ρ = {plan.rho_round:.4g} each; the private records vote for "
                       f"{config.released} of them"),
         ]  # fmt: skip
+    if plan.rho_words:
+        rows.append(("words", f"counted once, with noise of ρ = {plan.rho_words:.4g}; then the model that writes "
+                              "candidates is moved towards them"))  # fmt: skip
     rows += mechanism.plan_rows()
-    if plan.texts_per_batch is not None:
+    if plan.texts_per_batch is not None and plan.deals is None:
         covered = f"the budget covers {mechanism.about}{_count(plan.tokens_per_batch, 'token')}"
         rows.append(("texts per batch", f"{plan.texts_per_batch} ({covered})"))
     is_sent = config.candidate_endpoint is not None
     rows_per_token = settings.batch_size * config.written + (0 if is_sent else config.further)
     return [
         *rows,
-        ("ρ", f"{plan.rho_counts:.4g} for noisy counts, {_figure(plan.batch)} for the tokens of a batch, "
-              f"{mechanism.about}{_figure(mechanism.per_token)} per token"),
+        _cost_row(plan),
         ("model rows", f"{rows_per_token * config.max_tokens:,} at most, plus prompts"),
+    ]
+
+
+def _cost_row(plan: Plan) -> tuple[str, str]:
+    """What counts and tokens cost; with deals at the order that the plan fixed."""
+    about, rule, cells = plan.mechanism.about, plan.deals, plan.expected
+    if rule is None or cells is None:
+        return (
+            "ρ", f"{plan.rho_counts:.4g} for noisy counts, {_figure(plan.batch)} for the tokens of a batch, "
+                 f"{about}{_figure(plan.mechanism.per_token)} per token",
+        )  # fmt: skip
+    most = f"{rule.payment_of(cells.batches, cells.texts):.3g}; about " if about else ""
+    return (
+        "cost", f"at the Rényi order {rule.order}: {rule.order * plan.rho_counts:.3g} nats for noisy counts, "
+                f"{rule.budget:.3g} for the deals of a cell; for a text a unit pays ρ of at most {most}"
+                f"{rule.payment:.3g}" + (" is expected" if most else ""),
+    )  # fmt: skip
+
+
+def _deal_rows(plan: Plan, rule: DealRule, cells: Cells) -> list[tuple[str, str]]:
+    """What deals are, in the numbers that are expected."""
+    count = _count(cells.cells, "cell") if cells.cells else "expected_units is unknown, so cells are taken to be"
+    number = len(rule.deals(cells.batches, cells.texts))
+    return [
+        ("deals", f"{count} of {_count(cells.batches, 'batch', 'batches')} of about {plan.settings.units_per_batch} "
+                  f"units; each writes {_count(cells.texts, 'text')} in {_count(number, 'deal')}, for each of which "
+                  "every unit draws its batch afresh, in secret"),
+        ("secret", f"nobody, not even we, can tell from the release which of {cells.batches} batches a unit was in"),
     ]  # fmt: skip
 
 

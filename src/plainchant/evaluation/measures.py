@@ -169,14 +169,17 @@ def predicted(train: Sample, test: Sample, *, by_words: bool = False) -> npt.NDA
     labels = np.array(train.labels, dtype=str)
     if len(set(labels)) == 1:
         return np.full(len(test), labels[0])
-    if not by_words:
-        model = LogisticRegression(C=10.0, max_iter=1000).fit(train.vectors, labels)
-        return np.asarray(model.predict(test.vectors))
-    vectorizer = TfidfVectorizer(sublinear_tf=True, tokenizer=words, token_pattern=None)
-    try:
-        pipeline = make_pipeline(vectorizer, LogisticRegression(C=10.0, max_iter=1000)).fit(list(train.texts), labels)
-    except ValueError:  # not one word in all texts
-        return np.full(len(test), Counter(labels.tolist()).most_common(1)[0][0])
+    classifier = LogisticRegression(C=10.0, max_iter=1000)
+    with warnings.catch_warnings():
+        # few texts per label look like numbers to predict, and scikit-learn warns at every fit
+        warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)
+        if not by_words:
+            return np.asarray(classifier.fit(train.vectors, labels).predict(test.vectors))
+        vectorizer = TfidfVectorizer(sublinear_tf=True, tokenizer=words, token_pattern=None)
+        try:
+            pipeline = make_pipeline(vectorizer, classifier).fit(list(train.texts), labels)
+        except ValueError:  # not one word in all texts
+            return np.full(len(test), Counter(labels.tolist()).most_common(1)[0][0])
     return np.asarray(pipeline.predict(list(test.texts)))
 
 

@@ -33,6 +33,25 @@ class StopRule:
     min_tokens: int
 
 
+@dataclass(frozen=True, eq=False)
+class Bias:
+    """What is added to public logits: public or released (guarantee 8.5).
+
+    Attributes:
+        tokens: ids, each once, int64 [w].
+        nats: what is added to their logits, float32 [w].
+    """
+
+    tokens: IntArray
+    nats: Float32Array
+
+    def on(self, logits: Float32Array) -> Float32Array:
+        """The logits with it, float32 [V]; the given ones stay as they are."""
+        moved = logits.copy()
+        moved[self.tokens] += self.nats
+        return moved
+
+
 @dataclass(frozen=True)
 class BatchWork:
     """One batch and what it is to write.
@@ -46,6 +65,9 @@ class BatchWork:
         later: maximum tokens that the batch still has to write after these places, public.
         spent: what each context has paid so far (guarantee 5.2), float64 [n]; None before its first text. Secret.
         starts: the start of each of the places, where they differ; public. Empty: all have the same.
+        payment: ρ that a context may pay for its text, where batches are drawn afresh for every text (guarantee 13.1);
+            None: the mechanism's budget.
+        bias: is added to the public logits, for work without records; None adds nothing.
     """
 
     batch: int
@@ -56,6 +78,8 @@ class BatchWork:
     later: int = 0
     spent: Float64Array | None = field(default=None, repr=False)
     starts: Sequence[tuple[int, ...]] = ()
+    payment: float | None = None
+    bias: Bias | None = None
 
 
 @dataclass(frozen=True)
@@ -121,8 +145,11 @@ class _Stopwatch:
 class _Session:
     """A batch in progress: its rows in the model and the text that it is writing."""
 
-    def __init__(self, work: BatchWork, private: Rows | None, public: Rows | None, gate: Gate | None):
+    def __init__(
+        self, work: BatchWork, mechanism: TokenMechanism, private: Rows | None, public: Rows | None, gate: Gate | None
+    ):
         self.work = work
+        self.mechanism = mechanism
         self.private = private
         self.public = public
         self.is_open = True
@@ -247,7 +274,7 @@ class Decoder:
             for session, text in self._step(active):
                 yield text
                 if session.positions and not session.work.starts:
-                    session.begin(self._mechanism.gate(self._randomness))
+                    session.begin(session.mechanism.gate(self._randomness))
                 else:
                     # before another batch opens
                     session.give_back()
@@ -266,14 +293,18 @@ class Decoder:
             private = self._model.open_rows(prefix, [[*record, *head] for record in work.records], room=room)
         if self._mechanism.needs_public:
             public = self._model.open_rows(prefix, [head], room=room)
-        return _Session(work, private, public, self._mechanism.gate(self._randomness))
+        mechanism = self._mechanism if work.payment is None else self._mechanism.for_budget(work.payment)
+        return _Session(work, mechanism, private, public, mechanism.gate(self._randomness))
 
     def _step(self, active: Sequence[_Session]) -> list[tuple[_Session, FinishedText]]:
         watch = _Stopwatch()
         # guarantee 4.1: the public rows in a separate pass, before the private ones
         public_logits = self._model.step([(s.public, s.last) for s in active if s.public is not None])
         public_pass = watch.lap()
-        publics = [logits[0] for logits in public_logits] or [None] * len(active)
+        publics = [
+            logits[0] if session.work.bias is None else session.work.bias.on(logits[0])
+            for logits, session in zip(public_logits, active, strict=False)
+        ] or [None] * len(active)
         supports = [
             self._mechanism.support(public, self._releasable_next(session.tokens))
             for public, session in zip(publics, active, strict=True)
@@ -305,9 +336,9 @@ class Decoder:
     def _draw(self, session: _Session, rows: Float32Array, public: Float32Array | None, support: IntArray) -> None:
         """Draws a batch's next token, and charges its contexts."""
         steps_left = len(session.positions) * self._stop.max_tokens - len(session.tokens) + session.work.later
-        allowance = self._mechanism.allowance(session.spent, steps_left)
+        allowance = session.mechanism.allowance(session.spent, steps_left)
         records_contribute = session.gate is None or (public is not None and session.gate.opens(rows, public[support]))
-        mechanism = self._mechanism if records_contribute else self._public
+        mechanism = session.mechanism if records_contribute else self._public
         result = draw(mechanism, mechanism.distribution(rows, public, support, allowance), self._randomness)
         session.tokens.append(result.token)
         if result.charges is not None:

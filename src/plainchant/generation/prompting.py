@@ -299,17 +299,26 @@ class Prompts(Templates):
 
     def record(self, text: str, label: str | None, attributes: str = "") -> list[int]:
         """The record's part of a prompt, cut after `max_record_tokens`: depends on this record alone. Secret."""
+        body = self.body(text, label)
+        if self._is_chat:
+            return [*self._attributes(attributes), *body]
+        before, _, after = self._frame(label)
+        return [*self._before(before, attributes), *body, *self._model.encode(after, trusted=True)]
+
+    def body(self, text: str, label: str | None) -> list[int]:
+        """A text's own tokens in a prompt, cut after `max_record_tokens`: depends on this text alone. Secret as it is.
+
+        Args:
+            text: a record's text, or any other.
+            label: the label of the prompt, or None.
+        """
         if self.stop is not None:
             # a record must not look like several entries
             text = _without_stop(text, self.stop)
         # cut first: the tokenizer never sees more characters than the kept tokens can hold
         text = text.strip()[: CHARACTERS_PER_TOKEN * self._config.max_record_tokens]
-        if self._is_chat:
-            body = self._model.encode(text, trusted=False)[: self._config.max_record_tokens]
-            return [*self._attributes(attributes), *body]
-        before, space, after = self._frame(label)
-        body = self._model.encode(space + text, trusted=False)[: self._config.max_record_tokens]
-        return [*self._before(before, attributes), *body, *self._model.encode(after, trusted=True)]
+        space = "" if self._is_chat else self._frame(label)[1]
+        return self._model.encode(space + text, trusted=False)[: self._config.max_record_tokens]
 
     def _before(self, before: str, attributes: str) -> list[int]:
         """What stands before a text; attributes are text, whatever they hold."""

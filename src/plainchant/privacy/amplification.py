@@ -1,18 +1,20 @@
-"""What the secret draw of batches is worth (guarantee 13): the mathematics of an option that no run uses yet."""
+"""What the secret draw of batches is worth (guarantee 13): the mathematics of deals, whose rule is `privacy.deals`."""
 
+import functools
 import math
 from typing import cast
 
 import numpy as np
-from scipy.special import gammaln, logsumexp
+from scipy.special import gammaln, lambertw
 
-from plainchant.arrays import Float64Array
+from plainchant.arrays import Float64Array, IntArray
 from plainchant.errors import ConfigError, PrivacyError
 from plainchant.privacy.accounting import Budget, Cost, epsilon_at, rho_of
 
 # A curve holds every integer order from 2 to this one, unless a small budget needs more.
 LARGEST_ORDER = 64
-# The cells of an integral (guarantee 13.4) and exponents of a bound in it. Any choice is valid; finer ones gain little.
+# The cells of an integral (guarantee 13.4) and exponents of a bound of its tail. Any choice is valid; finer ones
+# gain little.
 CELLS = np.geomspace(1e-3, 1e5, 3700)
 EXPONENTS = np.concatenate([np.linspace(0.1, 5, 50), np.geomspace(5.2, 600, 60)])
 # By how much sums of logarithms may be off, relative to the largest of them; bounds are rounded up by it.
@@ -52,13 +54,25 @@ def deal_cost(t: int, w: int, r: float, q: float = 1.0, *, largest_order: int = 
         raise ConfigError(f"r = {r}: must be a finite number, at least 0")
     if r == 0 or (t == w == 1 and q == 1):
         return Cost(r)
-    alpha = np.arange(2, largest_order + 1, dtype=np.float64)
-    forward = log_moments(t, w, r, q, largest_order)[2:] / (alpha - 1)
+    alpha = np.arange(2, largest_order + 1, dtype=np.int64)
+    return _curve(alpha, deal_divergences(t, w, r, alpha, q))
+
+
+def deal_divergences(t: int, w: int, r: float, orders: IntArray, q: float = 1.0) -> Float64Array:
+    """The bounds of `deal_cost` at some whole orders from 2 on, without the others, float64 [orders].
+
+    >>> np.isclose(deal_divergences(10, 2, 0.5, np.array([8])), deal_cost(10, 2, 0.5).at(8))
+    array([ True])
+    """
+    if r == 0 or (t == w == 1 and q == 1):
+        return r * orders.astype(np.float64)
+    alpha = orders.astype(np.float64)
+    forward = log_moments(t, w, r, q, int(orders.max()))[orders] / (alpha - 1)
     share = q * w / t
     by_means = share * r * (1 + (alpha - 1) * q / t)
     by_variance = _by_variance(alpha, share, _expm1(2 * r) / w)
     backward = np.minimum(np.minimum(by_means, by_variance), _by_exponentials(alpha, t, w, r, q))
-    return _curve(alpha, np.maximum(forward, backward))
+    return np.maximum(forward, backward)
 
 
 def log_moments(t: int, w: int, r: float, q: float, largest_order: int) -> Float64Array:
@@ -114,7 +128,7 @@ def sampled_once(cost: Cost, rate: float, *, largest_order: int = LARGEST_ORDER)
     with np.errstate(invalid="ignore"):
         choose = gammaln(a + 1) - gammaln(j + 1) - gammaln(np.maximum(a - j, 0) + 1)
     terms = np.where(j <= a, choose + j * math.log(rate) + (a - j) * math.log1p(-rate) + own, -np.inf)
-    forward = np.asarray(logsumexp(terms, axis=1))
+    forward = _log_sum(terms)
     forward += ROUNDING * (own[2:] + gammaln(alpha + 1) + 1)
     by_means = np.array([rate * cost.at(1 + rate * (order - 1)) for order in alpha])
     by_variance = _by_variance(alpha, rate, _expm1(cost.at(2)))
@@ -188,7 +202,7 @@ def _expm1(x: float) -> float:
     return math.expm1(x) if x < 700 else math.inf
 
 
-def _curve(alpha: Float64Array, values: Float64Array) -> Cost:
+def _curve(alpha: Float64Array | IntArray, values: Float64Array) -> Cost:
     return Cost(0.0, tuple((float(order), float(value)) for order, value in zip(alpha, values, strict=True)))
 
 
@@ -223,8 +237,7 @@ def _by_exponentials(alpha: Float64Array, t: int, w: int, r: float, q: float) ->
     low, high = CELLS[:-1], CELLS[1:]
     grown = np.minimum(_log_laplace_by_variance(high * q / t, r), high * q / t)
     grown = w * np.minimum(grown, high * q / t + _log_laplace_by_powers(low * q / t, r))
-    log_density = (beta - 1) * np.log(np.clip(beta - 1, low, high)) - np.clip(beta - 1, low, high) - gammaln(beta)
-    middle = logsumexp(log_density + np.log(high - low) + _log_expm1(grown), axis=1)
+    middle = _log_sum(_log_masses(tuple(alpha.tolist())) + _log_expm1(grown))
     # below the first cell, at most its least probability times what has grown by there
     start = w * _log_laplace_by_variance(CELLS[:1] * q / t, r)
     first = _log_expm1(start) + np.minimum(0.0, beta[:, 0] * math.log(CELLS[0]) - gammaln(alpha))
@@ -234,8 +247,21 @@ def _by_exponentials(alpha: Float64Array, t: int, w: int, r: float, q: float) ->
     tails = w * (u * (np.log(u) - 1 - math.log(q / t)) + u * (u + 1) * r) - spare * end - gammaln(beta)
     tail = np.where(spare > 0, tails - np.log(np.where(spare > 0, spare, 1.0)), np.inf).min(axis=1)
     tail -= CELLS[-1] * (1 - q * w / t)
-    together = logsumexp([middle, first, tail], axis=0)
+    together = _log_sum(np.stack([middle, first, tail], axis=1))
     return np.asarray(np.logaddexp(0.0, together) * (1 + ROUNDING) / (alpha - 1))
+
+
+@functools.lru_cache(maxsize=64)
+def _log_masses(orders: tuple[float, ...]) -> Float64Array:
+    """For each order, the largest density of a Gamma variable of shape α − 1 in each cell times the cell's width.
+
+    Returns:
+        Logarithms, float64 [orders, cells].
+    """
+    beta = np.array(orders)[:, None] - 1
+    low, high = CELLS[:-1], CELLS[1:]
+    place = np.clip(beta - 1, low, high)
+    return np.asarray((beta - 1) * np.log(place) - place - gammaln(beta) + np.log(high - low))
 
 
 def _log_laplace_by_variance(theta: Float64Array, r: float) -> Float64Array:
@@ -247,9 +273,21 @@ def _log_laplace_by_variance(theta: Float64Array, r: float) -> Float64Array:
 
 
 def _log_laplace_by_powers(theta: Float64Array, r: float) -> Float64Array:
-    """A bound on log E e^(−θL) by E L^−u ≤ e^(u(u+1)r), the best of some u."""
-    u = EXPONENTS[:, None]
-    return np.asarray((u * (np.log(u) - 1 - np.log(theta)) + u * (u + 1) * r).min(axis=0))
+    """A bound on log E e^(−θL) by E L^−u ≤ e^(u(u+1)r) at u with ln u + (2u+1)r = ln θ, which is the best one."""
+    # any u above 0 gives a bound, so that rounding of the root does no harm; a bound that overflows is none
+    root: Float64Array = np.real(lambertw(2 * r * theta * math.exp(-r)))  # type: ignore[call-overload]
+    u = np.maximum(root / (2 * r), 1e-300)
+    return np.asarray(u * (np.log(u) - 1 - np.log(theta)) + u * (u + 1) * r)
+
+
+def _log_sum(terms: Float64Array) -> Float64Array:
+    """The logarithm of Σ exp of each row, float64 [rows]; every row has a term that is not −inf."""
+    top = terms.max(axis=1)
+    # where a term is infinite, so is the sum
+    finite = np.isfinite(top)
+    sums = np.exp(terms[finite] - top[finite, None]).sum(axis=1)
+    top[finite] += np.log(sums)
+    return np.asarray(top)
 
 
 def _log_expm1(x: Float64Array) -> Float64Array:
@@ -262,7 +300,7 @@ def _times(a: Float64Array, b: Float64Array) -> Float64Array:
     n = len(a)
     lag = np.arange(n)[:, None] - np.arange(n)[None, :]
     terms = np.where(lag >= 0, a[None, :] + b[np.maximum(lag, 0)], -np.inf)
-    return np.asarray(logsumexp(terms, axis=1))
+    return _log_sum(terms)
 
 
 def _power(a: Float64Array, exponent: int) -> Float64Array:

@@ -1,15 +1,19 @@
 """The closed set of token mechanisms: from the token settings of a configuration to the mechanism that draws tokens."""
 
 import bisect
+import dataclasses
 import enum
+import functools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from plainchant.errors import PrivacyError
-from plainchant.privacy.accounting import Cost
+from plainchant.privacy.accounting import Budget, Cost
 from plainchant.privacy.aggregation import Aggregate, Clipping, Support
+from plainchant.privacy.deals import DealRule, Expected, best_order, make_rule, ways_of
+from plainchant.privacy.histograms import batches_of
 from plainchant.privacy.individual import IndividualMeanMechanism
 from plainchant.privacy.mechanisms import (
     ExPostMeanMechanism,
@@ -28,6 +32,15 @@ from plainchant.privacy.sparse_vector import SparseMeanMechanism
 LARGEST_BATCH = 100_000
 # Where tokens are not paid from a budget: the batch size if the number of units is unknown, and its bounds if known.
 UNPAID_BATCH, UNPAID_SMALLEST, UNPAID_LARGEST = 32, 8, 64
+
+
+# Batches that a cell holds with deals: as the plan makes them, and the fewest for which one is kept. The more batches a
+# cell has, the less its deals cost; the fewer, the more alike are its records.
+USUAL_CELL, FEWEST_KEPT = 32, 8
+# Batches of a cell if the number of units is unknown; each writes one text.
+UNKNOWN_CELL = 10
+# Factor between the batch sizes that are tried first.
+STRIDE = 1.3
 
 
 class Accounting(enum.StrEnum):
@@ -57,6 +70,9 @@ class TokenRequest:
         texts: number of texts requested.
         max_tokens: maximum tokens per text.
         units: about how many units the data has; None where that is not public.
+        labels: how many labels there are: the fewest cells.
+        centres: for each label, the most cells; None: so many that each holds about `USUAL_CELL` batches.
+        first: texts of a cell's first deal.
     """
 
     accounting: Accounting
@@ -77,6 +93,9 @@ class TokenRequest:
     texts: int
     max_tokens: int
     units: int | None
+    labels: int
+    centres: int | None
+    first: int
 
     def settings(self, clip: float, batch_size: int) -> TokenSettings:
         """The numbers of a step, clip and batch size decided."""
@@ -137,6 +156,9 @@ _MAKERS: Mapping[Accounting, Callable[[TokenRequest, TokenSettings, Cost], Token
 }
 
 
+_BOTH_AUTO = "batch_size = auto and clip = auto: each is derived from the other, so set one of them to a number"
+
+
 def choose_mechanism(request: TokenRequest, budget: Cost) -> TokenMechanism:
     """The mechanism of a request, clip and batch size decided by what the budget pays for (guarantee 6.2).
 
@@ -152,14 +174,104 @@ def choose_mechanism(request: TokenRequest, budget: Cost) -> TokenMechanism:
         clip = request.clip if request.clip != "auto" else _derived_clip(request, budget, request.batch_size)
         return make(request, request.settings(clip, request.batch_size), budget)
     if request.clip == "auto":
-        raise PrivacyError(
-            "batch_size = auto and clip = auto: each is derived from the other, so set one of them to a number"
-        )
+        raise PrivacyError(_BOTH_AUTO)
     mechanism = make(request, request.settings(request.clip, 1), budget)
     if mechanism.affordable(budget) is None:
         even = UNPAID_BATCH if request.units is None else request.units // request.texts
         return mechanism.resized(min(max(even, UNPAID_SMALLEST), UNPAID_LARGEST))
     return _first_sufficient(request, mechanism, budget)
+
+
+@functools.lru_cache(maxsize=64)
+def choose_with_deals(request: TokenRequest, budget: Budget, counts: Cost) -> tuple[TokenMechanism, DealRule, Expected]:
+    """The mechanism of a request whose batches are drawn afresh for every deal, and the rule of the deals (13.7).
+
+    Args:
+        request: the token settings.
+        budget: (ε, δ) of the whole run.
+        counts: what a unit pays for everything but texts.
+
+    Returns:
+        The mechanism, which writes one text per batch; the rule; and the cells that the plan expects.
+
+    Raises:
+        PrivacyError: both batch size and clip are "auto", or the budget leaves nothing for texts.
+    """
+    make = _MAKERS[request.accounting]
+    if isinstance(request.batch_size, int):
+        size, clip = request.batch_size, request.clip
+        if clip == "auto":
+            most = make_rule(budget, counts, expected_cells(request, size), request.first).payment
+            clip = _clip_for(MeanMechanism(request.settings(1.0, size)), Cost(most), request.max_tokens)
+        mechanism = make(request, request.settings(clip, size), budget.zcdp)
+    elif request.clip == "auto":
+        raise PrivacyError(_BOTH_AUTO)
+    else:
+        mechanism = make(request, request.settings(request.clip, 1), budget.zcdp)
+        mechanism = mechanism.resized(_smallest_with_deals(request, mechanism, budget, counts)[0])
+    mechanism = mechanism.for_steps(request.max_tokens)
+    expected = expected_cells(request, mechanism.settings.batch_size)
+    needed = mechanism.text_cost(request.max_tokens).rho
+    rule = make_rule(budget, counts, expected, request.first, needed)
+    rule = dataclasses.replace(rule, least=min(needed, mechanism.least_text_cost(request.max_tokens).rho))
+    paid = max(rule.least, rule.payment_of(expected.batches, expected.texts))
+    return mechanism.for_budget(paid), rule, expected
+
+
+def expected_cells(request: TokenRequest, batch_size: int) -> Expected:
+    """The cells that a plan expects with batches of a size, by public numbers alone."""
+    size = batch_size * request.records_per_context
+    if request.units is None:
+        return Expected(None, UNKNOWN_CELL, UNKNOWN_CELL)
+    cells = request.labels * planned_centres(request, batch_size)
+    cells = max(request.labels, min(cells, request.units // (FEWEST_KEPT * size)))
+    return Expected(cells, max(1, batches_of(request.units // cells, size)), -(-request.texts // cells))
+
+
+def planned_centres(request: TokenRequest, batch_size: int) -> int:
+    """The most public centres; where the request leaves them open, so many that a cell holds `USUAL_CELL` batches."""
+    if request.centres is not None:
+        return request.centres
+    size = batch_size * request.records_per_context
+    return LARGEST_BATCH if request.units is None else max(1, request.units // (request.labels * USUAL_CELL * size))
+
+
+def _left_with_deals(request: TokenRequest, mechanism: TokenMechanism, budget: Budget, counts: Cost) -> float:
+    """What the deals of expected cells leave of the budget, nats at the best order; below 0: too much."""
+    expected = expected_cells(request, mechanism.settings.batch_size)
+    ways = ways_of(expected.batches, expected.texts, request.first)
+    payment = mechanism.text_cost(request.max_tokens).rho
+    return best_order(budget, counts, expected.batches, ways, payment)[1]
+
+
+def _smallest_with_deals(
+    request: TokenRequest, mechanism: TokenMechanism, budget: Budget, counts: Cost
+) -> tuple[int, float]:
+    """The smallest batch size for which expected cells pay for the requested texts; the best one where none does.
+
+    Returns:
+        The size, and what it leaves of the budget, nats; below 0 where no size will do.
+    """
+
+    def left(size: int) -> float:
+        return _left_with_deals(request, mechanism.resized(size), budget, counts)
+
+    low = least = mechanism.least_batch[request.units is not None]
+    tried = {least: left(least)}
+    largest = LARGEST_BATCH if request.units is None else max(least, request.units // request.labels)
+    high = best = least
+    # larger batches make texts cheaper and leave a cell fewer of them: from some size on that only loses
+    while tried[high] < 0 and high < min(largest, best * STRIDE**4):
+        low, high = high, min(math.ceil(high * STRIDE), largest)
+        tried[high] = left(high)
+        best = max(tried, key=tried.__getitem__)
+    if tried[high] < 0:
+        return best, tried[best]
+    while high - low > 1:
+        middle = (low + high) // 2
+        tried[middle] = left(middle)
+        low, high = (low, middle) if tried[middle] >= 0 else (middle, high)
+    return high, tried[high]
 
 
 def _first_sufficient(request: TokenRequest, mechanism: TokenMechanism, budget: Cost) -> TokenMechanism:
@@ -173,6 +285,52 @@ def _first_sufficient(request: TokenRequest, mechanism: TokenMechanism, budget: 
             return mechanism.resized(batch_size)
     # infeasible: the largest possible batch releases most, and the plan's check says how much
     return mechanism.resized(largest)
+
+
+def _room_for_deals(request: TokenRequest, budget: Budget, counts: Cost) -> float:
+    """What the deals of a request leave of the budget, nats; below 0 where it is infeasible."""
+    if request.clip == "auto":
+        return choose_with_deals(request, budget, counts)[1].budget
+    size = request.batch_size if isinstance(request.batch_size, int) else 1
+    mechanism = _MAKERS[request.accounting](request, request.settings(request.clip, size), budget.zcdp)
+    if isinstance(request.batch_size, int):
+        return _left_with_deals(request, mechanism, budget, counts)
+    return _smallest_with_deals(request, mechanism, budget, counts)[1]
+
+
+def nearest_with_deals(request: TokenRequest, budget: Budget, counts: Cost) -> tuple[int, float | None]:
+    """About the most texts that the data pays for at this ε, and the smallest ε that pays for those requested.
+
+    Args:
+        request: one that is infeasible.
+        budget: (ε, δ) of the whole run.
+        counts: what a unit pays for everything but texts; in proportion to ρ of the budget.
+
+    Returns:
+        Texts, 0 where there is no such number; ε, None where none up to 1,000 will do.
+    """
+    share = counts.rho / budget.zcdp.rho
+
+    def feasible(epsilon: float, texts: int) -> bool:
+        wished = dataclasses.replace(request, texts=texts)
+        own = Budget(epsilon, budget.delta)
+        try:
+            return _room_for_deals(wished, own, Cost(share * own.zcdp.rho)) >= 0
+        except PrivacyError:
+            return False
+
+    high = budget.epsilon
+    while high <= 1000 and not feasible(high, request.texts):
+        high *= 1.5
+    low = high / 1.5
+    while high <= 1000 and high > 1.02 * low:
+        middle = math.sqrt(low * high)
+        low, high = (low, middle) if feasible(middle, request.texts) else (middle, high)
+    few, many = 0, request.texts
+    while request.units is not None and many - few > max(1, few // 50):
+        middle = (few + many) // 2
+        few, many = (middle, many) if feasible(budget.epsilon, middle) else (few, middle)
+    return few, high if high <= 1000 else None
 
 
 def smallest_batch(mechanism: TokenMechanism, budget: Cost, tokens: int) -> int | None:
@@ -198,10 +356,15 @@ def _derived_clip(request: TokenRequest, budget: Cost, batch_size: int) -> float
     units = mean.settings.units_per_batch
     if request.units is not None and request.units >= units:
         texts = math.ceil(request.texts / (request.units // units))
-    clip = mean.widest_clip(budget, texts * request.max_tokens)
+    return _clip_for(mean, budget, texts * request.max_tokens)
+
+
+def _clip_for(mean: MeanMechanism, budget: Cost, tokens: int) -> float:
+    """The clip at which a budget pays for so many tokens of a batch."""
+    clip = mean.widest_clip(budget, tokens)
     if not clip > 0:
         raise PrivacyError(
-            f"clip = auto: the budget (ρ = {budget.rho:.4g}) leaves nothing for {texts * request.max_tokens} tokens "
+            f"clip = auto: the budget (ρ = {budget.rho:.4g}) leaves nothing for {tokens} tokens "
             "per batch; ask for fewer texts or tokens, or give a larger batch size"
         )
     # slightly below, so that rounding cannot cost the last token

@@ -1,4 +1,7 @@
-"""Noisy histograms: which cells to keep, how large they are (guarantee 2.3 to 2.5), what the records vote for (8)."""
+"""Noisy histograms: which cells to keep, how large they are (guarantee 2.3 to 2.5), what the records vote for (8).
+
+A vote for words is one for candidates: what a unit says may be written more often (guarantee 8.5).
+"""
 
 import math
 from collections.abc import Callable
@@ -171,7 +174,8 @@ def most_contexts(batch_size: int, rho: float, probability: float, batches: int 
 class Ballot:
     """What a unit may vote for, by its label: public, fixed before any record is looked at (guarantee 8).
 
-    A cell of the histogram is a pair (the unit's label, candidate). Cells are numbered label by label.
+    A cell of the histogram is a pair (the unit's label, candidate). Cells are numbered label by label. Candidates are
+    texts, or words.
 
     Attributes:
         candidates: for each label the candidates that its units may vote for, each int64 [m_label], no index twice.
@@ -214,7 +218,8 @@ def count_votes(
     Args:
         label_of_unit: index into the label set, NO_CELL for a unit that has no vote, int64 [n].
         nearest: (units, int64 [u]; candidates, int64 [m]; how many, Q) → places in `candidates` of those that each such
-            unit votes for, all different, int64 [u, Q]: a function of the unit and of public candidates alone.
+            unit votes for, all different, NO_CELL where it votes for fewer, int64 [u, Q]: a function of the unit and
+            of public candidates alone.
         ballot: the public ballot.
 
     Returns:
@@ -231,8 +236,11 @@ def count_votes(
         units = np.flatnonzero(label_of_unit == label) if chosen else np.empty(0, dtype=np.int64)
         for start in range(0, len(units), _UNITS):
             places = nearest(units[start : start + _UNITS], candidates, chosen)
-            own = np.bincount(places.reshape(-1), minlength=len(candidates))
-            counts[first[label] : first[label + 1]] += vote_weight(chosen) * own
+            given = np.count_nonzero(places != NO_CELL, axis=1)
+            for number in range(1, chosen + 1):
+                votes = places[given == number]
+                own = np.bincount(votes[votes != NO_CELL], minlength=len(candidates))
+                counts[first[label] : first[label + 1]] += vote_weight(number) * own
     return counts
 
 

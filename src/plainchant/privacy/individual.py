@@ -66,6 +66,14 @@ class IndividualMeanMechanism(MeanMechanism):
     def affordable(self, budget: Cost) -> int | None:
         return self.per_token.times_in(Cost(budget.rho / self.settings.contexts_moved**2))
 
+    def text_cost(self, max_tokens: int) -> Cost:
+        return Cost(self.settings.contexts_moved**2 * max_tokens * self.per_token.rho)
+
+    def least_text_cost(self, max_tokens: int) -> Cost:
+        # with a quarter a text still has half of the records' influence, but rounding has to be paid in full
+        rounding = self.settings.contexts_moved**2 * max_tokens * bounded_range_rho(self._numerical)
+        return Cost(max(self.text_cost(max_tokens).rho / 4, 2 * rounding))
+
     def cost_of(self, tokens: int) -> Cost:
         # for any number of its steps: no unit pays more
         return Cost(self.budget)
@@ -90,6 +98,9 @@ class IndividualMeanMechanism(MeanMechanism):
 
     def for_steps(self, steps: int) -> Self:
         return dataclasses.replace(self, steps=steps)
+
+    def for_budget(self, rho: float) -> Self:
+        return dataclasses.replace(self, budget=rho)
 
     @property
     def _numerical(self) -> float:

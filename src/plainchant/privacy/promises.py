@@ -20,21 +20,22 @@ class Promised:
 
     Attributes:
         kind: known before the run, measured after it, or nothing.
-        epsilon, delta, rho: the figures; None where there is none, or none that may be released.
+        epsilon, delta: the figures; None where there is none, or none that may be released.
+        cost: what (ε, δ) were converted from; unlimited where no figure may be released.
         statement: all of it in one sentence.
     """
 
     kind: Promise
     epsilon: float | None
     delta: float | None
-    rho: float | None
+    cost: Cost
     statement: str
 
 
 def nothing_promised(why: str) -> Promised:
     """The statement of a release without a guarantee."""
     return Promised(
-        "none", None, None, None, f"NOT PRIVATE: there is no guarantee, because {why}; do not release."
+        "none", None, None, Cost.unlimited(), f"NOT PRIVATE: there is no guarantee, because {why}; do not release."
     )  # fmt: skip
 
 
@@ -79,6 +80,12 @@ class CostOwner(Protocol):
     def cost_of(self, tokens: int) -> Cost:
         """The maximum cost of tokens to one unit, known before the run; unlimited where no bound is known."""
 
+    def text_cost(self, max_tokens: int) -> Cost:
+        """What a text costs one unit or, where costs are individual, about what it takes to write one."""
+
+    def least_text_cost(self, max_tokens: int) -> Cost:
+        """What a text is still worth writing for; less than `text_cost` where that is an estimate."""
+
     def claim(self, tokens: int, delta: float) -> float | None:
         """The ε that an audit tests at delta; None where nothing is claimed in advance.
 
@@ -114,6 +121,9 @@ class CostOwner(Protocol):
     def for_steps(self, steps: int) -> Self:
         """The same mechanism for batches of at most `steps` tokens."""
 
+    def for_budget(self, rho: float) -> Self:
+        """The same for texts of which each may cost a unit ρ, where costs are individual; otherwise the same."""
+
     def resized(self, batch_size: int) -> Self:
         """The same with another batch size."""
 
@@ -141,6 +151,18 @@ class _Words:
     def for_steps(self, steps: int) -> Self:
         return self
 
+    def for_budget(self, rho: float) -> Self:
+        return self
+
+    def text_cost(self, max_tokens: int) -> Cost:
+        return self.cost_of(max_tokens)
+
+    def least_text_cost(self, max_tokens: int) -> Cost:
+        return self.text_cost(max_tokens)
+
+    def cost_of(self, tokens: int) -> Cost:
+        raise NotImplementedError
+
 
 class ExAnte(_Words):
     """Known before the run, whatever the data: `cost_of` bounds every unit's cost."""
@@ -150,9 +172,6 @@ class ExAnte(_Words):
     @property
     def per_token(self) -> Cost:
         return self.cost_of(1)
-
-    def cost_of(self, tokens: int) -> Cost:
-        raise NotImplementedError
 
     def affordable(self, budget: Cost) -> int | None:
         return self.per_token.times_in(budget)
@@ -167,7 +186,7 @@ class ExAnte(_Words):
             f"(ε = {rounded_up(known):.6g}, δ = {delta:g})-differentially private under adding or removing {unit}, "
             "fixed before the run."
         )
-        return Promised(self.promise, known, delta, total.rho, statement)
+        return Promised(self.promise, known, delta, total, statement)
 
     def planned_figures(self) -> Mapping[str, float | None]:
         return {"rho_per_token": self.per_token.rho, "rho_expected": None}
@@ -204,7 +223,7 @@ class ExPost(_Words):
             f"Every token was drawn with its privacy loss measured (ex post, data-dependent, δ = {delta:g}, "
             f"adding or removing {unit}): no figure was fixed beforehand, and the measured figure is itself private."
         )
-        return Promised(self.promise, None, delta, None, statement)
+        return Promised(self.promise, None, delta, Cost.unlimited(), statement)
 
     def planned_figures(self) -> Mapping[str, float | None]:
         return {"rho_per_token": self.per_token.as_dict()["rho"], "rho_expected": None}
@@ -237,7 +256,7 @@ class Free(ExAnte):
 
     def promised(self, total: Cost, epsilon: float, delta: float, unit: str) -> Promised:
         statement = "No private data was read: the text comes from the public model alone (ε = 0)."
-        return Promised(self.promise, 0.0, 0.0, 0.0, statement)
+        return Promised(self.promise, 0.0, 0.0, Cost(), statement)
 
     def status_rows(self, most: int, limit: int | None) -> Sequence[tuple[str, str]]:
         return ()

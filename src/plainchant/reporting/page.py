@@ -20,6 +20,7 @@ from plainchant.errors import RunError
 from plainchant.evaluation.figures import EXPLANATIONS, of_real, shown_name
 from plainchant.planning import Guarantee, Plan
 from plainchant.privacy.accounting import Cost
+from plainchant.privacy.deals import DealRule
 from plainchant.privacy.histograms import Cell, noise_sigma
 from plainchant.reporting.pictures import histogram
 from plainchant.reporting.rendering import render
@@ -44,6 +45,7 @@ from plainchant.run.card import (
     vote_in_words,
 )
 from plainchant.run.store import RunDirectory
+from plainchant.run.vocabulary import words_found
 from plainchant.run.words import cost_in_words, one_in, promise_in_words, times
 
 # Texts per label, and topics, that are shown before a fold.
@@ -62,6 +64,7 @@ def report_page(
     rows: Sequence[Mapping[str, Any]],
     private: Mapping[str, Any] | None = None,
     votes: Sequence[Mapping[str, Any]] = (),
+    words: Sequence[Sequence[str]] = (),
     date: str | None = None,
     model: str | None = None,
 ) -> str:
@@ -78,6 +81,7 @@ def report_page(
         private: figures that depend on the private data: "costs", "evaluation" and "audit". With them the page is the
             private version, and says so.
         votes: public facts about the votes (`RunDirectory.facts`).
+        words: for each label what the records say more often than the model (`run.vocabulary.words_found`).
         date: the day of the release.
         model: the language model's version (`models.revision_of`).
     """
@@ -113,6 +117,7 @@ def report_page(
         cells=cells,
         sigma=noise_sigma(plan.rho_size) if plan.rho_size else None,
         texts_of_cell=Counter(row.get("cell") for row in rows),
+        words=[(label, own) for label, own in zip(config.label_set, words, strict=False) if own],
         topics=topics[:_TOPICS],
         more_topics=topics[_TOPICS:],
         samples=_samples(config, shown),
@@ -148,6 +153,7 @@ def write_report(directory: RunDirectory, plan: Plan, guarantee: Guarantee) -> l
         try:
             html = report_page(
                 plan=plan, guarantee=guarantee, cells=cells, rows=rows, private=private, votes=directory.facts(),
+                words=words_found(directory, plan.rho_words),
                 date=directory.release_date(), model=directory.origin.model,
             )  # fmt: skip
         except (jinja2.UndefinedError, TypeError, KeyError, ValueError):
@@ -208,7 +214,9 @@ def _budget(plan: Plan, guarantee: Guarantee) -> list[_Part]:
     if not guarantee.delta:
         # nothing is promised, or nothing was spent
         return []
-    total = guarantee.cost
+    total, pays = guarantee.cost, plan.mechanism.pays_for(plan.tokens_per_batch)
+    if plan.deals is not None and total.is_limited:
+        return _budget_with_deals(plan, plan.deals, pays)
     # ρ of a part is a share of the whole only where ρ is all there is
     shared = total.rho if total.is_limited and not total.curve else None
     tokens = plan.batch if total.is_limited else None
@@ -216,19 +224,36 @@ def _budget(plan: Plan, guarantee: Guarantee) -> list[_Part]:
         rest = shared - plan.rho_counts
         # what rounding leaves of a budget that counts have spent is no part
         tokens = Cost(rest if rest > _ROUNDING * shared else 0.0)
-    parts = [
-        ("choice of cells", "select", Cost(plan.rho_select), "a noisy count for each label and public centre"),
-        ("sizes of cells", "size", Cost(plan.rho_size), "a noisy count for each kept cell"),
-        ("attributes", "table", plan.table, "noisy counts of single columns and of pairs"),
-        ("vote", "vote", Cost(plan.rho_vote),
-         "for each label and candidate, in each round, a noisy count of the units that it is near to"),
-        ("tokens", "batch", tokens, plan.mechanism.pays_for(plan.tokens_per_batch)),
-    ]  # fmt: skip
+    parts = [*_counts(plan), ("tokens", "batch", tokens, pays)]
     return [
         _Part(name, symbol, _cost(cost, guarantee.delta), cost.rho / shared if cost and shared else None, pays_for)
         for name, symbol, cost, pays_for in parts
         if cost is None or not cost.is_zero
     ]
+
+
+def _budget_with_deals(plan: Plan, rule: DealRule, pays_for: str) -> list[_Part]:
+    """The parts at the order at which deals are counted, nats: zCDP of ρ is αρ there (guarantee 13.7)."""
+    total = rule.order * plan.rho_counts + rule.budget
+    parts = [(name, symbol, rule.order * cost.rho, said) for name, symbol, cost, said in _counts(plan)]
+    return [
+        _Part(name, symbol, short_figure(nats), nats / total, said)
+        for name, symbol, nats, said in (*parts, ("tokens", "batch", rule.budget, pays_for))
+        if nats
+    ]
+
+
+def _counts(plan: Plan) -> list[tuple[str, str, Cost, str]]:
+    """Names, symbols and costs of noisy counts, and what they pay for."""
+    return [
+        ("choice of cells", "select", Cost(plan.rho_select), "a noisy count for each label and public centre"),
+        ("sizes of cells", "size", Cost(plan.rho_size), "a noisy count for each kept cell"),
+        ("attributes", "table", plan.table, "noisy counts of single columns and of pairs"),
+        ("words", "words", Cost(plan.rho_words),
+         "for each label and word of a public list, one noisy count of the units whose texts hold it"),
+        ("vote", "vote", Cost(plan.rho_vote),
+         "for each label and candidate, in each round, a noisy count of the units that it is near to"),
+    ]  # fmt: skip
 
 
 def _cost(cost: Cost | None, delta: float) -> str:

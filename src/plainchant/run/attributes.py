@@ -136,18 +136,18 @@ def drawn_rows(law: Law, counts: Sequence[int], randomness: RandomSource) -> Att
     return AttributeRows(law.schema, rows)
 
 
-def row_counts(config: SynthesisConfig, cells: Sequence[Cell], allotted: Sequence[Sequence[int]]) -> list[int]:
+def row_counts(config: SynthesisConfig, cells: Sequence[Cell], written: Sequence[int]) -> list[int]:
     """How many rows each cell gets: as many as texts are released of it. Public and released numbers decide.
 
     Args:
         config: the configuration.
         cells: with noisy sizes.
-        allotted: the texts that records write, for each cell and batch.
+        written: how many texts records write in each of them.
     """
     open_cells = [dataclasses.replace(cell, batches=1) for cell in cells]
     if config.has_text and not config.votes:
         further = allot_texts(cells, config.further, None)
-        return [sum(own) + sum(more) for own, more in zip(allotted, further, strict=True)]
+        return [own + sum(more) for own, more in zip(written, further, strict=True)]
     labels = range(len(config.label_set))
     if isinstance(config.quotas, dict):
         wanted = [config.quotas.get(label, 0) for label in config.labels]

@@ -12,6 +12,7 @@ from plainchant.generation.decoding import FinishedText
 from plainchant.generation.prompting import EXPANDED_FROM, TURNS, choose_examples
 from plainchant.run.preparation import Preparation
 from plainchant.run.released import Released
+from plainchant.run.vocabulary import biases_of
 from plainchant.run.writers import Request
 
 # Every second candidate is drawn at so many times the temperature.
@@ -25,11 +26,21 @@ def warmth_of(position: int) -> float:
 
 @dataclass(frozen=True)
 class Expansion:
-    """Further texts by the public model with released ones as examples: post-processing, free (guarantee 8)."""
+    """Further texts by the public model with released ones as examples: post-processing, free (guarantee 8).
+
+    Attributes:
+        preparation: the run's.
+        further: how many texts there are in the end, those of an earlier round like this one among them.
+    """
 
     preparation: Preparation
     further: int
-    name = "candidates by the public model"
+
+    @property
+    def name(self) -> str:
+        """See `Round`."""
+        words = " with the records' words" if self.preparation.directory.words() else ""
+        return f"candidates by the public model{words}"
 
     def write(self, released: Released) -> Iterator[FinishedText]:
         """See `Round`."""
@@ -44,7 +55,7 @@ class Expansion:
             others: whether a cell with too few texts shows those of its label, and one without any batch is written
                 for: where records vote, candidates are wanted everywhere.
         """
-        config, done = self.preparation.config, released.done
+        config, done, biases = self.preparation.config, released.done, biases_of(self.preparation)
         like = config.prompt.examples
         texts = released.texts_by_cell(released.places)
         cells = [dataclasses.replace(cell, batches=1) for cell in released.cells] if others else released.cells
@@ -66,7 +77,8 @@ class Expansion:
             sound = choose_examples(texts.get(cell, []), len(released.texts), like)
             if others and len(sound) < EXPANDED_FROM:
                 sound = list(dict.fromkeys([*sound, *of_label[cells[cell].label]]))
-            label, batch = config.label_set[cells[cell].label], len(released.batches) + cell
+            number, batch = cells[cell].label, len(released.batches) + cell
+            label, bias = config.label_set[number], biases[number]
             for place in range(sum(counts)):
                 if (batch, place) not in done:
                     shown = [sound[(place + turn) % len(sound)] for turn in range(min(EXPANDED_FROM, len(sound)))]
@@ -80,6 +92,7 @@ class Expansion:
                         turn,
                         released.lines_of((batch, place)),
                         released.lines_by_text,
+                        bias,
                     )
 
 
@@ -109,7 +122,7 @@ class Variation:
         return self.preparation.writer.write(list(self._requests(released)))
 
     def _requests(self, released: Released) -> Iterator[Request]:
-        config, done = self.preparation.config, released.done
+        config, done, biases = self.preparation.config, released.done, biases_of(self.preparation)
         winners = self.preparation.directory.winners(self.number) or []
         chosen, labels = released.chosen(winners, config), len(config.label_set)
         vectors = self.preparation.encode([text.text for text in chosen]) if chosen else np.empty((0, 1), np.float32)
@@ -136,4 +149,5 @@ class Variation:
                         warmth_of(position),
                         attributes=released.lines_of((batch, position)),
                         lines=released.lines_by_text,
+                        bias=biases[winner.label],
                     )

@@ -241,7 +241,12 @@ def last_part(path: str) -> str:
 def accountant_of(plan: Plan, guarantee: Guarantee) -> str:
     """How the cost was counted, in a sentence."""
     # with a seed the mechanism promises nothing
-    return {"none": "none"}.get(guarantee.kind, plan.mechanism.accountant)
+    if guarantee.kind == "none" or plan.deals is None:
+        return {"none": "none"}.get(guarantee.kind, plan.mechanism.accountant)
+    return (
+        f"amplification by the secret draw of batches at the Rényi order {plan.deals.order}; each text: "
+        f"{plan.mechanism.accountant}"
+    )
 
 
 def public_inputs(config: SynthesisConfig) -> list[str]:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,12 +11,13 @@ from plainchant.arrays import BoolArray, Float32Array, IntArray
 from plainchant.config import Clusters
 from plainchant.data.centres import Centres, fit_centres
 from plainchant.data.tables import Record
-from plainchant.generation.batching import allot_texts, draw_batches, draw_contexts
-from plainchant.privacy.histograms import NO_CELL, WHOLE_LABEL, Cell, rebalance
+from plainchant.generation.batching import NO_BATCH, allot_texts, draw_batches, draw_contexts, share_deals
+from plainchant.privacy.histograms import NO_CELL, WHOLE_LABEL, Cell, Rebalanced, rebalance
 from plainchant.randomness import RandomSource
 from plainchant.run.attributes import Law, drawn_rows, noisy_law, row_counts
 from plainchant.run.preparation import Preparation
 from plainchant.run.speed import SAMPLED_CORPUS
+from plainchant.run.store import Batch, Draw
 from plainchant.run.writers import LocalWriter, Request
 
 # Minimum number of public texts per centre.
@@ -51,15 +52,14 @@ def _form_public_batches(preparation: Preparation) -> None:
     texts, labels = preparation.config.texts, len(preparation.config.label_set)
     counts = [texts // labels + (label < texts % labels) for label in range(labels)]
     cells = tuple(Cell(label, WHOLE_LABEL, 0, count) for label, count in enumerate(counts))
-    nobody = np.empty(0, dtype=np.int64)
-    preparation.directory.save_batches(cells, [[1] * count for count in counts], nobody, nobody)
+    batches = _numbered([[1] * count for count in counts])
+    preparation.directory.save_batches(cells, batches, [])
 
 
 def _form_no_batches(preparation: Preparation) -> None:
     """Records write nothing: a cell for each label, counted only where there are attributes."""
     config = preparation.config
     cells = tuple(Cell(label, WHOLE_LABEL, 0, 1) for label in range(len(config.label_set)))
-    nobody = np.empty(0, dtype=np.int64)
     record_of_unit = choose_records(preparation.table, preparation.randomness)
     rows = None
     law = _law(preparation, record_of_unit, _label_of_unit(preparation, record_of_unit), len(cells))
@@ -67,10 +67,9 @@ def _form_no_batches(preparation: Preparation) -> None:
         cells = tuple(
             dataclasses.replace(cell, noisy_size=size) for cell, size in zip(cells, law.sizes.tolist(), strict=True)
         )
-        counts = row_counts(config, cells, [[] for _ in cells])
-        rows = drawn_rows(law, counts, preparation.randomness)
+        rows = drawn_rows(law, row_counts(config, cells, [0] * len(cells)), preparation.randomness)
     voters = record_of_unit if config.votes else None
-    preparation.directory.save_batches(cells, [], nobody, nobody, voters=voters, rows=rows)
+    preparation.directory.save_batches(cells, [], [], voters=voters, rows=rows)
 
 
 def _law(preparation: Preparation, record_of_unit: IntArray, cell_of_unit: IntArray, cells: int) -> Law | None:
@@ -110,24 +109,59 @@ def _form_secret_batches(preparation: Preparation, centres: Centres | None, embe
         centres=0 if centres is None else len(centres.vectors),
         batch_size=plan.settings.units_per_batch,
         kept=None if config.kept == "auto" else config.kept,
-        min_cell=config.min_cell,
+        min_cell=plan.least_cell,
         rho_select=plan.rho_select,
         rho_size=plan.rho_size,
         randomness=randomness,
     )
-    allotted = allot_texts(outcome.cells, config.written, plan.texts_per_batch)
-    batch_of_unit = draw_batches(outcome.cell_of_unit, outcome.cells, randomness)
-    contexts = None
-    if config.records_per_context > 1:
-        contexts = draw_contexts(batch_of_unit, plan.settings.batch_size, randomness)
+    if plan.deals is None:
+        writing: list[list[int] | None] = [None]
+        batches = _numbered(allot_texts(outcome.cells, config.written, plan.texts_per_batch))
+    else:
+        dealt, payments = share_deals(plan.deals, outcome.cells, config.written)
+        writing, batches = list(dealt), _dealt(dealt, payments)
+    draws = _draws(preparation, outcome, record_of_unit, writing)
     law = _law(preparation, record_of_unit, outcome.cell_of_unit, len(outcome.cells))
     rows = None
     if law is not None:
-        rows = drawn_rows(law, row_counts(config, outcome.cells, allotted), randomness)
+        written = [0] * len(outcome.cells)
+        for batch in batches:
+            written[batch.cell] += batch.texts
+        rows = drawn_rows(law, row_counts(config, outcome.cells, written), randomness)
     voters = record_of_unit if config.votes else None
-    preparation.directory.save_batches(
-        outcome.cells, allotted, record_of_unit, batch_of_unit, contexts, voters=voters, rows=rows
-    )
+    preparation.directory.save_batches(outcome.cells, batches, draws, voters=voters, rows=rows)
+
+
+def _draws(
+    preparation: Preparation, outcome: Rebalanced, records: IntArray, writing: Sequence[Sequence[int] | None]
+) -> Iterator[Draw]:
+    """The draws of every deal, made once and committed together, long before the texts of most are written."""
+    randomness, settings, first = preparation.randomness, preparation.plan.settings, 0
+    for own in writing:
+        batch_of_unit = draw_batches(outcome.cell_of_unit, outcome.cells, randomness, own)
+        batch_of_unit[batch_of_unit != NO_BATCH] += first
+        contexts = None
+        if settings.records_per_context > 1:
+            contexts = draw_contexts(batch_of_unit, settings.batch_size, randomness)
+        yield Draw(records, batch_of_unit, contexts)
+        first += sum(own or ())
+
+
+def _numbered(allotted: Sequence[Sequence[int]]) -> list[Batch]:
+    """Batches with their numbers: for each cell, for each of its batches, how many texts it writes."""
+    texts = [(cell, count) for cell, counts in enumerate(allotted) for count in counts]
+    return [Batch(number, *entry) for number, entry in enumerate(texts)]
+
+
+def _dealt(dealt: Sequence[Sequence[int]], payments: Sequence[float]) -> list[Batch]:
+    """The batches that write, deal by deal and cell by cell, each of them one text."""
+    places = [
+        (cell, 1, deal, payments[cell])
+        for deal, writing in enumerate(dealt)
+        for cell, count in enumerate(writing)
+        for _ in range(count)
+    ]
+    return [Batch(number, *place) for number, place in enumerate(places)]
 
 
 def _nearest(centres: Centres, embeddings: Float32Array, units: BoolArray, among: IntArray | None) -> IntArray:

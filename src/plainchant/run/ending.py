@@ -8,7 +8,7 @@ from plainchant.run.ledger import Ledger
 from plainchant.run.preparation import Preparation
 from plainchant.run.store import Marks, RunDirectory
 
-_REASON = "no noisy count reaches half a batch"
+_REASON = "no noisy count is large enough for a batch"
 # Labels whose noisy counts a message names.
 _NAMED = 20
 
@@ -40,8 +40,8 @@ def ended_without_batch(preparation: Preparation, ledger: Ledger | None) -> Priv
         counts_alone = ledger.settle(directory, preparation.guarantee, drawn)
         charged = f" The ledger holds {'these counts alone' if counts_alone else 'the whole cost of the run'}."
     return PrivacyError(
-        f"batch_size = {plan.settings.batch_size}: no noisy cell count reaches half of it, so there is no batch to "
-        f"write from. Paid for and drawn (ρ = {drawn.rho:.4g}): {_counts(directory, plan)}.{charged} This run "
+        f"batch_size = {plan.settings.batch_size}: no noisy cell count is large enough for a batch that pays for a "
+        f"text. Paid for and drawn (ρ = {drawn.rho:.4g}): {_counts(directory, plan)}.{charged} This run "
         "has ended. If the counts are far below what the table holds, plainchant check says whether the labels are "
         "spelled as in it. If the data is too small: a larger ε or a smaller max_tokens allows smaller batches, and "
         "method = private-evolution needs none"

@@ -105,12 +105,13 @@ class Ledger:
         cap = Cost(self.cap.rho * (1 + 1e-9)) if together.is_zcdp else Budget(self.epsilon, self.delta)
         if not together.fits(cap):
             left = self.left
+            epsilon = _rounded_down(left.epsilon(self.delta))
             raise PrivacyError(
                 f"ledger = {self.path}: has ρ = {left.rho:.4g} left of its cap (ε = {self.epsilon:g}, "
                 f"δ = {self.delta:g}), and the run costs {self._figure(cost)}; "
                 + (
-                    f"plan with epsilon = {_rounded_down(left.epsilon(self.delta))} at delta = {self.delta:g}"
-                    if not left.is_zero
+                    f"plan with epsilon = {epsilon} {'' if cost.is_zcdp else 'or less '}at delta = {self.delta:g}"
+                    if float(epsilon)
                     else "nothing more may be released from this data"
                 )
             )

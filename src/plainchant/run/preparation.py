@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from plainchant import models
-from plainchant.arrays import Float32Array
+from plainchant.arrays import Float32Array, IntArray
 from plainchant.config import Clusters, PerformanceOptions, SynthesisConfig
 from plainchant.data.centres import Centres
 from plainchant.data.embedding import Embedder, in_public_steps
@@ -17,6 +19,7 @@ from plainchant.generation.executor import open_embedder
 from plainchant.generation.prompting import Prompts
 from plainchant.models import LanguageModel
 from plainchant.planning import Guarantee, Plan, guarantee_of
+from plainchant.privacy.histograms import NO_CELL
 from plainchant.randomness import RandomSource
 from plainchant.run.inputs import public_inputs, read_table
 from plainchant.run.joint import check_package
@@ -102,6 +105,14 @@ class Preparation:
             report = in_public_steps(report) if alone else report
         with foreign_messages_hidden("the embedder"):
             return self.embedder.encode(texts, alone=alone, progress=report)
+
+    def labels_of_voters(self) -> IntArray:
+        """The label of each unit that votes, by number, NO_CELL where it is not in the label set, int64 [n]. Secret."""
+        labels, voters = self.config.labels, self.directory.voters()
+        index = {label: place for place, label in enumerate(labels)}
+        return np.array(
+            [index.get(self.table[record].label, NO_CELL) if labels else 0 for record in voters], dtype=np.int64
+        )
 
     def embeddings(self) -> Float32Array:
         """Embeddings of all private records, float32 [n, d], computed once per run. Private."""

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
-from plainchant.config import SynthesisConfig
+from plainchant.config import BOOTSTRAP, SynthesisConfig
 from plainchant.data.tables import Record
 from plainchant.generation.decoding import BatchWork, FinishedText
 from plainchant.generation.executor import Executor
@@ -21,10 +21,8 @@ from plainchant.run.attributes import AttributeRows
 from plainchant.run.candidates import Expansion, Variation
 from plainchant.run.preparation import Preparation
 from plainchant.run.released import Place, Released
+from plainchant.run.vocabulary import count_words
 from plainchant.run.votes import hold_vote
-
-# First texts of a cell per text that is shown in its prompts.
-BOOTSTRAP = 2
 
 
 class Round(Protocol):
@@ -51,15 +49,22 @@ def rounds_of(preparation: Preparation, executor: Executor | None) -> list[Round
     """
     config = preparation.config
     rounds: list[Round] = []
-    if executor is not None:
+    if executor is not None and preparation.plan.deals is not None:
+        last = max((batch.deal for batch in preparation.directory.batches()), default=-1)
+        rounds += [Deal(preparation, executor, number, last + 1) for number in range(last + 1)]
+    elif executor is not None:
         if config.parts.released_examples:
             rounds.append(Bootstrap(preparation, executor))
         rounds.append(Main(preparation, executor))
     if not config.votes:
         return [*rounds, Expansion(preparation, config.further)] if config.further else rounds
-    for number, further in enumerate(shares(config.further, config.parts.rounds)):
-        rounds.append(Variation(preparation, number - 1, further) if number else Expansion(preparation, further))
-        rounds.append(Vote(preparation, number))
+    first, *others = shares(config.further, config.parts.rounds)
+    if preparation.plan.rho_words:
+        # the model by itself, whose words those of the records are compared with
+        rounds += [Expansion(preparation, first // 2), Words(preparation)]
+    rounds += [Expansion(preparation, first), Vote(preparation, 0)]
+    for number, further in enumerate(others):
+        rounds += [Variation(preparation, number, further), Vote(preparation, number + 1)]
     return rounds
 
 
@@ -98,6 +103,53 @@ class Main:
         first = released.first_places(_bootstrap_size(config)) if count else set()
         shown = {cell: choose_examples(own, count, like) for cell, own in released.texts_by_cell(first).items()}
         return self.executor.run(_works(self.preparation, released, released.places - first, shown))
+
+
+@dataclass(frozen=True)
+class Deal:
+    """The texts of one deal, each by a batch of its own; prompts show texts of earlier deals (guarantee 13.1).
+
+    Attributes:
+        preparation: the run's.
+        executor: writes the texts.
+        number: of the deal, from 0.
+        deals: how many there are.
+    """
+
+    preparation: Preparation
+    executor: Executor
+    number: int
+    deals: int
+
+    @property
+    def name(self) -> str:
+        """See `Round`."""
+        return f"texts from records, deal {self.number + 1} of {self.deals}"
+
+    def write(self, released: Released) -> Iterator[FinishedText]:
+        """See `Round`."""
+        config = self.preparation.config
+        count, like = config.parts.released_examples, config.prompt.examples
+        deals = {batch.batch: batch.deal for batch in released.batches}
+        earlier = {place for place in released.places if deals[place[0]] < self.number}
+        # the latest texts first, so that what is shown changes from deal to deal
+        shown = {cell: choose_examples(own[::-1], count, like) for cell, own in released.texts_by_cell(earlier).items()}
+        places = {place for place in released.places if deals[place[0]] == self.number}
+        return self.executor.run(_works(self.preparation, released, places, shown if count else {}))
+
+
+@dataclass(frozen=True)
+class Words:
+    """The records' words are counted with noise; drawn and committed once (guarantee 8.5)."""
+
+    preparation: Preparation
+    name = "counting words"
+
+    def write(self, released: Released) -> Iterator[FinishedText]:
+        """See `Round`."""
+        if not self.preparation.directory.words():
+            count_words(self.preparation, released)
+        return iter(())
 
 
 @dataclass(frozen=True)
@@ -165,6 +217,7 @@ def _works(
                 (len(missing) - len(positions)) * config.max_tokens,
                 np.array([spent for _, spent in own], dtype=np.float64),
                 starts=starts if released.rows is not None else (),
+                payment=batch.payment,
             )
 
 

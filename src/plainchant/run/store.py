@@ -11,7 +11,7 @@ import secrets
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self, cast
@@ -80,13 +80,19 @@ CREATE TABLE winners (
     round INTEGER NOT NULL, place INTEGER NOT NULL, label INTEGER NOT NULL, batch INTEGER NOT NULL,
     position INTEGER NOT NULL, PRIMARY KEY (round, place), UNIQUE (round, batch, position)
 );
-CREATE TABLE cells (cell INTEGER PRIMARY KEY, label INTEGER, centre INTEGER, noisy_size INTEGER, batches INTEGER);
-CREATE TABLE batches (batch INTEGER PRIMARY KEY, cell INTEGER NOT NULL, texts INTEGER NOT NULL);
-CREATE TABLE units (
-    record INTEGER PRIMARY KEY, batch INTEGER NOT NULL, context INTEGER NOT NULL, spent REAL NOT NULL DEFAULT 0
+CREATE TABLE words (token INTEGER PRIMARY KEY, word TEXT NOT NULL);
+CREATE TABLE word_votes (
+    label INTEGER NOT NULL, token INTEGER NOT NULL, votes INTEGER NOT NULL, expected INTEGER NOT NULL,
+    PRIMARY KEY (label, token)
 );
--- the time to commit a text depends on the size of its batch, not on the number of batches
-CREATE INDEX contexts ON units (batch, context);
+CREATE TABLE cells (cell INTEGER PRIMARY KEY, label INTEGER, centre INTEGER, noisy_size INTEGER, batches INTEGER);
+CREATE TABLE batches (
+    batch INTEGER PRIMARY KEY, cell INTEGER NOT NULL, texts INTEGER NOT NULL, deal INTEGER NOT NULL, payment REAL
+);
+-- of each batch that has any: int64 records and the context of each, in order, and float64 what each context has paid
+CREATE TABLE members (
+    batch INTEGER PRIMARY KEY, records BLOB NOT NULL, contexts BLOB NOT NULL, spent BLOB NOT NULL
+);
 CREATE TABLE found (attribute TEXT PRIMARY KEY, found TEXT NOT NULL);
 CREATE TABLE attribute_rows (
     number INTEGER PRIMARY KEY, cell INTEGER NOT NULL, codes TEXT NOT NULL, shown TEXT NOT NULL
@@ -113,11 +119,48 @@ def next_free(path: Path) -> Path:
 
 @dataclasses.dataclass(frozen=True)
 class Batch:
-    """A batch: its cell and how many texts it writes. Public."""
+    """A batch that may write. Public.
+
+    Attributes:
+        batch: its number.
+        cell: its cell's number.
+        texts: how many texts it writes.
+        deal: the deal that it is drawn for, from 0; always 0 where a unit stays in its batch.
+        payment: ρ that a unit may pay for its text, in a deal; None where a unit stays in its batch.
+    """
 
     batch: int
     cell: int
     texts: int
+    deal: int = 0
+    payment: float | None = None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Draw:
+    """One secret draw of batches. Secret.
+
+    Attributes:
+        records: the record that represents each unit, int64 [n].
+        batches: the batch of each unit, or NO_BATCH, int64 [n].
+        contexts: its context there, int64 [n]; None where every unit has one of its own.
+    """
+
+    records: IntArray = dataclasses.field(repr=False)
+    batches: IntArray = dataclasses.field(repr=False)
+    contexts: IntArray | None = dataclasses.field(default=None, repr=False)
+
+    def members(self) -> Iterator[tuple[int, bytes, bytes, bytes]]:
+        """A row for each batch that somebody is in: its number, records, contexts, and that nobody has paid."""
+        # where every unit has its own context, the context has the number of its record
+        contexts = self.records if self.contexts is None else self.contexts
+        order = np.lexsort((self.records, contexts, self.batches))
+        order = order[self.batches[order] != NO_BATCH]
+        ordered = self.batches[order]
+        for batch in np.unique(ordered):
+            own = order[np.searchsorted(ordered, batch) : np.searchsorted(ordered, batch, side="right")]
+            paid = np.zeros(len(np.unique(contexts[own])))
+            yield int(batch), self.records[own].tobytes(), contexts[own].tobytes(), paid.tobytes()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -384,32 +427,24 @@ class RunDirectory:
 
     def save_batches(
         self,
-        cells: tuple[Cell, ...],
-        allotted: list[list[int]],
-        record_of_unit: IntArray,
-        batch_of_unit: IntArray,
-        context_of_unit: IntArray | None = None,
+        cells: Sequence[Cell],
+        batches: Sequence[Batch],
+        draws: Iterable[Draw],
         *,
         voters: IntArray | None = None,
         rows: AttributeRows | None = None,
     ) -> None:
-        """Commits the noisy cells and the secret draws in one transaction: noise is never drawn twice."""
-        # where every unit has its own context, the context has the number of its record
-        contexts = record_of_unit if context_of_unit is None else context_of_unit
-        texts = [(cell, count) for cell, counts in enumerate(allotted) for count in counts]
-        placed = batch_of_unit != NO_BATCH
+        """Commits the noisy cells and all secret draws in one transaction: neither is ever made twice."""
         with self._connect() as database:
             database.executemany(
                 "INSERT INTO cells VALUES (?, ?, ?, ?, ?)",
                 [(number, cell.label, cell.centre, cell.noisy_size, cell.batches) for number, cell in enumerate(cells)],
             )
             database.executemany(
-                "INSERT INTO batches VALUES (?, ?, ?)", [(number, *entry) for number, entry in enumerate(texts)]
+                "INSERT INTO batches VALUES (?, ?, ?, ?, ?)", [dataclasses.astuple(batch) for batch in batches]
             )
-            database.executemany(
-                "INSERT INTO units (record, batch, context) VALUES (?, ?, ?)",
-                zip(*(column[placed].tolist() for column in (record_of_unit, batch_of_unit, contexts)), strict=True),
-            )
+            for draw in draws:
+                database.executemany("INSERT INTO members VALUES (?, ?, ?, ?)", draw.members())
             if voters is not None:
                 database.executemany("INSERT INTO voters VALUES (?)", [(record,) for record in voters.tolist()])
             if rows is not None:
@@ -441,13 +476,15 @@ class RunDirectory:
 
     def members(self) -> dict[int, list[tuple[list[int], float]]]:
         """For each batch its contexts in order: their records and what each has paid (guarantee 5.2). Secret."""
-        members: dict[int, dict[int, tuple[list[int], float]]] = {}
         with self._connect() as database:
-            for record, batch, context, spent in database.execute(
-                "SELECT record, batch, context, spent FROM units ORDER BY context, record"
-            ):
-                members.setdefault(batch, {}).setdefault(context, ([], spent))[0].append(record)
-        return {batch: list(contexts.values()) for batch, contexts in members.items()}
+            rows = database.execute("SELECT batch, records, contexts, spent FROM members ORDER BY batch").fetchall()
+        found = {}
+        for batch, *columns in rows:
+            records, contexts = (np.frombuffer(column, np.int64) for column in columns[:2])
+            firsts = np.unique(contexts, return_index=True)[1]
+            own = [part.tolist() for part in np.split(records, firsts[1:])]
+            found[batch] = list(zip(own, np.frombuffer(columns[2], np.float64).tolist(), strict=True))
+        return found
 
     def attribute_rows(self) -> AttributeRows | None:
         """The synthetic rows that texts are written for; None where the run has no attributes. Released."""
@@ -498,6 +535,32 @@ class RunDirectory:
                 [(number, place, *dataclasses.astuple(winner)) for place, winner in enumerate(winners)],
             )
 
+    def save_words(self, words: Mapping[int, str], votes: Sequence[tuple[int, int, int, int]]) -> None:
+        """Commits the noisy count of words in one transaction: it is never drawn twice.
+
+        Args:
+            words: the public list, tokens with what they stand for.
+            votes: label, token, noisy votes and the public model's own votes of every cell.
+        """
+        with self._connect() as database:
+            database.executemany("INSERT INTO words VALUES (?, ?)", words.items())
+            database.executemany("INSERT INTO word_votes VALUES (?, ?, ?, ?)", votes)
+
+    def words(self) -> dict[int, str]:
+        """The public list of words, by token; empty where none are counted, or not yet."""
+        with self._connect() as database:
+            return dict(database.execute("SELECT token, word FROM words ORDER BY token"))
+
+    def word_votes(self) -> IntArray:
+        """Noisy votes, and the public model's own, of each label for each of `words`, int64 [labels, words, 2].
+
+        The noisy ones are released under the plan's ρ_words.
+        """
+        with self._connect() as database:
+            rows = database.execute("SELECT votes, expected FROM word_votes ORDER BY label, token").fetchall()
+            size = database.execute("SELECT COUNT(*) FROM words").fetchone()[0]
+        return np.array(rows, dtype=np.int64).reshape(-1, max(1, size), 2)
+
     def votes(self, number: int) -> list[tuple[int, int, int, int]]:
         """Label, batch, position and noisy votes of every cell of a round's ballot. Released under its ρ."""
         with self._connect() as database:
@@ -547,13 +610,12 @@ class RunDirectory:
         with self._connect() as database:
             database.execute("INSERT INTO texts VALUES (?, ?, ?, ?, ?, ?, ?)", columns)
             if spent:
-                contexts = database.execute(
-                    "SELECT DISTINCT context FROM units WHERE batch = ? ORDER BY context", (text.batch,)
-                ).fetchall()
-                database.executemany(
-                    "UPDATE units SET spent = ? WHERE batch = ? AND context = ?",
-                    [(paid, text.batch, context) for paid, (context,) in zip(spent, contexts, strict=True)],
-                )
+                paid = np.array(spent, dtype=np.float64).tobytes()
+                changed = database.execute(
+                    "UPDATE members SET spent = ? WHERE batch = ? AND LENGTH(spent) = ?", (paid, text.batch, len(paid))
+                ).rowcount
+                if changed != 1:
+                    raise RunError(f"{self.path}: a text names another number of contexts than its batch has")
 
     def texts(self) -> list[FinishedText]:
         """The committed texts, by place."""

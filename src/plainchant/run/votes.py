@@ -10,7 +10,7 @@ from plainchant.arrays import Float32Array, IntArray
 from plainchant.config import SynthesisConfig
 from plainchant.data.nearest import nearest_points
 from plainchant.generation.decoding import FinishedText
-from plainchant.privacy.histograms import NO_CELL, VOTE_GRID, Ballot, Cell, count_votes, noise_sigma, noisy_votes
+from plainchant.privacy.histograms import VOTE_GRID, Ballot, Cell, count_votes, noise_sigma, noisy_votes
 from plainchant.run.choosing import Tally, choose, choose_for_rows, quotas_of
 from plainchant.run.filters import ALIKE, said_before, sound_candidates
 from plainchant.run.preparation import Preparation
@@ -108,18 +108,12 @@ def _chosen(config: SynthesisConfig, tally: Tally, vectors: Float32Array) -> lis
 
 def _counted(preparation: Preparation, ballot: Ballot, vectors: Float32Array) -> IntArray:
     """The exact votes of all units on a ballot. Secret."""
-    config, voters = preparation.config, preparation.directory.voters()
-    index = {label: place for place, label in enumerate(config.label_set)}
-    label_of_unit = np.array(
-        [index.get(preparation.table[record].label, NO_CELL) if config.labels else 0 for record in voters],
-        dtype=np.int64,
-    )
-    embeddings = preparation.embeddings()
+    embeddings, voters = preparation.embeddings(), preparation.directory.voters()
 
     def nearest(units: IntArray, candidates: IntArray, count: int) -> IntArray:
         return nearest_points(embeddings[voters[units]], vectors[candidates], count)
 
-    return count_votes(label_of_unit, nearest, ballot)
+    return count_votes(preparation.labels_of_voters(), nearest, ballot)
 
 
 def known_units(config: SynthesisConfig, directory: RunDirectory, cells: Sequence[Cell], number: int) -> float | None:

@@ -110,4 +110,6 @@ def cost_in_words(guarantee: Guarantee) -> str | None:
         return f"ρ = {cost.rho:.6g} (zCDP)" + (f", except with probability {cost.delta:.3g}" if cost.delta else "")
     orders = [order for order, _ in cost.curve]
     above = f" on top of ρ = {cost.rho:.6g} (zCDP)" if cost.rho else ""
+    if len(orders) == 1:
+        return f"{cost.curve[0][1]:.6g} nats at the Rényi order {orders[0]:.4g}{above}"
     return f"a Rényi curve of orders {orders[0]:.4g} to {orders[-1]:.4g}{above}"

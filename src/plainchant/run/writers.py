@@ -12,7 +12,7 @@ from typing import Any, Protocol, Self
 from plainchant.config import PerformanceOptions, PromptForm, SynthesisConfig
 from plainchant.data.embedding import CHARACTERS_PER_TOKEN
 from plainchant.errors import ModelError
-from plainchant.generation.decoding import BatchWork, Decoder, FinishedText, StopRule
+from plainchant.generation.decoding import BatchWork, Bias, Decoder, FinishedText, StopRule
 from plainchant.generation.prompting import EXPANDED_FROM, Prompts, Templates
 from plainchant.models import LanguageModel
 from plainchant.models.endpoint import TRIAL, Answer, Endpoint, Entry, Job, job_for
@@ -41,6 +41,7 @@ class Request:
         turn: which order and choice of the public examples the prompt has.
         attributes: those of the row that it is written for, as a prompt shows them.
         lines: those that each shown text was written for.
+        bias: towards the records' words, for a model whose logits are at hand; None: there is none.
     """
 
     place: Place
@@ -50,6 +51,7 @@ class Request:
     turn: int = 0
     attributes: str = ""
     lines: Mapping[str, str] = field(default_factory=dict)
+    bias: Bias | None = None
 
 
 class Writer(Protocol):
@@ -103,6 +105,7 @@ class LocalWriter:
                     tuple(prompts.start(request.label, request.attributes)),
                     (),
                     (request.place[1],),
+                    bias=request.bias,
                 )
                 for request in own
             ]

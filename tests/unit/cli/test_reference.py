@@ -24,7 +24,7 @@ def generator():
     return module
 
 
-@pytest.mark.parametrize("page", ["cli.md", "configuration.md"])
+@pytest.mark.parametrize("page", ["cli.md", "configuration.md", "python.md", "../index.md"])
 def test_pages_are_what_the_code_says(generator, page):
     assert generator.PAGES[page]() == (REFERENCE / page).read_text(encoding="utf-8"), "run: make reference"
 

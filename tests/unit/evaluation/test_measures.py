@@ -8,7 +8,16 @@ from scipy.integrate import quad
 
 from plainchant.errors import ConfigError, DataError
 from plainchant.evaluation.figures import ACCURACY, MACRO_F1, MAUVE, ON_SYNTHETIC, ON_TFIDF
-from plainchant.evaluation.measures import Sample, _resampled, frechet, mauve, mauve_of_bins, measure, neighbourhoods
+from plainchant.evaluation.measures import (
+    Sample,
+    _resampled,
+    frechet,
+    mauve,
+    mauve_of_bins,
+    measure,
+    neighbourhoods,
+    predicted,
+)
 from plainchant.evaluation.runs import evaluate
 
 WORDS = {"red": ["rose", "brick", "ruby", "fire", "tomato"], "blue": ["sea", "sky", "sapphire", "navy", "ice"]}
@@ -169,3 +178,12 @@ def test_too_little_text_is_no_figure():
 
 def test_a_sample_shows_nothing():
     assert "rose" not in repr(Sample(["rose"], ["red"], np.zeros((1, 2))))
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("by_words", [False, True])
+def test_many_labels_of_few_texts_are_trained_on_without_a_warning(by_words):
+    names = [f"label {number}" for number in range(30)]
+    vectors = np.eye(30)
+    train = Sample([f"word{number} sea" for number in range(30)], names, vectors)
+    assert predicted(train, train, by_words=by_words).tolist() == names

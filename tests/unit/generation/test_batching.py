@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from plainchant.generation.batching import NO_BATCH, allot_texts, draw_batches
+from plainchant.generation.batching import NO_BATCH, allot_texts, draw_batches, share_deals
+from plainchant.privacy.deals import DealRule
 from plainchant.privacy.histograms import NO_CELL, Cell, batches_of
 from plainchant.randomness import SeededRandomness, SystemRandomness
 
@@ -59,3 +60,28 @@ def test_a_unit_more_or_less_moves_no_other(gone):
     everyone = draw_batches(cell_of_unit, cells, Draws(draws))
     without = draw_batches(np.delete(cell_of_unit, gone), cells, Draws(np.delete(draws, gone)))
     assert without.tolist() == np.delete(everyone, gone).tolist()
+
+
+def test_a_unit_draws_from_all_batches_of_its_cell_of_which_some_write():
+    cells = cells_of(40, 30)
+    cell_of_unit = np.array([0, 1] * 6000)
+    batches = draw_batches(cell_of_unit, cells, SystemRandomness(), [2, 1])
+    for cell, numbers in ((0, [0, 1]), (1, [2])):
+        own = batches[cell_of_unit == cell]
+        t = cells[cell].batches
+        counts = [np.sum(own == number) for number in (*numbers, NO_BATCH)]
+        wanted = [len(own) / t] * len(numbers) + [len(own) * (1 - len(numbers) / t)]
+        assert sum(counts) == len(own)
+        assert chisquare(counts, wanted).pvalue > 1e-6  # the rate of false alarms
+    # a cell that writes nothing draws nothing
+    assert set(draw_batches(np.zeros(4, dtype=np.int64), cells, Draws([]), [0, 1])) == {NO_BATCH}
+
+
+def test_texts_of_deals_are_shared_by_noisy_sizes_and_written_in_as_many_deals_as_each_cell_needs():
+    rule = DealRule(order=16, budget=0.9, payment=0.05, least=0.05, first=4)
+    dealt, payments = share_deals(rule, cells_of(300, 100, 3), 40)
+    assert np.sum(dealt, axis=0).tolist() == [30, 10, 0]
+    assert dealt[0] == [4, 4, 0]
+    assert payments[2] == 0
+    assert min(payments[:2]) > 0.05
+    assert share_deals(rule, cells_of(3, 2), 40) == ([], [0.0, 0.0])

@@ -9,7 +9,7 @@ import pytest
 from strategies import settings
 
 from plainchant.errors import RunError
-from plainchant.generation.decoding import BatchWork, Decoder, StopRule
+from plainchant.generation.decoding import BatchWork, Bias, Decoder, StopRule
 from plainchant.models.table import TableModel
 from plainchant.privacy.aggregation import Clipping, Support, median_box, support_indices
 from plainchant.privacy.individual import IndividualMeanMechanism
@@ -118,6 +118,24 @@ def test_every_text_of_a_batch_begins_anew():
 def test_only_missing_positions_are_written():
     texts, _ = decode([work(3, (1, 4)), work(5, ()), work(6, (0,))])
     assert sorted((text.batch, text.position) for text in texts) == [(3, 1), (3, 4), (6, 0)]
+
+
+def test_a_bias_moves_public_logits_of_its_own_work_alone():
+    bias = Bias(np.array([2]), np.array([40.0], dtype=np.float32))
+    works = [work(batch, range(3)) for batch in range(6)]
+    works = [dataclasses.replace(own, bias=bias if own.batch % 2 else None) for own in works]
+    logits = np.zeros(len(WORDS), dtype=np.float32)
+    texts, _ = decode(works, table=lambda _: logits)
+    # what a model hands out stays as it is
+    assert not logits.any()
+    assert {text.text for text in texts if text.batch % 2} == {"bbbbbb"}
+    assert len({text.text for text in texts if not text.batch % 2}) > 3
+    # the support follows: one token is left of those that are ranked highest
+    mechanism = PublicMechanism(settings(batch_size=2, support=Support.TOP_K, k=1))
+    lowered = Bias(np.array([1]), np.array([-1.0], dtype=np.float32))
+    first, _ = decode([dataclasses.replace(work(), bias=None)], mechanism=mechanism, rule=StopRule(None, 3, 3))
+    second, _ = decode([dataclasses.replace(work(), bias=lowered)], mechanism=mechanism, rule=StopRule(None, 3, 3))
+    assert [first[0].text, second[0].text] == ["aaa", "bbb"]
 
 
 def test_an_empty_batch_writes_like_any_other():
@@ -316,6 +334,23 @@ def test_texts_of_a_batch_may_begin_differently_and_payments_go_on():
     assert (np.diff(paid, axis=0) > 0).all()
     assert (paid <= 0.5).all()
     assert sorted(text.position for text in texts if text.batch == 1) == [0, 1]
+
+
+def test_a_batch_of_a_deal_pays_for_its_text_from_its_own_payment():
+    mechanism = IndividualMeanMechanism(settings(batch_size=2, clipping=Clipping.DIFFERENCE, clip=2.5), 9.0, 6)
+
+    def table(row):
+        # whoever holds record 1 wants it
+        return np.array([0, 9.0 * (row[1] == 1), 0, 0, 0, 0, 0])
+
+    def paid(payment):
+        own = BatchWork(0, (1,), (6,), ((1,), (2,)), (0,), payment=payment)
+        (text,), _ = decode([own], table, RULE, mechanism=mechanism)
+        return max(text.spent)
+
+    assert paid(None) > 0.5
+    for payment in (0.02, 0.1):
+        assert 0.5 * payment < paid(payment) <= payment
 
 
 # "###" is one token, or built from shorter ones; the stop is a line that begins with it.

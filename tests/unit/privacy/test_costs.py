@@ -80,7 +80,7 @@ def test_promise_guarantee_and_accountant_come_from_the_mechanism(method, promis
 
 @pytest.mark.parametrize("method", ["clustered-mean", "plainchant", "amin2024", "invisibleink"])
 def test_what_a_mechanism_can_afford_costs_no_more_than_the_budget(method):
-    plan = planned(method)
+    plan = planned(method, deals=False)
     tokens = plan.mechanism.affordable(plan.batch)
     assert tokens == plan.tokens_per_batch >= plan.config.max_tokens
     assert plan.mechanism.cost_of(tokens).fits(plan.batch)
@@ -125,7 +125,7 @@ def test_a_text_of_the_sparse_vector_is_paid_for_whole():
 
 
 def test_only_individual_accounting_knows_what_each_record_paid():
-    plan = planned("plainchant")
+    plan = planned("plainchant", deals=False)
     assert plan.mechanism.paid([0.1, 0.2, 0.4]) == {"median": 0.2, "largest": 0.4, "budget": plan.batch.rho}
     assert plan.mechanism.paid([]) == {"median": 0.0, "largest": 0.0, "budget": plan.batch.rho}
     for method in METHODS.keys() - {"plainchant"}:

@@ -8,7 +8,6 @@ import stat
 from typing import Any
 
 import huggingface_hub
-import numpy as np
 import pytest
 
 from plainchant import plan
@@ -20,7 +19,7 @@ from plainchant.privacy.histograms import WHOLE_LABEL, Cell
 from plainchant.reporting.page import report_page, write_report
 from plainchant.reporting.topics import topics_of
 from plainchant.run.card import COSTS_NOTE, EX_POST_NOTE, data_set_card, released_columns
-from plainchant.run.store import RunDirectory
+from plainchant.run.store import Batch, RunDirectory
 from plainchant.run.words import times
 
 HOSTILE = "<script>alert(1)</script>"
@@ -198,18 +197,32 @@ def test_ex_ante_and_ex_post_share_no_column(method):
 
 def test_budget_parts_add_up():
     voted = planned("clustered-mean", candidates=3)
-    for of, count in ((METHODS["plainchant"], 4), (METHODS["clustered-mean"], 3), (METHODS["amin2024"], 2), (voted, 4)):
+    for of, count in ((METHODS["plainchant"], 5), (METHODS["clustered-mean"], 3), (METHODS["amin2024"], 2), (voted, 4)):
         document = Document(page(of))
         (shares,) = [text for table in document.columns for text in table.values() if text.startswith("share")]
         parts = [float(share) for share in re.findall("[0-9.]+", shares)]
         assert len(parts) == count
         assert sum(parts) == pytest.approx(100, abs=0.2)
-        assert f"Parts of ρ = {of.guarantee.rho:.6g} (zCDP)" in document.text
+        # deals cost a curve, which is shown at the order that they are counted at
+        rule, rho = of.deals, of.guarantee.rho
+        whole = f"ρ = {rho:.6g} (zCDP)" if rule is None else f"the Rényi divergence of order {rule.order}"
+        assert f"Parts of {whole}" in document.text
     assert "chosen by a noisy vote of the records, some of them written by" in document.text
     ex_post = Document(page(METHODS["clustered-median"])).text
     assert "not released" in ex_post
     assert "Parts of ρ" not in ex_post
     assert "Nothing was spent" in Document(page(METHODS["public"], cells=[Cell(0, WHOLE_LABEL, 0, 1)])).text
+
+
+def test_words_found_stand_under_topics_label_by_label():
+    source = page(words=[["tea", "<b>ale</b>"], []])
+    document = Document(source)
+    said = " ".join(document.text.split())
+    assert "Words that the records hold more often" in said
+    assert f"{LABELS[0]}: tea, <b>ale</b>".split()[-1] in said
+    assert "<b>ale" not in source
+    assert f"{LABELS[1]}: " not in said
+    assert "Words that the records hold" not in Document(page()).text
 
 
 def test_no_guarantee_is_said_at_once():
@@ -292,7 +305,7 @@ class Curved(Guarantee):
 
 
 def test_a_cost_that_is_a_curve_is_not_shown_as_a_single_rho():
-    of = dataclasses.replace(planned(), batch=Cost(0.1, ((2.0, 0.5), (32.0, 4.0))))
+    of = dataclasses.replace(planned(deals=False), batch=Cost(0.1, ((2.0, 0.5), (32.0, 4.0))))
     curved = Curved(**(dataclasses.asdict(of.guarantee) | {"rho": None}))
     words = "a Rényi curve of orders 2 to 32 on top of ρ = 0.25 (zCDP)"
     source, card = page(of, guarantee=curved), data_set_card(of, curved, CELLS, 3)
@@ -303,6 +316,15 @@ def test_a_cost_that_is_a_curve_is_not_shown_as_a_single_rho():
     # ρ of a part is no share of a cost that has none
     assert "share" not in Document(source).columns[-1].values()
     assert not any("share" in own.get(2, "") for own in Document(source).columns)
+
+
+def test_what_deals_cost_is_said_at_the_order_that_they_are_counted_at():
+    of = planned()
+    words = f"{of.deals.budget:.6g} nats at the Rényi order {of.deals.order} on top of ρ = {of.rho_counts:.6g} (zCDP)"
+    assert words in data_set_card(of, of.guarantee, CELLS, 3)
+    said = Document(page(of)).text
+    assert words in said
+    assert "nobody can tell from the release which batches it was in" in said
 
 
 def test_page_is_a_function_of_what_it_shows():
@@ -382,8 +404,7 @@ def released(tmp_path):
     """A directory as a finished run leaves it."""
     of = planned()
     directory = RunDirectory.create(tmp_path / "run", of, of.guarantee, data="", private=True)
-    batches = np.empty(0, dtype=np.int64)
-    directory.save_batches(CELLS, [[1], [2]], batches, batches)
+    directory.save_batches(CELLS, [Batch(0, 0, 1), Batch(1, 1, 2)], [])
     directory.write_release(ROWS, dataclasses.asdict(of.guarantee), data_set_card(of, of.guarantee, CELLS, len(ROWS)))
     return directory
 

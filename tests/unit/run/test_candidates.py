@@ -8,6 +8,7 @@ import numpy as np
 from plainchant.config import SynthesisConfig
 from plainchant.generation.decoding import FinishedText
 from plainchant.generation.prompting import TURNS
+from plainchant.planning import make_plan
 from plainchant.privacy.histograms import Cell
 from plainchant.run.candidates import WARMER, Expansion, Variation
 from plainchant.run.released import Released
@@ -19,7 +20,9 @@ CELLS = [Cell(0, -1, 0, 1), Cell(1, -1, 0, 1)]
 
 def preparation(**wish):
     config = SynthesisConfig(labels=LABELS, label_column="l", **wish)
-    return SimpleNamespace(config=config)
+    # no words are counted yet
+    directory = SimpleNamespace(words=dict)
+    return SimpleNamespace(config=config, plan=make_plan(config), directory=directory)
 
 
 def requests(released, further, *, others=True, **wish):
@@ -70,7 +73,7 @@ def test_every_winner_is_shown_equally_often_after_its_nearest_ones_of_its_label
     labels = [0, 0, 0, 0, 1]
     own: Any = preparation(method="private-evolution")
     winners = [Winner(label, *place) for label, place in zip(labels, places, strict=True)]
-    own.directory = SimpleNamespace(winners=lambda number: winners)
+    own.directory.winners = lambda number: winners
     own.encode = lambda words: np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
     released = Released(CELLS, [Batch(0, 0, 5)], texts)
     asked = list(Variation(own, 0, 15)._requests(released))

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 
-import numpy as np
 import pytest
 
 from plainchant.config import SynthesisConfig
@@ -18,11 +17,11 @@ from plainchant.planning import make_plan
 from plainchant.privacy.accounting import Cost, rho_of
 from plainchant.privacy.histograms import WHOLE_LABEL, Cell
 from plainchant.run.ledger import Ledger
-from plainchant.run.store import Marks, RunDirectory
+from plainchant.run.store import Batch, Marks, RunDirectory
 
 
 def guarantee(epsilon=2.0, **changes):
-    return make_plan(SynthesisConfig(epsilon=epsilon, max_tokens=20, **changes)).guarantee
+    return make_plan(SynthesisConfig(**{"epsilon": epsilon, "max_tokens": 20, "deals": False} | changes)).guarantee
 
 
 @pytest.fixture
@@ -33,7 +32,7 @@ def ledger(tmp_path):
 @pytest.fixture
 def begin(tmp_path):
     def begin(name="a"):
-        decided = make_plan(SynthesisConfig(epsilon=2.0, max_tokens=20))
+        decided = make_plan(SynthesisConfig(epsilon=2.0, max_tokens=20, deals=False))
         return RunDirectory.create(tmp_path / name, decided, decided.guarantee, data="", private=True)
 
     return begin
@@ -162,7 +161,7 @@ def crowd(paths, *, epsilon, turns=1):
         "from plainchant.config import SynthesisConfig; from plainchant.planning import make_plan\n"
         "from plainchant.errors import PrivacyError\n"
         "from plainchant.run.ledger import Ledger; from plainchant.run.store import RunDirectory\n"
-        "plan = make_plan(SynthesisConfig(epsilon=float(sys.argv[3]), max_tokens=20)); entered = 0\n"
+        "plan = make_plan(SynthesisConfig(epsilon=float(sys.argv[3]), max_tokens=20, deals=False)); entered = 0\n"
         "paths = [Path(sys.argv[2] + str(number)) for number in range(int(sys.argv[4]))]\n"
         "runs = [RunDirectory.create(path, plan, plan.guarantee, data='', private=True) for path in paths]\n"
         "time.sleep(max(0, float(sys.argv[5]) - time.time()))\n"
@@ -373,7 +372,7 @@ def test_a_restored_ledger_is_refused(ledger, begin):
 def test_a_run_goes_on_with_the_guarantee_that_was_entered(ledger, begin, changed):
     run = begin()
     ledger.enter(run, guarantee())
-    edited = make_plan(SynthesisConfig(**{"epsilon": 2.0, "max_tokens": 20} | changed)).guarantee
+    edited = make_plan(SynthesisConfig(**{"epsilon": 2.0, "max_tokens": 20, "deals": False} | changed)).guarantee
     for step in (ledger.enter, ledger.confirm):
         with pytest.raises(PrivacyError, match=r"was entered with .*, not "):
             step(run, edited)
@@ -385,8 +384,7 @@ def test_a_run_goes_on_with_the_guarantee_that_was_entered(ledger, begin, change
 
 def formed(run, texts=0):
     """The run with its noisy counts drawn, and a batch for so many texts."""
-    nobody = np.empty(0, dtype=np.int64)
-    run.save_batches((Cell(0, WHOLE_LABEL, -3, int(texts > 0)),), [[texts]] if texts else [[]], nobody, nobody)
+    run.save_batches((Cell(0, WHOLE_LABEL, -3, int(texts > 0)),), [Batch(0, 0, texts)] if texts else [], [])
     return run
 
 
@@ -509,3 +507,13 @@ def test_a_ledger_with_a_curve_refunds_nothing(ledger, begin):
     before = ledger.spent
     assert not ledger.settle(run, guarantee(), COUNTS)
     assert ledger.spent == before
+
+
+def test_a_run_with_deals_that_ends_keeps_its_whole_cost(ledger, tmp_path):
+    decided = make_plan(SynthesisConfig(epsilon=2.0, max_tokens=20))
+    run = RunDirectory.create(tmp_path / "a", decided, decided.guarantee, data="", private=True)
+    ledger.enter(run, decided.guarantee)
+    formed(run).end("no batch")
+    assert not ledger.settle(run, decided.guarantee, Cost(decided.rho_rebalance))
+    assert ledger.spent == decided.guarantee.cost
+    assert not ledger.spent.is_zcdp

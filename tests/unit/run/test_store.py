@@ -1,5 +1,6 @@
 """A run directory fills each place once, for one process, and goes on only with what it was begun with."""
 
+import dataclasses
 import hashlib
 import itertools
 import json
@@ -23,7 +24,7 @@ from plainchant.generation.decoding import FinishedText
 from plainchant.models.table import TableModel
 from plainchant.privacy.histograms import Cell
 from plainchant.run.ledger import Ledger
-from plainchant.run.store import Batch, RunDirectory, Winner
+from plainchant.run.store import Batch, Draw, RunDirectory, Winner
 
 CONFIG = SynthesisConfig(
     method="clustered-mean",
@@ -117,14 +118,31 @@ def test_a_second_draw_for_a_place_is_refused_and_stores_nothing(directory):
 
 def test_batches_are_formed_once_and_kept_as_they_were(directory):
     cells = (Cell(0, 2, 9, 2), Cell(0, 5, 1, 0))
-    draw = (cells, [[2, 1], []], np.array([4, 1, 7]), np.array([1, -1, 0]))
+    batches = [Batch(0, 0, 2), Batch(1, 0, 1)]
+    draw = (cells, batches, [Draw(np.array([4, 1, 7]), np.array([1, -1, 0]))])
     directory.save_batches(*draw)
     assert directory.is_formed()
     with pytest.raises(RunError):
         directory.save_batches(*draw)
     assert tuple(directory.cells()) == cells
-    assert directory.batches() == [Batch(0, 0, 2), Batch(1, 0, 1)]
+    assert directory.batches() == batches
     assert directory.members() == {1: [([4], 0.0)], 0: [([7], 0.0)]}
+
+
+def test_deals_and_contexts_of_several_records_come_back_with_what_was_paid(directory):
+    batches = [Batch(0, 0, 1, 0, 0.5), Batch(1, 0, 1, 1, 0.5)]
+    records, contexts = np.array([4, 1, 7, 3]), np.array([2, 0, 2, 5])
+    first = Draw(records, np.array([0, 0, 0, -1]), contexts)
+    second = Draw(records, np.array([-1, 1, -1, 1]), contexts)
+    directory.save_batches((Cell(0, -1, 9, 3),), batches, [first, second])
+    assert directory.batches() == batches
+    assert directory.members() == {0: [([1], 0.0), ([4, 7], 0.0)], 1: [([1], 0.0), ([3], 0.0)]}
+    directory.commit(dataclasses.replace(text(), batch=1, position=0, spent=(0.25, 0.125)))
+    assert directory.members() == {0: [([1], 0.0), ([4, 7], 0.0)], 1: [([1], 0.25), ([3], 0.125)]}
+    with pytest.raises(RunError, match="another number of contexts"):
+        directory.commit(dataclasses.replace(text(), batch=0, position=0, spent=(0.5, 0.5, 0.5)))
+    # nothing of it is kept
+    assert [place.batch for place in directory.texts()] == [1]
 
 
 def test_what_a_run_was_begun_with_comes_back(directory):
@@ -143,6 +161,19 @@ def test_a_vote_is_written_once(directory):
     assert directory.winners(1) is None
     with pytest.raises(RunError):
         directory.save_vote(0, [(0, 0, 0, 7)], [], {})
+
+
+def test_counts_of_words_are_written_once(directory):
+    assert directory.words() == {}
+    assert directory.word_votes().size == 0
+    votes = [(0, 7, -3, 2), (0, 3, 5, 0), (1, 3, 8, 1), (1, 7, 0, 9)]
+    directory.save_words({7: "tea", 3: "é"}, votes)
+    assert directory.words() == {3: "é", 7: "tea"}
+    assert list(directory.words()) == [3, 7]
+    assert directory.word_votes().tolist() == [[[5, 0], [-3, 2]], [[8, 1], [0, 9]]]
+    with pytest.raises(RunError):
+        directory.save_words({9: "a", 3: "é"}, [])
+    assert directory.words() == {3: "é", 7: "tea"}
 
 
 def test_the_configuration_comes_back_as_it_was(directory):

@@ -9,7 +9,7 @@ from plainchant import plan
 from plainchant.config import SynthesisConfig
 from plainchant.generation.decoding import FinishedText
 from plainchant.privacy.histograms import Cell
-from plainchant.run.store import RunDirectory
+from plainchant.run.store import Batch, Draw, RunDirectory
 
 CONFIG = SynthesisConfig(clusters="none", batch_size=24, max_tokens=8, texts=4)
 EVERY = 10  # database instructions between two ticks
@@ -21,7 +21,8 @@ def ticks_to_commit(path, units, monkeypatch):
     directory = RunDirectory.create(path, decided, decided.guarantee, data="x", private=True)
     batches = units // 8
     records = np.arange(units, dtype=np.int64)
-    directory.save_batches((Cell(0, -1, units, batches),), [[1] * batches], records, records // 8)
+    own = [Batch(batch, 0, 1) for batch in range(batches)]
+    directory.save_batches((Cell(0, -1, units, batches),), own, [Draw(records, records // 8)])
     ticks, connect = [], sqlite3.connect
 
     def counting(*arguments):
