@@ -333,6 +333,7 @@ ROUNDS = {
         "ag_news/evolution-600-epsilon1",
         "ag_news/rounds-600-epsilon1",
         "ag_news/evolution-600",
+        "ag_news/evolution-wordless-600",
         "ag_news/rounds-unvoted-600",
         "ag_news/rounds-600",
     ],

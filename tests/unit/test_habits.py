@@ -47,3 +47,10 @@ def test_every_dependency_of_development_is_pinned():
 def test_the_package_says_that_it_is_typed():
     assert "Typing :: Typed" in PROJECT["project"]["classifiers"]
     assert (ROOT / "src" / "plainchant" / "py.typed").exists()
+
+
+def test_no_file_holds_the_marks_of_an_unfinished_merge():
+    marks = re.compile(rf"^({'<' * 7}|{'>' * 7}|{re.escape('|' * 7)}) ", re.MULTILINE)
+    pages = [path for pattern in ("*.md", "*.toml", "docs/**/*.md") for path in ROOT.glob(pattern)]
+    assert len(pages) > 20
+    assert [path.name for path in pages if marks.search(path.read_text(encoding="utf-8"))] == []
