@@ -13,11 +13,21 @@ import click
 
 import plainchant as pc
 from plainchant.cli.main import main
-from plainchant.cli.options import environment_name, plain_default, value_type
+from plainchant.cli.options import TABLES, environment_name, plain_default, value_type
 from plainchant.config import FIELD_GROUPS, Parts, PerformanceOptions, PromptConfig, SynthesisConfig, group_of
+from plainchant.data.schema import Boolean, Category, Date, Number, Schema
 
 HERE = Path(__file__).parent
 WIDTH = 100
+# What the fields of an attribute may hold.
+_WRITTEN = {
+    "attributes": "tables by column name",
+    "values": "list of values",
+    "cuts": "list of numbers",
+    "first": "date",
+    "last": "date",
+    "whole": "`true` or `false`",
+}
 NOTE = "<!-- Written by docs/reference/generate.py from the code: do not edit, run `make reference`. -->"
 COMPLETION = """## Shell completion
 
@@ -52,13 +62,19 @@ def configuration_page() -> str:
         NOTE,
         "# Configuration",
         "A configuration is a TOML file (`plainchant init` writes a commented one), or `pc.SynthesisConfig(...)` in "
-        "Python. Each field but `prompt` is also an option of `plainchant plan` and `plainchant run` (`max_tokens` is "
-        "`--max-tokens`) and an environment variable (`PLAINCHANT_MAX_TOKENS`). The option replaces the environment, "
-        "and the environment replaces the file. Everything here is public: copy nothing into it from the private data.",
+        "Python. Each field but the tables `prompt` and `columns` is also an option of `plainchant plan` and "
+        "`plainchant run` (`max_tokens` is `--max-tokens`) and an environment variable "
+        "(`PLAINCHANT_MAX_TOKENS`). The option replaces the environment, and the environment replaces the file. "
+        "Everything here is public: copy nothing into it from the private data.",
     ]
     for group, names in FIELD_GROUPS.items():
         if group != "Performance":
-            parts += [f"## {group}", _table(SynthesisConfig, [name for name in names if name != "prompt"])]
+            parts += [f"## {group}", _table(SynthesisConfig, [name for name in names if name not in TABLES])]
+        if group == "Columns":
+            parts += ["### `[columns]`", "In the file only.", _table(Schema, list(Schema.model_fields))]
+            for kind in (Category, Number, Date, Boolean):
+                title = f'### `[columns.attributes.NAME]` with `type = "{kind.model_fields["type"].default}"`'
+                parts += [title, _table(kind, [name for name in kind.model_fields if name != "type"])]
         if group == "Prompt":
             parts += ["### `[prompt]`", "In the file only.", _table(PromptConfig, list(PromptConfig.model_fields))]
     other = [name for name in SynthesisConfig.model_fields if group_of(name) == "Other"]
@@ -83,6 +99,8 @@ def _table(model: Any, names: list[str]) -> str:
 
 
 def _value(name: str, field: Any) -> str:
+    if name in _WRITTEN:
+        return _WRITTEN[name]
     if name == "examples":
         return "tables with `text` and `label`"
     _, shown = value_type(name, field)
@@ -92,6 +110,10 @@ def _value(name: str, field: Any) -> str:
 
 
 def _default(name: str, field: Any) -> str:
+    if field.is_required():
+        return "required"
+    if name == "attributes":
+        return "none"
     if field.default is None:
         return "set by the method" if name in Parts.model_fields else "unset"
     return "none" if field.default == () else f"`{plain_default(field.default)}`"

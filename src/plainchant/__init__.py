@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     # the same names as in _HOMES, for type checkers and editors; a test compares the two
     from plainchant.auditing.runs import Audit, audit, audit_with_canaries
     from plainchant.config import Example, PerformanceOptions, PromptConfig, SynthesisConfig, load_config
+    from plainchant.data.schema import Schema
     from plainchant.data.survey import Survey
     from plainchant.errors import (
         ConfigError,
@@ -67,6 +68,7 @@ __all__ = [
     "PromptConfig",
     "Run",
     "RunError",
+    "Schema",
     "Survey",
     "SynthesisConfig",
     "Synthesizer",
@@ -110,6 +112,7 @@ _HOMES = {
     "PromptConfig": "config",
     "Run": "run.synthesis",
     "RunError": "errors",
+    "Schema": "data.schema",
     "Survey": "data.survey",
     "SynthesisConfig": "config",
     "Synthesizer": "run.synthesizer",

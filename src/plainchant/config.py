@@ -1,5 +1,6 @@
 """The configuration: fields that change the guarantee or the texts and, in a separate class, those that cannot."""
 
+import datetime
 import difflib
 import enum
 import functools
@@ -16,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from plainchant.data.encodings import AUTO, check_encoding
 from plainchant.data.labels import normal_form
 from plainchant.data.raw import separator_of
+from plainchant.data.schema import Schema
 from plainchant.errors import ConfigError, PrivacyError
 from plainchant.privacy.accounting import check_delta, check_epsilon
 from plainchant.privacy.aggregation import ROUNDING_RANGE, Aggregate, Clipping, Support
@@ -27,6 +29,10 @@ from plainchant.privacy.individual import EXPECTED_RANGE
 LARGEST = 1_000_000
 # Candidates for each released text, and votes on them, in the methods that live by votes (docs/how-it-works.md).
 CANDIDATES, ROUNDS = 11, 2
+# Share of the budget for the attributes beside texts where none is given.
+TABLE_SHARE = 0.1
+# Columns of a release that no attribute may be called like.
+RESERVED_COLUMNS = ("text", "label", "cell", "origin")
 # First texts of a cell per text that is shown in its prompts.
 BOOTSTRAP = 2
 # Share of the budget for the records' words where none is given (docs/candidates.md).
@@ -45,6 +51,7 @@ class Method(enum.StrEnum):
     PUBLIC = "public"
     PLAINCHANT = "plainchant"
     PRIVATE_EVOLUTION = "private-evolution"
+    ATTRIBUTES = "attributes"
     NON_PRIVATE = "non-private"
 
 
@@ -71,6 +78,16 @@ class Example(_Frozen):
 
     text: str
     label: str | None = None
+    attributes: dict[str, str | int | float | bool] = {}
+
+    @field_validator("attributes", mode="before")
+    @classmethod
+    def _written(cls, values: Any) -> Any:
+        """Dates as they are written, and no missing values: what a file can hold."""
+        if not isinstance(values, Mapping):
+            return values
+        dates = {name: value.isoformat() for name, value in values.items() if isinstance(value, datetime.date)}
+        return {name: value for name, value in values.items() if value is not None} | dates
 
 
 class PromptConfig(_Frozen):
@@ -81,10 +98,11 @@ class PromptConfig(_Frozen):
     header: str | None = None
     """Text at the start of the prompt."""
     example: str | None = None
-    """Template of one entry in the list; generation starts at {text} and ends at what follows it. Unset: a text keeps \
-its line breaks and ends where another entry begins; if all examples are single lines, it ends at a line break."""
+    """Template of one entry in the list; generation starts at {text} and ends at what follows it. Attributes stand at \
+{attributes}, or before the line of {text}, a line each. Unset: a text keeps its line breaks and ends where another \
+entry begins; if all examples are single lines, it ends at a line break."""
     chat: str | None = None
-    """Template of the user's message in the chat form; {text} is the record."""
+    """Template of the user's message in the chat form; {text} is the record, {attributes} those of the new text."""
     examples: tuple[Example, ...] = ()
     """Made-up public examples, shown before the record. They show the form of the data and take nothing from it."""
 
@@ -97,12 +115,16 @@ its line breaks and ends where another entry begins; if all examples are single 
         """Template of one entry: the given one or the default."""
         return self.example if self.example is not None else "Label: {label}\n" * labelled + "Text: {text}\n\n"
 
-    def stop(self, *, labelled: bool) -> str | None:
+    def stop(self, *, labelled: bool, attribute: str | None = None) -> str | None:
         r"""What ends a text (guarantee 4.6). None: only an end-of-text token.
 
         In the default template that is the beginning of another entry or, where there are examples and all of them are
         single lines, a line break. In a given template it is what follows the text, up to the first line with anything
         in it; a blank rest is a line break.
+
+        Args:
+            labelled: whether an entry has a label.
+            attribute: how the first line of its attributes begins; None where it has none.
 
         >>> PromptConfig().stop(labelled=False), PromptConfig(example="> {text}\n###\n\n").stop(labelled=False)
         ('\nText:', '\n###')
@@ -111,8 +133,9 @@ its line breaks and ends where another entry begins; if all examples are single 
             return None
         before, _, after = self.entry(labelled=labelled).partition("{text}")
         if self.example is None:
-            return "\n" if self.single_lines else "\n" + before.partition(" ")[0]
-        after = after.partition("{label}")[0]
+            begins = attribute if attribute is not None and not labelled else before.partition(" ")[0]
+            return "\n" if self.single_lines else "\n" + begins
+        after = after.partition("{label}")[0].partition("{attributes}")[0]
         return "\n" + after.strip().partition("\n")[0].strip() if after.startswith("\n") else after or None
 
 
@@ -197,6 +220,11 @@ PRESETS: Mapping[Method, Parts] = {
             "rounds": ROUNDS,
         }
     ),
+    # no text is read or written: labels and attributes are all there is
+    Method.ATTRIBUTES: Parts.model_validate(
+        _INVISIBLEINK
+        | {"support": Support.TOP_K, "accounting": Accounting.MARGINALS, "clip": 1.0, "batch_size": 1, "top_k": 1000}
+    ),
     # one record per batch and a clip too large to act: each text is written from a single private record
     Method.NON_PRIVATE: Parts.model_validate(
         _INVISIBLEINK
@@ -216,6 +244,7 @@ PRESETS: Mapping[Method, Parts] = {
 _ONLY_FOR: Mapping[Accounting, Method] = {
     Accounting.PUBLIC: Method.PUBLIC,
     Accounting.VOTES: Method.PRIVATE_EVOLUTION,
+    Accounting.MARGINALS: Method.ATTRIBUTES,
     Accounting.INFINITE: Method.NON_PRIVATE,
 }
 
@@ -240,6 +269,7 @@ class SynthesisFields(TypedDict, total=False):
             "public",
             "plainchant",
             "private-evolution",
+            "attributes",
             "non-private",
         ]
     )
@@ -262,6 +292,8 @@ class SynthesisFields(TypedDict, total=False):
     label_column: str | None
     unit_column: str | None
     labels: Sequence[str]
+    columns: Schema | Mapping[str, Any]
+    table_share: float | None
     encoding: str
     separator: str
     allow_malformed: bool
@@ -281,7 +313,9 @@ class SynthesisFields(TypedDict, total=False):
     support: Support | Literal["full", "top_k", "top_k_plus"] | None
     top_k: int | None
     clipping: Clipping | Literal["logits", "difference", "increase"] | None
-    accounting: Accounting | Literal["worst-case", "individual", "ex-post", "public", "infinite", "votes"] | None
+    accounting: (
+        Accounting | Literal["worst-case", "individual", "ex-post", "public", "infinite", "votes", "marginals"] | None
+    )
     clip: float | Literal["auto"] | None
     guidance: float | None
     sparse_threshold: float | None
@@ -356,6 +390,10 @@ are fewer than 20 texts per label."""
     """Column whose equal values mark the records of one unit (a patient, a customer). Unset: each record is a unit."""
     labels: tuple[str, ...] = ()
     """The labels, a public list, or one string with commas. Records with any other label are ignored."""
+    columns: Schema = Schema()
+    """Columns beside the text (attributes), and templates of a text that stands in several columns."""
+    table_share: float | None = Field(None, gt=0, lt=1)
+    """Share of the budget for the attributes. Unset: a tenth; with method = attributes all of it."""
     encoding: str = "auto"
     """Character encoding of a private table that is a text file; auto: by its byte order mark, otherwise UTF-8."""
     separator: str = "auto"
@@ -403,8 +441,8 @@ prompt.form."""
     """What is clipped: the logits, their difference to the public logits, or only increases over the public logits."""
     accounting: Accounting | None = None
     """How the privacy cost is counted: worst-case and individual fix the guarantee before the run; ex-post measures \
-it afterwards. public, infinite and votes belong to the methods public, non-private and \
-private-evolution."""
+it afterwards. public, infinite, votes and marginals belong to the methods public, non-private, \
+private-evolution and attributes."""
     clip: float | Literal["auto"] | None = None
     """Clip norm in nats; auto: as large as the budget for the requested texts allows (not for clipped logits)."""
     guidance: float | None = Field(None, gt=0, allow_inf_nan=False)
@@ -472,6 +510,7 @@ too."""
         self._check_parts()
         self._check_rounding()
         self._check_votes()
+        self._check_columns()
         self._check_candidate_model()
         return self
 
@@ -547,6 +586,40 @@ too."""
                 "use a local candidate_model"
             )
 
+    def _check_columns(self) -> None:
+        attributes = self.columns.attributes
+        if not self.has_text and not attributes:
+            raise ConfigError("columns.attributes: none are named, and --method attributes writes nothing else")
+        if not attributes:
+            if self.table_share is not None:
+                raise ConfigError(f"table_share = {self.table_share}: no attributes are named that would cost it")
+            return
+        if self.method in (Method.PUBLIC, Method.NON_PRIVATE):
+            raise ConfigError(f"columns.attributes: --method {self.method.value} has none; use another method")
+        for name in attributes:
+            if name in (self.label_column, self.unit_column) or name in RESERVED_COLUMNS:
+                raise ConfigError(
+                    f"columns.attributes.{name}: is the label, the unit or a name that the release needs for another "
+                    f"column ({', '.join(RESERVED_COLUMNS)}); leave it out, or rename the column"
+                )
+        self._check_rows()
+        if self.columns.found and self.parts.accounting is Accounting.EX_POST:
+            raise PrivacyError(
+                f"columns.attributes.{self.columns.found[0]}: values are found in the data at a part of δ, which no "
+                "ex-post figure includes; name the values, or use another method"
+            )
+        shares = self.attribute_share + self.share_of_words
+        shares += (self.rebalance_share + self.vote_share * self.votes) * (self.written > 0)
+        if self.has_text and shares >= 1:
+            raise PrivacyError(f"table_share = {self.attribute_share}: leaves nothing for the texts; lower it")
+
+    def _check_rows(self) -> None:
+        """A vote chooses a text for each row, so it chooses neither labels nor how many texts a label gets."""
+        if self.vote_labels not in ("auto", 1):
+            raise ConfigError(f"vote_labels = {self.vote_labels}: with attributes a text keeps the label of its row")
+        if self.choice != "highest":
+            raise ConfigError(f"choice = {self.choice}: with attributes each row gets the text with the most votes")
+
     def _check_private_evolution(self) -> None:
         if not self.votes:
             raise ConfigError(
@@ -577,15 +650,16 @@ too."""
                 if getattr(self, name) is not None:
                     raise ConfigError(f"candidate_model: not given, but {name} is; name the model that it is for")
         elif not self.further:
+            remedy = "set candidates to 2 or more, or expand" if self.has_text else "leave it out"
             raise ConfigError(
                 f"candidate_model = {self.candidate_model!r}: writes candidates and further texts, and there are none; "
-                "set candidates to 2 or more, or expand"
+                + remedy
             )
 
     def _check_rounding(self) -> None:
         """Half of the numerical slack covers the rounding of sampling weights, which counts τ times in logits."""
         needed = self.temperature * ROUNDING_RANGE
-        promised = self.parts.accounting not in (Accounting.PUBLIC, Accounting.INFINITE, Accounting.VOTES)
+        promised = self.parts.accounting not in _ONLY_FOR
         if promised and self.numerical_slack < needed:
             raise ConfigError(
                 f"temperature = {self.temperature:g}: the rounding of sampling weights needs numerical_slack = "
@@ -644,6 +718,29 @@ too."""
         return self.parts.accounting is not Accounting.PUBLIC
 
     @property
+    def released_names(self) -> dict[str, str]:
+        """The names that text and label have in a release: the user's, unless another column needs them."""
+        names = {"text": "text" if self.columns.text is not None else self.text_column}
+        if self.label_column is not None:
+            names["label"] = self.label_column
+        taken = {*self.columns.attributes, *RESERVED_COLUMNS}
+        return {own: own if name in taken else name for own, name in names.items()}
+
+    @property
+    def has_text(self) -> bool:
+        """Whether texts are read and written; else labels and attributes are all there is."""
+        return self.parts.accounting is not Accounting.MARGINALS
+
+    @property
+    def attribute_share(self) -> float:
+        """Share of the budget for the attributes; 0 where there are none."""
+        if not self.columns.attributes:
+            return 0.0
+        if not self.has_text:
+            return 1.0
+        return TABLE_SHARE if self.table_share is None else self.table_share
+
+    @property
     def votes(self) -> bool:
         """Whether the records vote on which texts are released."""
         return self.parts.candidates > 1
@@ -659,7 +756,7 @@ too."""
     @property
     def written(self) -> int:
         """Number of texts that records contribute to; for the public method, the number that it writes instead."""
-        if self.parts.accounting is Accounting.VOTES:
+        if self.parts.accounting in (Accounting.VOTES, Accounting.MARGINALS):
             return 0
         if self.private_texts is not None:
             return self.private_texts
@@ -673,12 +770,12 @@ too."""
     @property
     def further(self) -> int:
         """Number of texts that the public model writes, kept or not."""
-        return self.parts.candidates * self.texts - self.written + self.expand
+        return (self.parts.candidates * self.texts - self.written + self.expand) * self.has_text
 
     @property
     def needs_model(self) -> bool:
         """Whether the local language model `model` writes anything."""
-        return self.written > 0 or self.candidate_model is None
+        return self.has_text and (self.written > 0 or self.candidate_model is None)
 
     @property
     def form_of_candidates(self) -> PromptForm:
@@ -687,8 +784,9 @@ too."""
 
     @property
     def sends_released(self) -> bool:
-        """Whether the endpoint is shown what follows from the records: released texts, or which candidates won."""
-        return self.candidate_endpoint is not None and (self.written > 0 or self.parts.rounds > 1)
+        """Whether the endpoint is shown what follows from the records: released texts or rows, or which texts won."""
+        follows = self.written > 0 or self.parts.rounds > 1 or bool(self.columns.attributes)
+        return self.candidate_endpoint is not None and follows
 
     @functools.cached_property
     def parts(self) -> Parts:
@@ -745,7 +843,12 @@ too."""
     @property
     def stop(self) -> str | None:
         """What ends a text, besides an end-of-text token and the maximum length (see `PromptConfig.stop`)."""
-        return self.prompt.stop(labelled=bool(self.labels))
+        return self.stop_in(self.prompt.form)
+
+    def stop_in(self, form: PromptForm) -> str | None:
+        """The same for prompts of another form."""
+        prompt = self.prompt.model_copy(update={"form": form})
+        return prompt.stop(labelled=bool(self.labels), attribute=self.columns.begins)
 
     @property
     def label_set(self) -> tuple[str | None, ...]:
@@ -796,6 +899,7 @@ FIELD_GROUPS: Mapping[str, tuple[str, ...]] = {
     "Data": (
         "text_column", "label_column", "labels", "unit_column", "encoding", "separator", "allow_malformed",
     ),
+    "Columns": ("columns", "table_share"),
     "Texts": ("texts", "max_tokens", "min_tokens", "temperature", "expand"),
     "Model": ("model", "embedder", "candidate_model", "candidate_endpoint", "candidate_form"),
     "Public corpus": ("public_corpus", "public_text_column", "centres"),
@@ -876,17 +980,21 @@ def _closest(name: str, known: list[str]) -> str:
     return f"; did you mean {near[0]}?" if near else f"; known are {', '.join(known)}"
 
 
+_NESTED: Mapping[str, type[BaseModel]] = {"prompt": PromptConfig, "columns": Schema}
+
+
 def _translated(error: ValidationError) -> ConfigError | PrivacyError:
     problems: dict[str, list[str]] = {}
     for item in error.errors():
         own = item.get("ctx", {}).get("error")
         if isinstance(own, ConfigError | PrivacyError):
             return own
-        inside_prompt = item["loc"][0] == "prompt" and len(item["loc"]) > 1
-        field = ".".join(str(part) for part in item["loc"]) if inside_prompt else str(item["loc"][0])
+        inside = _NESTED.get(str(item["loc"][0])) if len(item["loc"]) > 1 else None
+        field = ".".join(str(part) for part in item["loc"]) if inside else str(item["loc"][0])
         if item["type"] == "extra_forbidden":
-            known = PromptConfig.model_fields if inside_prompt else SynthesisConfig.model_fields
-            problems[f"{field}: no such field{_closest(str(item['loc'][-1]), list(known))}"] = []
+            known = (inside or SynthesisConfig).model_fields
+            other = _closest(str(item["loc"][-1]), list(known)) if len(item["loc"]) < 3 else ""
+            problems[f"{field}: no such field{other}"] = []
         else:
             message = item["msg"].removeprefix("Input ").removesuffix(", unable to parse string as an integer")
             problems.setdefault(f"{field} = {item['input']!r}: ", []).append(message)

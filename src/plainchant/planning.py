@@ -9,7 +9,7 @@ from typing import Any
 from plainchant.config import Clusters, SynthesisConfig, is_loopback
 from plainchant.display import html_table
 from plainchant.errors import PrivacyError
-from plainchant.privacy.accounting import Budget, Cost
+from plainchant.privacy.accounting import Budget, Cost, rho_of
 from plainchant.privacy.aggregation import ROUNDING_RANGE
 from plainchant.privacy.choice import (
     FEWEST_KEPT,
@@ -44,6 +44,8 @@ MOST_CENTRES, UNKNOWN_CENTRES = 1000, 100
 ENOUGH_FOR_WORDS = 0.02
 # Below this derived clip, nats, a plan warns.
 SMALL_CLIP = 1.0
+# Share of δ for the values of attributes that are found in the data, all columns together.
+DELTA_FOUND = 0.1
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class Guarantee:
         method: the preset it was made by.
         version: plainchant's.
         statement: the guarantee in one sentence.
+        delta_found: the part of δ that is spent on finding values of attributes; 0 where all are named.
     """
 
     kind: Promise
@@ -72,6 +75,7 @@ class Guarantee:
     version: str
     statement: str
     curve: dict[str, Any] | None = None
+    delta_found: float = 0.0
 
     @property
     def cost(self) -> Cost:
@@ -90,6 +94,7 @@ class Plan:
         rho_select, rho_size: zCDP of the noisy counts of cells; 0 where there are none.
         rho_vote: zCDP of the records' votes on the texts, all rounds together; 0 where there are none.
         rho_words: zCDP of the noisy count of the records' words; 0 where there is none.
+        table: what the attributes cost; nothing where there are none.
         batch: what the tokens of a batch, or of all deals of a cell, may cost a unit; unlimited where they are not paid
             from a budget.
         tokens_per_batch: maximum tokens that a batch releases; None where there is no such bound.
@@ -106,6 +111,7 @@ class Plan:
     rho_size: float
     rho_vote: float
     rho_words: float
+    table: Cost
     batch: Cost
     tokens_per_batch: int | None
     texts_per_batch: int | None
@@ -185,7 +191,7 @@ class Plan:
     @property
     def rho_counts(self) -> float:
         """The zCDP of everything but tokens."""
-        return self.rho_rebalance + self.rho_vote + self.rho_words
+        return self.rho_rebalance + self.rho_vote + self.rho_words + self.table.rho
 
     @property
     def batches_needed(self) -> int | None:
@@ -239,6 +245,8 @@ class Plan:
         config, notes = self.config, []
         if config.sends_released:
             what = "texts from records and what the votes chose" if config.written else "what the votes chose"
+            if config.columns.attributes:
+                what = f"the rows, {what}"
             notes.append(
                 f"candidate_endpoint: {what} will be released the moment they are sent. So the whole cost of the run "
                 "counts from its first noise, even if the run is given up. Only a ledger keeps count of that: run with "
@@ -282,6 +290,9 @@ class Plan:
             "rho_vote": self.rho_vote if self.config.votes else None,
             "rho_words": self.rho_words if self.config.votes else None,
             "rounds": self.config.parts.rounds if self.config.votes else None,
+            **(
+                {"rho_table": self.table.rho, "delta_found": self.table.delta} if self.config.columns.attributes else {}
+            ),
             "rho_batch": self.rho_batch,
             "deals": None if self.deals is None else dataclasses.asdict(self.deals),
             "expected_cells": None if self.expected is None else dataclasses.asdict(self.expected),
@@ -296,6 +307,11 @@ class Plan:
             "units_needed": self.units_needed,
             "centres": self.centres,
         }
+
+
+def delta_found(config: SynthesisConfig) -> float:
+    """The part of δ for the values of attributes that are found in the data (guarantee 14.3)."""
+    return DELTA_FOUND * config.delta if config.columns.found else 0.0
 
 
 def _form_notes(config: SynthesisConfig) -> list[str]:
@@ -356,6 +372,7 @@ def _guarantee(config: SynthesisConfig, promised: Promised) -> Guarantee:
         method=config.method.value,
         version=importlib.metadata.version("plainchant"),
         statement=promised.statement,
+        delta_found=promised.cost.delta,
     )
 
 
@@ -379,20 +396,24 @@ def make_plan(config: SynthesisConfig) -> Plan:
     >>> plan.guarantee.statement
     '(ε = 7.95518, δ = 1e-06)-differentially private under adding or removing one record, fixed before the run.'
     """
-    total = Cost.of(config.epsilon, config.delta)
+    found = delta_found(config)
+    total = Cost(rho_of(config.epsilon, config.delta - found), delta=found)
     # a method whose records write nothing counts none
     writes = config.reads_records and config.written > 0
     rho_rebalance = config.rebalance_share * total.rho if writes else 0.0
     rho_select = rho_rebalance / 2 if config.parts.clusters is Clusters.PUBLIC_CENTRES else 0.0
     rho_size = rho_rebalance - rho_select
+    table = Cost(config.attribute_share * total.rho, delta=found)
     rho_words = config.share_of_words * total.rho
     if config.word_share == "auto":
         rho_words = min(rho_words, ENOUGH_FOR_WORDS)
-    left = total.rho - rho_rebalance - rho_words
+    left = max(0.0, total.rho - rho_rebalance - rho_words - table.rho)
     rho_vote = (config.vote_share * total.rho if writes else left) if config.votes else 0.0
-    counts, budget = Cost(rho_rebalance) + Cost(rho_vote) + Cost(rho_words), Cost(left - rho_vote)
+    rhos = (rho_select, rho_size, rho_vote, rho_words)
+    counts = Cost(rho_rebalance) + Cost(rho_vote) + Cost(rho_words) + table
     if config.parts.deals and writes:
-        return _plan_with_deals(config, counts, (rho_select, rho_size, rho_vote, rho_words))
+        return _plan_with_deals(config, counts, rhos, table)
+    budget = Cost(max(0.0, left - rho_vote))
     chosen = choose_mechanism(config.token_request, budget)
     tokens = chosen.affordable(budget)
     texts = None if tokens is None else tokens // config.max_tokens
@@ -404,13 +425,17 @@ def make_plan(config: SynthesisConfig) -> Plan:
     )
     batch = Cost.unlimited() if tokens is None else budget
     guarantee = _guarantee(config, promised)
-    return Plan(config, mechanism, guarantee, rho_select, rho_size, rho_vote, rho_words, batch, tokens, texts)
+    return Plan(config, mechanism, guarantee, *rhos, table, batch, tokens, texts)
 
 
-def _plan_with_deals(config: SynthesisConfig, counts: Cost, rhos: tuple[float, float, float, float]) -> Plan:
+def _plan_with_deals(
+    config: SynthesisConfig, counts: Cost, rhos: tuple[float, float, float, float], table: Cost
+) -> Plan:
     """A plan whose batches are drawn afresh for every deal; `rhos`: of selection, sizes, votes, words."""
-    budget, request = Budget(config.epsilon, config.delta), config.token_request
-    mechanism, rule, expected = choose_with_deals(request, budget, counts)
+    # what finding values takes of δ is gone for all else (guarantee 14.3)
+    budget, request = Budget(config.epsilon, config.delta - counts.delta), config.token_request
+    zcdp = dataclasses.replace(counts, delta=0.0)
+    mechanism, rule, expected = choose_with_deals(request, budget, zcdp)
     if request.batch_size == "auto":
         # deals pay for batches so small that noise in the sizes may overfill them; what is not covered is refused below
         size, unlikely = mechanism.settings.batch_size, _unlikely(config)
@@ -418,12 +443,12 @@ def _plan_with_deals(config: SynthesisConfig, counts: Cost, rhos: tuple[float, f
             size += 1
         if size > mechanism.settings.batch_size:
             sized = dataclasses.replace(request, batch_size=size)
-            mechanism, rule, expected = choose_with_deals(sized, budget, counts)
+            mechanism, rule, expected = choose_with_deals(sized, budget, zcdp)
     promised = mechanism.promised(counts + rule.cost, config.epsilon, config.delta, unit_name(config))
     made = Plan(
-        config, mechanism, _guarantee(config, promised), *rhos, rule.cost, config.max_tokens, 1, rule, expected
+        config, mechanism, _guarantee(config, promised), *rhos, table, rule.cost, config.max_tokens, 1, rule, expected
     )  # fmt: skip
-    _check_deals(made, budget, counts)
+    _check_deals(made, budget, zcdp)
     _check_contexts(config, mechanism, made.rho_size)
     return made
 

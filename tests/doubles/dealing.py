@@ -12,6 +12,7 @@ from plainchant.config import SynthesisConfig
 from plainchant.generation.decoding import Decoder, StopRule
 from plainchant.models.table import TableModel
 from plainchant.planning import Plan, not_private
+from plainchant.privacy.accounting import Cost
 from plainchant.privacy.aggregation import sampling_weights
 from plainchant.privacy.deals import DealRule, Expected
 from plainchant.privacy.mechanisms import StepResult
@@ -29,7 +30,7 @@ class Memory:
         self.texts_so_far: list[Any] = []
         self.rows: dict[int, Any] = {}
 
-    def save_batches(self, cells: Any, batches: Any, draws: Any, *, voters: Any = None) -> None:
+    def save_batches(self, cells: Any, batches: Any, draws: Any, *, voters: Any = None, rows: Any = None) -> None:
         self.own_cells, self.own_batches = cells, batches
         for draw in draws:
             for batch, records, _, _ in draw.members():
@@ -40,6 +41,9 @@ class Memory:
 
     def batches(self) -> Any:
         return self.own_batches
+
+    def attribute_rows(self) -> Any:
+        return None
 
     def members(self) -> Any:
         return self.rows
@@ -121,13 +125,13 @@ class Run:
             clusters="none", texts=self.texts, max_tokens=self.length, min_tokens=0, candidates=1, released_examples=1
         )
         made = Plan(
-            config, self.mechanism, not_private(config, "this is a test"), 0.0, 1.0, 0.0, 0.0, self.rule.cost,
+            config, self.mechanism, not_private(config, "this is a test"), 0.0, 1.0, 0.0, 0.0, Cost(), self.rule.cost,
             self.length, 1, self.rule, Expected(1, self.noisy, self.texts),
         )  # fmt: skip
         prompts = SimpleNamespace(
-            prefix=lambda label, shown=(): [SHOWN + ord(letter) - 97 for text in shown for letter in text],
-            start=lambda label: [0],
-            records=lambda texts, label: [int(text) for text in texts],
+            prefix=lambda label, shown=(), lines=(): [SHOWN + ord(letter) - 97 for text in shown for letter in text],
+            start=lambda label, attributes="": [0],
+            records=lambda texts, label, attributes=(): [int(text) for text in texts],
         )
         table = [SimpleNamespace(text=str(unit), label=None, unit=None) for unit in units]
         return SimpleNamespace(

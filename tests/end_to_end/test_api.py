@@ -68,7 +68,7 @@ def test_a_finished_run_is_opened_by_its_directory(finished):
 def test_expanded_texts_are_marked_when_a_run_is_opened(tmp_path):
     _, texts = finish(tmp_path / "run", expand=6)
     assert pc.open(tmp_path / "run").texts == texts
-    assert {text.source for text in texts} == {"private", "expanded"}
+    assert {text.origin for text in texts} == {"records", "model"}
 
 
 def test_what_is_no_finished_run_is_not_opened(tmp_path):

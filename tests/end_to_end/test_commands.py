@@ -10,7 +10,9 @@ from doubles.tables import OPTIONS, write
 from plainchant.config import SynthesisConfig, parse_config
 from plainchant.run.store import RunDirectory
 
-GUARANTEE = {"kind", "epsilon", "delta", "rho", "curve", "unit", "relation", "method", "version", "statement"}
+GUARANTEE = {
+    "kind", "epsilon", "delta", "rho", "curve", "unit", "relation", "method", "version", "statement", "delta_found",
+}  # fmt: skip
 
 
 def test_init_writes_the_defaults_and_plan_reads_them(command, tmp_path):

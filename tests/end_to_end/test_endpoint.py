@@ -107,7 +107,7 @@ def test_private_evolution_needs_no_language_model_here(run, server, no_model, t
     assert texts == {f"text number {number} about a harbour" for number in range(3, 27)}
     assert len(released) == 6
     assert {row["text"] for row in released} <= texts
-    assert {row["source"] for row in released} == {"expanded"}
+    assert {row["origin"] for row in released} == {"model"}
     assert made.guarantee.kind == "ex-ante"
     assert 1 < server.most <= 4
     # a trial, and every text once
@@ -480,8 +480,8 @@ def test_further_texts_without_a_vote_come_from_the_endpoint_too(run, default, c
         changes = {"candidates": 1, "rounds": 1, "expand": 5}
         made = run(default(server.address, **changes), model=Spy())
     rows = [json.loads(line) for line in (made.directory.release / "synthetic.jsonl").read_text().splitlines()]
-    assert sorted(row["source"] for row in rows) == ["expanded"] * 5 + ["private"] * 6
-    assert all((row["source"] == "expanded") == row["text"].startswith("text number") for row in rows)
+    assert sorted(row["origin"] for row in rows) == ["model"] * 5 + ["records"] * 6
+    assert all((row["origin"] == "model") == row["text"].startswith("text number") for row in rows)
     words = [
         "--candidates",
         "1",

@@ -258,7 +258,9 @@ def test_release_holds_released_facts_only(run, config):
         "guarantee.json",
         "README.md",
     }
-    fields = {"kind", "epsilon", "delta", "rho", "curve", "unit", "relation", "method", "version", "statement"}
+    fields = {
+        "kind", "epsilon", "delta", "rho", "curve", "unit", "relation", "method", "version", "statement", "delta_found",
+    }  # fmt: skip
     assert set(json.loads((release / "guarantee.json").read_text())) == fields
     assert pyarrow.parquet.read_table(release / "synthetic.parquet").column_names == ["text", "cell"]
     card = (release / "README.md").read_text()
@@ -320,9 +322,9 @@ def test_expanded_texts_come_from_released_ones_alone_and_are_marked(run, tmp_pa
     made = run(settings=config, model=model, randomness=AsTold(range(1000)))
     rows = [json.loads(line) for line in rows_of(made).splitlines()]
     # marked, and in an order that does not tell
-    sources = [row["source"] for row in rows]
-    assert sorted(sources) == ["expanded"] * 7 + ["private"] * 5
-    assert sources not in (sorted(sources), sorted(sources, reverse=True))
+    origins = [row["origin"] for row in rows]
+    assert sorted(origins) == ["model"] * 7 + ["records"] * 5
+    assert origins not in (sorted(origins), sorted(origins, reverse=True))
     # nothing but public rows at work once the private texts are done, and no cost
     private = [place for place, call in enumerate(model.calls) if call and not all(public for public, _, _ in call)]
     assert len(model.calls) - 1 - max(private) == 5
@@ -463,7 +465,7 @@ def test_private_evolution_shows_no_record_and_spends_everything_on_votes(run, c
     assert decided.rho_round == decided.rho_vote / 2
     rows = [json.loads(line) for line in rows_of(made).splitlines()]
     assert len(rows) == 6
-    assert {row["source"] for row in rows} == {"expanded"}
+    assert {row["origin"] for row in rows} == {"model"}
     assert sorted(row["label"] for row in rows) == ["x"] * 3 + ["y"] * 3
     assert "to which no record was shown" in (made.directory.release / "README.md").read_text()
     # public facts about the votes, wherever a run is described

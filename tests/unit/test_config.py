@@ -10,9 +10,10 @@ from plainchant.errors import ConfigError, PrivacyError
 
 @pytest.mark.parametrize("method", list(Method))
 def test_every_preset_stands_by_itself(method):
-    config = SynthesisConfig(method=method)
+    columns = "columns.attributes.stars = {type = 'boolean'}\n" * (method is Method.ATTRIBUTES)
+    config = parse_config(f'method = "{method}"\n{columns}')
     assert config.parts == PRESETS[method]
-    assert parse_config(f'method = "{method}"') == config
+    assert SynthesisConfig(method=method, columns=config.columns) == config
 
 
 def test_a_part_set_by_itself_replaces_the_presets():

@@ -108,4 +108,4 @@ def test_every_section_with_a_claim_names_a_test():
     bodies = {number: text[start:end] for (start, number), end in zip(places, ends, strict=True)}
     # a heading that only opens its subsections, claims nothing
     without = {number for number, body in bodies.items() if not NAMED.search(body)}
-    assert without == {"2", "3", "4", "6", "8"}
+    assert without == {"2", "3", "4", "6", "8", "14"}

@@ -73,9 +73,13 @@ def plant(
             raise ConfigError(f"{name} = {value}: must be at least 1")
     canaries = [Canary(*_secret(generator), labels[int(generator.integers(len(labels)))]) for _ in range(count)]
     planted = list(records)
+    # the attributes of a record that is there: any do
+    attributes = records[0].attributes if records else ()
     for canary in canaries:
         for _ in range(repetitions):
-            planted.insert(int(generator.integers(len(planted) + 1)), Record(canary.text, canary.label, None))
+            planted.insert(
+                int(generator.integers(len(planted) + 1)), Record(canary.text, canary.label, None, attributes)
+            )
     return planted, canaries
 
 

@@ -25,6 +25,8 @@ from plainchant.planning import Plan, make_plan
 from plainchant.randomness import SystemRandomness
 from plainchant.run.inputs import read_table
 from plainchant.run.progress import NoProgress, Progress
+from plainchant.run.released import Released
+from plainchant.run.rounds import context_of
 from plainchant.run.store import RunDirectory
 from plainchant.run.synthesis import synthesize
 
@@ -87,6 +89,8 @@ def audit(
     decided = make_plan(directory.config)
     config, report_progress = decided.config, progress or (lambda _: None)
 
+    if not config.has_text:
+        raise ConfigError(f"method = {config.method.value}: its release has no texts that an audit could attack")
     records, noted = read_table(real, config), directory.read_private(CANARIES)
     planted, canaries = records, list[Canary]()
     if noted is not None:
@@ -213,20 +217,20 @@ def replay_of(
     config, prompts = decided.config, Prompts(decided.config, model)
     members = directory.members()
     number = max(members, key=lambda batch: len(members[batch]))
-    batches = {batch.batch: batch for batch in directory.batches()}
-    cell = directory.cells()[batches[number].cell]
+    released = Released.of(directory)
+    batches = {batch.batch: batch for batch in released.batches}
+    cell = released.cells[batches[number].cell]
     label = config.label_set[cell.label]
+    start = tuple(prompts.start(label, released.lines_of((number, 0))))
     mechanism, length = decided.mechanism, min(STEPS, config.max_tokens)
 
-    def texts_of(batch: int) -> list[list[str]]:
-        return [[table[record].text for record in records] for records, _ in members.get(batch, [])]
+    def contexts_of(batch: int) -> list[list[Record]]:
+        return [[table[record] for record in records] for records, _ in members.get(batch, [])]
 
-    def along(contexts: Sequence[Sequence[str]], unit: int) -> Steps:
-        work = BatchWork(
-            number, tuple(prompts.prefix(label)), tuple(prompts.start(label)),
-            [prompts.records(own, label) for own in contexts], (0,),
-        )  # fmt: skip
-        forced = [token for text in contexts[unit] for token in model.encode(text, trusted=False)]
+    def along(contexts: Sequence[Sequence[Record]], unit: int) -> Steps:
+        shown = [context_of(prompts, own, released.rows, label) for own in contexts]
+        work = BatchWork(number, tuple(prompts.prefix(label)), start, shown, (0,))
+        forced = [token for record in contexts[unit] for token in model.encode(record.text, trusted=False)]
         return record_steps(model, mechanism, work, forced[: length - 1])
 
     def moved(steps: Steps, unit: int) -> float:
@@ -236,7 +240,7 @@ def replay_of(
         )
         return float(sum(np.ptp(row) for row in rows))
 
-    contexts = texts_of(number)
+    contexts = contexts_of(number)
     first = along(contexts, 0)
     most = max(range(len(contexts)), key=lambda unit: moved(first, unit))
     payment = batches[number].payment
@@ -248,7 +252,7 @@ def replay_of(
         if (batch.cell, batch.deal) == (batches[number].cell, batches[number].deal) and batch.batch != number
     ][: DEALT - 1]
     # the record stands last in every other batch that it could have drawn
-    seen = [(contexts, most), *(([*texts_of(other), contexts[most]], len(texts_of(other))) for other in others)]
+    seen = [(contexts, most), *(([*contexts_of(other), contexts[most]], len(contexts_of(other))) for other in others)]
     return replay_deal(
         mechanism.for_budget(payment), [along(own, unit) for own, unit in seen], [unit for _, unit in seen],
         among=cell.batches, payment=payment, runs=runs, randomness=SystemRandomness,

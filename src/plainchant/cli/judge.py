@@ -14,7 +14,7 @@ from plainchant.cli.console import Console, ProgressBars
 from plainchant.cli.options import HOLDER, LIMIT, NAME, REAL, command, formatted, option, with_performance
 from plainchant.config import PerformanceOptions, load_config
 from plainchant.errors import ConfigError, GateError, PrivacyError, RunError
-from plainchant.evaluation.figures import EXPLANATIONS, FEWEST_FOR_MAUVE, shown_name
+from plainchant.evaluation.figures import EXPLANATIONS, FEWEST_FOR_MAUVE, MAUVE, shown_name
 from plainchant.planning import make_plan
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def evaluate(
     Reads private data, and the guarantee does not cover its figures: they are shown here and written to DIR/private
     only. Every figure has a 95 % interval, and both sides of a comparison have the same number of texts.
     """
-    from plainchant.evaluation.figures import ACCURACY, MAUVE, NOTE, ON_SYNTHETIC
+    from plainchant.evaluation.figures import ACCURACY, NOTE, ON_SYNTHETIC, PAIRS
     from plainchant.evaluation.runs import evaluate as measure
     from plainchant.run.store import RunDirectory
 
@@ -71,7 +71,8 @@ def evaluate(
     console.warn(NOTE)
     with console.progress() as progress:
         found = measure(
-            run, real, limit=limit, public=public, embedder=_loaded_embedder(progress, run.config.embedder),
+            run, real, limit=limit, public=public,
+            embedder=_loaded_embedder(progress, run.config.embedder) if run.config.has_text else None,
             progress=functools.partial(progress.stage, "embedding the real texts"),
             measuring=functools.partial(progress.stage, "computing the figures"),
         )  # fmt: skip
@@ -80,8 +81,8 @@ def evaluate(
         _show_beside(console, found)
         console.say(f"\n{found.compared} texts on each side")
         _warn_of_mauve(console, found)
-        console.result(found.as_dict(), str(mauve))
-    if min_mauve is not None and not found.mauve_is_sound:
+        console.result(found.as_dict(), str(mauve or found.figure(PAIRS)))
+    if min_mauve is not None and mauve is not None and not found.mauve_is_sound:
         raise GateError(
             f"--min-mauve {min_mauve:g}: {found.compared} texts are too few for MAUVE, which needs {FEWEST_FOR_MAUVE}; "
             "release more texts, or gate on --min-accuracy"
@@ -100,7 +101,7 @@ def _loaded_embedder(progress: ProgressBars, name: str) -> "Embedder":
 
 
 def _warn_of_mauve(console: Console, found: "Evaluation") -> None:
-    if not found.mauve_is_sound:
+    if found.figure(MAUVE) is not None and not found.mauve_is_sound:
         console.warn(
             f"MAUVE says little at {found.compared} texts: below {FEWEST_FOR_MAUVE} it is high whatever the texts are. "
             "Read it against the one of as many real texts"

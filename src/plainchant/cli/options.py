@@ -290,7 +290,9 @@ def formatted(command: Callable[..., Any]) -> Callable[..., Any]:
 
 OPTION_NAMES = [name for names in FIELD_GROUPS.values() for name in names if name in SynthesisConfig.model_fields]
 OPTION_NAMES += [name for name in SynthesisConfig.model_fields if name not in OPTION_NAMES]
-OPTION_NAMES.remove("prompt")
+# tables of the file, which no option can hold
+TABLES = ("prompt", "columns")
+OPTION_NAMES = [name for name in OPTION_NAMES if name not in TABLES]
 
 
 _LABELS_FILE = option(

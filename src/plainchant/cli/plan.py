@@ -29,7 +29,8 @@ from plainchant.config import (
     group_of,
 )
 from plainchant.data.files import write_text
-from plainchant.data.schema import Column, columns_of
+from plainchant.data.header import Column, columns_of
+from plainchant.data.schema import Schema
 from plainchant.errors import ConfigError
 from plainchant.planning import Plan, make_plan
 from plainchant.privacy.accounting import Cost
@@ -121,7 +122,22 @@ def _template(method: Method, chosen: dict[str, str], names: Sequence[str]) -> s
         lines += [f"# {field.description}"]
         if name != "examples":
             lines += [f"# {name} = {_toml_value(name, field, field.default)}", ""]
-    lines += ["# [[prompt.examples]]", '# label = "…"', '# text = "…"', ""]
+    lines += [
+        "# [[prompt.examples]]",
+        '# label = "…"',
+        '# text = "…"',
+        "",
+        "# ---- Columns beside the text ----",
+        "",
+        "# [columns]",
+        f"# {Schema.model_fields['text'].description or ''}",
+        '# text = "{subject}\\n\\n{body}"',
+        "",
+        "# [columns.attributes.product]",
+        '# type = "category"  # category, number, date, boolean',
+        '# values = ["…", "…"]  # a public list; number: cuts = [0, 10, 100]; date: first, last and grain',
+        "",
+    ]
     return "\n".join(lines)
 
 
@@ -246,12 +262,15 @@ def show_plan(console: Console, plan: Plan, performance: PerformanceOptions | No
     rows: list[tuple[str, Any]] = [("guarantee", guarantee.statement)]
     if guarantee.kind == "ex-ante" and guarantee.epsilon is not None:
         rows.append(("in words", odds_in_words(guarantee.epsilon)))
-    rows += [
-        ("unit", _unit(plan)),
-        ("texts", f"{requested}, at most {_count(config.max_tokens, 'token')} each"),
-        ("form", _form(config)),
-    ]
-    rows += _candidate_rows(config)
+    rows.append(("unit", _unit(plan)))
+    if config.has_text:
+        rows += [
+            ("texts", f"{requested}, at most {_count(config.max_tokens, 'token')} each"),
+            ("form", _form(config)),
+        ]
+    else:
+        rows.append(("rows", requested))
+    rows += _attribute_rows(plan) + _candidate_rows(config)
     if plan.units_needed is not None:
         rows.append(
             (
@@ -262,10 +281,20 @@ def show_plan(console: Console, plan: Plan, performance: PerformanceOptions | No
         )
     if plan.deals is not None and plan.expected is not None:
         rows += _deal_rows(plan, plan.deals, plan.expected)
-    rows += _machine_rows(plan, performance or PerformanceOptions())
-    if console.verbose:
-        rows += _expert_rows(plan)
+    if config.has_text:
+        rows += _machine_rows(plan, performance or PerformanceOptions())
+        if console.verbose:
+            rows += _expert_rows(plan)
     console.table("Plan", rows)
+
+
+def _attribute_rows(plan: Plan) -> list[tuple[str, Any]]:
+    """What is counted of the attributes, and what it costs."""
+    count = len(plan.config.columns.attributes)
+    if not count:
+        return []
+    found = f", {plan.table.delta:.3g} of δ to find values" if plan.table.delta else ""
+    return [("attributes", f"{count} for ρ = {plan.table.rho:.4g}{found}")]
 
 
 def _unit(plan: Plan) -> str:
@@ -376,7 +405,8 @@ def _candidate_rows(config: SynthesisConfig) -> list[tuple[str, Any]]:
         return [("candidate model", f"{config.candidate_model}{alone}")]
     alone = "" if config.needs_model else "; no language model is loaded here"
     own = _sending(config)
-    what = "public text and texts from records" if config.written else "public text"
+    kinds = ["public text", *["rows drawn from noisy counts"] * bool(config.columns.attributes)]
+    what = ", ".join(kinds) + " and texts from records" * bool(config.written)
     what = f"Before the first vote {what} only" if config.votes else what.capitalize()
     return [
         ("candidate model", f"{config.candidate_model} at {own.address}{alone}"),

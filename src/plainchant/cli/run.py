@@ -161,7 +161,7 @@ def execute(
         "\nDone",
         [
             ("guarantee", run.guarantee.statement),
-            ("texts", f"{len(texts)} in {time.monotonic() - began:.0f} seconds"),
+            ("texts" if plan.config.has_text else "rows", f"{len(texts)} in {time.monotonic() - began:.0f} seconds"),
             ("to share", f"{out / 'release'} (synthetic.jsonl, synthetic.parquet, README.md, guarantee.json)"),
             ("keep private", f"{out / 'private'}"),
         ],
@@ -249,7 +249,8 @@ def status(console: Console, directory: Path) -> None:
         ("guarantee", guarantee.statement),
         (
             "texts",
-            f"{len(texts)} of {document['texts_planned']}"
+            f"{len(texts)} of {document['texts_planned']}" * plan.config.has_text
+            + "none: rows only" * (not plan.config.has_text)
             + (f", of which the private records vote for {plan.config.released}" if plan.config.votes else ""),
         ),
         ("tokens", document["tokens"]),

@@ -1,7 +1,7 @@
-"""Arrow columns: which types can be a text, a label or a unit's id, and their values (guarantee 9).
+"""Arrow columns: which types can be a text, a label, a unit's id or an attribute, and their values (guarantee 9).
 
-The type in the schema alone decides: a list, a struct or a map can be none of the three; bytes and points in time
-cannot be a text. A unit's id keeps every bit of its value, whatever the type.
+The type in the schema alone decides: a list, a struct or a map can be none of these, but for lists of messages; bytes
+and points in time cannot be a text. A unit's id keeps every bit of its value, whatever the type.
 """
 
 import json
@@ -9,16 +9,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from plainchant.data.moments import UNITS, Moment
+from plainchant.data.raw import purpose_of
 from plainchant.data.values import UnreadableUnit, check_exact
 from plainchant.errors import DataError
 
 _SIGNIFICANT_BITS = {16: 11, 32: 24, 64: 53}
-_WANTED = {"text_column": "a text", "label_column": "a label", "unit_column": "a unit's id"}
 
 
 def wrong_type(role: str, where: str, kind: str, purpose: str = "") -> DataError:
     """The error of a column whose type does not fit."""
-    purpose = purpose or _WANTED.get(role, "a column")
+    purpose = purpose or purpose_of(role)
     return DataError(
         f"{role}: the column of {where} is of type {kind}, which cannot be {purpose}: write it as "
         f"{'a string' if role != 'unit_column' else 'strings or whole numbers'}, or name another column."
@@ -40,7 +40,7 @@ def class_names(schema: Any) -> Mapping[str, Sequence[str]]:
 
 
 def column_of_arrow(column: Any, role: str, where: str) -> list[Any]:
-    """The values of a column for one of the three roles.
+    """The values of a column for a role.
 
     Raises:
         DataError: the type does not fit the role, or the column holds values that cannot be read.
@@ -53,7 +53,7 @@ def column_of_arrow(column: Any, role: str, where: str) -> list[Any]:
     except pyarrow.ArrowException:
         raise wrong_type(role, where, _type_name(column.type)) from None
     kind = column.type
-    if types.is_nested(kind) or (role == "text_column" and (_is_binary(kind) or types.is_temporal(kind))):
+    if not _is_fit(kind, purpose_of(role)):
         raise wrong_type(role, where, _type_name(kind))
     if types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
         # one string of invalid UTF-8 must not stop the others
@@ -127,6 +127,25 @@ def _plain(column: Any) -> Any:
         else:
             break
     return column
+
+
+def _is_fit(kind: Any, purpose: str) -> bool:
+    """Whether a column of an Arrow type can be what it is wanted for."""
+    import pyarrow
+
+    types = pyarrow.types
+    text = types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind) or types.is_null(kind)
+    if types.is_nested(kind):
+        lists = types.is_list(kind) or types.is_large_list(kind)
+        return purpose == "messages" and lists and types.is_struct(kind.value_type)
+    number = types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind)
+    if purpose == "a date":
+        return bool(text or types.is_date(kind) or types.is_timestamp(kind))
+    if purpose in ("a number", "a truth value"):
+        return bool(text or number or types.is_boolean(kind))
+    if purpose in ("a label", "a unit's id"):
+        return True
+    return not (_is_binary(kind) or types.is_temporal(kind))
 
 
 def _is_binary(kind: Any) -> bool:

@@ -1,5 +1,6 @@
 """Writing files atomically (a file appears whole or not at all), and locks on them."""
 
+import datetime
 import errno
 import glob
 import hashlib
@@ -10,7 +11,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeAlias
 
 import filelock
 
@@ -19,21 +20,35 @@ _TEMPORARY = ".tmp"
 SHARED, PRIVATE = 0o644, 0o600
 
 
-def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, str | int | None]], *, mode: int | None = None) -> None:
-    """Writes one JSON object per line (UTF-8); the file appears whole or not at all."""
+Cells: TypeAlias = Mapping[str, str | float | datetime.date | None]
+"""A row by column name."""
+
+
+def write_jsonl(path: str | Path, rows: Iterable[Cells], *, mode: int | None = None) -> None:
+    """Writes one JSON object per line (UTF-8), dates as in ISO 8601; the file appears whole or not at all."""
     with atomic_write(path, mode=mode) as handle:
         for row in rows:
-            handle.write(json.dumps(dict(row), ensure_ascii=False).encode() + b"\n")
+            handle.write(json.dumps(dict(row), ensure_ascii=False, default=str).encode() + b"\n")
 
 
-def write_parquet(path: str | Path, rows: Iterable[Mapping[str, str | int | None]], *, mode: int | None = None) -> None:
-    """Writes a Parquet file with the columns of all rows (null where a row lacks one); whole or not at all."""
+def write_parquet(
+    path: str | Path, rows: Iterable[Cells], *, types: Mapping[str, str] | None = None, mode: int | None = None
+) -> None:
+    """Writes a Parquet file with the columns of all rows (null where a row lacks one); whole or not at all.
+
+    Args:
+        path: the file.
+        rows: its rows.
+        types: Arrow's names of the types of columns; others get the type of their values.
+        mode: see `atomic_write`.
+    """
     import pyarrow  # here and below, so that importing the package stays light
     import pyarrow.parquet
 
-    rows = list(rows)
+    rows, types = list(rows), types or {}
     columns = dict.fromkeys(name for row in rows for name in row)
-    table = pyarrow.table({name: [row.get(name) for row in rows] for name in columns})
+    arrays = {name: pyarrow.array([row.get(name) for row in rows]) for name in columns}
+    table = pyarrow.table({name: own.cast(types[name]) if name in types else own for name, own in arrays.items()})
     with atomic_write(path, mode=mode) as handle:
         pyarrow.parquet.write_table(table, handle)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from plainchant.data.arrow import checked_floats, class_names, column_of_arrow, unit_kind, wrong_type
 from plainchant.data.encodings import Decoded, bare_suffix, decode, read_bytes
-from plainchant.data.raw import Dialect, RawTable, Row, Wanted, check_columns, check_path, describe
+from plainchant.data.raw import Dialect, RawTable, Row, Wanted, check_columns, check_path, describe, purpose_of
 from plainchant.data.textual import of_csv, of_dicts, of_json
 from plainchant.errors import DataError, MissingDependencyError
 
@@ -184,7 +184,9 @@ def _of_object(source: Any, wanted: Wanted, dialect: Dialect, where: str) -> Raw
 
 def _of_pandas(series: Any, role: str, where: str) -> list[Any]:
     kind = str(getattr(series.dtype, "kind", "O"))
-    if role == "text_column" and kind in "mM":
+    # times can be labels and ids; of attributes, points in time are dates, and dates are nothing else but strings
+    unfit = {"a label": "", "a unit's id": "", "a date": "biufcm"}.get(purpose_of(role), "mM")
+    if kind in unfit and kind:
         raise wrong_type(role, where, str(series.dtype))
     if role == "unit_column" and hasattr(series.dtype, "pyarrow_dtype"):
         return column_of_arrow(series.array.__arrow_array__(), role, where)

@@ -15,7 +15,10 @@ _PLAIN_NAME = re.compile(r"[^\W\d][\w.:-]{0,39}")
 _NAMES_SHOWN = 20
 
 Wanted: TypeAlias = Mapping[str, str | None]
-"""The name of the column for each of the options text_column, label_column and unit_column; None: not asked for."""
+"""The name of the column for each role; None: not asked for.
+
+A role is one of the options text_column, label_column and unit_column, or a part of a schema (`role_in_schema`).
+"""
 Row: TypeAlias = tuple[Any, ...]
 """The raw values of the wanted columns; None means a missing one."""
 
@@ -73,6 +76,26 @@ def separator_of(name: str) -> str | None:
     return found if len(found) == 1 and found not in '"\r\n' and ord(found) < 128 else None
 
 
+_PURPOSES = {"text_column": "a text", "label_column": "a label", "unit_column": "a unit's id"}
+
+
+def role_in_schema(part: str, purpose: str) -> str:
+    """The role of a column that a schema names.
+
+    Args:
+        part: the part of the configuration, such as columns.attributes.price.
+        purpose: what the column is to be, such as "a number".
+    """
+    return f"{part} ({purpose})"
+
+
+def purpose_of(role: str) -> str:
+    """What a column is to be: "a text", "messages", "a label", "a unit's id", what the schema says, or "a column"."""
+    if role in _PURPOSES:
+        return _PURPOSES[role]
+    return role[role.rindex("(") + 1 : -1] if role.endswith(")") else "a column"
+
+
 def check_path(path: Path) -> None:
     """Refuses a path that the file system cannot look up; the reader handles one that does not exist."""
     try:
@@ -90,15 +113,13 @@ def check_columns(found: Iterable[str], wanted: Wanted, where: str, listed: str 
     found = list(found)
     for role, name in wanted.items():
         if name is not None and name not in found:
-            has = listed or _list_names(found)
-            raise DataError(
-                f"{role}={name!r} is not a column of {where}, which has {has}: set {role} ({option(role)})."
-            )
+            raise no_column(role, name, f"{where}, which has {listed or _list_names(found)}")
 
 
-def option(role: str) -> str:
-    """The command-line name of a column option."""
-    return "--" + role.replace("_", "-")
+def no_column(role: str, name: str, where: str) -> DataError:
+    """The error of a column that a table does not have."""
+    remedy = f"set {role} (--{role.replace('_', '-')})" if role in _PURPOSES else "name one in [columns]"
+    return DataError(f"{role}={name!r} is not a column of {where}: {remedy}.")
 
 
 def _list_names(names: Sequence[str]) -> str:

@@ -1,102 +1,479 @@
-"""Which columns a source has, by its header, its schema or the keys of its rows; values are not looked at."""
+"""The schema of a table: what its columns are, by public rules alone (guarantee 14.1).
 
-import os
-from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+An attribute is a column beside the text. Each of its cells becomes a *code*: a small integer that is a function of this
+cell and of the public schema, whatever the other rows hold. The last code is the missing one. It also stands for cells
+that cannot be read and for values that no list names. Numbers and dates beyond the ends count to the outermost code.
+"""
 
-from plainchant.data.encodings import AUTO, bare_suffix
-from plainchant.data.formats import decoded, open_columnar, shards_of, table_of
-from plainchant.data.raw import SEPARATORS, Dialect, check_path, describe, separator_of
-from plainchant.data.textual import SCARCE, header_of, json_rows
-from plainchant.errors import DataError
+import bisect
+import datetime
+import math
+import numbers
+import re
+from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
-_NESTED = ("list", "large_list", "fixed_size_list", "struct", "map", "array", "object", "dense_union", "sparse_union")
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from plainchant.data.labels import LabelMatcher, normal_form
+from plainchant.data.values import as_name, as_text, is_bool, is_missing
+from plainchant.errors import ConfigError
+
+# An attribute with more codes is refused: hardly any of them would have a record.
+MOST_CODES = 5_000
+# Longer values of a category that is found in the data count as missing.
+LONGEST_KEY = 100
+# Numbers, dates and truth values that are written with more characters cannot be read.
+_LONGEST_SCALAR = 64
+_FIELD = re.compile(r"\{([^{}]+)\}")
+_DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
+_TRUE, _FALSE = ("true", "yes", "1", "t", "y"), ("false", "no", "0", "f", "n")
+# What a prompt shows for a missing value.
+UNKNOWN = "unknown"
+
+Code: TypeAlias = int | str | None
+"""A cell of an attribute: a code or, for a category that is found in the data, its value or None."""
+Draw: TypeAlias = Callable[[int], int]
+"""An integer uniform below a bound, as of a `RandomSource`."""
+Value: TypeAlias = str | int | float | bool | datetime.date | None
+"""A cell of a release."""
 
 
-@dataclass(frozen=True)
-class Column:
-    """A column: its name and its declared type, in words; a CSV or JSON file declares none.
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    Attributes:
-        name: its name.
-        kind: its type as the schema says, "" where there is none.
+
+class _Kind(_Frozen):
+    """What all kinds of attributes share."""
+
+    def revived(self, value: Any) -> "Value":
+        """A value of a release, from JSON."""
+        found: Value = value
+        return found
+
+    def code_of(self, value: str | None) -> int:
+        """The code of a value that was read before the values were found; only categories have such."""
+        raise ConfigError(f"type = {getattr(self, 'type', None)!r}: its values are not found in the data")
+
+
+class Category(_Kind):
+    """A category. Without a list its values are found in the data, at a share of the budget and of δ (guarantee 14.3).
+
+    >>> Category(values=("low", "high")).reader()("High"), Category(values=("low", "high")).reader()("medium")
+    (1, 2)
     """
 
-    name: str
-    kind: str
+    purpose: ClassVar[str] = "a category"
+    column_type: ClassVar[str] = "string"
+
+    type: Literal["category"] = "category"
+    """Kind of the attribute."""
+    values: tuple[str, ...] | None = None
+    """The values, a public list; any other counts as missing. Unset: values that many records have are found, with \
+noise."""
+    meaning: str = ""
+    """Description for the data dictionary."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "Category":
+        forms = [normal_form(value) for value in self.values or ()]
+        if self.values is not None and (not forms or not all(forms) or len(set(forms)) != len(forms)):
+            raise ConfigError(f"values = {list(self.values)}: name at least one value, none blank and each once")
+        _check_size(self.size, "values")
+        return self
 
     @property
-    def nested(self) -> bool:
-        """Whether it holds lists or structs, which can be nothing that a run reads."""
-        return self.kind.lower().partition("<")[0].partition("(")[0].strip() in _NESTED
+    def size(self) -> int:
+        """Number of codes; the last one is the missing value."""
+        return len(self.values or ()) + 1
+
+    def reader(self, names: Sequence[str] | None = None) -> Callable[[Any], Code]:
+        """The function from a cell to its code.
+
+        Args:
+            names: the names of a ClassLabel, where the column is one.
+        """
+        if self.values is None:
+            return lambda cell: _key(cell, names)
+        matcher, codes = LabelMatcher(self.values), {value: code for code, value in enumerate(self.values)}
+        return lambda cell: codes.get(matcher.match(cell, names) or "", len(codes))
+
+    def code_of(self, value: str | None) -> int:
+        """The code of a value that was read before the values were found; the missing one where it is none of them."""
+        values = self.values or ()
+        return values.index(value) if value in values else len(values)
+
+    def shown(self, code: int) -> str:
+        """A code in a prompt."""
+        values = self.values or ()
+        return values[code] if code < len(values) else UNKNOWN
+
+    def drawn(self, code: int, draw: Draw) -> Value:
+        """A value of this code."""
+        values = self.values or ()
+        return values[code] if code < len(values) else None
+
+    def described(self) -> str:
+        """Its values, for the data dictionary."""
+        return ", ".join(self.values or ())
 
 
-def columns_of(source: Any, dialect: Dialect | None = None) -> tuple[list[Column], str]:
-    """The columns of a table, and the separator of its fields.
+class Number(_Kind):
+    """A number, by public cut points: a code for each interval between two of them.
 
-    Args:
-        source: as for `tables.read_records`; an iterator is used up.
-        dialect: encoding and separator.
-
-    Returns:
-        The columns in order, and for CSV the separator that gives the header the most fields; else "auto".
-
-    Raises:
-        DataError: the table cannot be read as a whole.
+    >>> price = Number(cuts=(0, 10, 100))
+    >>> [price.reader()(cell) for cell in (3, "12.5", 1000, "n/a")]
+    [0, 1, 1, 2]
     """
-    dialect = dialect or Dialect()
-    if not isinstance(source, (str, os.PathLike)):
-        return _of_object(source), AUTO
-    path = Path(source)
-    check_path(path)
-    if path.is_dir():
-        shards = shards_of(path)
-        return columns_of(shards[0], dialect) if shards else (_of_object(table_of(path)), AUTO)
-    suffix = bare_suffix(path)
-    if suffix in (".parquet", ".arrow", ".feather", ".ipc"):
-        schema, _ = open_columnar(path, suffix, [])
-        return [Column(name, str(schema.field(place).type)) for place, name in enumerate(schema.names)], AUTO
-    if suffix in (".csv", ".tsv"):
-        return _of_csv(decoded(path, dialect).text, suffix, dialect)
-    if suffix in (".jsonl", ".ndjson", ".json"):
-        return _of_rows(json_rows(decoded(path, dialect).text, suffix, describe(path))), AUTO
-    raise DataError(f"{describe(path)} has the extension {path.suffix!r}: convert it to JSONL, CSV or Parquet.")
+
+    purpose: ClassVar[str] = "a number"
+
+    type: Literal["number"] = "number"
+    """Kind of the attribute."""
+    cuts: tuple[Annotated[float, Field(allow_inf_nan=False)], ...]
+    """Cut points, rising: each interval reaches from one to just below the next. Numbers beyond the ends count to the \
+outermost interval. Five stars are 1, 2, 3, 4, 5, 6."""
+    whole: bool | None = None
+    """Whether the numbers are whole. Unset: if all cut points are."""
+    meaning: str = ""
+    """Description for the data dictionary."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "Number":
+        if len(self.cuts) < 2 or sorted(set(self.cuts)) != list(self.cuts):
+            raise ConfigError(f"cuts = {list(self.cuts)}: give two cut points or more, rising")
+        if self.whole and not all(cut.is_integer() for cut in self.cuts):
+            raise ConfigError(f"cuts = {list(self.cuts)}: must be whole numbers with whole = true")
+        _check_size(self.size, "cuts")
+        return self
+
+    @property
+    def size(self) -> int:
+        """Number of codes; the last one is the missing value."""
+        return len(self.cuts)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the numbers of a release are whole."""
+        return all(cut.is_integer() for cut in self.cuts) if self.whole is None else self.whole
+
+    @property
+    def column_type(self) -> str:
+        """Arrow's name for the type of the released column."""
+        return "int64" if self.is_whole else "double"
+
+    def reader(self, names: Sequence[str] | None = None) -> Callable[[Any], Code]:
+        """The function from a cell to its code."""
+        return self._code
+
+    def _code(self, cell: Any) -> int:
+        number = _number(cell)
+        if number is None:
+            return self.size - 1
+        return min(max(bisect.bisect_right(self.cuts, number) - 1, 0), self.size - 2)
+
+    def shown(self, code: int) -> str:
+        """A code in a prompt."""
+        if code == self.size - 1:
+            return UNKNOWN
+        low, high = self.cuts[code], self.cuts[code + 1] - self.is_whole
+        return f"{low:.12g}" if self.is_whole and low == high else f"{low:.12g} to {high:.12g}"
+
+    def drawn(self, code: int, draw: Draw) -> Value:
+        """A value of this code: uniform in its interval, in about three digits of its width."""
+        if code == self.size - 1:
+            return None
+        low, high = self.cuts[code], self.cuts[code + 1]
+        if self.is_whole:
+            return int(low) + draw(int(high) - int(low))
+        digits = 2 - math.floor(math.log10(high - low))
+        drawn = round(low + (high - low) * draw(2**53) / 2**53, digits)
+        return drawn if low <= drawn < high else low
+
+    def described(self) -> str:
+        """Its values, for the data dictionary."""
+        return f"{self.cuts[0]:g} to {self.cuts[-1]:g}, uniform between {', '.join(f'{cut:g}' for cut in self.cuts)}"
 
 
-def _of_csv(text: str, suffix: str, dialect: Dialect) -> tuple[list[Column], str]:
-    usual = "\t" if suffix == ".tsv" else ","
-    given = None if dialect.separator == AUTO else separator_of(dialect.separator)
-    tried = [given] if given else list(dict.fromkeys((usual, *SEPARATORS.values())))
-    headers = {separator: header_of(text, separator) for separator in tried}
-    best = max(tried, key=lambda separator: len(headers[separator]))
-    return [Column(name, "") for name in headers[best]], best
+class Date(_Kind):
+    """A date, by a public grain between public bounds.
+
+    >>> opened = Date(first="2024-01-01", last="2024-12-31", grain="month")
+    >>> opened.size, opened.reader()("2024-03-09 12:00"), opened.shown(2)
+    (13, 2, '2024-03')
+    """
+
+    purpose: ClassVar[str] = "a date"
+    column_type: ClassVar[str] = "timestamp[us]"
+
+    type: Literal["date"] = "date"
+    """Kind of the attribute."""
+    first: datetime.date
+    """First day. Earlier dates count to its year, month, week or day."""
+    last: datetime.date
+    """Last day. Later dates count to its year, month, week or day."""
+    grain: Literal["year", "month", "week", "day"] = "month"
+    """How finely dates are read. A release has a day drawn uniformly from its year, month or week."""
+    meaning: str = ""
+    """Description for the data dictionary."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "Date":
+        if self.first > self.last:
+            raise ConfigError(f"first = {self.first}: must not be after last = {self.last}")
+        _check_size(self.size, "grain")
+        return self
+
+    @property
+    def size(self) -> int:
+        """Number of codes; the last one is the missing value."""
+        return self._grain(self.last) - self._grain(self.first) + 2
+
+    def revived(self, value: Any) -> Value:
+        """A value of a release, from JSON."""
+        return None if value is None else datetime.date.fromisoformat(value)
+
+    def _grain(self, day: datetime.date) -> int:
+        """The number of a day's year, month, week (from Monday) or day."""
+        if self.grain == "year":
+            return day.year
+        if self.grain == "month":
+            return 12 * day.year + day.month - 1
+        return (day.toordinal() - 1) // (7 if self.grain == "week" else 1)
+
+    def _begin(self, code: int) -> datetime.date:
+        """The first day of a code, before the bounds cut it."""
+        number = self._grain(self.first) + code
+        if self.grain == "year":
+            return datetime.date(number, 1, 1)
+        if self.grain == "month":
+            return datetime.date(number // 12, number % 12 + 1, 1)
+        return datetime.date.fromordinal(max(1, number * (7 if self.grain == "week" else 1) + 1))
+
+    def reader(self, names: Sequence[str] | None = None) -> Callable[[Any], Code]:
+        """The function from a cell to its code."""
+        return self._code
+
+    def _code(self, cell: Any) -> int:
+        day = _day(cell)
+        if day is None:
+            return self.size - 1
+        return self._grain(min(max(day, self.first), self.last)) - self._grain(self.first)
+
+    def shown(self, code: int) -> str:
+        """A code in a prompt."""
+        if code == self.size - 1:
+            return UNKNOWN
+        begin = self._begin(code)
+        written = {"year": f"{begin.year:04}", "month": begin.isoformat()[:7], "week": f"week of {begin.isoformat()}"}
+        return written.get(self.grain, begin.isoformat())
+
+    def drawn(self, code: int, draw: Draw) -> Value:
+        """A value of this code: a day drawn uniformly from it, within the bounds."""
+        if code == self.size - 1:
+            return None
+        begin = max(self._begin(code), self.first)
+        end = self.last if code == self.size - 2 else self._begin(code + 1) - datetime.timedelta(1)
+        return begin + datetime.timedelta(draw((end - begin).days + 1))
+
+    def described(self) -> str:
+        """Its values, for the data dictionary."""
+        return f"{self.first} to {self.last}" + f", uniform in its {self.grain}" * (self.grain != "day")
 
 
-def _of_rows(rows: Iterable[Any]) -> list[Column]:
-    """The keys that enough rows have, so that no single row names one."""
-    counts: Counter[str] = Counter()
-    total = 0
-    for row in rows:
-        total += 1
-        if isinstance(row, Mapping):
-            counts.update(str(key) for key in row)
-    return [Column(name, "") for name, count in counts.items() if SCARCE * count >= total]
+class Boolean(_Kind):
+    """A truth value: true or false, yes or no, 1 or 0.
+
+    >>> [Boolean().reader()(cell) for cell in (False, "Yes", 1.0, "perhaps")]
+    [0, 1, 1, 2]
+    """
+
+    purpose: ClassVar[str] = "a truth value"
+    column_type: ClassVar[str] = "bool"
+    size: ClassVar[int] = 3
+
+    type: Literal["boolean"] = "boolean"
+    """Kind of the attribute."""
+    meaning: str = ""
+    """Description for the data dictionary."""
+
+    def reader(self, names: Sequence[str] | None = None) -> Callable[[Any], Code]:
+        """The function from a cell to its code."""
+        return self._code
+
+    def _code(self, cell: Any) -> int:
+        name = _short_name(cell)
+        word = "" if name is None else name.casefold()
+        return 0 if word in _FALSE else 1 if word in _TRUE else 2
+
+    def shown(self, code: int) -> str:
+        """A code in a prompt."""
+        return ("no", "yes", UNKNOWN)[code]
+
+    def drawn(self, code: int, draw: Draw) -> Value:
+        """A value of this code."""
+        return (False, True, None)[code]
+
+    def described(self) -> str:
+        """Its values, for the data dictionary."""
+        return "true, false"
 
 
-def _of_object(source: Any) -> list[Column]:
-    schema: Any = getattr(source, "schema", None)
-    if hasattr(source, "column_names") and hasattr(schema, "names"):  # pyarrow
-        return [Column(name, str(schema.field(place).type)) for place, name in enumerate(schema.names)]
-    if hasattr(source, "features"):  # datasets
-        return [Column(name, str(getattr(kind, "dtype", kind))) for name, kind in source.features.items()]
-    if hasattr(source, "columns") and hasattr(source, "dtypes"):  # pandas, polars
-        return [
-            Column(str(name), "" if str(kind) in ("object", "str") else str(kind))
-            for name, kind in zip(source.columns, source.dtypes, strict=True)
-        ]
-    if isinstance(source, (Mapping, bytes)) or not isinstance(source, Iterable):
-        raise DataError(f"{describe(source)} is not a table: give a path, a data frame or an iterable of dicts.")
-    return _of_rows(source)
+Attribute: TypeAlias = Annotated[Category | Number | Date | Boolean, Field(discriminator="type")]
+"""What a column beside the text is."""
+
+
+class Schema(_Frozen):
+    """What the columns of the private table are. A column that it does not name is not read.
+
+    >>> schema = Schema(text="{subject}: {body}", attributes={"stars": {"type": "number", "cuts": [1, 2, 3, 4, 5]}})
+    >>> schema.text_fields, schema.filled({"subject": "Lamp", "body": "It is broken."})
+    (('subject', 'body'), 'Lamp: It is broken.')
+    """
+
+    text: str | None = None
+    """Template of the text from several columns, such as "{subject}\\n\\n{body}". Unset: the text column."""
+    message: str | None = None
+    """Template of one message where a text column holds lists of chat messages, such as "{role}: {content}\\n"."""
+    attributes: Mapping[str, Attribute] = {}
+    """Columns beside the text, by name: categories, numbers, dates and truth values."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "Schema":
+        if self.text is not None and not self.text_fields:
+            raise ConfigError(f"columns.text = {self.text!r}: names no column; write each as {{column}}")
+        if self.message is not None and not _FIELD.search(self.message):
+            raise ConfigError(f"columns.message = {self.message!r}: names no field; write each as {{field}}")
+        return self
+
+    @property
+    def text_fields(self) -> tuple[str, ...]:
+        """The columns that the template of the text names, each once."""
+        return tuple(dict.fromkeys(_FIELD.findall(self.text or "")))
+
+    @property
+    def found(self) -> tuple[str, ...]:
+        """The attributes whose values are found in the data."""
+        return tuple(
+            name for name, kind in self.attributes.items() if isinstance(kind, Category) and kind.values is None
+        )
+
+    def codes_of(self, read: Sequence[Code]) -> tuple[int, ...]:
+        """The codes of a record, once the values that are found in the data are known."""
+        kinds = self.attributes.values()
+        return tuple(
+            code if isinstance(code, int) else kind.code_of(code) for code, kind in zip(read, kinds, strict=True)
+        )
+
+    def shown(self, codes: Sequence[int]) -> str:
+        r"""Attributes as a prompt shows them, a line each.
+
+        >>> schema = Schema(attributes={"stars": {"type": "number", "cuts": [1, 3, 5]}, "open": {"type": "boolean"}})
+        >>> schema.shown((1, 2))
+        'Stars: 3 to 4\nOpen: unknown\n'
+        """
+        kinds = zip(self.attributes.items(), codes, strict=True)
+        return "".join(_line(name, kind.shown(code)) for (name, kind), code in kinds)
+
+    @property
+    def begins(self) -> str | None:
+        """How the first of these lines begins; None where there are no attributes."""
+        first = next(iter(self.attributes), None)
+        return None if first is None else _line(first, "").rstrip()
+
+    def made_up(self, number: int) -> str:
+        """The same for a made-up row, where none is drawn yet; public, and the same for the same number."""
+        chance = np.random.default_rng(number)
+        # any but a missing value, which is the only one where values are found in the data
+        codes = [int(chance.integers(max(1, kind.size - 1))) for kind in self.attributes.values()]
+        return self.shown(codes)
+
+    def shown_of(self, cells: Mapping[str, Any]) -> str:
+        """The same for the cells of a public example; nothing where it has none."""
+        if not cells:
+            return ""
+        shown = []
+        for name, kind in self.attributes.items():
+            code = kind.reader()(cells.get(name))
+            shown.append(_line(name, kind.shown(code) if isinstance(code, int) else code or UNKNOWN))
+        return "".join(shown)
+
+    def filled(self, cells: Mapping[str, str]) -> str:
+        """The text of a row: nothing where all its cells are blank."""
+        if not any(text.strip() for text in cells.values()):
+            return ""
+        return _filled(self.text or "", cells.get)
+
+    def text_of(self, cell: Any) -> str:
+        """The text of one cell: a string, or a list of chat messages by their template."""
+        if self.message is None or not isinstance(cell, Sequence) or isinstance(cell, str | bytes):
+            return as_text(cell)
+        messages = [item for item in cell if isinstance(item, Mapping)]
+        return "".join(_filled(self.message, message.get) for message in messages).strip()
+
+
+def _line(name: str, value: str) -> str:
+    return f"{name[:1].upper()}{name[1:]}: {value}\n"
+
+
+def _filled(template: str, field: Callable[[str], Any]) -> str:
+    """A template with its fields, in one pass: what a cell holds is never taken for a field."""
+    return _FIELD.sub(lambda found: as_text(field(found[1])), template)
+
+
+def _check_size(size: int, name: str) -> None:
+    if size > MOST_CODES:
+        raise ConfigError(f"{name}: makes {size} different values; at most {MOST_CODES} can be counted; use fewer")
+
+
+def _short_name(cell: Any) -> str | None:
+    """A cell as a word; None where it is missing or too long to be read."""
+    if isinstance(cell, str | bytes) and len(cell) > _LONGEST_SCALAR:
+        return None
+    return as_name(cell)
+
+
+def _key(cell: Any, names: Sequence[str] | None) -> str | None:
+    if isinstance(cell, str | bytes) and len(cell) > LONGEST_KEY:
+        return None
+    name = as_name(cell)
+    if name is not None and names is not None and name.isdecimal() and len(name) < 10 and int(name) < len(names):
+        name = names[int(name)]
+    # cut before work: composing a long word is not linear
+    return None if name is None or len(name) > LONGEST_KEY else normal_form(name) or None
+
+
+def _number(cell: Any) -> float | None:
+    if is_missing(cell):
+        return None
+    try:
+        if isinstance(cell, str):
+            number = float(cell) if len(cell) <= _LONGEST_SCALAR else math.nan
+        elif is_bool(cell) or isinstance(cell, numbers.Real | Decimal):
+            number = float(cell)
+        else:
+            return None
+    except OverflowError:
+        return math.inf if cell > 0 else -math.inf
+    except (ValueError, TypeError, ArithmeticError):
+        return None
+    return None if math.isnan(number) else number
+
+
+def _day(cell: Any) -> datetime.date | None:
+    if is_missing(cell):
+        return None
+    try:
+        if isinstance(cell, datetime.datetime):
+            return cell.date()
+        if isinstance(cell, datetime.date):
+            return cell
+        if type(cell).__name__ == "datetime64":
+            found = cell.astype("datetime64[D]").item()
+            return found if isinstance(found, datetime.date) else None
+        written = _DAY.match(cell.strip()) if isinstance(cell, str) and len(cell) <= _LONGEST_SCALAR else None
+        return None if written is None else datetime.date.fromisoformat(written[0])
+    except (ValueError, TypeError, OverflowError):
+        return None

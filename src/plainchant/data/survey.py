@@ -19,11 +19,13 @@ import numpy as np
 
 from plainchant.data.encodings import AUTO
 from plainchant.data.formats import read_raw
+from plainchant.data.header import Column, columns_of
 from plainchant.data.labels import LabelMatcher, loosened, normal_form
-from plainchant.data.raw import Dialect, RawTable
-from plainchant.data.schema import Column, columns_of
+from plainchant.data.raw import Dialect, RawTable, role_in_schema
+from plainchant.data.schema import Schema
 from plainchant.data.segmentation import word_count
-from plainchant.data.values import UnreadableUnit, as_name, as_text, is_bool, unit_key
+from plainchant.data.tables import NO_SCHEMA, texts_of
+from plainchant.data.values import UnreadableUnit, as_name, is_bool, unit_key
 from plainchant.errors import DataError
 
 # Rows whose lengths are measured, drawn at random where there are more.
@@ -148,6 +150,8 @@ class Asked:
         text_column, label_column, unit_column: names of columns; None: not asked for.
         labels: the named labels.
         named: whether the text column was named by the user.
+        schema: attributes, and where the text comes from if not from the text column.
+        has_text: whether texts are read at all.
     """
 
     text_column: str
@@ -155,6 +159,13 @@ class Asked:
     unit_column: str | None
     labels: Sequence[str]
     named: bool = True
+    schema: Schema = NO_SCHEMA
+    has_text: bool = True
+
+    @property
+    def text_fields(self) -> tuple[str, ...]:
+        """The columns that the text comes from."""
+        return self.schema.text_fields or (self.text_column,)
 
 
 def survey(
@@ -184,16 +195,21 @@ def survey(
     if separator != AUTO:
         dialect = dataclasses.replace(dialect, separator=separator)
     flat = [column for column in columns if not column.nested]
-    if not flat:
+    if not flat and asked.schema.message is None:
         raise DataError("data: has no column that holds single values; give a table with a column of texts")
+    # lists of messages are read as text, and are nothing else
+    messages = asked.text_fields if asked.schema.message is not None else ()
     names = {f"column {place}": column.name for place, column in enumerate(flat)}
+    nested = [column.name for column in columns if column.nested and column.name in messages]
+    names |= {role_in_schema(f"column {name}", "messages"): name for name in nested}
     raw = read_raw(source, names, dialect)
     if not raw.rows:
         raise DataError("data: has no rows: give a table with at least one")
-    values = {column.name: list(own) for column, own in zip(flat, zip(*raw.rows, strict=True), strict=True)}
-    facts = [_column_facts(column, values.get(column.name)) for column in columns]
+    values = dict(zip(names.values(), map(list, zip(*raw.rows, strict=True)), strict=True))
+    facts = [_column_facts(column, None if column.nested else values.get(column.name)) for column in columns]
     found = Survey(len(raw.rows), raw.malformed, facts, notes=tuple(raw.notes))
     found = _with_texts(found, values, asked, count_tokens, most_tokens)
+    found = _missing_in_schema(found, "columns.attributes", [n for n in asked.schema.attributes if n not in values])
     found = _with_labels(found, values, asked, raw)
     return _with_units(found, values, asked)
 
@@ -266,9 +282,14 @@ def _with_texts(
     count_tokens: Callable[[str], int] | None,
     most_tokens: int | None,
 ) -> Survey:
-    if asked.text_column not in values:
+    if not asked.has_text:
+        return found
+    missing = [name for name in asked.text_fields if name not in values]
+    if missing and asked.schema.text is not None:
+        return _missing_in_schema(found, "columns.text", missing)
+    if missing:
         return _missing_column(found, "text_column", asked.text_column, "text", named=asked.named)
-    texts = [as_text(value) for value in values[asked.text_column]]
+    texts = texts_of(asked.schema, {name: values[name] for name in asked.text_fields}, found.rows)
     empty = sum(not text or text.isspace() for text in texts)
     seen: set[bytes] = set()
     duplicates = 0
@@ -429,3 +450,9 @@ def _missing_column(found: Survey, field_name: str, column: str, use: str, *, na
     if not named:
         return dataclasses.replace(found, notes=[*found.notes, said])
     return dataclasses.replace(found, problems=[*found.problems, said])
+
+
+def _missing_in_schema(found: Survey, part: str, names: Sequence[str]) -> Survey:
+    """Columns that a schema names and the table does not have."""
+    said = [f"{part}: {name!r} is not a column of the table that could be one; name another" for name in names]
+    return dataclasses.replace(found, problems=[*found.problems, *said])

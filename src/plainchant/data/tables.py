@@ -11,7 +11,7 @@ they depend on private rows. Notes are warnings of the class `DataNote`.
 import hashlib
 import os
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -19,14 +19,17 @@ from typing import Any, TypeAlias
 from plainchant.data.encodings import bare_suffix
 from plainchant.data.formats import decoded, read_raw
 from plainchant.data.labels import LabelMatcher, difference
-from plainchant.data.raw import Dialect, RawTable, describe
+from plainchant.data.raw import Dialect, RawTable, describe, role_in_schema
+from plainchant.data.schema import Category, Code, Schema
 from plainchant.data.values import UnreadableUnit, as_name, as_text, unit_key
 from plainchant.errors import DataError, DataNote
 
 Source: TypeAlias = Any
 """A path, a pandas, polars or pyarrow table, a `datasets.Dataset`, or an iterable of dicts."""
-# A table is refused if fewer than one in this many rows has a named label: its labels are probably others.
+# A table is refused if fewer than one in this many rows has a named label: its labels are probably others. The same
+# goes for the values of an attribute.
 FEWEST_LABELLED = 100
+NO_SCHEMA = Schema()
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -37,11 +40,13 @@ class Record:
         text: The text, possibly empty.
         label: The label, or None; if it matches a named label, that one.
         unit: The identity of the unit that the row belongs to (see `values.unit_key`); None: the row is its own unit.
+        attributes: For each attribute of the schema its code or, where values are found in the data, its value or None.
     """
 
     text: str
     label: str | None
     unit: str | None
+    attributes: tuple[Code, ...] = ()
 
     def __repr__(self) -> str:
         return "Record(private)"
@@ -50,10 +55,11 @@ class Record:
 def read_records(
     source: Source,
     *,
-    text_column: str = "text",
+    text_column: str | None = "text",
     label_column: str | None = None,
     unit_column: str | None = None,
     labels: Sequence[str] = (),
+    schema: Schema = NO_SCHEMA,
     dialect: Dialect | None = None,
 ) -> list[Record]:
     """Reads a private table: one record per row, in order, by the rules of this package.
@@ -62,10 +68,11 @@ def read_records(
         source: A path to .jsonl, .ndjson, .json, .csv, .tsv, .parquet, .arrow or .feather, to a directory of such files
             or of `datasets.save_to_disk`; a pandas, polars or pyarrow table; a `datasets.Dataset`; or an iterable of
             dicts.
-        text_column: Name of the column with the text.
+        text_column: Name of the column with the text; None: no text is read, and every record's is empty.
         label_column: Name of the column with the label; None: no record has one.
         unit_column: Name of the column with the unit's id; None: every record is its own unit.
         labels: The named labels, with which each record's label is matched; empty: labels stay as they are.
+        schema: Attributes, and where the text comes from if not from `text_column`.
         dialect: Encoding, separator, and whether a mostly malformed table is read.
 
     Returns:
@@ -85,13 +92,25 @@ def read_records(
     Record(private)
     """
     dialect = dialect or Dialect()
-    wanted = {"text_column": text_column, "label_column": label_column, "unit_column": unit_column}
+    fields: tuple[str, ...] = ()
+    if text_column is not None:
+        fields = (text_column,) if schema.text is None else schema.text_fields
+    wanted: dict[str, str | None] = {_text_role(schema, name): name for name in fields}
+    wanted |= {"label_column": label_column, "unit_column": unit_column}
+    wanted |= {_attribute_role(schema, name): name for name in schema.attributes}
     raw = _read(source, wanted, dialect)
-    texts = [as_text(text) for text, _, _ in raw.rows]
-    _check_usable(raw, texts, source, dialect)
-    found = _labels(raw, label_column, labels, source, dialect)
-    units = _units(raw, source)
-    return [Record(*row) for row in zip(texts, found, units, strict=True)]
+    _check_well_formed(raw, source, dialect)
+    columns = dict(zip(wanted, zip(*raw.rows, strict=True), strict=True))
+    texts = texts_of(schema, {name: columns[_text_role(schema, name)] for name in fields}, len(raw.rows))
+    if fields:
+        _check_not_blank(texts, source, dialect)
+    found = _labels(columns["label_column"], raw, label_column, labels, source, dialect)
+    units = _units(columns["unit_column"], source)
+    codes = [
+        _codes(columns[_attribute_role(schema, name)], raw, schema, name, source, dialect) for name in schema.attributes
+    ]
+    attributes = zip(*codes, strict=True) if codes else [()] * len(texts)
+    return [Record(*row) for row in zip(texts, found, units, attributes, strict=True)]
 
 
 def read_texts(source: Source, *, text_column: str = "text", dialect: Dialect | None = None) -> list[str]:
@@ -138,6 +157,9 @@ def fingerprint(records: Iterable[Record]) -> str:
             else:
                 encoded = field.encode("utf-8", "surrogatepass")
                 digest.update(b"\x01" + len(encoded).to_bytes(8, "big") + encoded)
+        for code in record.attributes:
+            encoded = repr(code).encode()
+            digest.update(b"\x02" + len(encoded).to_bytes(8, "big") + encoded)
     return digest.hexdigest()
 
 
@@ -164,8 +186,30 @@ def _check_well_formed(raw: RawTable, source: Source, dialect: Dialect) -> None:
         )
 
 
-def _check_usable(raw: RawTable, texts: Sequence[str], source: Source, dialect: Dialect) -> None:
-    _check_well_formed(raw, source, dialect)
+def _text_role(schema: Schema, name: str) -> str:
+    """The role of a column that the text comes from."""
+    if schema.message is not None:
+        return role_in_schema(f"columns.message {{{name}}}", "messages")
+    return "text_column" if schema.text is None else role_in_schema(f"columns.text {{{name}}}", "a text")
+
+
+def _attribute_role(schema: Schema, name: str) -> str:
+    """The role of an attribute's column."""
+    return role_in_schema(f"columns.attributes.{name}", schema.attributes[name].purpose)
+
+
+def texts_of(schema: Schema, cells: Mapping[str, Sequence[Any]], rows: int) -> list[str]:
+    """The text of each row, from the cells of that row alone."""
+    if not cells:
+        return [""] * rows
+    if schema.text is None:
+        (only,) = cells.values()
+        return [schema.text_of(cell) for cell in only]
+    parts = {name: [schema.text_of(cell) for cell in own] for name, own in cells.items()}
+    return [schema.filled({name: own[row] for name, own in parts.items()}) for row in range(rows)]
+
+
+def _check_not_blank(texts: Sequence[str], source: Source, dialect: Dialect) -> None:
     blank = sum(not text or text.isspace() for text in texts)
     if 2 * blank > len(texts) and not dialect.allow_malformed:
         raise DataError(
@@ -175,9 +219,13 @@ def _check_usable(raw: RawTable, texts: Sequence[str], source: Source, dialect: 
 
 
 def _labels(
-    raw: RawTable, column: str | None, labels: Sequence[str], source: Source, dialect: Dialect
+    values: Sequence[Any],
+    raw: RawTable,
+    column: str | None,
+    labels: Sequence[str],
+    source: Source,
+    dialect: Dialect,
 ) -> list[str | None]:
-    values = [label for _, label, _ in raw.rows]
     if not labels or column is None:
         return [as_name(value) for value in values]
     matcher, names = LabelMatcher(labels), raw.class_names.get(column)
@@ -194,9 +242,35 @@ def _labels(
     return [as_name(value) if label is None else label for value, label in zip(values, matched, strict=True)]
 
 
-def _units(raw: RawTable, source: Source) -> list[str | None]:
+def _codes(
+    cells: Sequence[Any], raw: RawTable, schema: Schema, name: str, source: Source, dialect: Dialect
+) -> list[Code]:
+    """The code of each cell of an attribute, from that cell alone."""
+    kind = schema.attributes[name]
+    read = kind.reader(raw.class_names.get(name))
+    codes = [read(cell) for cell in cells]
+    missing: Code = None if name in schema.found else kind.size - 1
+    given = sum(not _is_blank(cell) for cell in cells)
+    unread = sum(code == missing and not _is_blank(cell) for cell, code in zip(cells, codes, strict=True))
+    wanted = kind.purpose if not (isinstance(kind, Category) and kind.values) else "one of its values"
+    if given and FEWEST_LABELLED * (given - unread) < given and not dialect.allow_malformed:
+        raise DataError(
+            f"columns.attributes.{name}: hardly any value of this column of {describe(source)} is {wanted}: correct "
+            "its type or its values in [columns], or set allow_malformed to read them as missing. Nothing was spent."
+        )
+    if unread:
+        _tell([f"columns.attributes.{name}: {unread} values of {describe(source)} are not {wanted}; read as missing."])
+    return codes
+
+
+def _is_blank(cell: Any) -> bool:
+    """Whether a cell is missing or blank."""
+    return cell is None or (isinstance(cell, str) and (not cell or cell.isspace())) or as_name(cell) is None
+
+
+def _units(values: Sequence[Any], source: Source) -> list[str | None]:
     try:
-        return [unit_key(unit) for _, _, unit in raw.rows]
+        return [unit_key(unit) for unit in values]
     except (UnreadableUnit, RecursionError, OverflowError, ValueError) as error:
         kind = str(error) if isinstance(error, UnreadableUnit) else "that is too deep or too large"
         raise DataError(

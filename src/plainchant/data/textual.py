@@ -19,7 +19,7 @@ from decimal import Decimal
 from typing import Any
 
 from plainchant.data.encodings import AUTO
-from plainchant.data.raw import SEPARATORS, Dialect, RawTable, Wanted, check_columns, option, separator_of
+from plainchant.data.raw import SEPARATORS, Dialect, RawTable, Wanted, check_columns, no_column, separator_of
 from plainchant.errors import DataError
 
 # A key that fewer than one in SCARCE JSON rows or dicts has does not count as a column.
@@ -118,10 +118,7 @@ def of_dicts(items: Iterable[Any], wanted: Wanted, dialect: Dialect, where: str)
             and (not present or (SCARCE * present < len(rows) and not dialect.allow_malformed))
         ):
             # other keys are not named: they may occur in single rows only
-            raise DataError(
-                f"{role}={name!r} is not a column of {where} (a key in fewer than one row in {SCARCE} does not count): "
-                f"set {role} ({option(role)})."
-            )
+            raise no_column(role, name, f"{where} (a key in fewer than one row in {SCARCE} does not count)")
     empty: Mapping[str, Any] = {}
     values = [
         tuple(None if name is None else (empty if row is None else row).get(name) for name in wanted.values())

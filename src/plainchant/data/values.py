@@ -65,12 +65,13 @@ def is_bool(value: Any) -> bool:
     return type(value).__name__ in ("bool", "bool_")
 
 
-def _is_missing(value: Any) -> bool:
+def is_missing(value: Any) -> bool:
+    """Whether a cell is None, or pandas' or numpy's missing value; NaN is a number."""
     return type(value).__name__ in _MISSING_TYPES or (is_numpy_time(value) and bool(value != value))
 
 
 def _scalar(value: Any) -> str:
-    if _is_missing(value):
+    if is_missing(value):
         return ""
     try:
         if isinstance(value, bytes):
@@ -95,7 +96,7 @@ def unit_key(value: Any) -> str | None:
     """
     if isinstance(value, str):
         return f"{_MARK}str:{value}" if value.startswith(_MARK) else str.__str__(value)
-    if _is_missing(value):
+    if is_missing(value):
         return None
     if is_bool(value):
         return f"{_MARK}bool:{bool(value)}"

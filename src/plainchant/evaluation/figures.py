@@ -17,17 +17,12 @@ NOTE = (
 MAUVE, ACCURACY, MACRO_F1 = "MAUVE", "accuracy", "macro-F1"
 ON_SYNTHETIC, ON_TFIDF = "trained on synthetic", "trained on synthetic, by words"
 ON_REAL = "trained on as many real texts"
+COLUMNS, PAIRS = "agreement of columns", "agreement of pairs of columns"
 ON_ALL_REAL = "trained on all real texts"
 # With fewer texts on each side MAUVE is near 1 whatever the texts are.
 FEWEST_FOR_MAUVE = 300
 # Figures of real texts, by the figure that is read against them.
-_AS_REAL = {
-    f"{measure}, {ON_SYNTHETIC}{words}": f"{measure}, {ON_REAL}{words}"
-    for measure in (ACCURACY, MACRO_F1)
-    for words in ("", ", by words")
-}
 _ALL_REAL = {f"{ACCURACY}, {ON_SYNTHETIC}": f"{ACCURACY}, {ON_ALL_REAL}"}
-_COMPARATORS = {*_AS_REAL.values(), *_ALL_REAL.values()}
 _REAL = ", real"
 EXPLANATIONS: Mapping[str, str] = {
     MAUVE: "1: the embeddings of both sets look the same; near 0: they have nothing in common (Pillutla et al.)",
@@ -37,6 +32,8 @@ EXPLANATIONS: Mapping[str, str] = {
     "density": "number of real neighbourhoods that hold a synthetic text, scaled so that real text has 1",
     "coverage": "share of real texts with a synthetic one in their neighbourhood",
     "label agreement": "share of synthetic texts to which a classifier trained on real text gives the same label",
+    COLUMNS: "1: every column is distributed as in the real table; 0: no value in common (1 − total variation, mean)",
+    PAIRS: "the same for every two columns together",
     "cell agreement": "share of synthetic texts whose nearest public centre is that of their cell",
 }
 
@@ -84,7 +81,10 @@ class Figures:
 
 @dataclass(frozen=True)
 class Evaluation(Figures):
-    """The groups "fidelity" and "text", and, where there are labels, "usefulness" and "labels".
+    """Figures of a release against real data.
+
+    The groups are "fidelity" and "text"; where there are labels, "usefulness" and "labels"; where there are attributes,
+    "attributes" and "attributes and text".
 
     Attributes:
         texts: synthetic texts of the run.
@@ -111,9 +111,9 @@ class Evaluation(Figures):
 
     def _beside(self, figures: Mapping[str, Figure]) -> Iterator["Beside"]:
         for name, figure in figures.items():
-            if name in _COMPARATORS or name.endswith(_REAL):
+            if ON_REAL in name or name in _ALL_REAL.values() or name.endswith(_REAL):
                 continue
-            as_real = figures.get(_AS_REAL.get(name, f"{name}{_REAL}")) or self.as_real.get(name)
+            as_real = figures.get(of_real(name)) or self.as_real.get(name)
             yield Beside(name, figure, as_real, figures.get(_ALL_REAL.get(name, "")), self.public.get(name))
 
 
@@ -134,6 +134,15 @@ class Beside:
     as_real: Figure | None
     all_real: Figure | None
     public: Figure | None
+
+
+def of_real(name: str) -> str:
+    """The name of the same figure of as many real texts or rows, in a group that has it.
+
+    >>> of_real("accuracy, trained on synthetic, by words"), of_real("words a text")
+    ('accuracy, trained on as many real texts, by words', 'words a text, real')
+    """
+    return name.replace(ON_SYNTHETIC, ON_REAL) if ON_SYNTHETIC in name else f"{name}{_REAL}"
 
 
 def shown_name(name: str) -> str:

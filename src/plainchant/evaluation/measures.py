@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from plainchant.arrays import Float64Array, FloatArray, IntArray
+from plainchant.data.schema import Code
 from plainchant.data.segmentation import words
 from plainchant.errors import DataError
 from plainchant.evaluation.figures import (
@@ -57,18 +58,22 @@ class Sample:
         texts: n texts.
         labels: n labels, or Nones.
         vectors: unit vectors, float [n, d].
+        attributes: what was read of each row's attributes (`data.tables.Record`); empty where there are none.
     """
 
     texts: Sequence[str]
     labels: Sequence[str | None]
     vectors: FloatArray
+    attributes: Sequence[tuple[Code, ...]] = ()
 
     def __len__(self) -> int:
         return len(self.texts)
 
     def take(self, rows: IntArray) -> "Sample":
         """The sample of these rows."""
-        return Sample([self.texts[row] for row in rows], [self.labels[row] for row in rows], self.vectors[rows])
+        attributes = [self.attributes[row] for row in rows] if self.attributes else ()
+        texts, labels = [self.texts[row] for row in rows], [self.labels[row] for row in rows]
+        return Sample(texts, labels, self.vectors[rows], attributes)
 
 
 # measures of two sets of embeddings, float [n, d] each

@@ -15,6 +15,7 @@ from plainchant.data.tables import Record, fingerprint
 from plainchant.errors import ConfigError, DataError
 from plainchant.evaluation.figures import Evaluation
 from plainchant.evaluation.measures import Sample, measure
+from plainchant.evaluation.tables import CodedRows, coded, measure_table, measure_text
 from plainchant.privacy.histograms import WHOLE_LABEL
 from plainchant.run.inputs import read_table
 from plainchant.run.promise import promise_of
@@ -37,7 +38,7 @@ def centres_of(directory: RunDirectory, config: SynthesisConfig) -> Centres | No
 def real_sample(
     directories: Sequence[RunDirectory],
     source: Any,
-    embedder: Embedder,
+    embedder: Embedder | None,
     *,
     limit: int = REAL_LIMIT,
     progress: Callable[[float], None] | None = None,
@@ -47,7 +48,7 @@ def real_sample(
     Args:
         directories: runs with the same columns and label set.
         source: the real table (see `data.read_records`).
-        embedder: embeds the texts whose embeddings were not saved.
+        embedder: embeds the texts whose embeddings were not saved; None where there is no text.
         limit: use at most this many texts, drawn at random.
         progress: receives the share of texts embedded.
 
@@ -61,6 +62,10 @@ def real_sample(
     records = read_table(source, config)
     usable = [number for number, record in enumerate(records) if _usable(record, config)]
     chosen = np.random.default_rng(0).permutation(np.array(usable, dtype=np.int64))[:limit]
+    texts, labels = [records[number].text for number in chosen], [records[number].label for number in chosen]
+    attributes = [records[number].attributes for number in chosen] if config.columns.attributes else ()
+    if embedder is None or not config.has_text:
+        return Sample(texts, labels, np.empty((len(texts), 0)), attributes)
     data = fingerprint(records)
     same = (
         directory.embeddings()
@@ -68,10 +73,9 @@ def real_sample(
         if own.embedder == embedder.name and directory.origin.data == data
     )
     kept = next((vectors for vectors in same if vectors is not None), None)
-    texts = [records[number].text for number in chosen]
     steps = None if progress is None else in_public_steps(progress)
     vectors = embedder.encode(texts, progress=steps) if kept is None else kept[chosen]
-    return Sample(texts, [records[number].label for number in chosen], vectors)
+    return Sample(texts, labels, vectors, attributes)
 
 
 def released_sample(rows: Sequence[Mapping[str, Any]], embedder: Embedder) -> Sample:
@@ -81,11 +85,12 @@ def released_sample(rows: Sequence[Mapping[str, Any]], embedder: Embedder) -> Sa
 
 
 def _columns(config: SynthesisConfig) -> tuple[Any, ...]:
-    return config.text_column, config.label_column, config.unit_column, config.labels
+    return config.text_column, config.label_column, config.unit_column, config.labels, config.columns
 
 
 def _usable(record: Record, config: SynthesisConfig) -> bool:
-    return bool(record.text.strip()) and (not config.labels or record.label in config.labels)
+    written = bool(record.text.strip()) or not config.has_text
+    return written and (not config.labels or record.label in config.labels)
 
 
 def evaluate(
@@ -116,10 +121,16 @@ def evaluate(
     """
     directory = directory_of(run)
     config = directory.config
-    embedder = embedder or load_embedder(config.embedder)
+    if config.has_text:
+        embedder = embedder or load_embedder(config.embedder)
     if not isinstance(real, Sample):
         real = real_sample([directory], real, embedder, limit=limit, progress=progress)
-    rows = [row for row in directory.released() if row["text"].strip()]
+    rows = [row for row in directory.released() if not config.has_text or row["text"].strip()]
+    coded_rows = _coded_rows(directory, config, rows, real)
+    if embedder is None or not config.has_text:
+        return Evaluation(
+            {"attributes": measure_table(*coded_rows)} if coded_rows else {}, len(rows), len(rows), len(real)
+        )
     synthetic = released_sample(rows, embedder)
     beside = None if public is None else _public_sample(public, config, embedder)
     cells, centres = directory.cells(), centres_of(directory, config)
@@ -128,9 +139,36 @@ def evaluate(
         own = np.array([cells[row["cell"]].centre for row in rows], dtype=np.int64)
         among = np.unique([cell.centre for cell in cells if cell.centre != WHOLE_LABEL])
         nearest = centres.nearest(synthetic.vectors, among)
-    return measure(
+    found = measure(
         synthetic, real, names=config.labels, nearest=nearest, own=own, size=size, public=beside, progress=measuring
     )
+    if coded_rows is None:
+        return found
+    tables = {
+        "attributes": measure_table(*coded_rows),
+        "attributes and text": measure_text(synthetic, coded_rows[0], real, coded_rows[1]),
+    }
+    return dataclasses.replace(found, groups={**found.groups, **tables})
+
+
+def _coded_rows(
+    directory: RunDirectory, config: SynthesisConfig, rows: Sequence[Mapping[str, Any]], real: Sample
+) -> tuple[CodedRows, CodedRows] | None:
+    """The released and the real rows by their codes, labels first; None where there are no attributes."""
+    own = directory.attribute_rows()
+    if own is None:
+        return None
+    schema = own.schema
+    names, sizes = list(schema.attributes), [kind.size for kind in schema.attributes.values()]
+    readers = {name: kind.reader() for name, kind in schema.attributes.items()}
+    released = [schema.codes_of([read(row.get(name)) for name, read in readers.items()]) for row in rows]
+    truth = [schema.codes_of(attributes) for attributes in real.attributes]
+    if config.labels:
+        index = {label: number for number, label in enumerate(config.labels)}
+        names, sizes = [config.label_column or "label", *names], [len(index), *sizes]
+        released = [(index[row["label"]], *codes) for row, codes in zip(rows, released, strict=True)]
+        truth = [(index[label or ""], *codes) for label, codes in zip(real.labels, truth, strict=True)]
+    return coded(names, sizes, released), coded(names, sizes, truth)
 
 
 def _public_sample(run: Any, config: SynthesisConfig, embedder: Embedder) -> Sample:
@@ -197,8 +235,13 @@ def compare(
     names = {directory.config.embedder for directory in directories}
     if len(names) > 1:
         raise ConfigError(f"embedder: {', '.join(sorted(names))}; compare runs that were made with the same one")
-    embedder = embedder or load_embedder(names.pop())
-    size = min(sum(bool(row["text"].strip()) for row in directory.released()) for directory in directories)
+    config = directories[0].config
+    if config.has_text:
+        embedder = embedder or load_embedder(names.pop())
+    size = min(
+        sum(not config.has_text or bool(row["text"].strip()) for row in directory.released())
+        for directory in directories
+    )
     steps, found = len(directories) + 1, []
 
     def embedding(share: float) -> None:

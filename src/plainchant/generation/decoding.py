@@ -1,5 +1,6 @@
 """The token loop: many batches side by side, one token for each batch per step (guarantee 4). Knows token ids only."""
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -58,11 +59,12 @@ class BatchWork:
     Attributes:
         batch: its number.
         prefix: public tokens before a record.
-        start: public tokens after it; not empty.
+        start: public tokens after it; not empty. Of the first text, where `starts` says more.
         records: the record tokens of each context. Secret, as is their number.
         positions: the places to fill, public.
         later: maximum tokens that the batch still has to write after these places, public.
         spent: what each context has paid so far (guarantee 5.2), float64 [n]; None before its first text. Secret.
+        starts: the start of each of the places, where they differ; public. Empty: all have the same.
         payment: ρ that a context may pay for its text, where batches are drawn afresh for every text (guarantee 13.1);
             None: the mechanism's budget.
         bias: is added to the public logits, for work without records; None adds nothing.
@@ -75,6 +77,7 @@ class BatchWork:
     positions: Sequence[int]
     later: int = 0
     spent: Float64Array | None = field(default=None, repr=False)
+    starts: Sequence[tuple[int, ...]] = ()
     payment: float | None = None
     bias: Bias | None = None
 
@@ -149,6 +152,7 @@ class _Session:
         self.mechanism = mechanism
         self.private = private
         self.public = public
+        self.is_open = True
         self.positions = list(work.positions)
         self.spent = np.zeros(len(work.records)) if work.spent is None else np.array(work.spent, dtype=np.float64)
         self.begin(gate)
@@ -163,8 +167,16 @@ class _Session:
                 rows.rewind()
 
     def give_back(self) -> None:
-        """Releases the caches; the batch is done."""
+        """Releases the caches; the batch is done, or its next text begins otherwise."""
         self.private = self.public = None
+        self.is_open = False
+
+    def rest(self) -> BatchWork:
+        """What is left to write, where texts begin differently; payments go on."""
+        starts = self.work.starts[len(self.work.starts) - len(self.positions) :]
+        return dataclasses.replace(
+            self.work, start=starts[0], starts=starts, positions=tuple(self.positions), spent=self.spent
+        )
 
     @property
     def last(self) -> int:
@@ -261,12 +273,13 @@ class Decoder:
                 return
             for session, text in self._step(active):
                 yield text
-                if session.positions:
+                if session.positions and not session.work.starts:
                     session.begin(session.mechanism.gate(self._randomness))
                 else:
                     # before another batch opens
                     session.give_back()
-            active = [session for session in active if session.positions]
+            left = [session for session in active if session.positions]
+            active = [session if session.is_open else self._open(session.rest()) for session in left]
 
     def _open(self, work: BatchWork) -> _Session:
         if work.prefix not in self._prefixes:

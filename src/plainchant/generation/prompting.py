@@ -5,7 +5,8 @@ row is `prefix + start`. The prefix comes first, so that all contexts share its 
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -37,6 +38,10 @@ OTHERS_SHOWN = 2
 # A released text with fewer words, or a larger share of characters that are not letters or spaces, is not used as an
 # example (guarantee 8).
 FEWEST_WORDS, MOST_SIGNS = 4, 0.2
+# Tokens of a prompt for each attribute; what is longer is cut.
+ATTRIBUTE_TOKENS = 24
+# Where there are no attributes.
+NO_LINES: Mapping[str, str] = {}
 # A text with a larger share of repeated words counts as a loop.
 MOST_REPEATED = 0.5
 
@@ -144,6 +149,23 @@ def _without_stop(text: str, stop: str) -> str:
     return gap.join([first.rstrip(), *(part.strip() for part in others[:-1]), others[-1].lstrip()])
 
 
+def _with_attributes(template: str) -> str:
+    """A template of an entry that says where attributes stand: if it does not say so, before the line of the text."""
+    if "{attributes}" in template:
+        return template
+    before, text, after = template.partition("{text}")
+    line = before.rfind("\n") + 1
+    return before[:line] + "{attributes}" + before[line:] + text + after
+
+
+class Shown(NamedTuple):
+    """A public or released text in a prompt, with its label and its attributes, a line each."""
+
+    text: str
+    label: str | None
+    attributes: str
+
+
 class Templates:
     r"""The strings of a prompt, for one configuration; no model is needed.
 
@@ -165,13 +187,27 @@ class Templates:
             return str(own if own is not None else _DEFAULTS[name][bool(config.labels)])
 
         self._header = template("header")
-        self._example = prompt.entry(labelled=bool(config.labels))
-        self._chat = template("chat")
+        self._example = _with_attributes(prompt.entry(labelled=bool(config.labels)))
+        self._chat = self._asking(template("chat"))
         self.form = form or prompt.form
         self._is_chat = self.form is PromptForm.CHAT
-        self.stop = prompt.model_copy(update={"form": self.form}).stop(labelled=bool(config.labels))
+        self.stop = config.stop_in(self.form)
 
-    def public_prompt(self, label: str | None, released: Sequence[str] = (), turn: int = 0) -> str:
+    def _asking(self, message: str) -> str:
+        """A message that says where the attributes of the new text stand: if it does not say so, at its end."""
+        if not self._config.columns.attributes or "{attributes}" in message:
+            return message
+        return message + "\nThe attributes of the new text:\n{attributes}"
+
+    def public_prompt(
+        self,
+        label: str | None,
+        released: Sequence[str] = (),
+        turn: int = 0,
+        *,
+        attributes: str = "",
+        lines: Mapping[str, str] = NO_LINES,
+    ) -> str:
         """A whole prompt that shows no record, for a model that is sent strings; in chat form the user's message.
 
         In chat form the last shown text stands where a record would: the message asks for another one like it.
@@ -180,33 +216,45 @@ class Templates:
             label: the label, or None.
             released: texts that are already released (guarantee 8).
             turn: which order and choice of the examples (`turned`).
+            attributes: those of the row that the text is written for, a line each; released.
+            lines: the attributes of each released text, a line each.
         """
         if not self._is_chat:
-            return self._header + self._shown(label, released, turn) + self._frame(label)[0]
-        examples = self._public_examples(label, released, turn)
-        if not examples and self._config.prompt.chat is None:
-            return _ALONE[bool(self._config.labels)].replace("{label}", label or "")
-        last = examples[-1].text if examples else ""
-        return self._listed(examples[:-1]) + self._chat.replace("{label}", label or "").replace("{text}", last)
+            start = self._frame(label)[0].replace("{attributes}", attributes)
+            return self._header + self._shown(label, released, turn, lines) + start
+        shown = self._public_examples(label, released, turn, lines)
+        if not shown and self._config.prompt.chat is None:
+            message = self._asking(_ALONE[bool(self._config.labels)])
+            return message.replace("{label}", label or "").replace("{attributes}", attributes)
+        last = shown[-1].attributes + shown[-1].text if shown else ""
+        message = self._chat.replace("{label}", label or "").replace("{attributes}", attributes)
+        return self._listed(shown[:-1]) + message.replace("{text}", last)
 
-    def _public_examples(self, label: str | None, released: Sequence[str] = (), turn: int = 0) -> list[Example]:
-        own = turned(self._config.prompt.examples, label, turn)
-        return [*own, *(Example(text=text, label=label) for text in released)]
+    def _public_examples(
+        self, label: str | None, released: Sequence[str], turn: int, lines: Mapping[str, str]
+    ) -> list[Shown]:
+        own, shown_of = turned(self._config.prompt.examples, label, turn), self._config.columns.shown_of
+        return [
+            *(Shown(example.text, example.label, shown_of(example.attributes)) for example in own),
+            *(Shown(text, label, lines.get(text, "")) for text in released),
+        ]
 
-    def _listed(self, examples: Sequence[Example]) -> str:
+    def _listed(self, shown: Sequence[Shown]) -> str:
         return "".join(
-            self._example.replace("{label}", example.label or "").replace("{text}", example.text)
-            for example in examples
+            self._example.replace("{label}", own.label or "")
+            .replace("{attributes}", own.attributes)
+            .replace("{text}", own.text)
+            for own in shown
         )
 
-    def _shown(self, label: str | None, released: Sequence[str] = (), turn: int = 0) -> str:
-        return self._listed(self._public_examples(label, released, turn))
+    def _shown(self, label: str | None, released: Sequence[str], turn: int, lines: Mapping[str, str]) -> str:
+        return self._listed(self._public_examples(label, released, turn, lines))
 
     def _frame(self, label: str | None) -> tuple[str, str, str]:
         """The strings before and after a text; a space before it belongs to the text, as for tokenisers."""
         before, _, after = self._example.replace("{label}", label or "").partition("{text}")
         stripped = before.rstrip(" ")
-        return stripped, before[len(stripped) :], after
+        return stripped, before[len(stripped) :], after.replace("{attributes}", "")
 
 
 class Prompts(Templates):
@@ -226,9 +274,12 @@ class Prompts(Templates):
         """Those of a configuration; `form` replaces its own."""
         super().__init__(config, form)
         self._model = model
+        self._attribute_room = ATTRIBUTE_TOKENS * len(config.columns.attributes)
         self.longest = self._check_lengths()
 
-    def prefix(self, label: str | None, released: Sequence[str] = (), turn: int = 0) -> list[int]:
+    def prefix(
+        self, label: str | None, released: Sequence[str] = (), turn: int = 0, lines: Mapping[str, str] = NO_LINES
+    ) -> list[int]:
         """The public part before the record: header and public examples, those of the label where there are any.
 
         Args:
@@ -236,23 +287,23 @@ class Prompts(Templates):
             released: texts that are already released, shown like examples of this label (guarantee 8).
             turn: for prompts without a record, which order and choice of the examples (`turned`); 0 where another one
                 would need more room than a prompt with a record.
+            lines: the attributes of each released text, a line each.
         """
-        if self._is_chat:
-            head = self._chat_parts(label, released, turn)[0]
-        else:
-            head = self._header + self._shown(label, released, turn)
+        shown = self._shown(label, released, turn, lines)
+        head = self._chat_parts(label, shown)[0] if self._is_chat else self._header + shown
         tokens = [*self._model.start_tokens, *self._model.encode(head, trusted=True)]
-        if turn and len(tokens) + len(self.start(label)) + self._config.max_tokens > self.longest:
-            return self.prefix(label, released)
+        further = self._attribute_room + self._config.max_tokens
+        if turn and len(tokens) + len(self.start(label)) + further > self.longest:
+            return self.prefix(label, released, lines=lines)
         return tokens
 
-    def record(self, text: str, label: str | None) -> list[int]:
+    def record(self, text: str, label: str | None, attributes: str = "") -> list[int]:
         """The record's part of a prompt, cut after `max_record_tokens`: depends on this record alone. Secret."""
         body = self.body(text, label)
         if self._is_chat:
-            return body
+            return [*self._attributes(attributes), *body]
         before, _, after = self._frame(label)
-        return [*self._model.encode(before, trusted=True), *body, *self._model.encode(after, trusted=True)]
+        return [*self._before(before, attributes), *body, *self._model.encode(after, trusted=True)]
 
     def body(self, text: str, label: str | None) -> list[int]:
         """A text's own tokens in a prompt, cut after `max_record_tokens`: depends on this text alone. Secret as it is.
@@ -269,30 +320,50 @@ class Prompts(Templates):
         space = "" if self._is_chat else self._frame(label)[1]
         return self._model.encode(space + text, trusted=False)[: self._config.max_record_tokens]
 
-    def records(self, texts: Sequence[str], label: str | None) -> list[int]:
+    def _before(self, before: str, attributes: str) -> list[int]:
+        """What stands before a text; attributes are text, whatever they hold."""
+        head, _, tail = before.partition("{attributes}")
+        if not attributes:
+            return self._model.encode(head + tail, trusted=True)
+        return [
+            *self._model.encode(head, trusted=True),
+            *self._attributes(attributes),
+            *self._model.encode(tail, trusted=True),
+        ]
+
+    def _attributes(self, attributes: str) -> list[int]:
+        """Attributes, a line each, cut at a public length."""
+        return self._model.encode(attributes, trusted=False)[: self._attribute_room] if attributes else []
+
+    def records(self, texts: Sequence[str], label: str | None, attributes: Sequence[str] = ()) -> list[int]:
         """The records' part of a context with several records (guarantee 3.3), cut at a public length. Secret.
 
         A context may get more units than expected; what is then cut depends on this context alone.
         """
         with foreign_messages_hidden("the language model's tokenizer"):
-            tokens = [token for text in texts for token in self.record(text, label)]
+            own = zip(texts, attributes or [""] * len(texts), strict=True)
+            tokens = [token for text, shown in own for token in self.record(text, label, shown)]
         return tokens[: self._room(label)]
 
     def _room(self, label: str | None) -> int:
         """Maximum tokens of the records of a context, public: enough for the expected number of records."""
-        return self._config.records_per_context * (self._config.max_record_tokens + len(self.record("", label)))
+        own = self._config.max_record_tokens + len(self.record("", label)) + self._attribute_room
+        return self._config.records_per_context * own
 
-    def start(self, label: str | None) -> list[int]:
-        """The end of every context, the public one included: the beginning of a new entry."""
+    def start(self, label: str | None, attributes: str = "") -> list[int]:
+        """The end of every context, the public one included: the beginning of a new entry.
+
+        Args:
+            label: the label, or None.
+            attributes: those of the row that the text is written for, a line each; released.
+        """
         text = self._chat_parts(label)[1] if self._is_chat else self._frame(label)[0]
-        return self._model.encode(text, trusted=True)
+        return self._before(text, attributes)
 
-    def _chat_parts(self, label: str | None, released: Sequence[str] = (), turn: int = 0) -> tuple[str, str]:
+    def _chat_parts(self, label: str | None, shown: str = "") -> tuple[str, str]:
         # characters that a template would change if it escapes its messages (JSON, HTML)
         mark = '\x00<"record">\x00'
-        message = self._shown(label, released, turn) + self._chat.replace("{label}", label or "").replace(
-            "{text}", mark
-        )
+        message = shown + self._chat.replace("{label}", label or "").replace("{text}", mark)
         formatted = self._model.chat(message)
         if formatted.count(mark) != 1:
             raise ModelError(
@@ -301,17 +372,18 @@ class Prompts(Templates):
                 "or fix chat_template.jinja (or chat_template in tokenizer_config.json)"
             )
         before, _, after = formatted.partition(mark)
-        return before, after
+        return before.replace("{attributes}", ""), after
 
     def _check_lengths(self) -> int:
         """Maximum tokens of a context; raises ConfigError where the model has no room for them."""
         config, longest = self._config, 0
         for label in config.label_set:
-            fixed = len(self.prefix(label)) + len(self.record("", label)) + len(self.start(label))
+            room = self._attribute_room
+            fixed = len(self.prefix(label)) + len(self.record("", label)) + len(self.start(label)) + room
             if not self.start(label):
                 raise ConfigError("prompt.example: needs some text before {text}, for the model to continue")
             # a released text has at most max_tokens; encoding the decoded text again may give a few more
-            entry = 2 * config.max_tokens + len(self.record("", label)) + len(self.start(label))
+            entry = 2 * config.max_tokens + len(self.record("", label)) + len(self.start(label)) + room
             shown = max(config.parts.released_examples, EXPANDED_FROM * bool(config.further))
             # the empty record is in `fixed` already
             own = self._room(label) - len(self.record("", label))

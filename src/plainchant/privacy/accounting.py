@@ -199,6 +199,7 @@ def _added(one: Curve, other: Curve) -> Curve:
 class Cost:
     """A privacy cost as a Rényi curve: for every α > 1 a bound α·rho + curve(α) on D_α, in both directions.
 
+    * With a delta it is approximate: the bound holds but for events of probability delta on each side ([BS16], 8).
     * Costs of adaptive releases from the same unit add up, order by order.
     * Without a curve it is plain zCDP, and everything about it is exact in rho.
     * Between the orders of a curve the bound is the chord of (α−1)·D_α; above the last one nothing is known.
@@ -225,13 +226,21 @@ class Cost:
     >>> curved + counts == Cost(0.1, curved.curve), Cost.from_dict(curved.as_dict()) == curved
     (True, True)
 
+    >>> found = Cost(0.05, delta=1e-7)
+    >>> found.epsilon(1e-6) == Cost(0.05).epsilon(9e-7), found.epsilon(1e-7)
+    (True, inf)
+    >>> Cost.from_dict((found + curved).as_dict()) == found + curved
+    True
+
     Attributes:
         rho: the zCDP parameter, at least 0; infinite where nothing limits the cost.
         curve: what comes on top of zCDP: pairs of an order and a bound on D_α, nats; empty where there is nothing.
+        delta: the probability with which the bound does not hold, at least 0.
     """
 
     rho: float = 0.0
     curve: Curve = ()
+    delta: float = 0.0
 
     def __post_init__(self) -> None:
         if not self.rho >= 0:
@@ -239,6 +248,8 @@ class Cost:
         orders = [order for order, _ in self.curve]
         if any(not (math.isfinite(order) and order > 1) for order in orders) or orders != sorted(set(orders)):
             raise ConfigError(f"curve: its orders {orders} must be finite, above 1, and rise")
+        if not 0 <= self.delta < 1:
+            raise ConfigError(f"delta = {self.delta}: must be at least 0 and below 1")
         if any(not (math.isfinite(value) and value >= 0) for _, value in self.curve):
             raise ConfigError("curve: its values must be finite and at least 0; leave an order without a bound out")
 
@@ -253,14 +264,16 @@ class Cost:
         return cls(math.inf)
 
     def __add__(self, other: "Cost") -> "Cost":
-        return Cost(self.rho + other.rho, _added(self.curve, other.curve))
+        return Cost(self.rho + other.rho, _added(self.curve, other.curve), self.delta + other.delta)
 
     def scaled(self, times: int) -> "Cost":
         """The cost of doing it `times` times."""
         if times < 0:
             raise ConfigError(f"times = {times}: must be at least 0")
         # zero times cost nothing, even if one time has an unlimited cost
-        return Cost(times * self.rho, tuple((a, times * value) for a, value in self.curve)) if times else Cost()
+        if not times:
+            return Cost()
+        return Cost(times * self.rho, tuple((a, times * value) for a, value in self.curve), times * self.delta)
 
     def at(self, order: float) -> float:
         """The bound on the Rényi divergence of a real order above 1, nats; inf above the last known one."""
@@ -270,6 +283,9 @@ class Cost:
 
     def epsilon(self, delta: float) -> float:
         """The smallest ε (rounded up) for which this cost implies (ε, delta)-DP; inf where there is no limit."""
+        if self.delta and self.is_limited:
+            # (ε, δ′) where the bound holds, and δ where it does not
+            return math.inf if delta <= self.delta else Cost(self.rho, self.curve).epsilon(delta - self.delta)
         if self.is_zcdp or not self.is_limited:
             return epsilon_of(self.rho, delta)
         check_delta(delta)
@@ -300,9 +316,9 @@ class Cost:
             return True
         if not self.is_limited:
             return False
-        if not (self.is_zcdp and budget.is_zcdp):
+        if self.curve or budget.curve:
             raise PrivacyError("a cost curve is compared with (ε, δ), a Budget, and not with another cost")
-        return self.rho <= budget.rho
+        return self.rho <= budget.rho and self.delta <= budget.delta
 
     def times_in(self, budget: "Cost | Budget") -> int:
         """How many times a limited budget pays for it; the cost must be above zero."""
@@ -326,12 +342,12 @@ class Cost:
     @property
     def is_zcdp(self) -> bool:
         """Whether it is plain zCDP, and rho says everything."""
-        return not self.curve
+        return not self.curve and not self.delta
 
     @property
     def is_zero(self) -> bool:
         """Whether nothing is spent."""
-        return self.rho == 0 and not any(value for _, value in self.curve)
+        return self.rho == 0 and self.delta == 0 and not any(value for _, value in self.curve)
 
     @property
     def is_limited(self) -> bool:
@@ -341,12 +357,14 @@ class Cost:
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON; None means an unlimited cost, since JSON has no infinity.
 
-        With a curve `rho` is None too: a reader that knows no curves takes the cost for unlimited, never for less.
+        With a curve or a delta `rho` is None too: a reader that knows neither takes the cost for unlimited, never for
+        less.
         """
         if self.is_zcdp or not self.is_limited:
             return {"rho": self.rho if self.is_limited else None}
         orders, values = ([pair[i] for pair in self.curve] for i in range(2))
-        return {"rho": None, "curve": {"rho": self.rho, "orders": orders, "values": values}}
+        curve = {"rho": self.rho, "orders": orders, "values": values}
+        return {"rho": None, "curve": curve | ({"delta": self.delta} if self.delta else {})}
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Self:
@@ -368,13 +386,14 @@ class Cost:
     def _from_curve(cls, curve: Any) -> Self:
         if not isinstance(curve, Mapping) or not all(isinstance(curve.get(n), list) for n in ("orders", "values")):
             raise ConfigError("curve: must hold rho, orders and values")
-        orders, values = curve["orders"], curve["values"]
-        if not orders or len(orders) != len(values):
+        orders, values, delta = curve["orders"], curve["values"], _number("delta", curve.get("delta", 0.0))
+        if not (orders or delta) or len(orders) != len(values):
             raise ConfigError(f"curve: has {len(orders)} orders and {len(values)} values; one value for each order")
         pairs = zip(orders, values, strict=True)
         return cls(
             _number("rho", curve.get("rho")),
             tuple((_number("order", order), _number("value", value)) for order, value in pairs),
+            delta,
         )
 
 

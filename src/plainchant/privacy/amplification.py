@@ -33,7 +33,7 @@ def deal_cost(t: int, w: int, r: float, q: float = 1.0, *, largest_order: int = 
     * One batch and no sample is no secret: plain zCDP of r, exact.
 
     >>> deal_cost(t=1, w=1, r=0.5)
-    Cost(rho=0.5, curve=())
+    Cost(rho=0.5, curve=(), delta=0.0)
     >>> one = deal_cost(t=10, w=10, r=0.5)
     >>> round(one.at(8), 3), Cost(0.5).at(8)
     (1.708, 4.0)

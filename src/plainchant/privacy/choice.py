@@ -17,6 +17,7 @@ from plainchant.privacy.histograms import batches_of
 from plainchant.privacy.individual import IndividualMeanMechanism
 from plainchant.privacy.mechanisms import (
     ExPostMeanMechanism,
+    MarginalsOnlyMechanism,
     MeanMechanism,
     MedianMechanism,
     NonPrivateMechanism,
@@ -51,6 +52,7 @@ class Accounting(enum.StrEnum):
     PUBLIC = "public"
     INFINITE = "infinite"
     VOTES = "votes"
+    MARGINALS = "marginals"
 
 
 @dataclass(frozen=True)
@@ -134,6 +136,10 @@ def _votes_only(request: TokenRequest, settings: TokenSettings, budget: Cost) ->
     return VotesOnlyMechanism(settings)
 
 
+def _marginals_only(request: TokenRequest, settings: TokenSettings, budget: Cost) -> TokenMechanism:
+    return MarginalsOnlyMechanism(settings)
+
+
 def _non_private(request: TokenRequest, settings: TokenSettings, budget: Cost) -> TokenMechanism:
     drawn_by = MedianMechanism if request.aggregate is Aggregate.MEDIAN else MeanMechanism
     return NonPrivateMechanism(drawn_by(settings))
@@ -146,6 +152,7 @@ _MAKERS: Mapping[Accounting, Callable[[TokenRequest, TokenSettings, Cost], Token
     Accounting.PUBLIC: _public,
     Accounting.INFINITE: _non_private,
     Accounting.VOTES: _votes_only,
+    Accounting.MARGINALS: _marginals_only,
 }
 
 

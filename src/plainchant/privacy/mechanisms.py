@@ -436,6 +436,12 @@ class VotesOnlyMechanism(PublicMechanism):
         return ExAnte.promised(self, total, epsilon, delta, unit)
 
 
+class MarginalsOnlyMechanism(VotesOnlyMechanism):
+    """No token at all: a release of labels and attributes alone, whose noisy marginals are the whole cost."""
+
+    accountant: ClassVar[str] = f"zCDP of the noisy marginals, {CONVERTED}"
+
+
 @dataclass(frozen=True)
 class NonPrivateMechanism(NoPromise):
     """Another mechanism's tokens with no limit on how many are drawn: accounted as infinite (guarantee 5.5).

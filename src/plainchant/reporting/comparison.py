@@ -11,12 +11,14 @@ from plainchant.data.files import PRIVATE, atomic_write
 from plainchant.errors import ConfigError
 from plainchant.evaluation.figures import (
     ACCURACY,
+    COLUMNS,
     FEWEST_FOR_MAUVE,
     MACRO_F1,
     MAUVE,
     NOTE,
     ON_SYNTHETIC,
     ON_TFIDF,
+    PAIRS,
 )
 from plainchant.evaluation.runs import Compared
 from plainchant.run.card import markdown_cell, short_figure
@@ -31,6 +33,8 @@ _COMPARED = {
     "accuracy by words": f"{ACCURACY}, {ON_TFIDF}",
     "label agreement": "label agreement",
     "cell agreement": "cell agreement",
+    "columns": COLUMNS,
+    "pairs of columns": PAIRS,
 }
 
 
@@ -96,7 +100,8 @@ def _comparison_plot(found: Sequence[Compared], kind: str) -> bytes:
     """Usefulness over ε: promised on the left, measured on the right; a run without private data is a line."""
     from matplotlib.figure import Figure
 
-    measures = [name for name in ("MAUVE", "accuracy") if any(run.evaluation.figure(_COMPARED[name]) for run in found)]
+    drawn = ("MAUVE", "accuracy", "pairs of columns")
+    measures = [name for name in drawn if any(run.evaluation.figure(_COMPARED[name]) for run in found)]
     figure = Figure((8.5, 3.2 * len(measures)), layout="constrained")
     # a column for promised figures and one for measured ones, where there are any
     kinds = [kind for kind in (True, False) if any((run.ex_ante if kind else run.ex_post) for run in found)] or [True]

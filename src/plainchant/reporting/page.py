@@ -17,7 +17,7 @@ from plainchant import models
 from plainchant.auditing.runs import EXPLANATIONS as OF_AUDITS
 from plainchant.config import SynthesisConfig
 from plainchant.errors import RunError
-from plainchant.evaluation.figures import EXPLANATIONS, ON_REAL, ON_SYNTHETIC, shown_name
+from plainchant.evaluation.figures import EXPLANATIONS, of_real, shown_name
 from plainchant.planning import Guarantee, Plan
 from plainchant.privacy.accounting import Cost
 from plainchant.privacy.deals import DealRule
@@ -29,10 +29,10 @@ from plainchant.run.card import (
     KIND,
     NOT_COVERED,
     PAID,
-    TITLE,
     accountant_of,
     centre_name,
     full_figure,
+    invented,
     last_part,
     made_of,
     made_up,
@@ -40,17 +40,20 @@ from plainchant.run.card import (
     settings_json,
     shared_name,
     short_figure,
+    title_of,
     vote_advice,
     vote_in_words,
 )
 from plainchant.run.store import RunDirectory
 from plainchant.run.vocabulary import words_found
-from plainchant.run.words import INVENTED, cost_in_words, one_in, promise_in_words, times
+from plainchant.run.words import cost_in_words, one_in, promise_in_words, times
 
 # Texts per label, and topics, that are shown before a fold.
 _SHOWN, _TOPICS = 4, 12
 # Characters of a model's version on the first screen.
 _REVISION = len("sha256 ") + 12
+# A share of the budget that is smaller than this is what adding up has rounded off.
+_ROUNDING = 1e-12
 
 
 def report_page(
@@ -83,7 +86,8 @@ def report_page(
         model: the language model's version (`models.revision_of`).
     """
     config = plan.config
-    lengths, topics = [len(row["text"]) for row in rows], topics_of(config, cells, rows)
+    lengths, shown = [len(row["text"]) for row in rows if "text" in row], [_shown_row(config, row) for row in rows]
+    topics = topics_of(config, cells, shown)
     return render(
         "report.html.jinja",
         ("theme.js",),
@@ -92,7 +96,7 @@ def report_page(
         config=config,
         plan=plan,
         guarantee=guarantee,
-        title=config.name or TITLE,
+        title=title_of(config),
         facts=made_of(config, date, model if model is None else model[:_REVISION]),
         kind=KIND[guarantee.kind],
         paid=PAID[guarantee.kind],
@@ -104,7 +108,7 @@ def report_page(
         public=public_inputs(config),
         not_covered=NOT_COVERED,
         made_up=made_up(config, len(rows)),
-        invented=INVENTED,
+        invented=invented(config),
         votes=[
             *(f"Vote {facts['round']}: {vote_in_words(facts)}." for facts in votes),
             *(f"{advice}." for advice in vote_advice(votes)),
@@ -116,7 +120,7 @@ def report_page(
         words=[(label, own) for label, own in zip(config.label_set, words, strict=False) if own],
         topics=topics[:_TOPICS],
         more_topics=topics[_TOPICS:],
-        samples=_samples(config, rows),
+        samples=_samples(config, shown),
         lengths=lengths,
         quartiles=np.percentile(lengths, [0, 25, 50, 75, 100]).tolist() if lengths else [],
         lengths_svg=histogram(lengths) if lengths else None,
@@ -214,8 +218,12 @@ def _budget(plan: Plan, guarantee: Guarantee) -> list[_Part]:
     if plan.deals is not None and total.is_limited:
         return _budget_with_deals(plan, plan.deals, pays)
     # ρ of a part is a share of the whole only where ρ is all there is
-    shared = total.rho if total.is_limited and total.is_zcdp else None
-    tokens = Cost(shared - plan.rho_counts) if shared is not None else plan.batch if total.is_limited else None
+    shared = total.rho if total.is_limited and not total.curve else None
+    tokens = plan.batch if total.is_limited else None
+    if shared is not None:
+        rest = shared - plan.rho_counts
+        # what rounding leaves of a budget that counts have spent is no part
+        tokens = Cost(rest if rest > _ROUNDING * shared else 0.0)
     parts = [*_counts(plan), ("tokens", "batch", tokens, pays)]
     return [
         _Part(name, symbol, _cost(cost, guarantee.delta), cost.rho / shared if cost and shared else None, pays_for)
@@ -240,6 +248,7 @@ def _counts(plan: Plan) -> list[tuple[str, str, Cost, str]]:
     return [
         ("choice of cells", "select", Cost(plan.rho_select), "a noisy count for each label and public centre"),
         ("sizes of cells", "size", Cost(plan.rho_size), "a noisy count for each kept cell"),
+        ("attributes", "table", plan.table, "noisy counts of single columns and of pairs"),
         ("words", "words", Cost(plan.rho_words),
          "for each label and word of a public list, one noisy count of the units whose texts hold it"),
         ("vote", "vote", Cost(plan.rho_vote),
@@ -251,7 +260,7 @@ def _cost(cost: Cost | None, delta: float) -> str:
     """A cost in one figure: ρ, or ε by itself where a curve has no ρ."""
     if cost is None or not cost.is_limited:
         return short_figure(None)
-    return short_figure(cost.rho) if cost.is_zcdp else f"ε = {cost.epsilon(delta):.3g} by itself"
+    return short_figure(cost.rho) if not cost.curve else f"ε = {cost.epsilon(delta):.3g} by itself"
 
 
 def _samples(config: SynthesisConfig, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -263,21 +272,17 @@ def _samples(config: SynthesisConfig, rows: Sequence[Mapping[str, Any]]) -> list
     return samples
 
 
+def _shown_row(config: SynthesisConfig, row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row with its attributes in one line; of a row without text they are the text."""
+    names = config.columns.attributes
+    attributes = ", ".join(f"{name}: {'–' if row.get(name) is None else row[name]}" for name in names)
+    return {**row, "text": row.get("text", attributes), "attributes": attributes if "text" in row else ""}
+
+
 def _pairs(figures: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, Mapping[str, Any], Mapping[str, Any] | None]]:
     """Figures of the synthetic texts, each with that of as many real texts where there is one."""
-
-    def partner(name: str) -> str | None:
-        for other in (name.replace(ON_SYNTHETIC, ON_REAL), f"{name}, real"):
-            if other != name and other in figures:
-                return other
-        return None
-
-    partners = {name: partner(name) for name in figures}
-    return [
-        (name, figure, figures[other] if (other := partners[name]) else None)
-        for name, figure in figures.items()
-        if name not in partners.values()
-    ]
+    partners = {of_real(name) for name in figures}
+    return [(name, figure, figures.get(of_real(name))) for name, figure in figures.items() if name not in partners]
 
 
 def _shared_configuration(config: SynthesisConfig) -> str:

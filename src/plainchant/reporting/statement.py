@@ -13,11 +13,19 @@ from plainchant.planning import Guarantee, make_plan
 from plainchant.reporting.page import readable
 from plainchant.reporting.rendering import render
 from plainchant.reporting.runs import named
-from plainchant.run.card import NOT_COVERED, TITLE, full_figure, markdown_cell, models_of, public_inputs
+from plainchant.run.card import (
+    NOT_COVERED,
+    full_figure,
+    invented,
+    markdown_cell,
+    models_of,
+    public_inputs,
+    title_of,
+)
 from plainchant.run.ledger import Ledger
 from plainchant.run.promise import checked_promise
 from plainchant.run.store import Marks, RunDirectory, Seal
-from plainchant.run.words import INVENTED, one_in, strength, suspicion, times
+from plainchant.run.words import one_in, strength, suspicion, times
 
 # Figures of an audit that a statement names, where they were measured.
 _AUDITED = {
@@ -26,6 +34,11 @@ _AUDITED = {
     "epsilon_low": "ε that a replay of one batch shows: at least {}",
     "epsilon_claimed": "ε claimed for that batch: {}",
 }
+# Who made a release without and with texts.
+_MADE = (
+    "Every row was drawn from a law that was fitted to noisy counts. A row",
+    "Every text was written by a language model. A text",
+)
 _NO_ADVICE = (
     "This statement describes a mathematical guarantee and how the release was made. It is not legal advice. The "
     "holder decides, and answers for the settings: whatever is called public here must be public."
@@ -84,9 +97,9 @@ def statement(
         _release(directory, config, guarantee, directory.seal()),
         _promise(guarantee, _total(directory, book), _measured(directory, guarantee)),
         _coverage(config, directory.read_private("audit.json"), directory.private / "audit.json"),
-        _questions(guarantee, directory.marks() != Marks()),
+        _questions(config, guarantee, directory.marks() != Marks()),
     ]
-    title = f"Privacy statement: {config.name or TITLE}"
+    title = f"Privacy statement: {title_of(config)}"
     return [
         *_write(directory, title, sections, private=False),
         *_write(directory, title, sections, private=True),
@@ -112,13 +125,20 @@ def _release(directory: RunDirectory, config: SynthesisConfig, guarantee: Guaran
     lines = [
         Line("Data set", config.name or "not named (--name)"),
         Line("Holder", config.holder or "not named (--holder)"),
-        Line("Content", f"{texts} synthetic texts" + (f" with {len(config.labels)} labels" if config.labels else "")),
+        Line("Content", f"{texts} synthetic {'texts' if config.has_text else 'rows'}" + _beside(config)),
         Line("Date", f"{seal.date} (UTC)"),
         Line("Made with", f"plainchant {guarantee.version}, method {guarantee.method}"),
         *(Line("Language model", model) for model in models_of(config, revision or "version not recorded")),
         *(Line(name, f"SHA-256 {known}") for name, known in sorted(seal.files.items())),
     ]
     return Section("The release", tuple(lines))
+
+
+def _beside(config: SynthesisConfig) -> str:
+    """How many labels and attributes there are beside a text."""
+    counts = ((len(config.labels), "labels"), (len(config.columns.attributes), "attributes"))
+    said = " and ".join(f"{count} {name}" for count, name in counts if count)
+    return f" with {said}" if said else ""
 
 
 def _promise(guarantee: Guarantee, total: Line, measured: Sequence[Line]) -> Section:
@@ -209,13 +229,13 @@ def _interval(figure: Mapping[str, Any]) -> str:
     return readable(figure["value"]) + bounds
 
 
-def _questions(guarantee: Guarantee, charged: bool) -> Section:
+def _questions(config: SynthesisConfig, guarantee: Guarantee, charged: bool) -> Section:
     epsilon = guarantee.epsilon
     bounded = "the promise above bounds how far any one unit can have caused that"
     nothing = "no private data was read, so no unit can have caused that"
     personal = (
-        "The law decides that, not this page. Every text was written by a language model. A text may resemble a "
-        f"record; {nothing if epsilon == 0 else bounded}."
+        f"The law decides that, not this page. {_MADE[config.has_text]} may resemble a record; "
+        f"{nothing if epsilon == 0 else bounded}."
     )
     if epsilon is None or epsilon > 1.5:
         personal += (
@@ -226,7 +246,7 @@ def _questions(guarantee: Guarantee, charged: bool) -> Section:
         (
             Line("Is this personal data?", personal),
             Line("Can a person be found?", _found(guarantee)),
-            Line("Are names real?", INVENTED + " A name may be a real person's all the same."),
+            Line("Are names real?", invented(config) + " A name may be a real person's all the same."),
             Line("Can we publish it?", _PUBLISH),
             Line("What if we release twice?", _twice(guarantee, charged)),
         ),

@@ -60,6 +60,8 @@ def view(
     if private != (real is not None):
         raise ConfigError("private, real: real texts are shown with both --private and --real FILE, and not otherwise")
     directories = [directory_of(run) for run in runs]
+    if private and not all(directory.config.has_text for directory in directories):
+        raise ConfigError("private: a release without texts has no nearest real ones; leave --private out")
     contents = []
     for number, (directory, name) in enumerate(zip(directories, _names(directories), strict=True)):
         rows = directory.released()
@@ -87,7 +89,7 @@ def _content(
     """What the page's script gets of a run: control characters of texts and values are visible marks."""
     columns = list(dict.fromkeys(column for row in rows for column in row if column != "text"))
     shown = [
-        {"text": visible(row["text"]), "tags": [_tag(row.get(column)) for column in columns]}
+        {"text": visible(row.get("text", "")), "tags": [_tag(row.get(column)) for column in columns]}
         | ({} if near is None else {"near": near[number]})
         for number, row in enumerate(rows)
     ]

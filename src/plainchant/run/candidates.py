@@ -1,6 +1,7 @@
 """Candidates by the public model: what it is asked for (guarantee 8)."""
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -58,6 +59,13 @@ class Expansion:
         like = config.prompt.examples
         texts = released.texts_by_cell(released.places)
         cells = [dataclasses.replace(cell, batches=1) for cell in released.cells] if others else released.cells
+        if others and released.rows is not None:
+            # candidates for every row, in whatever cell it is
+            counts_of_rows = Counter(row.cell for row in released.rows.rows)
+            cells = [
+                dataclasses.replace(cell, noisy_size=counts_of_rows[number], batches=min(1, counts_of_rows[number]))
+                for number, cell in enumerate(cells)
+            ]
         of_label: dict[int, list[str]] = {}
         if others:
             for number, own_cell in enumerate(cells):
@@ -76,8 +84,16 @@ class Expansion:
                     shown = [sound[(place + turn) % len(sound)] for turn in range(min(EXPANDED_FROM, len(sound)))]
                     # nothing released to tell prompts apart: other examples do, at either warmth
                     turn = place // 2 % TURNS if others and not shown else 0
-                    warmth = warmth_of(place) if others else 1.0
-                    yield Request((batch, place), label, tuple(shown), warmth, turn, bias)
+                    yield Request(
+                        (batch, place),
+                        label,
+                        tuple(shown),
+                        warmth_of(place) if others else 1.0,
+                        turn,
+                        released.lines_of((batch, place)),
+                        released.lines_by_text,
+                        bias,
+                    )
 
 
 @dataclass(frozen=True)
@@ -126,5 +142,12 @@ class Variation:
                 position = written[batch] = written.get(batch, -1) + 1
                 if (batch, position) not in done:
                     shown = [*([near[turn % len(near)]] if near else []), text.text]
-                    bias = biases[winner.label]
-                    yield Request((batch, position), text.label, tuple(shown), warmth_of(position), bias=bias)
+                    yield Request(
+                        (batch, position),
+                        text.label,
+                        tuple(shown),
+                        warmth_of(position),
+                        attributes=released.lines_of((batch, position)),
+                        lines=released.lines_by_text,
+                        bias=biases[winner.label],
+                    )

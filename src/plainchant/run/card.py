@@ -8,12 +8,11 @@ from typing import Any
 
 from plainchant.config import Clusters, SynthesisConfig
 from plainchant.data.marks import visible
+from plainchant.data.schema import Schema
 from plainchant.planning import Guarantee, Plan
 from plainchant.privacy.histograms import WHOLE_LABEL, Cell
-from plainchant.run.words import INVENTED, cost_in_words, promise_in_words
+from plainchant.run.words import DRAWN, INVENTED, cost_in_words, promise_in_words
 
-# Title of a release whose data set has no name.
-TITLE = "Synthetic texts"
 EX_POST_NOTE = (
     "Measured after the run, for this data and this output: except with probability δ, seeing the release changed "
     "nobody's odds about any one unit by more than a factor of e^ε, whether or not they know which units were drawn "
@@ -51,6 +50,7 @@ def data_set_card(
     *,
     date: str | None = None,
     model: str | None = None,
+    schema: Schema | None = None,
 ) -> str:
     """The card of a release: Markdown with the front matter that Hugging Face reads. Contains released facts only.
 
@@ -62,6 +62,7 @@ def data_set_card(
         votes: public facts about the votes (`RunDirectory.facts`).
         date: the day of the release.
         model: the language model's version (`models.revision_of`).
+        schema: the attributes with the values that were found; None where there are none.
     """
     config = plan.config
     figures = " | ".join(
@@ -76,7 +77,7 @@ def data_set_card(
 {_front_matter(config, texts)}
 ---
 
-# {markdown_cell(config.name or TITLE)}
+# {markdown_cell(title_of(config))}
 
 **{markdown_cell(guarantee.statement)}**
 
@@ -89,13 +90,13 @@ def data_set_card(
 {facts}- **Kind:** {KIND[guarantee.kind]}. **Accountant:** {accountant_of(plan, guarantee)}.
 - **Public by assumption:** {"; ".join(markdown_cell(item) for item in public_inputs(config))}.
 - **Not covered:** {"; ".join(NOT_COVERED)}.
-- **Not true to fact:** {made_up(config, texts)} {INVENTED}
+- **Not true to fact:** {made_up(config, texts)} {invented(config)}
 
 ## Columns
 
 | column | type | meaning |
 |---|---|---|
-{"".join(f"| {name} | {kind} | {markdown_cell(meaning)} |{chr(10)}" for name, kind, meaning in _dictionary(config))}
+{"".join(f"| {' | '.join(map(markdown_cell, row))} |{chr(10)}" for row in _dictionary(config, schema))}
 {_counts(plan, guarantee, cells, votes)}
 ## Settings
 
@@ -111,11 +112,11 @@ def _front_matter(config: SynthesisConfig, texts: int) -> str:
     labelled = bool(config.labels)
     languages = [code.strip() for code in config.language.split(",")] if config.language else None
     data = DatasetCardData(
-        pretty_name=visible(config.name) if config.name else "Synthetic texts by plainchant",
+        pretty_name=visible(title_of(config)) + " by plainchant" * (config.name is None),
         license=config.license,
         language=languages,
         tags=["synthetic", "differential-privacy"],
-        task_categories=["text-generation", *["text-classification"] * labelled],
+        task_categories=["text-generation", *["text-classification"] * labelled] if config.has_text else ["other"],
         annotations_creators=["machine-generated" if labelled else "no-annotation"],
         language_creators=["machine-generated"],
         source_datasets=["original"],
@@ -143,20 +144,27 @@ def _counts(plan: Plan, guarantee: Guarantee, cells: Sequence[Cell], votes: Sequ
 
 
 def released_columns(config: SynthesisConfig) -> list[str]:
-    """The columns of the release."""
-    return ["text", *["label"] * bool(config.labels), "cell", *["source"] * bool(config.further)]
+    """The columns of the release beside the attributes; text and label may have other names there."""
+    labels, origins = bool(config.labels), bool(config.further)
+    return [*["text"] * config.has_text, *["label"] * labels, "cell", *["origin"] * origins]
 
 
-def _dictionary(config: SynthesisConfig) -> list[tuple[str, str, str]]:
-    """Name, type and meaning of each column."""
-    asked = "the label that the records gave it by their votes" if config.votes else "the label that was asked for"
+def _dictionary(config: SynthesisConfig, schema: Schema | None) -> list[tuple[str, str, str]]:
+    """Name, type and meaning of each column. Released facts only."""
+    # with attributes a text keeps the label of its row
+    chosen = config.votes and schema is None
+    asked = "the label that the records gave it by their votes" if chosen else "the label that was asked for"
     meanings = {
         "text": ("string", f"A synthetic text of at most {config.max_tokens} tokens."),
         "label": ("string", f"One of {len(config.labels)} labels: {asked}."),
         "cell": ("integer", "Number of the cell that the text was written for, from 0. A cell is a label and a topic."),
-        "source": ("string", "private: records contributed. expanded: written by the model from released texts alone."),
+        "origin": ("string", "records: records contributed. model: written by the model from released texts alone."),
     }
-    return [(name, *meanings[name]) for name in released_columns(config)]
+    rows = [(config.released_names.get(name, name), *meanings[name]) for name in released_columns(config)]
+    for name, kind in (schema.attributes if schema else {}).items():
+        found = " (found in the data, with noise)" if name in config.columns.found else ""
+        rows.append((name, kind.type, f"{kind.meaning or 'An attribute'}: {kind.described()}, or missing{found}."))
+    return rows
 
 
 def _size_category(texts: int) -> str:
@@ -173,6 +181,11 @@ def markdown_cell(text: Any) -> str:
 
 
 # What card and page both say.
+
+
+def title_of(config: SynthesisConfig) -> str:
+    """The title of a release: the name of its data set, or what it holds."""
+    return config.name or ("Synthetic texts" if config.has_text else "Synthetic rows")
 
 
 def made_of(config: SynthesisConfig, date: str | None, model: str | None) -> list[tuple[str, str]]:
@@ -238,12 +251,14 @@ def accountant_of(plan: Plan, guarantee: Guarantee) -> str:
 
 def public_inputs(config: SynthesisConfig) -> list[str]:
     """What the guarantee takes as public."""
-    items = ["the configuration and its prompts"]
+    items = ["the configuration and its prompts" if config.has_text else "the configuration"]
     if config.needs_model:
         items.append(f"the language model ({shared_name(config.model)})")
     if config.candidate_model is not None:
         # not the address, which may name a machine of a private network
         items.append(f"the language model of the candidates ({shared_name(config.candidate_model)})")
+    if config.columns.attributes:
+        items.insert(1, "the schema of the attributes")
     if config.labels:
         items.insert(1, "the label set")
     clustered = config.parts.clusters is Clusters.PUBLIC_CENTRES and config.reads_records
@@ -264,15 +279,22 @@ def public_inputs(config: SynthesisConfig) -> list[str]:
 
 def made_up(config: SynthesisConfig, texts: int) -> str:
     """A sentence that the texts are made up, with their number and how they were written."""
+    if not config.has_text:
+        return f"the rows are made up. {texts} rows, drawn from a law that was fitted to noisy counts."
     said = f"the texts are made up. {texts} texts of at most {config.max_tokens} tokens"
     if config.votes:
         said += ", chosen by " + ("a noisy vote" if config.parts.rounds == 1 else "noisy votes") + " of the records"
     if config.further and not config.written:
-        said += ", all of them written by the language model, to which no record was shown (source = expanded)"
+        said += ", all of them written by the language model, to which no record was shown (origin = model)"
     elif config.further:
         count = "some" if config.votes else config.further
-        said += f", {count} of them written by the language model from the others (source = expanded)"
+        said += f", {count} of them written by the language model from the others (origin = model)"
     return said + "."
+
+
+def invented(config: SynthesisConfig) -> str:
+    """What names and numbers in a release are worth."""
+    return INVENTED if config.has_text else DRAWN
 
 
 def vote_in_words(facts: Mapping[str, Any]) -> str:

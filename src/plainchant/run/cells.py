@@ -1,5 +1,6 @@
 """From records to secret batches: public centres, noisy cells, one record per unit (guarantee 2 and 3)."""
 
+import dataclasses
 import functools
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -13,6 +14,7 @@ from plainchant.data.tables import Record
 from plainchant.generation.batching import NO_BATCH, allot_texts, draw_batches, draw_contexts, share_deals
 from plainchant.privacy.histograms import NO_CELL, WHOLE_LABEL, Cell, Rebalanced, rebalance
 from plainchant.randomness import RandomSource
+from plainchant.run.attributes import Law, drawn_rows, noisy_law, row_counts
 from plainchant.run.preparation import Preparation
 from plainchant.run.speed import SAMPLED_CORPUS
 from plainchant.run.store import Batch, Draw
@@ -55,21 +57,48 @@ def _form_public_batches(preparation: Preparation) -> None:
 
 
 def _form_no_batches(preparation: Preparation) -> None:
-    """Records vote and write nothing: a cell for each label, nothing counted."""
-    cells = tuple(Cell(label, WHOLE_LABEL, 0, 1) for label in range(len(preparation.config.label_set)))
-    voters = choose_records(preparation.table, preparation.randomness)
-    preparation.directory.save_batches(cells, [], [], voters=voters)
+    """Records write nothing: a cell for each label, counted only where there are attributes."""
+    config = preparation.config
+    cells = tuple(Cell(label, WHOLE_LABEL, 0, 1) for label in range(len(config.label_set)))
+    record_of_unit = choose_records(preparation.table, preparation.randomness)
+    rows = None
+    law = _law(preparation, record_of_unit, _label_of_unit(preparation, record_of_unit), len(cells))
+    if law is not None:
+        cells = tuple(
+            dataclasses.replace(cell, noisy_size=size) for cell, size in zip(cells, law.sizes.tolist(), strict=True)
+        )
+        rows = drawn_rows(law, row_counts(config, cells, [0] * len(cells)), preparation.randomness)
+    voters = record_of_unit if config.votes else None
+    preparation.directory.save_batches(cells, [], [], voters=voters, rows=rows)
+
+
+def _law(preparation: Preparation, record_of_unit: IntArray, cell_of_unit: IntArray, cells: int) -> Law | None:
+    """The noisy joint law of cells and attributes; None where there are no attributes (guarantee 14)."""
+    if not preparation.config.columns.attributes:
+        return None
+    table, cost = preparation.table, preparation.plan.table
+    preparation.progress.stage("counting the attributes", 0.0)
+    records = [table[number] for number in record_of_unit]
+    law = noisy_law(preparation.config, cost.rho, cost.delta, records, cell_of_unit, cells, preparation.randomness)
+    preparation.progress.stage("counting the attributes", 1.0)
+    return law
+
+
+def _label_of_unit(preparation: Preparation, record_of_unit: IntArray) -> IntArray:
+    """The label of each unit by number; NO_CELL for one that is not named. Secret."""
+    config = preparation.config
+    index = {label: number for number, label in enumerate(config.label_set)}
+    return np.array(
+        [index.get(preparation.table[record].label, NO_CELL) if config.labels else 0 for record in record_of_unit],
+        dtype=np.int64,
+    )
 
 
 def _form_secret_batches(preparation: Preparation, centres: Centres | None, embeddings: Float32Array | None) -> None:
     """Counts cells with noise and draws every unit's batch."""
     plan, config, randomness = preparation.plan, preparation.config, preparation.randomness
     record_of_unit = choose_records(preparation.table, randomness)
-    index = {label: number for number, label in enumerate(config.label_set)}
-    labels = np.array(
-        [index.get(preparation.table[record].label, NO_CELL) if config.labels else 0 for record in record_of_unit],
-        dtype=np.int64,
-    )
+    labels = _label_of_unit(preparation, record_of_unit)
     nearest = None
     if centres is not None and embeddings is not None:
         nearest = functools.partial(_nearest, centres, embeddings[record_of_unit])
@@ -92,8 +121,15 @@ def _form_secret_batches(preparation: Preparation, centres: Centres | None, embe
         dealt, payments = share_deals(plan.deals, outcome.cells, config.written)
         writing, batches = list(dealt), _dealt(dealt, payments)
     draws = _draws(preparation, outcome, record_of_unit, writing)
+    law = _law(preparation, record_of_unit, outcome.cell_of_unit, len(outcome.cells))
+    rows = None
+    if law is not None:
+        written = [0] * len(outcome.cells)
+        for batch in batches:
+            written[batch.cell] += batch.texts
+        rows = drawn_rows(law, row_counts(config, outcome.cells, written), randomness)
     voters = record_of_unit if config.votes else None
-    preparation.directory.save_batches(outcome.cells, batches, draws, voters=voters)
+    preparation.directory.save_batches(outcome.cells, batches, draws, voters=voters, rows=rows)
 
 
 def _draws(
@@ -178,7 +214,12 @@ def sample_corpus(preparation: Preparation) -> list[str]:
 
     plan, width = preparation.plan, preparation.performance.width
     writer = LocalWriter(preparation.loaded, plan.settings, width, on_tokens=report)
-    requests = [Request((number, 0), labels[number % len(labels)], ()) for number in range(SAMPLED_CORPUS)]
+    # no row is drawn yet: made-up ones stand where those of a run will
+    made_up = preparation.config.columns.made_up
+    requests = [
+        Request((number, 0), labels[number % len(labels)], (), attributes=made_up(number))
+        for number in range(SAMPLED_CORPUS)
+    ]
     for text in writer.write(requests):
         texts.append(text.text)
         report(0, text.tokens)

@@ -34,7 +34,10 @@ def check(records: Any, config: SynthesisConfig | None = None, *, tokens: bool =
     named = config is not None and "text_column" in config.model_fields_set
     config = config or SynthesisConfig()
     count, notes = _counter(config) if tokens else (None, ())
-    asked = Asked(config.text_column, config.label_column, config.unit_column, config.labels, named)
+    asked = Asked(
+        config.text_column, config.label_column, config.unit_column, config.labels, named, config.columns,
+        config.has_text,
+    )  # fmt: skip
     dialect = Dialect(config.encoding, config.separator, config.allow_malformed)
     found = survey(records, asked, dialect=dialect, count_tokens=count, most_tokens=config.max_record_tokens)
     return Survey(**{**vars(found), "notes": (*found.notes, *notes)})

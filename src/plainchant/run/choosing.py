@@ -72,6 +72,28 @@ def quotas_of(
     return quotas
 
 
+def choose_for_rows(tally: Tally, rows: IntArray) -> list[tuple[int, int]]:
+    """The chosen (label, candidate) where each candidate is written for a row: the most votes, each row and text once.
+
+    Args:
+        tally: the vote.
+        rows: the row of each candidate, int64 [m]; -1 where it has none and cannot be chosen.
+
+    Returns:
+        In the order of the rows; a row without candidates is left out.
+    """
+    chosen: dict[int, tuple[int, int]] = {}
+    taken: set[int] = set()
+    # ties go to the earlier cell
+    for place in np.argsort(-tally.votes, kind="stable").tolist():
+        candidate = int(tally.candidates[place])
+        row, twin = int(rows[candidate]), int(tally.twins[candidate])
+        if row >= 0 and row not in chosen and twin not in taken:
+            chosen[row] = int(tally.labels[place]), candidate
+            taken.add(twin)
+    return [chosen[row] for row in sorted(chosen)]
+
+
 def choose(
     tally: Tally, vectors: Float32Array, quotas: IntArray, choice: Literal["highest", "matching"], *, fill: int = 0
 ) -> list[tuple[int, int]]:

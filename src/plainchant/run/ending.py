@@ -28,6 +28,8 @@ def ended_without_batch(preparation: Preparation, ledger: Ledger | None) -> Priv
         PrivacyError: the ledger recognises the directory as a copy; nothing is shown.
     """
     directory, plan = preparation.directory, preparation.plan
+    # attributes are counted in the same transaction as the cells
+    drawn = Cost(plan.rho_rebalance) + plan.table
     if directory.ended() is None:
         directory.end(_REASON)
     charged = ""
@@ -35,11 +37,11 @@ def ended_without_batch(preparation: Preparation, ledger: Ledger | None) -> Priv
         if directory.marks() == Marks():
             # begun without a ledger, which learns of it now
             ledger.enter(directory, preparation.guarantee)
-        counts_alone = ledger.settle(directory, preparation.guarantee, Cost(plan.rho_rebalance))
+        counts_alone = ledger.settle(directory, preparation.guarantee, drawn)
         charged = f" The ledger holds {'these counts alone' if counts_alone else 'the whole cost of the run'}."
     return PrivacyError(
         f"batch_size = {plan.settings.batch_size}: no noisy cell count is large enough for a batch that pays for a "
-        f"text. Paid for and drawn (ρ = {plan.rho_rebalance:.4g}): {_counts(directory, plan)}.{charged} This run "
+        f"text. Paid for and drawn (ρ = {drawn.rho:.4g}): {_counts(directory, plan)}.{charged} This run "
         "has ended. If the counts are far below what the table holds, plainchant check says whether the labels are "
         "spelled as in it. If the data is too small: a larger ε or a smaller max_tokens allows smaller batches, and "
         "method = private-evolution needs none"
@@ -50,4 +52,5 @@ def _counts(directory: RunDirectory, plan: Plan) -> str:
     counts = noisy_counts(directory.cells(), plan.config)
     shown = ", ".join(f"{'all units' if label is None else repr(label)} {count}" for label, count in counts[:_NAMED])
     rest = len(counts) - _NAMED
-    return f"noisy counts {shown}" + (f" and {rest} more labels" if rest > 0 else "")
+    attributes = ", and those of the attributes" if plan.config.columns.attributes else ""
+    return f"noisy counts {shown}" + (f" and {rest} more labels" if rest > 0 else "") + attributes

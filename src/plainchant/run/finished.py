@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -18,6 +19,7 @@ from plainchant.run.words import promise_in_words
 if TYPE_CHECKING:
     import datasets
     import pandas
+    import pyarrow
 
 # Texts that a notebook shows of a run.
 _SHOWN = 5
@@ -79,36 +81,52 @@ class FinishedRun:
 
     @property
     def texts(self) -> list[SyntheticText]:
-        """The released texts in order."""
-        default = SyntheticText.source
+        """The released texts in order; rows without text have an empty one."""
+        names = self.config.columns.attributes
         return [
-            SyntheticText(row["text"], row.get("label"), row["cell"], row.get("source", default))
+            SyntheticText(
+                row.get("text", ""),
+                row.get("label"),
+                row["cell"],
+                row.get("origin", SyntheticText.origin),
+                {name: row.get(name) for name in names},
+            )
             for row in self.directory.released()
         ]
 
     def to_pandas(self) -> "pandas.DataFrame":
-        """The released texts as a pandas DataFrame: text, and label, cell and source where there are any.
+        """The release as a pandas DataFrame: text, label, cell and origin as far as there are any, and attributes.
+
+        Columns have the names and types of the release, so those of the private table.
 
         Raises:
             MissingDependencyError: pandas is not installed.
+            RunError: the release is not as the run wrote it.
         """
         try:
             import pandas
         except ImportError:
             raise MissingDependencyError("to_pandas needs: pip install pandas") from None
-        return pandas.DataFrame(self.directory.released())
+        found: pandas.DataFrame = self._table().to_pandas()
+        return found
 
     def to_datasets(self) -> "datasets.Dataset":
-        """The released texts as a data set of Hugging Face, with the same columns.
+        """The release as a data set of Hugging Face, with the same columns.
 
         Raises:
             MissingDependencyError: the package datasets is not installed.
+            RunError: the release is not as the run wrote it.
         """
         try:
             import datasets
         except ImportError:
             raise MissingDependencyError("to_datasets needs: pip install datasets") from None
-        return datasets.Dataset.from_list(self.directory.released())
+        return datasets.Dataset(datasets.table.InMemoryTable(self._table()))
+
+    def _table(self) -> "pyarrow.Table":
+        import pyarrow.parquet  # here, so that importing the package stays light
+
+        return pyarrow.parquet.read_table(io.BytesIO(self.directory.sealed_release()["synthetic.parquet"]))
 
     def _repr_html_(self) -> str:
         texts = self.texts

@@ -20,10 +20,11 @@ def read_table(source: Any, config: SynthesisConfig) -> list[Record]:
         return source
     return read_records(
         source,
-        text_column=config.text_column,
+        text_column=config.text_column if config.has_text else None,
         label_column=config.label_column,
         unit_column=config.unit_column,
         labels=config.labels,
+        schema=config.columns,
         dialect=Dialect(config.encoding, config.separator, config.allow_malformed),
     )
 

@@ -227,7 +227,8 @@ class Ledger:
         different = [
             f"{name} = {entry.get(name)}, not {value}" for name, value in promised.items() if entry.get(name) != value
         ]
-        if Cost.from_dict(entry).curve != cost.curve:
+        entered = Cost.from_dict(entry)
+        if (entered.curve, entered.delta) != (cost.curve, cost.delta):
             different.append("another cost curve")
         if different:
             raise PrivacyError(

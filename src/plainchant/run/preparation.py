@@ -22,6 +22,7 @@ from plainchant.planning import Guarantee, Plan, guarantee_of
 from plainchant.privacy.histograms import NO_CELL
 from plainchant.randomness import RandomSource
 from plainchant.run.inputs import public_inputs, read_table
+from plainchant.run.joint import check_package
 from plainchant.run.ledger import Ledger
 from plainchant.run.progress import Progress
 from plainchant.run.promise import checked_promise, recorded_version
@@ -40,7 +41,7 @@ class Preparation:
         table: the private records, by number; empty for methods that read none. Private.
         directory: the run's directory.
         local: the language model that reads records; None where it writes nothing.
-        writer: of all texts that no record contributes to.
+        public: writes all texts that no record contributes to; None where there is no text.
         embedder: of texts; None where nothing is embedded.
         corpus: public texts or saved centres to cluster around; None: texts are sampled from the model.
         performance: device, width and workers, all decided.
@@ -53,7 +54,7 @@ class Preparation:
     table: Sequence[Record]
     directory: RunDirectory
     local: Loaded | None
-    writer: Writer
+    public: Writer | None
     embedder: Embedder | None
     corpus: Centres | Sequence[str] | None
     performance: PerformanceOptions
@@ -71,6 +72,13 @@ class Preparation:
         if self.local is None:
             raise RunError("model: none was loaded for this run, but a step needs one; start it again")
         return self.local
+
+    @property
+    def writer(self) -> Writer:
+        """Who writes all texts that no record contributes to."""
+        if self.public is None:
+            raise RunError("model: none was loaded for this run, but a step needs one; start it again")
+        return self.public
 
     @property
     def prompts(self) -> Prompts:
@@ -149,7 +157,7 @@ def prepare(
     corpus = public_inputs(records, table, config, clustered=clustered) if reads_records and not formed else None
     if embedder is None and (clustered or config.votes):
         embedder = open_embedder(config.embedder, performance)
-    _check_dimensions(corpus, embedder)
+    _check_tools(config, corpus, embedder)
     # of a model that was handed over loaded, nobody knows the version
     local = revision = None
     if config.needs_model:
@@ -157,7 +165,7 @@ def prepare(
             model = loaded_model(config.model, performance, progress)
             revision = models.revision_of(config.model)
         local, performance = _loaded_for(plan, model, performance, randomness, progress)
-    writer = writer_of(plan, local, performance, progress)
+    writer = writer_of(plan, local, performance, progress) if config.has_text else None
     if not formed:
         _try_out(writer, progress)
     if directory is None:
@@ -171,7 +179,7 @@ def prepare(
     )
 
 
-def _try_out(writer: Writer, progress: Progress) -> None:
+def _try_out(writer: Writer | None, progress: Progress) -> None:
     """A trial of an endpoint with public text, before anything is spent."""
     if isinstance(writer, EndpointWriter):
         progress.stage("trying out the endpoint", 0.0)
@@ -240,8 +248,10 @@ def _check_same_model(directory: RunDirectory, revision: str | None) -> None:
         )
 
 
-def _check_dimensions(corpus: Sequence[str] | Centres | None, embedder: Embedder | None) -> None:
-    """Checks that saved centres lie in the embedder's space, by a public text."""
+def _check_tools(config: SynthesisConfig, corpus: Sequence[str] | Centres | None, embedder: Embedder | None) -> None:
+    """Checks that the extra for attributes is there, and that saved centres lie in the embedder's space."""
+    if config.columns.attributes:
+        check_package()
     if embedder is None or not isinstance(corpus, Centres):
         return
     with foreign_messages_hidden("the embedder"):

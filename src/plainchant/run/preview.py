@@ -43,11 +43,13 @@ def preview(
     >>> words = ["<end>", "Text:", "\n", " a", " b", " c"]
     >>> model = TableModel(words, lambda row: [-1.0, -9.0, -9.0, 0.0, 0.0, 0.0], end_of_text={0})
     >>> found = preview(SynthesisConfig(max_tokens=5), texts=2, model=model)
-    >>> [text.source for text in found]
+    >>> [text.origin for text in found]
     ['public', 'public']
     """
     if texts < 1:
         raise ConfigError(f"texts = {texts}: must be at least 1")
+    if not config.has_text:
+        raise ConfigError(f"method = {config.method.value}: writes no texts that could be shown; use another method")
     progress, performance = progress or NoProgress(), performance or PerformanceOptions()
     progress.stage("loading the language model", 0.0)
     model = model or models.load(config.model, performance)
@@ -63,7 +65,9 @@ def preview(
         on_tokens=progress.tokens,
     )
     works = [
-        BatchWork(number, tuple(prompts.prefix(label)), tuple(prompts.start(label)), (), (0,))
+        BatchWork(
+            number, tuple(prompts.prefix(label)), tuple(prompts.start(label, config.columns.made_up(number))), (), (0,)
+        )
         for number in range(texts)
         for label in (labels[number % len(labels)],)
     ]

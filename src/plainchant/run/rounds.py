@@ -13,9 +13,11 @@ from typing import Protocol
 import numpy as np
 
 from plainchant.config import BOOTSTRAP, SynthesisConfig
+from plainchant.data.tables import Record
 from plainchant.generation.decoding import BatchWork, FinishedText
 from plainchant.generation.executor import Executor
-from plainchant.generation.prompting import choose_examples
+from plainchant.generation.prompting import Prompts, choose_examples
+from plainchant.run.attributes import AttributeRows
 from plainchant.run.candidates import Expansion, Variation
 from plainchant.run.preparation import Preparation
 from plainchant.run.released import Place, Released
@@ -172,7 +174,16 @@ class Vote:
         if self.preparation.directory.winners(self.number) is None:
             config = self.preparation.config
             labels = [released.label_of(text, len(config.label_set)) for text in released.texts]
-            hold_vote(self.preparation, self.number, released.cells, released.texts, np.array(labels, dtype=np.int64))
+            found = [released.row_of((text.batch, text.position)) for text in released.texts]
+            rows = [-1 if row is None else row for row in found]
+            hold_vote(
+                self.preparation,
+                self.number,
+                released.cells,
+                released.texts,
+                np.array(labels, dtype=np.int64),
+                None if released.rows is None else np.array(rows, dtype=np.int64),
+            )
         return iter(())
 
 
@@ -193,13 +204,26 @@ def _works(
         if positions:
             label = config.label_set[released.cells[batch.cell].label]
             own = members.get(batch.batch, [])
+            starts = [tuple(prompts.start(label, released.lines_of((batch.batch, position)))) for position in positions]
             yield BatchWork(
                 batch.batch,
-                tuple(prompts.prefix(label, shown.get(batch.cell, ()))),
-                tuple(prompts.start(label)),
-                [prompts.records([preparation.table[number].text for number in numbers], label) for numbers, _ in own],
+                tuple(prompts.prefix(label, shown.get(batch.cell, ()), lines=released.lines_by_text)),
+                starts[0],
+                [
+                    context_of(prompts, [preparation.table[number] for number in numbers], released.rows, label)
+                    for numbers, _ in own
+                ],
                 positions,
                 (len(missing) - len(positions)) * config.max_tokens,
                 np.array([spent for _, spent in own], dtype=np.float64),
-                batch.payment,
+                starts=starts if released.rows is not None else (),
+                payment=batch.payment,
             )
+
+
+def context_of(prompts: Prompts, records: Sequence[Record], rows: AttributeRows | None, label: str | None) -> list[int]:
+    """The records' part of a context, with their own attributes: a function of these records alone. Secret."""
+    attributes: list[str] = []
+    if rows is not None:
+        attributes = [rows.schema.shown(rows.schema.codes_of(record.attributes)) for record in records]
+    return prompts.records([record.text for record in records], label, attributes)

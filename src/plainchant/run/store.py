@@ -40,6 +40,7 @@ from plainchant.generation.decoding import FinishedText
 from plainchant.planning import Guarantee, Plan
 from plainchant.privacy.histograms import Cell
 from plainchant.randomness import RandomSource
+from plainchant.run.attributes import AttributeRow, AttributeRows, resolved
 
 # Part of the hidden name that a run directory has while it is being made.
 _UNFINISHED = ".unfinished-"
@@ -91,6 +92,10 @@ CREATE TABLE batches (
 -- of each batch that has any: int64 records and the context of each, in order, and float64 what each context has paid
 CREATE TABLE members (
     batch INTEGER PRIMARY KEY, records BLOB NOT NULL, contexts BLOB NOT NULL, spent BLOB NOT NULL
+);
+CREATE TABLE found (attribute TEXT PRIMARY KEY, found TEXT NOT NULL);
+CREATE TABLE attribute_rows (
+    number INTEGER PRIMARY KEY, cell INTEGER NOT NULL, codes TEXT NOT NULL, shown TEXT NOT NULL
 );
 CREATE TABLE texts (
     batch INTEGER NOT NULL, position INTEGER NOT NULL, text TEXT NOT NULL, tokens INTEGER NOT NULL,
@@ -421,7 +426,13 @@ class RunDirectory:
     # cells, batches and units: written once, together
 
     def save_batches(
-        self, cells: Sequence[Cell], batches: Sequence[Batch], draws: Iterable[Draw], *, voters: IntArray | None = None
+        self,
+        cells: Sequence[Cell],
+        batches: Sequence[Batch],
+        draws: Iterable[Draw],
+        *,
+        voters: IntArray | None = None,
+        rows: AttributeRows | None = None,
     ) -> None:
         """Commits the noisy cells and all secret draws in one transaction: neither is ever made twice."""
         with self._connect() as database:
@@ -436,6 +447,17 @@ class RunDirectory:
                 database.executemany("INSERT INTO members VALUES (?, ?, ?, ?)", draw.members())
             if voters is not None:
                 database.executemany("INSERT INTO voters VALUES (?)", [(record,) for record in voters.tolist()])
+            if rows is not None:
+                kinds = rows.schema.attributes
+                found = [(name, json.dumps(kinds[name].model_dump()["values"])) for name in self.config.columns.found]
+                database.executemany("INSERT INTO found VALUES (?, ?)", found)
+                database.executemany(
+                    "INSERT INTO attribute_rows VALUES (?, ?, ?, ?)",
+                    [
+                        (number, row.cell, json.dumps(row.codes), json.dumps(row.values, default=str))
+                        for number, row in enumerate(rows.rows)
+                    ],
+                )
 
     def is_formed(self) -> bool:
         """Whether cells and batches are drawn."""
@@ -463,6 +485,28 @@ class RunDirectory:
             own = [part.tolist() for part in np.split(records, firsts[1:])]
             found[batch] = list(zip(own, np.frombuffer(columns[2], np.float64).tolist(), strict=True))
         return found
+
+    def attribute_rows(self) -> AttributeRows | None:
+        """The synthetic rows that texts are written for; None where the run has no attributes. Released."""
+        schema = self.config.columns
+        if not schema.attributes:
+            return None
+        with self._connect() as database:
+            found = dict(database.execute("SELECT attribute, found FROM found"))
+            rows = database.execute("SELECT cell, codes, shown FROM attribute_rows ORDER BY number").fetchall()
+        schema = resolved(schema, {name: json.loads(values) for name, values in found.items()})
+        kinds = list(schema.attributes.values())
+        return AttributeRows(
+            schema,
+            [
+                AttributeRow(
+                    cell,
+                    tuple(json.loads(codes)),
+                    tuple(kind.revived(value) for kind, value in zip(kinds, json.loads(shown), strict=True)),
+                )
+                for cell, codes, shown in rows
+            ],
+        )
 
     # the votes: each drawn once
 
@@ -677,17 +721,26 @@ class RunDirectory:
     def write_release(self, rows: list[dict[str, Any]], guarantee: dict[str, Any], card: str) -> None:
         """Everything that may be shared; no other file is touched.
 
+        Args:
+            rows: the rows, with the columns text, label, cell and origin as far as there are any, and attributes.
+            guarantee: plain values.
+            card: Markdown.
+
         Raises:
             ConfigError: a path of the release is a link.
         """
-        names = ("synthetic.jsonl", "synthetic.parquet", "guarantee.json", "README.md")
-        lines, table, promise, page = paths = [self.release / name for name in names]
+        files = ("synthetic.jsonl", "synthetic.parquet", "guarantee.json", "README.md")
+        lines, table, promise, page = paths = [self.release / name for name in files]
         self._check_release(*paths)
         date = self.release_date()
         for path in paths:
             remove_leftovers(path)
-        write_jsonl(lines, rows, mode=SHARED)
-        write_parquet(table, rows, mode=SHARED)
+        config = self.config
+        names = config.released_names
+        named = [{names.get(column, column): value for column, value in row.items()} for row in rows]
+        types = {name: kind.column_type for name, kind in config.columns.attributes.items()}
+        write_jsonl(lines, named, mode=SHARED)
+        write_parquet(table, named, types=types, mode=SHARED)
         write_json(promise, guarantee, mode=SHARED)
         write_text(page, card, mode=SHARED)
         self.write_private(_SEAL, dataclasses.asdict(Seal(date, {path.name: sha256(path) for path in paths})))
@@ -746,18 +799,27 @@ class RunDirectory:
         self.release.mkdir(mode=0o755, exist_ok=True)
 
     def released(self) -> list[dict[str, Any]]:
-        """The rows of the release.
+        """The rows of the release: text, label, cell and origin as far as there are such columns, and attributes.
 
         Raises:
             ConfigError: the run is not finished.
             RunError: its release is damaged.
         """
-        file = self.release / "synthetic.jsonl"
+        file, config = self.release / "synthetic.jsonl", self.config
+        own = {name: column for column, name in config.released_names.items()}
+        kinds = config.columns.attributes
         try:
-            rows = [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line]
-            if not all(isinstance(row, dict) and isinstance(row.get("text"), str) and "cell" in row for row in rows):
+            rows = [
+                {
+                    own.get(name, name): kinds[name].revived(value) if name in kinds else value
+                    for name, value in json.loads(line).items()
+                }
+                for line in file.read_text(encoding="utf-8").split("\n")
+                if line
+            ]
+            if not all((isinstance(row.get("text"), str) or not config.has_text) and "cell" in row for row in rows):
                 raise ValueError
-        except ValueError:
+        except (ValueError, AttributeError, TypeError):
             raise RunError(
                 f"{file}: is not as it was written; write it again with plainchant run --data FILE --out {self.path} "
                 "--resume"

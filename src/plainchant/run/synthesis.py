@@ -194,6 +194,8 @@ class Run:
 
     def _kept(self) -> list[SyntheticText]:
         released, config = Released.of(self.directory), self.plan.config
+        if not config.has_text:
+            return released.without_text(config)
         winners = self.directory.winners(config.parts.rounds - 1) if config.votes else None
         if winners is None:
             return [released.labelled(text, config) for text in released.texts]
@@ -204,13 +206,16 @@ class Run:
             # makes sure that nobody has opened a copy of the directory, and that nobody can from now on
             self._ledger.confirm(self.directory, self.guarantee)
         config, guarantee = self.plan.config, checked_promise(self.directory, self.plan)
-        rows = [{name: getattr(text, name) for name in released_columns(config)} for text in self._kept()]
-        # texts come label by label and source by source: a drawn order tells neither
+        columns = released_columns(config)
+        rows = [{name: getattr(text, name) for name in columns} | dict(text.attributes) for text in self._kept()]
+        # texts come label by label and origin by origin: a drawn order tells neither
         order = self.directory.order_of_release(len(rows), self._randomness)
         rows = [rows[place] for place in order]
+        own = self.directory.attribute_rows()
         card = data_set_card(
             self.plan, guarantee, self.directory.cells(), len(rows), self.directory.facts(),
             date=self.directory.release_date(), model=self.directory.origin.model,
+            schema=None if own is None else own.schema,
         )  # fmt: skip
         self.directory.write_private("costs.json", realised_costs(self.directory, self.plan))
         self.directory.write_release(rows, dataclasses.asdict(guarantee), card)

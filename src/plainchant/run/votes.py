@@ -11,7 +11,7 @@ from plainchant.config import SynthesisConfig
 from plainchant.data.nearest import nearest_points
 from plainchant.generation.decoding import FinishedText
 from plainchant.privacy.histograms import VOTE_GRID, Ballot, Cell, count_votes, noise_sigma, noisy_votes
-from plainchant.run.choosing import Tally, choose, quotas_of
+from plainchant.run.choosing import Tally, choose, choose_for_rows, quotas_of
 from plainchant.run.filters import ALIKE, said_before, sound_candidates
 from plainchant.run.preparation import Preparation
 from plainchant.run.store import RunDirectory, Winner
@@ -26,7 +26,12 @@ UNKNOWN_SPREAD = 8
 
 
 def hold_vote(
-    preparation: Preparation, number: int, cells: Sequence[Cell], texts: Sequence[FinishedText], labels: IntArray
+    preparation: Preparation,
+    number: int,
+    cells: Sequence[Cell],
+    texts: Sequence[FinishedText],
+    labels: IntArray,
+    rows: IntArray | None = None,
 ) -> None:
     """Holds one vote and commits it with what it chose.
 
@@ -36,6 +41,8 @@ def hold_vote(
         cells: the kept cells.
         texts: all candidates so far.
         labels: the label that each one's prompt asked for, by number, int64 [m].
+        rows: the attribute row that each one is written for, int64 [m], -1 where it has none; None where there are no
+            attributes.
     """
     config, directory = preparation.config, preparation.directory
     rho, randomness, size = preparation.plan.rho_round, preparation.randomness, len(config.label_set)
@@ -44,6 +51,9 @@ def hold_vote(
     examples = [example.text for example in config.prompt.examples]
     sound, left_out = sound_candidates(words, labels, vectors, config.released, examples)
     spread, reach = ballot_form(config, rho, known_units(config, directory, cells, number), len(sound))
+    if rows is not None:
+        # a text belongs to its row, and so does its label
+        reach = 1
     ballot = make_ballot(words, labels, vectors, sound, labels=size, spread=spread, reach=reach)
     counts = _counted(preparation, ballot, vectors)
     votes = noisy_votes(counts, rho, randomness)
@@ -54,11 +64,17 @@ def hold_vote(
         VOTE_GRID * noise_sigma(rho),
         first_of_equal(words),
     )
-    chosen = _chosen(config, tally, vectors)
     # too few different candidates: what the rules left out is better than less than was asked for
-    there = {candidate for _, candidate in chosen}
-    others = [place for place in range(len(texts)) if place not in there and not isinstance(config.quotas, dict)]
-    filled = [(int(labels[place]), place) for place in others[: config.released - len(chosen)]]
+    if rows is None:
+        chosen = _chosen(config, tally, vectors)
+        there = {candidate for _, candidate in chosen}
+        others = [place for place in range(len(texts)) if place not in there and not isinstance(config.quotas, dict)]
+        filled = [(int(labels[place]), place) for place in others[: config.released - len(chosen)]]
+    else:
+        chosen = choose_for_rows(tally, rows)
+        there = {-1, *(int(rows[candidate]) for _, candidate in chosen)}
+        first = {int(row): place for place, row in reversed(list(enumerate(rows))) if int(row) not in there}
+        filled = [(int(labels[place]), place) for _, place in sorted(first.items())]
     winners = [Winner(label, texts[place].batch, texts[place].position) for label, place in chosen + filled]
     silent, kept = tally.without_signal(size).tolist(), [place for _, place in chosen + filled]
     facts = {

@@ -10,6 +10,10 @@ INVENTED = (
     "Names, numbers and amounts in the texts are invented by the model, or known to it from its own training. The "
     "guarantee limits how far those of any one unit can show; it does not hide those that many units share."
 )
+DRAWN = (
+    "The rows are drawn from a law that was fitted to noisy counts. Values that were found in the data are real ones, "
+    "which many units share; numbers and days are drawn within their interval."
+)
 
 
 def times(epsilon: float) -> str:
@@ -102,8 +106,8 @@ def cost_in_words(guarantee: Guarantee) -> str | None:
     cost = guarantee.cost
     if not cost.is_limited:
         return None
-    if cost.is_zcdp:
-        return f"ρ = {cost.rho:.6g} (zCDP)"
+    if not cost.curve:
+        return f"ρ = {cost.rho:.6g} (zCDP)" + (f", except with probability {cost.delta:.3g}" if cost.delta else "")
     orders = [order for order, _ in cost.curve]
     above = f" on top of ρ = {cost.rho:.6g} (zCDP)" if cost.rho else ""
     if len(orders) == 1:

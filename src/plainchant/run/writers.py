@@ -5,8 +5,8 @@ All that a request holds is public or released, so that writing for it is post-p
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol, Self
 
 from plainchant.config import PerformanceOptions, PromptForm, SynthesisConfig
@@ -39,6 +39,8 @@ class Request:
         shown: released texts that the prompt shows, in this order.
         warmth: temperature, as a multiple of the configured one.
         turn: which order and choice of the public examples the prompt has.
+        attributes: those of the row that it is written for, as a prompt shows them.
+        lines: those that each shown text was written for.
         bias: towards the records' words, for a model whose logits are at hand; None: there is none.
     """
 
@@ -47,6 +49,8 @@ class Request:
     shown: tuple[str, ...]
     warmth: float = 1.0
     turn: int = 0
+    attributes: str = ""
+    lines: Mapping[str, str] = field(default_factory=dict)
     bias: Bias | None = None
 
 
@@ -97,8 +101,8 @@ class LocalWriter:
             works = [
                 BatchWork(
                     request.place[0],
-                    tuple(prompts.prefix(request.label, request.shown, request.turn)),
-                    tuple(prompts.start(request.label)),
+                    tuple(prompts.prefix(request.label, request.shown, request.turn, request.lines)),
+                    tuple(prompts.start(request.label, request.attributes)),
                     (),
                     (request.place[1],),
                     bias=request.bias,
@@ -158,7 +162,8 @@ class EndpointWriter:
         Raises:
             ModelError: as the message says.
         """
-        job = job_of(self._config, Request(TRIAL, self._config.label_set[0], ()))
+        request = Request(TRIAL, self._config.label_set[0], (), attributes=self._config.columns.made_up(0))
+        job = job_of(self._config, request)
         texts = {self._endpoint.ask(job, tries=2).text.strip() for _ in range(TRIAL_TEXTS)}
         if texts == {""}:
             raise self._no_text()
@@ -191,13 +196,20 @@ class EndpointWriter:
         )
 
 
+def prompt_of(templates: Templates, request: Request) -> str:
+    """The whole prompt of a request."""
+    return templates.public_prompt(
+        request.label, request.shown, request.turn, attributes=request.attributes, lines=request.lines
+    )
+
+
 def job_of(config: SynthesisConfig, request: Request) -> Job:
     """What is sent for a request: a function of the configuration and of the request alone."""
     templates = Templates(config, config.form_of_candidates)
     return job_for(
         request.place,
         str(config.candidate_model),
-        templates.public_prompt(request.label, request.shown, request.turn),
+        prompt_of(templates, request),
         templates.form,
         max_tokens=config.max_tokens,
         temperature=config.temperature * request.warmth,
@@ -242,8 +254,10 @@ class Sending:
 def sending(config: SynthesisConfig) -> Sending:
     """What a run with this configuration will send to its endpoint."""
     shown = [f"<released text {number + 1}>" for number in range(EXPANDED_FROM)] if config.sends_released else []
-    job = job_of(config, Request(TRIAL, config.label_set[0], tuple(shown)))
-    characters = len(Templates(config, config.form_of_candidates).public_prompt(config.label_set[0], shown))
+    row = config.columns.made_up(0)
+    request = Request(TRIAL, config.label_set[0], tuple(shown), attributes=row, lines=dict.fromkeys(shown, row))
+    job = job_of(config, request)
+    characters = len(prompt_of(Templates(config, config.form_of_candidates), request))
     each = characters // USUAL_CHARACTERS + len(shown) * config.max_tokens
     return Sending(
         f"{str(config.candidate_endpoint).rstrip('/')}/{job.path}",

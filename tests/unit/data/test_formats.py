@@ -308,7 +308,7 @@ def test_a_record_of_four_megabytes_is_read_in_linear_time(kind: str, tmp_path: 
     _write(tmp_path / "corpus.txt", row["text"] + "\nother\n")
     began = time.monotonic()
     for name in ("rows.jsonl", "rows.csv"):
-        columns = {"label_column": "label", "unit_column": "unit"}
+        columns: Any = {"label_column": "label", "unit_column": "unit"}
         found = read_records(tmp_path / name, **columns, labels=["red"], dialect=Dialect(allow_malformed=True))
         assert len(fingerprint(found)) == 64
         assert found[0].label == "red"

@@ -8,8 +8,8 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from plainchant.data.header import columns_of
 from plainchant.data.raw import Dialect
-from plainchant.data.schema import columns_of
 from plainchant.data.survey import Asked, survey
 from plainchant.errors import DataError
 

@@ -313,6 +313,29 @@ def test_an_observers_seconds_are_those_of_the_passes(monkeypatch):
     assert {(timing.public_pass, timing.private_pass, timing.rest) for timing in told} == {(5.0, 3.0, 0.0)}
 
 
+def test_texts_of_a_batch_may_begin_differently_and_payments_go_on():
+    """Column "a" is likely after S a, and "b" after S b; a record moves both."""
+
+    def table(row):
+        logits = np.full(len(WORDS), -9.0)
+        logits[[1, 2]] = np.array([1, -1]) * (row.count(1) - row.count(2))
+        return logits
+
+    mechanism = IndividualMeanMechanism(settings(batch_size=2, clipping=Clipping.DIFFERENCE), 0.5, 0, 1.0).for_steps(24)
+    starts = ((6, 1, 1, 1), (6, 2, 2, 2, 2), (6, 1, 1, 1))
+    works = [BatchWork(0, (1,), starts[0], ((1,), (2,)), (0, 1, 2), starts=starts), work(1, (0, 1))]
+    texts, _ = decode(works, table, rule=StopRule("\n", 4, 4 - 1), mechanism=mechanism)
+    own = sorted((text for text in texts if text.batch == 0), key=lambda text: text.position)
+    assert [text.position for text in own] == [0, 1, 2]
+    counts = [text.text.count("a") - text.text.count("b") for text in own]
+    assert counts[0] > 0 > counts[1]
+    assert counts[2] > 0
+    paid = np.array([text.spent for text in own])
+    assert (np.diff(paid, axis=0) > 0).all()
+    assert (paid <= 0.5).all()
+    assert sorted(text.position for text in texts if text.batch == 1) == [0, 1]
+
+
 def test_a_batch_of_a_deal_pays_for_its_text_from_its_own_payment():
     mechanism = IndividualMeanMechanism(settings(batch_size=2, clipping=Clipping.DIFFERENCE, clip=2.5), 9.0, 6)
 

@@ -283,3 +283,87 @@ def test_what_would_end_a_text_is_found_in_linear_time(stop, piece):
 )
 def test_what_would_end_a_text_becomes_a_space(stop, text, found):
     assert _without_stop(text, stop) == found
+
+
+STARS = {"attributes": {"stars": {"type": "number", "cuts": [1, 2, 3, 6]}, "name": {"type": "category"}}}
+
+
+def with_attributes(**prompt):
+    config = SynthesisConfig(method="clustered-mean", max_record_tokens=12, max_tokens=9, columns=STARS, prompt=prompt)
+    return Prompts(config, Letters(context_length=2000))
+
+
+def read(tokens):
+    return Letters().read(tokens)
+
+
+@pytest.mark.parametrize(
+    ("example", "shown"),
+    [
+        ("Text: {text}\n", "Stars: 2\nText: one\n"),
+        ("> {attributes}> {text}\n", "> Stars: 2\n> one\n"),
+        ("Kind: x\nText: {text}\n", "Kind: x\nStars: 2\nText: one\n"),
+    ],
+)
+def test_attributes_stand_where_the_template_says_or_before_the_line_of_the_text(example, shown):
+    made = with_attributes(example=example)
+    assert read(made.record("one", None, "Stars: 2\n")) == shown
+    assert read(made.start(None, "Stars: 2\n")) == shown.partition(" one")[0]
+    # without attributes nothing is left of them
+    assert "{" not in read(made.record("one", None)) + read(made.start(None))
+
+
+def test_examples_show_attributes_their_own_and_those_of_released_texts():
+    examples = [{"text": "E", "attributes": {"stars": 4, "name": "Ann"}}, {"text": "F"}]
+    made = with_attributes(header="", example="- {text}\n", examples=examples)
+    shown = made.prefix(None, ["G"], lines={"G": "Stars: 1\n"})
+    assert read(shown) == "<s>Stars: 3 to 5\nName: Ann\n- E\n- F\nStars: 1\n- G\n"
+
+
+def test_attributes_of_a_record_are_text_and_cut_at_a_public_length():
+    made = with_attributes(example="T: {text}\n")
+    special = Letters().encode("</s>", trusted=True)
+    assert len(special) == 1
+    tokens = made.record("one", None, "Name: </s>" + "x" * 500 + "\n")
+    assert special[0] not in tokens
+    assert len(tokens) == len(made.record("one", None)) + 2 * 24
+    assert len(made.records(["one"] * 3, None, ["y" * 500] * 3)) <= made.longest
+
+
+def test_a_chat_shows_a_records_attributes_before_it_and_asks_for_those_of_the_row():
+    made = with_attributes(form="chat", chat="Like {text}, with:\n{attributes}Go.")
+    assert read(made.prefix(None)) == "<s><s>U:Like "
+    assert read(made.record("one", None, "Stars: 2\n")) == "Stars: 2\none"
+    assert read(made.start(None, "Stars: 1\n")) == ", with:\nStars: 1\nGo.</s>A:"
+    plain = with_attributes(form="chat", chat="Like {text}.")
+    assert read(plain.start(None, "Stars: 1\n")) == ".\nThe attributes of the new text:\nStars: 1\n</s>A:"
+
+
+@pytest.mark.parametrize(
+    ("labels", "prompt", "stop"),
+    [
+        ((), {}, "\nStars:"),
+        (("x", "y"), {}, "\nLabel:"),
+        ((), {"examples": [{"text": "one line"}]}, "\n"),
+        ((), {"example": "> {text}\n###\n{attributes}"}, "\n###"),
+        ((), {"example": "> {text}{attributes}"}, None),
+        ((), {"form": "chat"}, None),
+    ],
+)
+def test_a_text_ends_where_the_attributes_of_another_entry_begin(labels, prompt, stop):
+    config = SynthesisConfig(labels=labels, label_column="kind" if labels else None, columns=STARS, prompt=prompt)
+    assert config.stop == Templates(config).stop == stop
+
+
+def test_a_model_behind_an_endpoint_reads_the_attributes_that_a_local_one_does():
+    examples = [{"text": "E", "attributes": {"stars": 4, "name": "Ann"}}]
+    made = with_attributes(examples=examples)
+    lines = {"G": "Stars: 1\n"}
+    local = read([*made.prefix(None, ["G"], lines=lines), *made.start(None, "Stars: 2\n")])
+    assert local == "<s>" + made.public_prompt(None, ["G"], attributes="Stars: 2\n", lines=lines)
+    assert local.endswith("Stars: 3 to 5\nName: Ann\nText: E\n\nStars: 1\nText: G\n\nStars: 2\nText:")
+    chat = Templates(made._config, PromptForm.CHAT).public_prompt(None, ["G"], attributes="Stars: 2\n", lines=lines)
+    assert "\n\nStars: 1\nG\n\n" in chat
+    assert chat.endswith("\nThe attributes of the new text:\nStars: 2\n")
+    alone = Templates(with_attributes()._config, PromptForm.CHAT).public_prompt(None, attributes="Stars: 2\n")
+    assert alone.endswith("Answer with the text only.\nThe attributes of the new text:\nStars: 2\n")

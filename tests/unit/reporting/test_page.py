@@ -27,9 +27,9 @@ LABELS = (f"red | {HOSTILE}", "blue")
 HOME = "/home/somebody"
 CELLS = (Cell(0, 3, 143, 3), Cell(1, WHOLE_LABEL, 77, 2))
 ROWS: list[dict[str, Any]] = [
-    {"text": f"{HOSTILE} & all", "label": LABELS[0], "cell": 0, "source": "private"},
-    {"text": "a long one " * 60, "label": LABELS[1], "cell": 1, "source": "private"},
-    {"text": "", "label": LABELS[1], "cell": 1, "source": "expanded"},
+    {"text": f"{HOSTILE} & all", "label": LABELS[0], "cell": 0, "origin": "records"},
+    {"text": "a long one " * 60, "label": LABELS[1], "cell": 1, "origin": "records"},
+    {"text": "", "label": LABELS[1], "cell": 1, "origin": "model"},
 ]
 PRIVATE = {
     "costs": {
@@ -263,7 +263,7 @@ def test_topics_are_described_by_the_released_texts_around_them():
 
 
 def test_every_text_is_on_the_page():
-    rows = [{"text": f"number {n}.", "label": "blue", "cell": 0, "source": "private"} for n in range(300)]
+    rows = [{"text": f"number {n}.", "label": "blue", "cell": 0, "origin": "records"} for n in range(300)]
     said = Document(page(rows=rows)).text
     assert all(f"number {n}." in said for n in range(300))
 
@@ -333,7 +333,7 @@ def test_page_is_a_function_of_what_it_shows():
 
 def test_control_characters_of_labels_and_texts_are_visible_marks():
     hostile = "red\x1b[31m\u202egreen\x9b"
-    source = page(rows=[{"text": hostile, "label": "blue", "cell": 0, "source": "private"}])
+    source = page(rows=[{"text": hostile, "label": "blue", "cell": 0, "origin": "records"}])
     assert "red\\x1b[31m\\u202egreen\\x9b" in Document(source).text
     of = planned(labels=(hostile, "blue"), prompt={"header": "Notes\n"})
     card = data_set_card(of, of.guarantee, CELLS, 2)
@@ -393,7 +393,7 @@ def test_the_card_says_who_made_what_when_of_which_columns():
                   "does not hide those that many units share"):  # fmt: skip
         assert words in card.text
     rows = re.findall(r"^\| (\w+) \| (string|integer) \|", card.text, re.MULTILINE)
-    assert rows == [("text", "string"), ("label", "string"), ("cell", "integer"), ("source", "string")]
+    assert rows == [("text", "string"), ("label", "string"), ("cell", "integer"), ("origin", "string")]
     assert [name for name, _ in rows] == released_columns(of.config)
     plain = planned("amin2024", labels=(), label_column=None)
     assert "| label | string" not in data_set_card(plain, plain.guarantee, [], 3)
@@ -461,6 +461,6 @@ def test_release_loads_as_a_data_set_beside_its_report(released, tmp_path, monke
     write_report(released, planned(), planned().guarantee)
     loaded = datasets.load_dataset(str(released.release), cache_dir=str(tmp_path / "cache"))
     assert set(loaded) == {"train"}
-    assert loaded["train"].column_names == ["text", "label", "cell", "source"]
+    assert loaded["train"].column_names == ["text", "label", "cell", "origin"]
     assert loaded["train"].to_list() == ROWS
     assert json.loads((released.release / "guarantee.json").read_text())["kind"] == "ex-ante"

@@ -16,9 +16,9 @@ from plainchant.reporting.view import view
 HOSTILE = "</script><script>alert(1)</script><!-- <b>"
 CONTROL = "red\x1b[31m\u202egreen\u2028"
 ROWS: list[dict[str, Any]] = [
-    {"text": f"{HOSTILE} & all", "label": "red", "cell": 0, "source": "private"},
-    {"text": CONTROL, "label": "blue", "cell": 1, "source": "expanded"},
-    {"text": "x" * 100_000, "label": "blue", "cell": 1, "source": "private", HOSTILE: CONTROL},
+    {"text": f"{HOSTILE} & all", "label": "red", "cell": 0, "origin": "records"},
+    {"text": CONTROL, "label": "blue", "cell": 1, "origin": "model"},
+    {"text": "x" * 100_000, "label": "blue", "cell": 1, "origin": "records", HOSTILE: CONTROL},
 ]
 REAL = [{"text": f"genuine note {n}", "label": "red"} for n in range(5)]
 
@@ -55,8 +55,8 @@ def test_the_page_holds_every_text_and_nothing_of_it_is_markup(tmp_path):
     page = Page(path)
     (own,) = page.runs
     assert [row["text"] for row in own["rows"]] == [ROWS[0]["text"], "red\\x1b[31m\\u202egreen\\u2028", ROWS[2]["text"]]
-    assert own["columns"] == ["label", "cell", "source", HOSTILE]
-    assert own["rows"][2]["tags"] == ["blue", 1, "private", "red\\x1b[31m\\u202egreen\\u2028"]
+    assert own["columns"] == ["label", "cell", "origin", HOSTILE]
+    assert own["rows"][2]["tags"] == ["blue", 1, "records", "red\\x1b[31m\\u202egreen\\u2028"]
     assert own["name"] == "run"
     assert own["said"] == run.plan["guarantee"]["statement"]
     assert [tag for tag, _ in page.tags].count("script") == 2

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 
 from plainchant.config import SynthesisConfig, parse_config
+from plainchant.data.schema import Schema
 from plainchant.errors import ConfigError
 from plainchant.generation.decoding import FinishedText
 from plainchant.generation.prompting import repetitive
 from plainchant.privacy.histograms import Cell
-from plainchant.run.choosing import Tally, choose, herd, quotas_of
+from plainchant.run.attributes import AttributeRow, AttributeRows
+from plainchant.run.choosing import Tally, choose, choose_for_rows, herd, quotas_of
 from plainchant.run.filters import RULES, markup, rules_for, sound_candidates, too_short
 from plainchant.run.released import Released
 from plainchant.run.rounds import shares
@@ -253,17 +255,17 @@ def test_a_place_tells_label_and_cell_of_every_candidate():
     def at(batch):
         text = FinishedText(batch, 0, "text", 3, "end", 0.0, 0.0)
         own = released.labelled(text, config)
-        return own.label, own.cell, own.source
+        return own.label, own.cell, own.origin
 
-    assert [at(batch) for batch in (0, 1)] == [("x", 0, "private"), ("y", 2, "private")]
-    assert [at(2 + cell) for cell in range(3)] == [("x", 0, "expanded"), ("x", 1, "expanded"), ("y", 2, "expanded")]
+    assert [at(batch) for batch in (0, 1)] == [("x", 0, "records"), ("y", 2, "records")]
+    assert [at(2 + cell) for cell in range(3)] == [("x", 0, "model"), ("x", 1, "model"), ("y", 2, "model")]
     found = {
         (number, label, cell): released.variation_batch(number, 2, label, cell)
         for number in range(3) for label in range(2) for cell in range(3)
     }  # fmt: skip
     # a place of its own for each, after all others, whatever label the cell has
     assert sorted(found.values()) == list(range(5, 5 + len(found)))
-    assert all(at(batch) == (config.labels[label], cell, "expanded") for (_, label, cell), batch in found.items())
+    assert all(at(batch) == (config.labels[label], cell, "model") for (_, label, cell), batch in found.items())
     # released under the label that the records gave
     one = Released(cells, released.batches, [FinishedText(2, 0, "text", 3, "end", 0.0, 0.0)])
     assert one.chosen([Winner(1, 2, 0)], config)[0].label == "y"
@@ -291,3 +293,23 @@ def test_what_cannot_be_voted_on_is_refused(values, message):
 
 def test_text_options_of_the_command_line_become_numbers():
     assert parse_config("", {"vote_spread": "4"}).vote_spread == 4
+
+
+def test_each_row_gets_its_candidate_with_the_most_votes_and_each_text_goes_to_one_row():
+    rows = np.array([0, 0, 1, 1, 2, -1])
+    tally = Tally(
+        np.zeros(6, dtype=np.int64), np.arange(6), np.array([5, 9, 8, 7, 1, 99]), 1.0, np.array([0, 1, 1, 3, 4, 5])
+    )
+    # 2 has the text of 1, which row 0 has taken; 5 belongs to no row
+    assert choose_for_rows(tally, rows) == [(0, 1), (0, 3), (0, 4)]
+
+
+def test_texts_of_a_cell_take_its_rows_in_turn_and_those_of_its_label_where_it_has_none():
+    cells = [Cell(0, 0, 9, 1), Cell(0, 1, 9, 1), Cell(1, 0, 9, 1), Cell(2, 0, 9, 1)]
+    rows = AttributeRows(Schema(), [AttributeRow(0, (), ()), AttributeRow(0, (), ()), AttributeRow(2, (), ())])
+    released = Released(cells, [Batch(0, 0, 3), Batch(1, 1, 1)], [], rows)
+    assert [released.row_of((0, position)) for position in range(3)] == [0, 1, 0]
+    # after the three of cell 0 come those that the public model writes
+    assert [released.row_of((2, position)) for position in range(3)] == [1, 0, 1]
+    assert [released.row_of((1, 0)), released.row_of((4, 0)), released.row_of((5, 0))] == [0, 2, None]
+    assert Released(cells, [], []).row_of((0, 0)) is None
