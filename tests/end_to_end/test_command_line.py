@@ -10,7 +10,8 @@ from doubles.tables import MARKER, OPTIONS, rows
 
 from plainchant.config import SynthesisConfig, parse_config
 
-FIELDS = [name for name in SynthesisConfig.model_fields if name != "prompt"]
+# prompt and columns are tables of a configuration file
+FIELDS = [name for name in SynthesisConfig.model_fields if name not in ("prompt", "columns")]
 
 
 @pytest.fixture
