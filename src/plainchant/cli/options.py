@@ -288,11 +288,11 @@ def formatted(command: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
-OPTION_NAMES = [name for names in FIELD_GROUPS.values() for name in names if name in SynthesisConfig.model_fields]
-OPTION_NAMES += [name for name in SynthesisConfig.model_fields if name not in OPTION_NAMES]
 # tables of the file, which no option can hold
 TABLES = ("prompt", "columns")
-OPTION_NAMES = [name for name in OPTION_NAMES if name not in TABLES]
+_FIELDS = [name for name in SynthesisConfig.model_fields if name not in TABLES]
+OPTION_NAMES = [name for names in FIELD_GROUPS.values() for name in names if name in _FIELDS]
+OPTION_NAMES += [name for name in _FIELDS if name not in OPTION_NAMES]
 
 
 _LABELS_FILE = option(

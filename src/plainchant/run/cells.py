@@ -18,7 +18,7 @@ from plainchant.run.attributes import Law, drawn_rows, noisy_law, row_counts
 from plainchant.run.preparation import Preparation
 from plainchant.run.speed import SAMPLED_CORPUS
 from plainchant.run.store import Batch, Draw
-from plainchant.run.writers import LocalWriter, Request
+from plainchant.run.writers import LocalWriter, public_requests
 
 # Minimum number of public texts per centre.
 TEXTS_PER_CENTRE = 4
@@ -201,7 +201,6 @@ def public_centres(preparation: Preparation) -> Centres:
 
 def sample_corpus(preparation: Preparation) -> list[str]:
     """Texts by the public model with the public prompts, the labels in turn."""
-    labels = preparation.config.label_set
     texts: list[str] = []
     tokens = [0, 0]
 
@@ -214,13 +213,7 @@ def sample_corpus(preparation: Preparation) -> list[str]:
 
     plan, width = preparation.plan, preparation.performance.width
     writer = LocalWriter(preparation.loaded, plan.settings, width, on_tokens=report)
-    # no row is drawn yet: made-up ones stand where those of a run will
-    made_up = preparation.config.columns.made_up
-    requests = [
-        Request((number, 0), labels[number % len(labels)], (), attributes=made_up(number))
-        for number in range(SAMPLED_CORPUS)
-    ]
-    for text in writer.write(requests):
+    for text in writer.write(public_requests(preparation.config, SAMPLED_CORPUS)):
         texts.append(text.text)
         report(0, text.tokens)
     return texts

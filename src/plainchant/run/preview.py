@@ -1,18 +1,12 @@
 """Texts by the public model with a configuration's prompts, to work on prompts and examples: no data is read, ε = 0."""
 
-import dataclasses
-
 from plainchant import models
 from plainchant.config import PerformanceOptions, SynthesisConfig
 from plainchant.errors import ConfigError
-from plainchant.generation.decoding import BatchWork, Decoder, StopRule
-from plainchant.generation.prompting import Prompts
 from plainchant.models import LanguageModel
-from plainchant.privacy.aggregation import Support
-from plainchant.privacy.mechanisms import PublicMechanism
-from plainchant.randomness import SystemRandomness
 from plainchant.run.progress import NoProgress, Progress
 from plainchant.run.released import SyntheticText
+from plainchant.run.writers import Loaded, LocalWriter, public_requests
 
 
 def preview(
@@ -54,27 +48,13 @@ def preview(
     progress.stage("loading the language model", 0.0)
     model = model or models.load(config.model, performance)
     progress.stage("loading the language model", 1.0)
-    prompts, labels = Prompts(config, model), config.label_set
     settings = config.token_request.settings(clip=1.0, batch_size=1)
-    decoder = Decoder(
-        model,
-        PublicMechanism(dataclasses.replace(settings, support=Support.TOP_K)),
-        StopRule(prompts.stop, config.max_tokens, config.min_tokens),
-        rows=performance.width,
-        randomness=SystemRandomness(),
-        on_tokens=progress.tokens,
-    )
-    works = [
-        BatchWork(
-            number, tuple(prompts.prefix(label)), tuple(prompts.start(label, config.columns.made_up(number))), (), (0,)
-        )
-        for number in range(texts)
-        for label in (labels[number % len(labels)],)
-    ]
+    writer = LocalWriter(Loaded.of(model, config), settings, performance.width, on_tokens=progress.tokens)
     written, tokens = {}, 0
     progress.texts(0, texts, 0)
-    for text in decoder.run(works):
+    for text in writer.write(public_requests(config, texts)):
         written[text.batch] = text.text
         tokens += text.tokens
         progress.texts(len(written), texts, tokens)
+    labels = config.label_set
     return [SyntheticText(written[number], labels[number % len(labels)], 0, "public") for number in range(texts)]

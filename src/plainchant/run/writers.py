@@ -76,6 +76,15 @@ class Loaded:
         return cls(model, prompts, StopRule(prompts.stop, config.max_tokens, config.min_tokens))
 
 
+def public_requests(config: SynthesisConfig, count: int) -> list[Request]:
+    """Requests for texts that follow from nothing but the configuration, the labels in turn."""
+    # no row is drawn for them: made-up ones stand where those of a run will
+    labels, made_up = config.label_set, config.columns.made_up
+    return [
+        Request((number, 0), labels[number % len(labels)], (), attributes=made_up(number)) for number in range(count)
+    ]
+
+
 @dataclass(frozen=True)
 class LocalWriter:
     """A local model, whose public rows alone are used, whatever the plan's method.
