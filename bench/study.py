@@ -116,8 +116,7 @@ def run_cell(name, number, cell, options, loaded):
     out = options.work / "runs" / stem(name, number)
     table, whole = table_of(cell, options.work), Path(cell["folder"]) / cell["file"]
     embedder = loaded.embedder()
-    # the study was measured without deals; a cell that wants them says so
-    config = load_config(HERE.parent / cell["config"], {"deals": False} | cell["set"])
+    config = load_config(HERE.parent / cell["config"], cell["set"])
     if "prompt" in cell:
         prompt = PromptConfig(**{**dict(config.prompt), **cell["prompt"]})
         config = config.model_copy(update={"prompt": prompt})
@@ -542,8 +541,9 @@ def advice():
             for texts in wishes:
                 try:
                     decided = make_plan(SynthesisConfig(epsilon=epsilon, texts=texts, expected_units=records))
-                    size = decided.settings.batch_size
-                    cells.append(str(size) if size <= LARGEST_SHOWN else "–")
+                    size, written = decided.settings.batch_size, decided.config.written
+                    fewer = f" ({written})" if decided.config.private_texts else ""
+                    cells.append(f"{size}{fewer}" if size <= LARGEST_SHOWN else "–")
                 except PrivacyError:
                     cells.append("–")
             lines.append(f"| {records:,} | {epsilon:g} | {' | '.join(cells)} |")

@@ -361,7 +361,8 @@ release. 1: no vote."""
     rounds: int | None = Field(None, ge=1, le=8)
     """Number of votes. After each vote but the last, the public model writes further texts after the winning ones."""
     private_texts: int | None = Field(None, ge=1)
-    """Number of texts that private records contribute to. Unset: half of texts with several votes, else all."""
+    """Number of texts that private records contribute to. Unset: all without several votes; with them half, or fewer \
+where half would need batches of more than 40 records."""
     vote_share: float = Field(0.05, gt=0, lt=1)
     """Share of the budget for all votes together, split evenly; private-evolution spends the whole budget on votes."""
     word_share: Annotated[float, Field(ge=0, lt=1)] | Literal["auto"] = "auto"

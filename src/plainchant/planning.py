@@ -35,6 +35,9 @@ UNLIKELY = 1e-3
 LARGEST_PASS = 2**14
 # Batches are not made larger than this because of noise in the sizes.
 LARGEST_COVERED = 256
+# Where it is open how many texts records write: no more than batches of this size pay for, since a token costs as many
+# model rows; and not fewer than this many, which would not be worth the noisy counts of cells.
+LARGEST_AFFORDED, FEWEST_WRITTEN = 40, 8
 # Characters per token of English prose, about. Other text has fewer, and then a note about lengths comes late.
 PROSE_CHARACTERS = 4
 # Public centres where their number is decided here: the most, and where nothing is known of the data's size. A hundred
@@ -433,8 +436,9 @@ def _plan_with_deals(
 ) -> Plan:
     """A plan whose batches are drawn afresh for every deal; `rhos`: of selection, sizes, votes, words."""
     # what finding values takes of δ is gone for all else (guarantee 14.3)
-    budget, request = Budget(config.epsilon, config.delta - counts.delta), config.token_request
-    zcdp = dataclasses.replace(counts, delta=0.0)
+    budget, zcdp = Budget(config.epsilon, config.delta - counts.delta), dataclasses.replace(counts, delta=0.0)
+    config = _with_affordable_texts(config, budget, zcdp)
+    request = config.token_request
     mechanism, rule, expected = choose_with_deals(request, budget, zcdp)
     if request.batch_size == "auto":
         # deals pay for batches so small that noise in the sizes may overfill them; what is not covered is refused below
@@ -453,6 +457,27 @@ def _plan_with_deals(
     return made
 
 
+def _with_affordable_texts(config: SynthesisConfig, budget: Budget, counts: Cost) -> SynthesisConfig:
+    """The configuration with fewer texts from records, where half of them would need large batches, or none would do.
+
+    Public candidates take the place of the others, so that as many texts are released. Only public numbers decide.
+    """
+    request, paid = config.token_request, None
+    is_open = config.private_texts is None and config.written < config.texts and request.batch_size == "auto"
+    if not is_open or request.units is None or request.clip == "auto":
+        return config
+    texts = config.written
+    while texts >= min(FEWEST_WRITTEN, config.written):
+        mechanism, rule, expected = choose_with_deals(dataclasses.replace(request, texts=texts), budget, counts)
+        if rule.most_texts(expected.batches, expected.texts) >= expected.texts:
+            paid = paid or texts
+            if mechanism.settings.batch_size <= LARGEST_AFFORDED:
+                paid = texts
+                break
+        texts //= 2
+    return config if paid in (None, config.written) else config.model_copy(update={"private_texts": paid})
+
+
 def _check_deals(made: Plan, budget: Budget, counts: Cost) -> None:
     """Refuses what expected cells do not pay for, and says what they would pay for: fewer texts, or a larger ε."""
     config, rule, expected = made.config, made.deals, made.expected
@@ -463,19 +488,20 @@ def _check_deals(made: Plan, budget: Budget, counts: Cost) -> None:
         return
     size = made.settings.batch_size
     texts, epsilon = nearest_with_deals(config.token_request, budget, counts)
+    kind = "texts" if config.written == config.texts else "private_texts"
     if expected.cells is None:
         what = f"batch_size = {size}: cells of {expected.batches} batches do not pay for one text of each"
     else:
-        name = "texts" if config.written == config.texts else "private_texts"
         what = (
-            f"{name} = {config.written}: about {config.expected_units} units in {expected.cells} cells of "
+            f"{kind} = {config.written}: about {config.expected_units} units in {expected.cells} cells of "
             f"{expected.batches} batches of {size} pay for at most {possible * expected.cells} texts"
         )
     ways = [
-        *([f"ask for {texts} texts or fewer"] if texts and texts < config.written else []),
+        *([f"ask for {texts} {kind} or fewer"] if texts and texts < config.written else []),
         *([f"ε = {epsilon:.3g} or more"] if epsilon else []),
         "shorter texts",
         *(["batch_size = auto"] if isinstance(config.parts.batch_size, int) else []),
+        *(["method = private-evolution, where the records only vote"] if config.votes else []),
     ]
     raise PrivacyError(
         f"{what} of {config.max_tokens} tokens at ε = {config.epsilon:g}, δ = {config.delta:g}; {', or '.join(ways)}"

@@ -162,7 +162,9 @@ def test_centres_are_as_asked_for_or_none():
 def test_a_larger_batch_is_advised_only_where_it_was_not_looked_for(deals):
     for batch_size, advised in (("auto", False), (20, True)):
         with pytest.raises(PrivacyError) as caught:
-            planned("plainchant", expected_units=100, texts=1_000, batch_size=batch_size, deals=deals)
+            planned(
+                "plainchant", expected_units=100, texts=1_000, batch_size=batch_size, deals=deals, private_texts=500
+            )
         assert ("batch_size = auto" in str(caught.value)) == advised
 
 
@@ -325,6 +327,24 @@ def test_infeasible_deals_name_texts_and_an_epsilon_that_are_feasible(changes):
         planned("plainchant", texts=round(1.1 * texts) + 8, **changes)
     epsilon = float(re.search(r"ε = ([0-9.]+) or more", str(caught.value)).group(1)) * 1.005
     assert planned("plainchant", texts=900, **changes | {"epsilon": epsilon}).guarantee.epsilon <= epsilon
+
+
+def test_records_write_fewer_of_the_texts_where_half_would_need_large_batches():
+    wish = LABELLED | {"expected_units": 500, "texts": 200, "max_tokens": 32, "candidates": 11, "rounds": 2}
+    made = planned("plainchant", epsilon=3.0, **wish)
+    assert 8 <= made.config.written < 100
+    assert made.settings.batch_size <= 40
+    # what was decided is part of the configuration that a run keeps, and of the number of public candidates
+    assert made.config.private_texts == made.config.written == made.as_dict()["private_texts"]
+    assert made.config.further == 11 * 200 - made.config.written
+    assert planned("plainchant", epsilon=3.0, private_texts=made.config.written, **wish).as_dict() == made.as_dict()
+    # twice as many would need larger ones, and enough budget leaves the half as it was
+    twice = planned("plainchant", epsilon=3.0, private_texts=2 * made.config.written, **wish)
+    assert twice.settings.batch_size > 40
+    assert planned("plainchant", epsilon=30.0, **wish).config.private_texts is None
+    # where so few cannot be paid for either, the plan names the method that does without
+    with pytest.raises(PrivacyError, match=r"private_texts = 100: about 500 units .* method = private-evolution"):
+        planned("plainchant", epsilon=1.0, **wish)
 
 
 def test_deals_are_refused_where_no_cost_is_known_in_advance_and_left_out_unless_asked_for():

@@ -198,17 +198,17 @@ def plan(console: Console, config: SynthesisConfig, trial: bool, performance: Pe
     How long a run takes is known once plainchant doctor has measured this machine.
     With --candidate-endpoint it also shows what will be sent there; nothing is sent yet.
     """
-    decided = make_plan(config)
-    texts = _public_texts(decided) if trial else []
-    show_plan(console, decided, performance)
-    document = decided.as_dict()
+    plan = make_plan(config)
+    texts = _public_texts(plan) if trial else []
+    show_plan(console, plan, performance)
+    document = plan.as_dict()
     if config.candidate_endpoint is not None:
         document["sends"] = dataclasses.asdict(_sending(config))
     if trial:
-        document["measured"] = _measured(console, decided, texts, performance)
+        document["measured"] = _measured(console, plan, texts, performance)
     speed = kept_speed(config.model, performance)
-    document["expected"] = None if speed is None else dataclasses.asdict(expected(decided, speed))
-    console.result(document, decided.guarantee.statement)
+    document["expected"] = None if speed is None else dataclasses.asdict(expected(plan, speed))
+    console.result(document, plan.guarantee.statement)
 
 
 def _public_texts(plan: Plan) -> list[str]:
@@ -266,6 +266,7 @@ def show_plan(console: Console, plan: Plan, performance: PerformanceOptions | No
     if config.has_text:
         rows += [
             ("texts", f"{requested}, at most {_count(config.max_tokens, 'token')} each"),
+            *_choice_rows(config),
             ("form", _form(config)),
         ]
     else:
@@ -286,6 +287,17 @@ def show_plan(console: Console, plan: Plan, performance: PerformanceOptions | No
         if console.verbose:
             rows += _expert_rows(plan)
     console.table("Plan", rows)
+
+
+def _choice_rows(config: SynthesisConfig) -> list[tuple[str, Any]]:
+    """From what the votes choose."""
+    if not config.votes:
+        return []
+    by_records = f"{config.written} by the records together and " if config.written else ""
+    return [
+        ("written", f"{by_records}{config.further} by the public model, which cost no privacy; the records vote, with "
+                    "noise, for those to release"),
+    ]  # fmt: skip
 
 
 def _attribute_rows(plan: Plan) -> list[tuple[str, Any]]:
@@ -342,7 +354,6 @@ def _expert_rows(plan: Plan) -> list[tuple[str, Any]]:
         rows.append(("public centres", f"at most {plan.centres}"))
     if config.votes:
         rows += [
-            ("candidates", f"{config.written} written from records, {config.further} by the public model"),
             ("votes", f"{config.parts.rounds} of ρ = {plan.rho_round:.4g} each; the private records vote for "
                       f"{config.released} of them"),
         ]  # fmt: skip
