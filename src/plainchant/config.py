@@ -455,7 +455,8 @@ writes the token at no cost (sparse vector technique; worst-case means only). 0:
     sparse_noise: float = Field(0.2, gt=0, allow_inf_nan=False)
     """Scale of the noise in the comparison with sparse_threshold."""
     private_tokens: int | None = Field(None, ge=1)
-    """With sparse_threshold: maximum tokens per text that private records influence. Unset: half of max_tokens."""
+    """Number of tokens at the start of a text that private records influence and pay for; the public model writes the \
+rest freely. With sparse_threshold they may be anywhere in the text. Unset: all; with sparse_threshold half."""
     temperature: float = Field(1.0, gt=0, allow_inf_nan=False)
     """Sampling temperature."""
     batch_size: int | Literal["auto"] | None = None
@@ -764,6 +765,14 @@ too."""
         return -(-self.texts // 2) if self.votes and self.parts.rounds > 1 else self.texts
 
     @property
+    def head(self) -> int:
+        """Number of tokens at the start of a text that records may contribute to and pay for.
+
+        With a sparse vector they may be anywhere in the text, so it is the whole.
+        """
+        return self.max_tokens if self.parts.sparse_threshold > 0 else self.private_tokens or self.max_tokens
+
+    @property
     def released(self) -> int:
         """Number of texts to release."""
         return self.texts + self.expand
@@ -824,7 +833,7 @@ too."""
             private_tokens=self.private_tokens or math.ceil(self.max_tokens / 2),
             expected_range=self.expected_range,
             texts=self.written,
-            max_tokens=self.max_tokens,
+            max_tokens=self.head,
             units=self.expected_units,
             labels=len(self.label_set),
             centres=self._most_centres,

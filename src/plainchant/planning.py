@@ -100,7 +100,7 @@ class Plan:
         table: what the attributes cost; nothing where there are none.
         batch: what the tokens of a batch, or of all deals of a cell, may cost a unit; unlimited where they are not paid
             from a budget.
-        tokens_per_batch: maximum tokens that a batch releases; None where there is no such bound.
+        tokens_per_batch: maximum tokens of a batch that records contribute to; None where there is no such bound.
         texts_per_batch: maximum texts of `max_tokens` that a batch pays for; None where there is no such bound. An
             estimate where costs are individual: a record that has used up its budget is then ignored. With deals one.
         deals: the rule of the deals; None where a unit stays in its batch.
@@ -419,10 +419,10 @@ def make_plan(config: SynthesisConfig) -> Plan:
     budget = Cost(max(0.0, left - rho_vote))
     chosen = choose_mechanism(config.token_request, budget)
     tokens = chosen.affordable(budget)
-    texts = None if tokens is None else tokens // config.max_tokens
+    texts = None if tokens is None else tokens // config.head
     _check_feasible(config, chosen, budget)
     _check_contexts(config, chosen, rho_size)
-    mechanism = chosen.for_steps(config.max_tokens * (texts or 0))
+    mechanism = chosen.for_steps(config.head * (texts or 0))
     promised = mechanism.promised(
         _spent(total, counts, budget, mechanism.cost_of(tokens or 0)), config.epsilon, config.delta, unit_name(config)
     )
@@ -450,7 +450,7 @@ def _plan_with_deals(
             mechanism, rule, expected = choose_with_deals(sized, budget, zcdp)
     promised = mechanism.promised(counts + rule.cost, config.epsilon, config.delta, unit_name(config))
     made = Plan(
-        config, mechanism, _guarantee(config, promised), *rhos, table, rule.cost, config.max_tokens, 1, rule, expected
+        config, mechanism, _guarantee(config, promised), *rhos, table, rule.cost, config.head, 1, rule, expected
     )  # fmt: skip
     _check_deals(made, budget, zcdp)
     _check_contexts(config, mechanism, made.rho_size)
@@ -504,9 +504,15 @@ def _check_deals(made: Plan, budget: Budget, counts: Cost) -> None:
         *(["method = private-evolution, where the records only vote"] if config.votes else []),
     ]
     raise PrivacyError(
-        f"{what} of {config.max_tokens} tokens at ε = {config.epsilon:g}, δ = {config.delta:g}; {', or '.join(ways)}"
+        f"{what} of {_length(config)} at ε = {config.epsilon:g}, δ = {config.delta:g}; {', or '.join(ways)}"
         + made.mechanism.cheaper
     )
+
+
+def _length(config: SynthesisConfig) -> str:
+    """How long a text is, for messages about what it costs."""
+    tail = "" if config.head == config.max_tokens else f", {config.head} of them paid for"
+    return f"{config.max_tokens} tokens{tail}"
 
 
 def _spent(total: Cost, counts: Cost, budget: Cost, tokens: Cost) -> Cost:
@@ -548,14 +554,15 @@ def _check_contexts(config: SynthesisConfig, mechanism: TokenMechanism, rho_size
 
 def _check_feasible(config: SynthesisConfig, mechanism: TokenMechanism, budget: Cost) -> None:
     tokens, request = mechanism.affordable(budget), config.token_request
-    if tokens is not None and tokens < config.max_tokens:
-        smallest = smallest_batch(mechanism, budget, config.max_tokens)
+    if tokens is not None and tokens < config.head:
+        smallest = smallest_batch(mechanism, budget, config.head)
+        name = "max_tokens" if config.head == config.max_tokens else "private_tokens"
         raise PrivacyError(
             f"batch_size = {mechanism.settings.batch_size}: at ε = {config.epsilon:g}, δ = {config.delta:g} a batch "
-            f"pays for {tokens} token{'' if tokens == 1 else 's'}, less than one text of max_tokens = "
-            f"{config.max_tokens}; "
+            f"pays for {tokens} token{'' if tokens == 1 else 's'}, less than one text of {name} = "
+            f"{config.head}; "
             + (f"the smallest batch size that pays for one is {smallest}" if smallest else "no batch size pays for one")
-            + (f", or set max_tokens to {tokens} or less" if tokens else "")
+            + (f", or set {name} to {tokens} or less" if tokens else "")
             + mechanism.cheaper
         )
     possible = possible_texts(request, mechanism, budget)
@@ -563,7 +570,7 @@ def _check_feasible(config: SynthesisConfig, mechanism: TokenMechanism, budget: 
         name = "texts" if config.written == config.texts else "private_texts"
         raise PrivacyError(
             f"{name} = {config.written}: about {config.expected_units} units in batches of "
-            f"{mechanism.settings.batch_size} pay for at most {possible} texts of {config.max_tokens} tokens at "
+            f"{mechanism.settings.batch_size} pay for at most {possible} texts of {_length(config)} at "
             f"ε = {config.epsilon:g}; ask for that many or for shorter texts"
             + (", or let batch_size = auto find a larger batch" if config.parts.batch_size != "auto" else "")
         )

@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import binom
 
 from plainchant.config import SynthesisConfig
-from plainchant.errors import PrivacyError
+from plainchant.errors import ConfigError, PrivacyError
 from plainchant.planning import ENOUGH_FOR_WORDS, make_plan, not_private
 from plainchant.privacy.accounting import Cost, delta_of, epsilon_of, rho_of
 from plainchant.privacy.histograms import batches_of, most_contexts, noise_sigma
@@ -327,6 +327,19 @@ def test_infeasible_deals_name_texts_and_an_epsilon_that_are_feasible(changes):
         planned("plainchant", texts=round(1.1 * texts) + 8, **changes)
     epsilon = float(re.search(r"ε = ([0-9.]+) or more", str(caught.value)).group(1)) * 1.005
     assert planned("plainchant", texts=900, **changes | {"epsilon": epsilon}).guarantee.epsilon <= epsilon
+
+
+@pytest.mark.parametrize("method", ["plainchant", "clustered-mean", "invisibleink"])
+@pytest.mark.parametrize("deals", [False, True])
+def test_a_text_is_paid_for_up_to_its_head(method, deals):
+    wish = LABELLED | {"expected_units": 5_000, "texts": 100, "deals": deals}
+    short = planned(method, max_tokens=16, **wish)
+    long = planned(method, max_tokens=200, private_tokens=16, **wish)
+    for name in ("mechanism", "deals", "expected", "guarantee", "tokens_per_batch", "texts_per_batch", "batch"):
+        assert getattr(short, name) == getattr(long, name), name
+    assert planned(method, max_tokens=200, private_tokens=200, **wish).mechanism != long.mechanism
+    with pytest.raises(ConfigError, match="private_tokens = 17: is more than max_tokens = 16"):
+        planned(method, max_tokens=16, private_tokens=17, **wish)
 
 
 def test_records_write_fewer_of_the_texts_where_half_would_need_large_batches():

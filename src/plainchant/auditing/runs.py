@@ -222,7 +222,7 @@ def replay_of(
     cell = released.cells[batches[number].cell]
     label = config.label_set[cell.label]
     start = tuple(prompts.start(label, released.lines_of((number, 0))))
-    mechanism, length = plan.mechanism, min(STEPS, config.max_tokens)
+    mechanism, length = plan.mechanism, min(STEPS, config.head)
 
     def contexts_of(batch: int) -> list[list[Record]]:
         return [[table[record] for record in records] for records, _ in members.get(batch, [])]
