@@ -35,6 +35,8 @@ TABLE_SHARE = 0.1
 RESERVED_COLUMNS = ("text", "label", "cell", "origin")
 # First texts of a cell per text that is shown in its prompts.
 BOOTSTRAP = 2
+# Least share of the budget for votes where none is given.
+LEAST_FOR_VOTES = 0.05
 # Share of the budget for the records' words where none is given (docs/candidates.md).
 WORD_SHARE = 0.1
 # Private rows per forward pass where none are given and nothing is measured.
@@ -280,7 +282,7 @@ class SynthesisFields(TypedDict, total=False):
     candidates: int | None
     rounds: int | None
     private_texts: int | None
-    vote_share: float
+    vote_share: float | Literal["auto"]
     word_share: float | Literal["auto"]
     vote_spread: int | Literal["auto"]
     vote_labels: int | Literal["auto"]
@@ -363,12 +365,13 @@ release. 1: no vote."""
     private_texts: int | None = Field(None, ge=1)
     """Number of texts that private records contribute to. Unset: all without several votes; with them half, or fewer \
 where half would need batches of more than 40 records."""
-    vote_share: float = Field(0.05, gt=0, lt=1)
-    """Share of the budget for all votes together, split evenly; private-evolution spends the whole budget on votes."""
+    vote_share: Annotated[float, Field(gt=0, lt=1)] | Literal["auto"] = "auto"
+    """Share of the budget for all votes together, split evenly. auto: as much as the votes of expected_units need to \
+tell candidates apart, 5 % to half of the budget; private-evolution spends all of it on votes."""
     word_share: Annotated[float, Field(ge=0, lt=1)] | Literal["auto"] = "auto"
     """Share of the budget for one noisy count of the records' words per label; candidates are then written with these \
 words in mind. Needs votes and a local model for candidates. auto: a tenth, at most ρ = 0.02, with plainchant and \
-private-evolution. 0: off."""
+private-evolution; none where expected_units are too few for it. 0: off."""
     vote_spread: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """Number of nearest texts that a record's vote is spread over; auto: the weaker the votes, the more texts."""
     vote_labels: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
@@ -554,7 +557,7 @@ too."""
         parts = self.parts
         if self.expand and not self.reads_records:
             raise ConfigError(f"expand = {self.expand}: --method public writes all its texts freely; raise texts")
-        shares = self.vote_share + self.rebalance_share + self.share_of_words
+        shares = self.least_vote_share + self.rebalance_share + self.share_of_words
         if self.votes and self.written and shares >= 1:
             raise PrivacyError(
                 f"vote_share = {self.vote_share}, rebalance_share = {self.rebalance_share}, word_share = "
@@ -611,7 +614,7 @@ too."""
                 "ex-post figure includes; name the values, or use another method"
             )
         shares = self.attribute_share + self.share_of_words
-        shares += (self.rebalance_share + self.vote_share * self.votes) * (self.written > 0)
+        shares += (self.rebalance_share + self.least_vote_share * self.votes) * (self.written > 0)
         if self.has_text and shares >= 1:
             raise PrivacyError(f"table_share = {self.attribute_share}: leaves nothing for the texts; lower it")
 
@@ -746,6 +749,11 @@ too."""
     def votes(self) -> bool:
         """Whether the records vote on which texts are released."""
         return self.parts.candidates > 1
+
+    @property
+    def least_vote_share(self) -> float:
+        """The share of the budget that the votes of a method with batches have at least."""
+        return LEAST_FOR_VOTES if self.vote_share == "auto" else self.vote_share
 
     @property
     def share_of_words(self) -> float:

@@ -45,6 +45,13 @@ PROSE_CHARACTERS = 4
 MOST_CENTRES, UNKNOWN_CENTRES = 1000, 100
 # The most ρ that the records' words get where no share is given: a tenth of it does half as much (docs/candidates.md).
 ENOUGH_FOR_WORDS = 0.02
+# Units of a label, divided by σ of a whole word's count, below which hardly a word stands out: at 30 two prepositions
+# did, at 128 the words brought half of what they bring at most (docs/candidates.md).
+HEARD_WORDS = 50
+# Where no share is given, votes get what it takes for so many units for each candidate, divided by the σ of a round:
+# from there on more votes choose hardly better (docs/candidates.md). But no more than this part of what counts leave,
+# since texts that records write bring what no candidate has.
+HEARD_VOTES, MOST_FOR_VOTES = 0.35, 0.5
 # Below this derived clip, nats, a plan warns.
 SMALL_CLIP = 1.0
 # Share of δ for the values of attributes that are found in the data, all columns together.
@@ -407,11 +414,9 @@ def make_plan(config: SynthesisConfig) -> Plan:
     rho_select = rho_rebalance / 2 if config.parts.clusters is Clusters.PUBLIC_CENTRES else 0.0
     rho_size = rho_rebalance - rho_select
     table = Cost(config.attribute_share * total.rho, delta=found)
-    rho_words = config.share_of_words * total.rho
-    if config.word_share == "auto":
-        rho_words = min(rho_words, ENOUGH_FOR_WORDS)
+    rho_words = _rho_of_words(config, total.rho)
     left = max(0.0, total.rho - rho_rebalance - rho_words - table.rho)
-    rho_vote = (config.vote_share * total.rho if writes else left) if config.votes else 0.0
+    rho_vote = (_rho_of_votes(config, total.rho, left) if writes else left) if config.votes else 0.0
     rhos = (rho_select, rho_size, rho_vote, rho_words)
     counts = Cost(rho_rebalance) + Cost(rho_vote) + Cost(rho_words) + table
     if config.parts.deals and writes:
@@ -429,6 +434,26 @@ def make_plan(config: SynthesisConfig) -> Plan:
     batch = Cost.unlimited() if tokens is None else budget
     guarantee = _guarantee(config, promised)
     return Plan(config, mechanism, guarantee, *rhos, table, batch, tokens, texts)
+
+
+def _rho_of_words(config: SynthesisConfig, total: float) -> float:
+    """The zCDP of the noisy count of words: the share asked for, or what the rule makes of it."""
+    rho = config.share_of_words * total
+    if config.word_share != "auto":
+        return rho
+    rho, units = min(rho, ENOUGH_FOR_WORDS), config.expected_units
+    is_heard = units is None or units / len(config.label_set) >= HEARD_WORDS * noise_sigma(rho)
+    return rho if is_heard else 0.0
+
+
+def _rho_of_votes(config: SynthesisConfig, total: float, left: float) -> float:
+    """The zCDP of all votes of a run whose records write too: the share asked for, or what the rule makes of it."""
+    least = config.least_vote_share * total
+    if config.vote_share != "auto" or config.expected_units is None:
+        return least
+    sigma = config.expected_units / (config.parts.candidates * config.texts) / HEARD_VOTES
+    needed = config.parts.rounds / (2 * sigma**2)
+    return max(least, min(needed, MOST_FOR_VOTES * left))
 
 
 def _plan_with_deals(
@@ -458,9 +483,10 @@ def _plan_with_deals(
 
 
 def _with_affordable_texts(config: SynthesisConfig, budget: Budget, counts: Cost) -> SynthesisConfig:
-    """The configuration with fewer texts from records, where half of them would need large batches, or none would do.
+    """The configuration with fewer texts from records, where half of them would need large batches.
 
-    Public candidates take the place of the others, so that as many texts are released. Only public numbers decide.
+    Halved until moderate batches pay, at the least to `FEWEST_WRITTEN`. Public candidates take the place of the others,
+    so that as many texts are released. Only public numbers decide.
     """
     request, paid = config.token_request, None
     is_open = config.private_texts is None and config.written < config.texts and request.batch_size == "auto"
@@ -470,9 +496,8 @@ def _with_affordable_texts(config: SynthesisConfig, budget: Budget, counts: Cost
     while texts >= min(FEWEST_WRITTEN, config.written):
         mechanism, rule, expected = choose_with_deals(dataclasses.replace(request, texts=texts), budget, counts)
         if rule.most_texts(expected.batches, expected.texts) >= expected.texts:
-            paid = paid or texts
+            paid = texts
             if mechanism.settings.batch_size <= LARGEST_AFFORDED:
-                paid = texts
                 break
         texts //= 2
     return config if paid in (None, config.written) else config.model_copy(update={"private_texts": paid})

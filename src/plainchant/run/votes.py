@@ -16,11 +16,13 @@ from plainchant.run.filters import ALIKE, said_before, sound_candidates
 from plainchant.run.preparation import Preparation
 from plainchant.run.store import RunDirectory, Winner
 
-# Fitted by hand to measured runs, with t = units for each candidate, divided by σ of a whole vote. All labels are
-# open to a unit from t = STRONG on, and soon none but its own below that.
-STRONG, STEEP = 1.5, 6
-# The weaker the votes the wider they are spread, up to a bound beyond which the choice loses variety.
-SPREAD, WIDEST = 1.5, 32
+# Fitted by hand to measured votes (docs/candidates.md), with t = units for each candidate, divided by σ of a whole
+# vote. All labels are open to a unit from t = STRONG on, and soon none but its own below that. Where a label has few
+# candidates, those of others are many beside them, and it takes stronger votes: SCARCE candidates double STRONG.
+STRONG, STEEP, SCARCE = 1.5, 3.5, 12
+# The weaker the votes the wider they are spread, up to bounds beyond which the choice loses variety, or says nothing: a
+# vote for a third of what is open to a unit hardly prefers anything.
+SPREAD, WIDEST, WIDEST_PART = 1.5, 32, 3
 # Where nothing is known of the data's size.
 UNKNOWN_SPREAD = 8
 
@@ -138,9 +140,10 @@ def ballot_form(config: SynthesisConfig, rho: float, units: float | None, candid
         candidates: how many candidates there are.
     """
     labels = len(config.label_set)
+    own = max(candidates / labels, 1.0)
     strength = None if units is None else units / max(candidates, 1) / noise_sigma(rho)
     if config.vote_labels == "auto":
-        open_share = 0.0 if strength is None else min(1.0, (strength / STRONG) ** STEEP)
+        open_share = 0.0 if strength is None else min(1.0, (strength / STRONG / (1 + SCARCE / own)) ** STEEP)
         reach = 1 + math.floor((labels - 1) * open_share)
     else:
         reach = min(config.vote_labels, labels)
@@ -149,7 +152,7 @@ def ballot_form(config: SynthesisConfig, rho: float, units: float | None, candid
     if strength is None:
         return UNKNOWN_SPREAD, reach
     wanted = SPREAD * math.sqrt(reach) / strength if strength > 0 else math.inf
-    return round(min(WIDEST, max(1.0, wanted))), reach
+    return round(max(1.0, min(WIDEST, wanted, reach * own / WIDEST_PART))), reach
 
 
 def make_ballot(
