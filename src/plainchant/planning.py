@@ -251,6 +251,22 @@ class Plan:
         return [*notes, *_form_notes(config), *self._notes_on_endpoint]
 
     @property
+    def budget_shares(self) -> dict[str, float]:
+        """What part of the budget goes where, by zCDP, from 0 to 1; empty where nothing is promised beforehand."""
+        config = self.config
+        if not self.guarantee.cost.is_limited or not config.reads_records:
+            return {}
+        total = rho_of(config.epsilon, config.delta - self.table.delta)
+        parts = {
+            "noisy counts": self.rho_rebalance,
+            "attributes": self.table.rho,
+            "words": self.rho_words,
+            "votes": self.rho_vote,
+        }
+        shares = {name: rho / total for name, rho in parts.items() if rho}
+        return {**shares, "texts by records": 1 - sum(shares.values())} if config.written else shares
+
+    @property
     def _notes_on_endpoint(self) -> list[str]:
         config, notes = self.config, []
         if config.sends_released:
@@ -439,7 +455,7 @@ def make_plan(config: SynthesisConfig) -> Plan:
 def _rho_of_words(config: SynthesisConfig, total: float) -> float:
     """The zCDP of the noisy count of words: the share asked for, or what the rule makes of it."""
     rho = config.share_of_words * total
-    if config.word_share != "auto":
+    if config.word_share != "auto" or not rho:
         return rho
     rho, units = min(rho, ENOUGH_FOR_WORDS), config.expected_units
     is_heard = units is None or units / len(config.label_set) >= HEARD_WORDS * noise_sigma(rho)

@@ -160,7 +160,7 @@ def test_centres_are_as_asked_for_or_none():
 
 @pytest.mark.parametrize("deals", [False, True])
 def test_a_larger_batch_is_advised_only_where_it_was_not_looked_for(deals):
-    for batch_size, advised in (("auto", False), (20, True)):
+    for batch_size, advised in (("auto", False), (30, True)):
         with pytest.raises(PrivacyError) as caught:
             planned(
                 "plainchant", expected_units=100, texts=1_000, batch_size=batch_size, deals=deals, private_texts=500
@@ -259,6 +259,33 @@ def test_words_get_a_tenth_of_the_budget_and_no_more_than_is_enough():
         planned("plainchant", word_share=0.95)
 
 
+def test_votes_get_what_they_need_to_tell_candidates_apart():
+    def shares(epsilon, units, texts, **changes):
+        made = planned("plainchant", epsilon=epsilon, expected_units=units, texts=texts, **LABELLED | VOTED | changes)
+        total = rho_of(epsilon, made.config.delta)
+        return made.rho_vote / total, made.rho_words / total
+
+    many, fewer, few = shares(8.0, 100_000, 200)[0], shares(3.0, 10_000, 600)[0], shares(8.0, 500, 200)[0]
+    assert many == pytest.approx(0.05)
+    assert 0.05 < fewer < 0.4
+    assert few == pytest.approx(0.475)
+    # twice the units need a quarter
+    assert fewer == pytest.approx(4 * shares(3.0, 20_000, 600)[0])
+    assert shares(8.0, None, 200)[0] == pytest.approx(0.05)
+    assert shares(8.0, 500, 200, vote_share=0.2)[0] == pytest.approx(0.2)
+    # what a few records count of their words would be noise: nothing is spent on it, unless it was asked for
+    assert shares(8.0, 500, 200)[1] == 0 < shares(8.0, 20_000, 200)[1]
+    assert shares(8.0, 500, 200, word_share=0.1)[1] == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("method", ["plainchant", "private-evolution", "clustered-mean", "public", "clustered-median"])
+def test_shares_of_the_budget_are_all_of_it(method):
+    shares = planned(method, expected_units=5_000, texts=50).budget_shares
+    assert sum(shares.values()) == pytest.approx(0 if method in ("public", "clustered-median") else 1)
+    assert all(share > 0 for share in shares.values())
+    assert ("texts by records" in shares) == (method in ("plainchant", "clustered-mean"))
+
+
 def test_individual_plans_need_smaller_batches_than_the_worst_case():
     smaller, larger = planned("plainchant", deals=False), planned("plainchant", accounting="worst-case", deals=False)
     assert 2 * smaller.settings.batch_size < larger.settings.batch_size
@@ -275,6 +302,7 @@ def test_individual_plans_need_smaller_batches_than_the_worst_case():
 
 
 LABELLED = {"labels": ("a", "b", "c", "d"), "label_column": "label", "candidates": 1}
+VOTED = {"candidates": 11, "rounds": 2}
 
 
 @pytest.mark.parametrize(
@@ -343,7 +371,7 @@ def test_a_text_is_paid_for_up_to_its_head(method, deals):
 
 
 def test_records_write_fewer_of_the_texts_where_half_would_need_large_batches():
-    wish = LABELLED | {"expected_units": 500, "texts": 200, "max_tokens": 32, "candidates": 11, "rounds": 2}
+    wish = LABELLED | VOTED | {"expected_units": 500, "texts": 200, "max_tokens": 32}
     made = planned("plainchant", epsilon=3.0, **wish)
     assert 8 <= made.config.written < 100
     assert made.settings.batch_size <= 40

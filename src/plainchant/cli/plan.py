@@ -271,6 +271,8 @@ def show_plan(console: Console, plan: Plan, performance: PerformanceOptions | No
         ]
     else:
         rows.append(("rows", requested))
+    if shares := plan.budget_shares:
+        rows.append(("budget", ", ".join(f"{name} {share:.0%}" for name, share in shares.items())))
     rows += _attribute_rows(plan) + _candidate_rows(config)
     if plan.units_needed is not None:
         rows.append(
