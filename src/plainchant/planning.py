@@ -48,10 +48,13 @@ ENOUGH_FOR_WORDS = 0.02
 # Units of a label, divided by σ of a whole word's count, below which hardly a word stands out: at 30 two prepositions
 # did, at 128 the words brought half of what they bring at most (docs/candidates.md).
 HEARD_WORDS = 50
-# Where no share is given, votes get what it takes for so many units for each candidate, divided by the σ of a round:
-# from there on more votes choose hardly better (docs/candidates.md). But no more than this part of what counts leave,
-# since texts that records write bring what no candidate has.
-HEARD_VOTES, MOST_FOR_VOTES = 0.35, 0.5
+# How strong votes have to be, as units for each candidate, divided by σ of a whole vote: from here on all labels'
+# candidates may be open to a unit, and more votes choose hardly better (docs/candidates.md). Where a label has few
+# candidates, those of others are many beside them, and it takes more: twice as much for SCARCE of them.
+STRONG, SCARCE = 1.5, 12
+# Where no share is given, votes get as much as makes them strong, but no more than this part of what counts leave:
+# texts that records write bring what no candidate has.
+MOST_FOR_VOTES = 0.5
 # Below this derived clip, nats, a plan warns.
 SMALL_CLIP = 1.0
 # Share of δ for the values of attributes that are found in the data, all columns together.
@@ -462,12 +465,22 @@ def _rho_of_words(config: SynthesisConfig, total: float) -> float:
     return rho if is_heard else 0.0
 
 
+def strong_votes(candidates: int, labels: int) -> float:
+    """Units for each candidate, divided by σ of a whole vote, from which votes are strong.
+
+    >>> strong_votes(6600, 4), strong_votes(906, 151)
+    (1.510909090909091, 4.5)
+    """
+    return STRONG * (1 + SCARCE * labels / max(candidates, labels))
+
+
 def _rho_of_votes(config: SynthesisConfig, total: float, left: float) -> float:
     """The zCDP of all votes of a run whose records write too: the share asked for, or what the rule makes of it."""
     least = config.least_vote_share * total
     if config.vote_share != "auto" or config.expected_units is None:
         return least
-    sigma = config.expected_units / (config.parts.candidates * config.texts) / HEARD_VOTES
+    candidates = config.parts.candidates * config.texts
+    sigma = config.expected_units / candidates / strong_votes(candidates, len(config.label_set))
     needed = config.parts.rounds / (2 * sigma**2)
     return max(least, min(needed, MOST_FOR_VOTES * left))
 

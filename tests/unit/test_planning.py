@@ -265,12 +265,12 @@ def test_votes_get_what_they_need_to_tell_candidates_apart():
         total = rho_of(epsilon, made.config.delta)
         return made.rho_vote / total, made.rho_words / total
 
-    many, fewer, few = shares(8.0, 100_000, 200)[0], shares(3.0, 10_000, 600)[0], shares(8.0, 500, 200)[0]
+    many, fewer, few = shares(8.0, 100_000, 200)[0], shares(3.0, 40_000, 600)[0], shares(8.0, 500, 200)[0]
     assert many == pytest.approx(0.05)
     assert 0.05 < fewer < 0.4
     assert few == pytest.approx(0.475)
     # twice the units need a quarter
-    assert fewer == pytest.approx(4 * shares(3.0, 20_000, 600)[0])
+    assert fewer == pytest.approx(4 * shares(3.0, 80_000, 600)[0])
     assert shares(8.0, None, 200)[0] == pytest.approx(0.05)
     assert shares(8.0, 500, 200, vote_share=0.2)[0] == pytest.approx(0.2)
     # what a few records count of their words would be noise: nothing is spent on it, unless it was asked for

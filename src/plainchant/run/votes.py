@@ -10,16 +10,16 @@ from plainchant.arrays import Float32Array, IntArray
 from plainchant.config import SynthesisConfig
 from plainchant.data.nearest import nearest_points
 from plainchant.generation.decoding import FinishedText
+from plainchant.planning import strong_votes
 from plainchant.privacy.histograms import VOTE_GRID, Ballot, Cell, count_votes, noise_sigma, noisy_votes
 from plainchant.run.choosing import Tally, choose, choose_for_rows, quotas_of
 from plainchant.run.filters import ALIKE, said_before, sound_candidates
 from plainchant.run.preparation import Preparation
 from plainchant.run.store import RunDirectory, Winner
 
-# Fitted by hand to measured votes (docs/candidates.md), with t = units for each candidate, divided by σ of a whole
-# vote. All labels are open to a unit from t = STRONG on, and soon none but its own below that. Where a label has few
-# candidates, those of others are many beside them, and it takes stronger votes: SCARCE candidates double STRONG.
-STRONG, STEEP, SCARCE = 1.5, 3.5, 12
+# How soon none but its own label is open to a unit where votes are weaker than strong; fitted by hand to measured votes
+# (docs/candidates.md).
+STEEP = 3.5
 # The weaker the votes the wider they are spread, up to bounds beyond which the choice loses variety, or says nothing: a
 # vote for a third of what is open to a unit hardly prefers anything.
 SPREAD, WIDEST, WIDEST_PART = 1.5, 32, 3
@@ -143,7 +143,7 @@ def ballot_form(config: SynthesisConfig, rho: float, units: float | None, candid
     own = max(candidates / labels, 1.0)
     strength = None if units is None else units / max(candidates, 1) / noise_sigma(rho)
     if config.vote_labels == "auto":
-        open_share = 0.0 if strength is None else min(1.0, (strength / STRONG / (1 + SCARCE / own)) ** STEEP)
+        open_share = 0.0 if strength is None else min(1.0, (strength / strong_votes(candidates, labels)) ** STEEP)
         reach = 1 + math.floor((labels - 1) * open_share)
     else:
         reach = min(config.vote_labels, labels)
