@@ -1,5 +1,6 @@
 """Makes a plan from a configuration: mechanism, numbers and guarantee; reads no private data (guarantee 6)."""
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import math
@@ -13,6 +14,7 @@ from plainchant.privacy.accounting import Budget, Cost, rho_of
 from plainchant.privacy.aggregation import ROUNDING_RANGE
 from plainchant.privacy.choice import (
     FEWEST_KEPT,
+    TokenRequest,
     choose_mechanism,
     choose_with_deals,
     nearest_with_deals,
@@ -24,6 +26,7 @@ from plainchant.privacy.deals import DealRule, Expected
 from plainchant.privacy.histograms import most_contexts, noise_sigma
 from plainchant.privacy.mechanisms import TokenMechanism, TokenSettings
 from plainchant.privacy.promises import Promise, Promised, nothing_promised
+from plainchant.privacy.sampling import epsilon_outside
 
 # Above this ε a plan warns.
 WEAK_EPSILON = 20.0
@@ -44,6 +47,9 @@ MOST_CENTRES, UNKNOWN_CENTRES = 1000, 100
 ENOUGH_FOR_WORDS = 0.02
 # Below this derived clip, nats, a plan warns.
 SMALL_CLIP = 1.0
+# Where the rate of a sample is decided here: about how many units it holds, and how many times as many the data must
+# have. What a sample saves is time, and more than so many records hardly better what is written (docs/how-to).
+SAMPLE_UNITS, WORTH_SAMPLING = 100_000, 2
 # Share of δ for the values of attributes that are found in the data, all columns together.
 DELTA_FOUND = 0.1
 
@@ -102,6 +108,7 @@ class Plan:
             estimate where costs are individual: a record that has used up its budget is then ignored. With deals one.
         deals: the rule of the deals; None where a unit stays in its batch.
         expected: the cells that the plan expects; None without deals.
+        sample_rate: of the secret sample of units that the run looks at; 1: all of them (guarantee 13.6).
     """
 
     config: SynthesisConfig
@@ -117,6 +124,12 @@ class Plan:
     texts_per_batch: int | None
     deals: DealRule | None = None
     expected: Expected | None = None
+    sample_rate: float = 1.0
+
+    @property
+    def units(self) -> int | None:
+        """About how many units the run looks at; None where nobody knows."""
+        return _units(self.config, self.sample_rate)
 
     @property
     def settings(self) -> TokenSettings:
@@ -212,8 +225,8 @@ class Plan:
         if not clustered or self.config.centres_file is not None:
             return None
         if self.deals is not None and self.config.expected_units is not None:
-            return planned_centres(self.config.token_request, self.settings.batch_size)
-        return number_of_centres(self.config, self.settings.units_per_batch)
+            return planned_centres(_request(self.config, self.sample_rate), self.settings.batch_size)
+        return number_of_centres(self.config, self.settings.units_per_batch, self.units)
 
     @property
     def notes(self) -> list[str]:
@@ -231,8 +244,8 @@ class Plan:
                 f"delta = {config.delta:g}: above 1 / expected_units = {1 / config.expected_units:.2g} a "
                 "release may reveal single units; use a smaller delta"
             )
-        if config.expected_units is not None and self.rho_select and isinstance(config.centres, int):
-            average = config.expected_units / (len(config.label_set) * config.centres)
+        if self.units is not None and self.rho_select and isinstance(config.centres, int):
+            average = self.units / (len(config.label_set) * config.centres)
             if average < self.settings.batch_size / 8:
                 notes.append(
                     f"centres = {config.centres}: on average {average:.1f} units per cell, for batches of "
@@ -295,6 +308,7 @@ class Plan:
             ),
             "rho_batch": self.rho_batch,
             "deals": None if self.deals is None else dataclasses.asdict(self.deals),
+            "sample_rate": self.sample_rate,
             "expected_cells": None if self.expected is None else dataclasses.asdict(self.expected),
             **self.mechanism.planned_figures(),
             "texts": self.config.texts,
@@ -338,17 +352,17 @@ def _form_notes(config: SynthesisConfig) -> list[str]:
     return notes
 
 
-def number_of_centres(config: SynthesisConfig, units_per_batch: int) -> int:
+def number_of_centres(config: SynthesisConfig, units_per_batch: int, units: int | None) -> int:
     """How many public centres a run without deals asks for; auto: as many as leave a cell one batch on average.
 
-    >>> number_of_centres(SynthesisConfig(expected_units=7600, labels=tuple("abcd"), label_column="label"), 18)
+    >>> number_of_centres(SynthesisConfig(labels=tuple("abcd"), label_column="label"), 18, units=7600)
     105
     """
     if isinstance(config.centres, int):
         return config.centres
-    if config.expected_units is None:
+    if units is None:
         return UNKNOWN_CENTRES
-    return min(MOST_CENTRES, max(1, config.expected_units // (len(config.label_set) * units_per_batch)))
+    return min(MOST_CENTRES, max(1, units // (len(config.label_set) * units_per_batch)))
 
 
 def unit_name(config: SynthesisConfig) -> str:
@@ -386,8 +400,18 @@ def guarantee_of(plan: Plan, *, private: bool) -> Guarantee:
     return plan.guarantee if private else not_private(plan.config, "its randomness came from a seed")
 
 
+def _units(config: SynthesisConfig, rate: float) -> int | None:
+    """About how many units a run with a sample of this rate looks at."""
+    return None if config.expected_units is None else max(1, round(rate * config.expected_units))
+
+
+def _request(config: SynthesisConfig, rate: float) -> TokenRequest:
+    """The token settings of a configuration, for the units of a sample."""
+    return dataclasses.replace(config.token_request, units=_units(config, rate))
+
+
 def make_plan(config: SynthesisConfig) -> Plan:
-    """Decides batch size, clip, tokens and texts from (ε, δ) and a configuration (guarantee 6.2).
+    """Decides sample, batch size, clip, tokens and texts from (ε, δ) and a configuration (guarantee 6.2, 13.6).
 
     Raises:
         PrivacyError: the budget does not pay for the request; the message says what it would pay for.
@@ -396,8 +420,27 @@ def make_plan(config: SynthesisConfig) -> Plan:
     >>> plan.guarantee.statement
     '(ε = 7.95518, δ = 1e-06)-differentially private under adding or removing one record, fixed before the run.'
     """
+    if config.sample_rate != "auto":
+        return _plan_at(config, config.sample_rate)
+    units = config.expected_units
+    # without text nothing takes long, and noisy counts of all units are better ones
+    worth = config.samples and config.has_text
+    if units is None or units < WORTH_SAMPLING * SAMPLE_UNITS or not worth:
+        return _plan_at(config, 1.0)
+    rate = SAMPLE_UNITS / units
+    while rate < 1:
+        # a sample that is too small for the texts is doubled
+        with contextlib.suppress(PrivacyError):
+            return _plan_at(config, rate)
+        rate *= 2
+    return _plan_at(config, 1.0)
+
+
+def _plan_at(config: SynthesisConfig, rate: float) -> Plan:
+    """The plan of a run that looks at a secret sample of this rate; what the sample is worth is spent inside it."""
     found = delta_found(config)
-    total = Cost(rho_of(config.epsilon, config.delta - found), delta=found)
+    whole = Budget(config.epsilon, config.delta).in_sample(rate)
+    total = Cost(rho_of(whole.epsilon, whole.delta - found), delta=found)
     # a method whose records write nothing counts none
     writes = config.reads_records and config.written > 0
     rho_rebalance = config.rebalance_share * total.rho if writes else 0.0
@@ -412,28 +455,28 @@ def make_plan(config: SynthesisConfig) -> Plan:
     rhos = (rho_select, rho_size, rho_vote, rho_words)
     counts = Cost(rho_rebalance) + Cost(rho_vote) + Cost(rho_words) + table
     if config.parts.deals and writes:
-        return _plan_with_deals(config, counts, rhos, table)
-    budget = Cost(max(0.0, left - rho_vote))
-    chosen = choose_mechanism(config.token_request, budget)
+        return _plan_with_deals(config, rate, counts, rhos, table)
+    budget, request = Cost(max(0.0, left - rho_vote)), _request(config, rate)
+    chosen = choose_mechanism(request, budget)
     tokens = chosen.affordable(budget)
     texts = None if tokens is None else tokens // config.max_tokens
-    _check_feasible(config, chosen, budget)
+    _check_feasible(config, request, chosen, budget)
     _check_contexts(config, chosen, rho_size)
     mechanism = chosen.for_steps(config.max_tokens * (texts or 0))
-    promised = mechanism.promised(
-        _spent(total, counts, budget, mechanism.cost_of(tokens or 0)), config.epsilon, config.delta, unit_name(config)
-    )
+    spent = _spent(total, counts, budget, mechanism.cost_of(tokens or 0)).sampled(rate)
+    promised = mechanism.promised(spent, config.epsilon, config.delta, unit_name(config))
     batch = Cost.unlimited() if tokens is None else budget
     guarantee = _guarantee(config, promised)
-    return Plan(config, mechanism, guarantee, *rhos, table, batch, tokens, texts)
+    return Plan(config, mechanism, guarantee, *rhos, table, batch, tokens, texts, sample_rate=rate)
 
 
 def _plan_with_deals(
-    config: SynthesisConfig, counts: Cost, rhos: tuple[float, float, float, float], table: Cost
+    config: SynthesisConfig, rate: float, counts: Cost, rhos: tuple[float, float, float, float], table: Cost
 ) -> Plan:
     """A plan whose batches are drawn afresh for every deal; `rhos`: of selection, sizes, votes, words."""
     # what finding values takes of δ is gone for all else (guarantee 14.3)
-    budget, request = Budget(config.epsilon, config.delta - counts.delta), config.token_request
+    whole, request = Budget(config.epsilon, config.delta).in_sample(rate), _request(config, rate)
+    budget = Budget(whole.epsilon, whole.delta - counts.delta)
     zcdp = dataclasses.replace(counts, delta=0.0)
     mechanism, rule, expected = choose_with_deals(request, budget, zcdp)
     if request.batch_size == "auto":
@@ -444,9 +487,10 @@ def _plan_with_deals(
         if size > mechanism.settings.batch_size:
             sized = dataclasses.replace(request, batch_size=size)
             mechanism, rule, expected = choose_with_deals(sized, budget, zcdp)
-    promised = mechanism.promised(counts + rule.cost, config.epsilon, config.delta, unit_name(config))
+    promised = mechanism.promised((counts + rule.cost).sampled(rate), config.epsilon, config.delta, unit_name(config))
     made = Plan(
-        config, mechanism, _guarantee(config, promised), *rhos, table, rule.cost, config.max_tokens, 1, rule, expected
+        config, mechanism, _guarantee(config, promised), *rhos, table, rule.cost, config.max_tokens, 1, rule, expected,
+        rate,
     )  # fmt: skip
     _check_deals(made, budget, zcdp)
     _check_contexts(config, mechanism, made.rho_size)
@@ -462,18 +506,19 @@ def _check_deals(made: Plan, budget: Budget, counts: Cost) -> None:
     if possible >= (1 if config.expected_units is None else expected.texts):
         return
     size = made.settings.batch_size
-    texts, epsilon = nearest_with_deals(config.token_request, budget, counts)
+    texts, epsilon = nearest_with_deals(_request(config, made.sample_rate), budget, counts)
     if expected.cells is None:
         what = f"batch_size = {size}: cells of {expected.batches} batches do not pay for one text of each"
     else:
         name = "texts" if config.written == config.texts else "private_texts"
         what = (
-            f"{name} = {config.written}: about {config.expected_units} units in {expected.cells} cells of "
+            f"{name} = {config.written}: about {_units_in_words(made.units, config)} in {expected.cells} cells of "
             f"{expected.batches} batches of {size} pay for at most {possible * expected.cells} texts"
         )
     ways = [
         *([f"ask for {texts} texts or fewer"] if texts and texts < config.written else []),
-        *([f"ε = {epsilon:.3g} or more"] if epsilon else []),
+        *([f"ε = {epsilon_outside(epsilon, made.sample_rate):.3g} or more"] if epsilon else []),
+        *(["a larger sample_rate"] if made.sample_rate < 1 else []),
         "shorter texts",
         *(["batch_size = auto"] if isinstance(config.parts.batch_size, int) else []),
     ]
@@ -520,8 +565,12 @@ def _check_contexts(config: SynthesisConfig, mechanism: TokenMechanism, rho_size
         )
 
 
-def _check_feasible(config: SynthesisConfig, mechanism: TokenMechanism, budget: Cost) -> None:
-    tokens, request = mechanism.affordable(budget), config.token_request
+def _units_in_words(units: int | None, config: SynthesisConfig) -> str:
+    return f"{units} units" + ("" if units == config.expected_units else " of a sample")
+
+
+def _check_feasible(config: SynthesisConfig, request: TokenRequest, mechanism: TokenMechanism, budget: Cost) -> None:
+    tokens = mechanism.affordable(budget)
     if tokens is not None and tokens < config.max_tokens:
         smallest = smallest_batch(mechanism, budget, config.max_tokens)
         raise PrivacyError(
@@ -536,7 +585,7 @@ def _check_feasible(config: SynthesisConfig, mechanism: TokenMechanism, budget: 
     if config.expected_units is not None and possible is not None and possible < config.written:
         name = "texts" if config.written == config.texts else "private_texts"
         raise PrivacyError(
-            f"{name} = {config.written}: about {config.expected_units} units in batches of "
+            f"{name} = {config.written}: about {_units_in_words(request.units, config)} in batches of "
             f"{mechanism.settings.batch_size} pay for at most {possible} texts of {config.max_tokens} tokens at "
             f"ε = {config.epsilon:g}; ask for that many or for shorter texts"
             + (", or let batch_size = auto find a larger batch" if config.parts.batch_size != "auto" else "")

@@ -20,7 +20,7 @@ from strategies import probabilities, settings, step_distribution
 from plainchant.models.table import TableModel
 from plainchant.privacy.accounting import Cost
 from plainchant.privacy.aggregation import Clipping
-from plainchant.privacy.amplification import deal_cost, log_moments, sampled_once
+from plainchant.privacy.amplification import deal_cost, log_moments
 from plainchant.privacy.individual import IndividualMeanMechanism
 from plainchant.privacy.mechanisms import MeanMechanism, PublicMechanism
 from plainchant.privacy.sparse_vector import SparseMeanMechanism, distance
@@ -423,7 +423,7 @@ def test_power_a_sample_shared_by_deals_but_charged_as_fresh_is_caught():
     toy, units = steady(1, 1, rate=0.05, clip=0.5, length=2, lean=1.0)
     whole = deal_cost(1, 1, toy.r).scaled(2)
     assert use(toy, units, two_deals, toy.claim.scaled(2)) <= 1
-    assert use(toy, units, shared_sample, sampled_once(whole, toy.rate)) <= 1
+    assert use(toy, units, shared_sample, whole.sampled(toy.rate).as_curve()) <= 1
     assert use(toy, units, shared_sample, toy.claim.scaled(2)) > 1.5
 
 
@@ -431,5 +431,5 @@ def test_deals_of_a_shared_sample_stay_within_the_bound_of_the_whole_run():
     for seed in range(7000, 7040):
         toy, units = random_toy(seed, two=True)
         toy = dataclasses.replace(toy, rate=(0.1, 0.4)[seed % 2])
-        claim = sampled_once(deal_cost(toy.t, toy.w, toy.r).scaled(2), toy.rate)
+        claim = deal_cost(toy.t, toy.w, toy.r).scaled(2).sampled(toy.rate).as_curve()
         assert use(toy, units, shared_sample, claim) <= 1 + 1e-9
