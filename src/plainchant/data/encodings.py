@@ -8,6 +8,7 @@ bytes become U+FFFD. A file in which this is no exception is in another encoding
 import codecs
 import contextlib
 import itertools
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ _MARKS = (
 _COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 _UNSUITABLE = {"utf-7", "idna", "punycode", "undefined", "unicode_escape", "raw_unicode_escape", "mbcs", "oem"}
 # Bytes that are read at once.
-_BLOCK = 2**20
+_BLOCK = 2**18
 # Stands for bytes that do not fit while a text is decoded; no decoded text holds this lone surrogate.
 _BAD, _MARKING = "\udcff", "plainchant.marking"
 _HINTS = "cp1252 (Western Europe), cp1251 (Cyrillic), shift_jis (Japanese), gb18030 (Chinese), euc_kr (Korean), utf-16"
@@ -81,7 +82,7 @@ class Lines:
         self._path, self._encoding, self._where, self._hint = path, encoding, where, hint
         self._allow_malformed = allow_malformed
         self._bad = self._lines = 0
-        self._name = "utf-8"
+        self._name = self._codec = "utf-8"
         self._notes: tuple[str, ...] = ()
 
     @property
@@ -114,6 +115,10 @@ class Lines:
     def _choose(self, block: bytes) -> None:
         marked = next((name for mark, name in _MARKS if block.startswith(mark)), None)
         self._name = codecs.lookup((marked or "utf-8") if self._encoding == AUTO else self._encoding).name
+        self._codec = self._name
+        if marked != self._name and self._name in ("utf-16", "utf-32"):
+            # without a mark in the order of this machine, as Python has it; a stream of them would be refused
+            self._codec += "-le" if sys.byteorder == "little" else "-be"
         if self._encoding == AUTO and self._name not in ("utf-8", "ascii"):
             self._notes = (f"{self._where} is read as {self._name.upper()}, by the byte order mark at its beginning.",)
 
@@ -156,7 +161,7 @@ class Lines:
 
     def _decode_and_split(self, blocks: Iterable[bytes]) -> Iterator[list[str]]:
         """The same for encodings whose characters do not stand for themselves: a small file is one list."""
-        decoder, rest = codecs.getincrementaldecoder(self._name)(_MARKING), ""
+        decoder, rest = codecs.getincrementaldecoder(self._codec)(_MARKING), ""
         for block, ahead in itertools.pairwise(itertools.chain(blocks, (None,))):
             text = rest + decoder.decode(block or b"", ahead is None)
             lines = text.split("\n")

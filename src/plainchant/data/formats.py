@@ -280,10 +280,16 @@ def _column_of(table: Any, where: str, index: int, role: str) -> list[Any]:
 
 def _kept_of_arrow(table: Any, column: str | None, where: str, keep: Callable[[Any], bool]) -> Any:
     """The rows of a table that are kept, before any other value is taken out of Arrow."""
+    import pyarrow
+
     units: Iterable[Any] = repeat(None, len(table))
     if column is not None and column in table.column_names:
         units = column_of_arrow(table.column(table.column_names.index(column)), "unit_column", where)
-    return table.take([row for row, unit in enumerate(units) if keep(unit)])
+    kept = [row for row, unit in enumerate(units) if keep(unit)]
+    try:
+        return table.take(pyarrow.array(kept, pyarrow.int64()))
+    except pyarrow.ArrowNotImplementedError:  # a type of which Arrow cannot pick rows
+        return pyarrow.concat_tables([table.slice(0, 0), *(table.slice(row, 1) for row in kept)])
 
 
 def _of_columns(
