@@ -290,6 +290,7 @@ class SynthesisFields(TypedDict, total=False):
     quotas: Literal["auto", "votes", "balanced"] | Mapping[str, int]
     expand: int
     expected_units: int | None
+    sample_rate: float | Literal["auto"]
     text_column: str
     label_column: str | None
     unit_column: str | None
@@ -385,6 +386,9 @@ are fewer than 20 texts per label."""
     """Extra texts to release, written by the public model from the other texts; they cost nothing and are marked."""
     expected_units: int | None = Field(None, ge=1)
     """Approximate number of units in the data, if that may be public; the plan uses it to choose the batch size."""
+    sample_rate: Annotated[float, Field(gt=0, le=1)] | Literal["auto"] = "auto"
+    """Rate of one secret sample of the units, drawn first; all else is never looked at, and what is costs less. auto: \
+a sample of about 100,000 units where expected_units is 200,000 or more and there are texts, else 1."""
 
     text_column: str = "text"
     """Text column of the private table."""
@@ -687,6 +691,11 @@ too."""
         for accounting, method in _ONLY_FOR.items():
             if (parts.accounting is accounting) != (self.method is method):
                 raise PrivacyError(f"accounting = {parts.accounting}: belongs to --method {method.value} alone")
+        if self.sample_rate not in ("auto", 1) and not self.samples:
+            raise PrivacyError(
+                f"sample_rate = {self.sample_rate}: a secret sample lowers costs that are known before the run; "
+                f"accounting = {parts.accounting} has none. Set sample_rate = 1, or another method"
+            )
         if self.deals and parts.accounting not in _EX_ANTE:
             raise PrivacyError(
                 "deals = true: the secret draw of batches lowers costs that are known before the run; accounting = "
@@ -721,6 +730,11 @@ too."""
     def reads_records(self) -> bool:
         """Whether any private record is read."""
         return self.parts.accounting is not Accounting.PUBLIC
+
+    @property
+    def samples(self) -> bool:
+        """Whether a secret sample of the units may come first: where records are read at a cost known in advance."""
+        return self.parts.accounting not in (Accounting.PUBLIC, Accounting.INFINITE, Accounting.EX_POST)
 
     @property
     def released_names(self) -> dict[str, str]:
@@ -913,7 +927,7 @@ with a seed)."""
 
 # Sections of the help pages, of the reference and of `plainchant init`: every field once, in the order shown.
 FIELD_GROUPS: Mapping[str, tuple[str, ...]] = {
-    "Guarantee": ("epsilon", "delta", "expected_units"),
+    "Guarantee": ("epsilon", "delta", "expected_units", "sample_rate"),
     "Data": (
         "text_column", "label_column", "labels", "unit_column", "encoding", "separator", "allow_malformed",
     ),

@@ -95,7 +95,9 @@ def audit(
     planted, canaries = records, list[Canary]()
     if noted is not None:
         planted, canaries = plant_again(records, config.label_set, noted)
-    if config.reads_records and directory.origin.data != fingerprint(planted):
+    sample = directory.sample()
+    looked_at = planted if sample is None else read_table(planted, config, sample)
+    if config.reads_records and directory.origin.data != fingerprint(looked_at):
         raise DataError("real: is not the table that the run was made from; membership and copies would mean nothing")
     texts = [row["text"] for row in directory.released() if row["text"].strip()]
     private = [record.text for record in records if record.text.strip()]
@@ -114,7 +116,7 @@ def audit(
     if canaries:
         groups["canaries"] = exposure(canaries, texts)
     if load_model is not None and plan.mechanism.replayable:
-        found = replay_of(directory, plan, planted, load_model())
+        found = replay_of(directory, plan, looked_at, load_model())
         names = ("epsilon_low", "epsilon_claimed", "epsilon_limit")
         groups["replay"] = {name: Figure(value) for name in names if (value := getattr(found, name)) is not None}
     report_progress(1.0)

@@ -274,6 +274,8 @@ def show_plan(console: Console, plan: Plan, performance: PerformanceOptions | No
     if shares := plan.budget_shares:
         rows.append(("budget", ", ".join(f"{name} {share:.0%}" for name, share in shares.items())))
     rows += _attribute_rows(plan) + _candidate_rows(config)
+    if plan.sample_rate < 1:
+        rows.append(("sample", _sample(plan)))
     if plan.units_needed is not None:
         rows.append(
             (
@@ -309,6 +311,15 @@ def _attribute_rows(plan: Plan) -> list[tuple[str, Any]]:
         return []
     found = f", {plan.table.delta:.3g} of δ to find values" if plan.table.delta else ""
     return [("attributes", f"{count} for ρ = {plan.table.rho:.4g}{found}")]
+
+
+def _sample(plan: Plan) -> str:
+    """What the secret sample is, in a sentence."""
+    about = "" if plan.units is None else f" (about {plan.units:,} of {plan.config.expected_units:,})"
+    return (
+        f"one unit in {1 / plan.sample_rate:.3g}{about}, drawn in secret by a key; all other rows are dropped as they "
+        "are read. Nobody can tell whether a unit was looked at, so what is looked at may show more"
+    )
 
 
 def _unit(plan: Plan) -> str:

@@ -241,12 +241,16 @@ def last_part(path: str) -> str:
 def accountant_of(plan: Plan, guarantee: Guarantee) -> str:
     """How the cost was counted, in a sentence."""
     # with a seed the mechanism promises nothing
-    if guarantee.kind == "none" or plan.deals is None:
-        return {"none": "none"}.get(guarantee.kind, plan.mechanism.accountant)
-    return (
-        f"amplification by the secret draw of batches at the Rényi order {plan.deals.order}; each text: "
-        f"{plan.mechanism.accountant}"
-    )
+    if guarantee.kind == "none":
+        return "none"
+    counted = plan.mechanism.accountant
+    if plan.deals is not None:
+        counted = (
+            f"amplification by the secret draw of batches at the Rényi order {plan.deals.order}; each text: {counted}"
+        )
+    if plan.sample_rate < 1:
+        counted += f"; then amplification by one secret Poisson sample of the units at rate {plan.sample_rate:.3g}"
+    return counted
 
 
 def public_inputs(config: SynthesisConfig) -> list[str]:

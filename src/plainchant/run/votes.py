@@ -52,7 +52,7 @@ def hold_vote(
     vectors = preparation.encode(words, stage="embedding the candidates")
     examples = [example.text for example in config.prompt.examples]
     sound, left_out = sound_candidates(words, labels, vectors, config.released, examples)
-    spread, reach = ballot_form(config, rho, known_units(config, directory, cells, number), len(sound))
+    spread, reach = ballot_form(config, rho, known_units(preparation.plan.units, directory, cells, number), len(sound))
     if rows is not None:
         # a text belongs to its row, and so does its label
         reach = 1
@@ -118,8 +118,8 @@ def _counted(preparation: Preparation, ballot: Ballot, vectors: Float32Array) ->
     return count_votes(preparation.labels_of_voters(), nearest, ballot)
 
 
-def known_units(config: SynthesisConfig, directory: RunDirectory, cells: Sequence[Cell], number: int) -> float | None:
-    """About how many units vote: by noisy sizes, by an earlier vote, or by the configuration; public or released."""
+def known_units(units: int | None, directory: RunDirectory, cells: Sequence[Cell], number: int) -> float | None:
+    """About how many units vote: by noisy sizes, by an earlier vote, or as the plan has it; public or released."""
     counted = sum(max(cell.noisy_size, 0) for cell in cells)
     if counted:
         return float(counted)
@@ -127,7 +127,7 @@ def known_units(config: SynthesisConfig, directory: RunDirectory, cells: Sequenc
         facts = directory.facts()[number - 1]
         mass = sum(votes for *_, votes in directory.votes(number - 1))
         return max(mass, 0) / (VOTE_GRID * math.sqrt(facts["spread"]))
-    return None if config.expected_units is None else float(config.expected_units)
+    return None if units is None else float(units)
 
 
 def ballot_form(config: SynthesisConfig, rho: float, units: float | None, candidates: int) -> tuple[int, int]:
