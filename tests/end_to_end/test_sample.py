@@ -72,7 +72,7 @@ def test_a_run_looks_at_its_sample_and_at_nothing_else(tmp_path):
     assert len(made.directory.voters()) == len({record.unit for record in inside})
     # whoever judges the run knows which records it looked at
     assert len(real_sample([made.directory], table, Hashing()).texts) == len(inside)
-    assert set(audit(made.directory, table).as_dict()) == {"copied"}
+    assert set(audit(made.directory, table).groups) == {"copied"}
     with pytest.raises(DataError, match="not the table"):
         audit(made.directory, table[:-30])
 
@@ -88,7 +88,7 @@ def test_canaries_are_sampled_like_all_records(tmp_path):
             [{"text": " a" * (1 + row % 5)} for row in range(40)], plan(own), out=tmp_path / "run", count=4,
             model=Spy(), replay=False, performance=PerformanceOptions(rows=64),
         )  # fmt: skip
-    assert "canaries" in found.as_dict()
+    assert "canaries" in found.groups
 
 
 def test_the_noise_of_a_run_is_what_its_sample_pays_for():

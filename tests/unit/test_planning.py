@@ -428,3 +428,46 @@ def test_notes_say_where_texts_as_long_as_public_examples_have_no_room():
     assert note.startswith("max_tokens = 64: the longest public example has 260 characters, about 65 tokens")
     (note,) = form_notes("x" * 260, max_tokens=65, max_record_tokens=64)
     assert note.startswith("max_record_tokens = 64: ")
+
+
+LARGE = {"labels": ("a", "b", "c", "d"), "label_column": "label", "epsilon": 1.0, "texts": 2000}
+
+
+@pytest.mark.parametrize(
+    ("units", "rate", "looked_at"),
+    [(None, 1.0, None), (199_999, 1.0, 199_999), (200_000, 0.5, 100_000), (5_000_000, 0.02, 100_000)],
+)
+def test_a_sample_is_proposed_for_large_tables_alone(units, rate, looked_at):
+    made = make_plan(SynthesisConfig(**LARGE, expected_units=units))
+    assert (made.sample_rate, made.units) == (rate, looked_at)
+    assert made.as_dict()["sample_rate"] == rate
+
+
+def test_a_sample_that_does_not_pay_for_the_texts_is_doubled():
+    many = LARGE | {"max_tokens": 64, "epsilon": 0.3, "texts": 20_000, "candidates": 1}
+    made = make_plan(SynthesisConfig(**many, expected_units=5_000_000))
+    doublings = math.log2(made.sample_rate / 0.02)
+    assert doublings >= 1
+    assert doublings == pytest.approx(round(doublings))
+    with pytest.raises(PrivacyError, match=r"units of a sample.*a larger sample_rate"):
+        make_plan(SynthesisConfig(**many, expected_units=5_000_000, sample_rate=made.sample_rate / 2))
+
+
+def test_a_sample_makes_batches_smaller_and_keeps_the_promise():
+    plans = [make_plan(SynthesisConfig(**LARGE, expected_units=5_000_000, sample_rate=q)) for q in (1, 0.2, 0.02)]
+    sizes = [made.settings.batch_size for made in plans]
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[2] < sizes[0] / 2
+    for made in plans:
+        assert 0.99 < made.guarantee.epsilon <= 1.0
+        assert made.guarantee.cost.epsilon(made.guarantee.delta) <= made.guarantee.epsilon * (1 + 1e-9)
+
+
+def test_a_table_without_texts_is_counted_whole():
+    columns = {"attributes": {"kind": {"type": "category"}}}
+    own = SynthesisConfig(method="attributes", columns=columns, expected_units=5_000_000)
+    assert make_plan(own).sample_rate == 1
+    # what finding values takes of δ is no larger on a sample
+    sampled = make_plan(own.model_copy(update={"sample_rate": 0.1}))
+    assert sampled.guarantee.delta_found == make_plan(own).guarantee.delta_found
+    assert sampled.guarantee.cost.epsilon(own.delta) <= own.epsilon * (1 + 1e-9)
