@@ -4,6 +4,7 @@ import json
 import math
 import signal
 import sqlite3
+from typing import Any
 
 import numpy as np
 import pytest
@@ -45,7 +46,13 @@ def key_of(out):
 
 
 def test_a_run_looks_at_its_sample_and_at_nothing_else(tmp_path):
-    values = {"method": "clustered-mean", "clusters": "none", "clipping": "difference", "support": "top_k", "top_k": 4}
+    values: dict[str, Any] = {
+        "method": "clustered-mean",
+        "clusters": "none",
+        "clipping": "difference",
+        "support": "top_k",
+        "top_k": 4,
+    }
     values |= {"clip": 1.0, "batch_size": 4, "label_column": "label", "labels": ("red", "blue"), "texts": 4}
     values |= {
         "max_tokens": 3,

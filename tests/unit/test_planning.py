@@ -2,6 +2,7 @@
 
 import math
 import re
+from typing import Any
 
 import numpy as np
 import pytest
@@ -430,7 +431,7 @@ def test_notes_say_where_texts_as_long_as_public_examples_have_no_room():
     assert note.startswith("max_record_tokens = 64: ")
 
 
-LARGE = {"labels": ("a", "b", "c", "d"), "label_column": "label", "epsilon": 1.0, "texts": 2000}
+LARGE: dict[str, Any] = {"labels": ("a", "b", "c", "d"), "label_column": "label", "epsilon": 1.0, "texts": 2000}
 
 
 @pytest.mark.parametrize(
