@@ -4,6 +4,7 @@ import json
 import math
 import signal
 import sqlite3
+from typing import Any
 
 import numpy as np
 import pytest
@@ -45,7 +46,13 @@ def key_of(out):
 
 
 def test_a_run_looks_at_its_sample_and_at_nothing_else(tmp_path):
-    values = {"method": "clustered-mean", "clusters": "none", "clipping": "difference", "support": "top_k", "top_k": 4}
+    values: dict[str, Any] = {
+        "method": "clustered-mean",
+        "clusters": "none",
+        "clipping": "difference",
+        "support": "top_k",
+        "top_k": 4,
+    }
     values |= {"clip": 1.0, "batch_size": 4, "label_column": "label", "labels": ("red", "blue"), "texts": 4}
     values |= {
         "max_tokens": 3,
@@ -206,7 +213,9 @@ def test_a_ledger_adds_up_runs_on_samples(command, model, units, tmp_path):
 
 @pytest.mark.parametrize("method", ["median", "public"])
 def test_a_sample_belongs_to_what_is_known_in_advance(method):
-    values = {"method": method} if method == "public" else {"aggregate": "median", "accounting": "ex-post"}
+    values: dict[str, Any] = (
+        {"method": method} if method == "public" else {"aggregate": "median", "accounting": "ex-post"}
+    )
     with pytest.raises(PrivacyError, match="sample_rate"):
         SynthesisConfig(**values, sample_rate=0.5)
     assert plan(SynthesisConfig(**values, expected_units=10**6, min_cell=1)).sample_rate == 1

@@ -5,6 +5,7 @@ import gzip
 import json
 import tracemalloc
 import warnings
+from typing import Any
 
 import numpy as np
 import pandas
@@ -22,7 +23,7 @@ from plainchant.data.tables import Record, read_records
 from plainchant.errors import DataError
 from plainchant.run.inputs import read_table
 
-COLUMNS = {"label_column": "label", "labels": ("a", "b")}
+COLUMNS: dict[str, Any] = {"label_column": "label", "labels": ("a", "b")}
 # ids of two kinds of rows: most units have several records, and some rows are their own
 ROWS = [
     {"text": f"text {row}", "label": "ab"[row % 2], "unit": None if row % 7 == 0 else f"unit {row % 90}"}
