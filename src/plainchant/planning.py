@@ -589,4 +589,5 @@ def _check_feasible(config: SynthesisConfig, request: TokenRequest, mechanism: T
             f"{mechanism.settings.batch_size} pay for at most {possible} texts of {config.max_tokens} tokens at "
             f"ε = {config.epsilon:g}; ask for that many or for shorter texts"
             + (", or let batch_size = auto find a larger batch" if config.parts.batch_size != "auto" else "")
+            + (", or set a larger sample_rate" if request.units != config.expected_units else "")
         )
