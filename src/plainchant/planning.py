@@ -480,9 +480,7 @@ def _plan_at(config: SynthesisConfig, rate: float) -> Plan:
     units = _units(config, rate)
     rho_words = _rho_of_words(config, units, total.rho)
     left = max(0.0, total.rho - rho_rebalance - rho_words - table.rho)
-    rho_vote = (
-        (_rho_of_votes(config, units, total.rho, left) if writes else left) if config.votes else 0.0
-    )
+    rho_vote = (_rho_of_votes(config, units, total.rho, left) if writes else left) if config.votes else 0.0
     rhos = (rho_select, rho_size, rho_vote, rho_words)
     counts = Cost(rho_rebalance) + Cost(rho_vote) + Cost(rho_words) + table
     if config.parts.deals and writes:
@@ -680,4 +678,5 @@ def _check_feasible(config: SynthesisConfig, request: TokenRequest, mechanism: T
             f"{mechanism.settings.batch_size} pay for at most {possible} texts of {_length(config)} at "
             f"ε = {config.epsilon:g}; ask for that many or for shorter texts"
             + (", or let batch_size = auto find a larger batch" if config.parts.batch_size != "auto" else "")
+            + (", or set a larger sample_rate" if request.units != config.expected_units else "")
         )

@@ -213,7 +213,9 @@ def test_a_ledger_adds_up_runs_on_samples(command, model, units, tmp_path):
 
 @pytest.mark.parametrize("method", ["median", "public"])
 def test_a_sample_belongs_to_what_is_known_in_advance(method):
-    values = {"method": method} if method == "public" else {"aggregate": "median", "accounting": "ex-post"}
+    values: dict[str, Any] = (
+        {"method": method} if method == "public" else {"aggregate": "median", "accounting": "ex-post"}
+    )
     with pytest.raises(PrivacyError, match="sample_rate"):
         SynthesisConfig(**values, sample_rate=0.5)
     assert plan(SynthesisConfig(**values, expected_units=10**6, min_cell=1)).sample_rate == 1

@@ -445,7 +445,7 @@ def test_a_sample_is_proposed_for_large_tables_alone(units, rate, looked_at):
 
 
 def test_a_sample_that_does_not_pay_for_the_texts_is_doubled():
-    many = LARGE | {"max_tokens": 64, "epsilon": 0.3, "texts": 20_000, "candidates": 1}
+    many = LARGE | {"method": "amin2024", "texts": 5_000}
     made = make_plan(SynthesisConfig(**many, expected_units=5_000_000))
     doublings = math.log2(made.sample_rate / 0.02)
     assert doublings >= 1
@@ -465,7 +465,7 @@ def test_a_sample_makes_batches_smaller_and_keeps_the_promise():
 
 
 def test_a_table_without_texts_is_counted_whole():
-    columns = {"attributes": {"kind": {"type": "category"}}}
+    columns: Any = {"attributes": {"kind": {"type": "category"}}}
     own = SynthesisConfig(method="attributes", columns=columns, expected_units=5_000_000)
     assert make_plan(own).sample_rate == 1
     # what finding values takes of δ is no larger on a sample
