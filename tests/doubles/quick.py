@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from doubles.embedders import Hashing
@@ -10,6 +11,8 @@ from plainchant import models
 from plainchant.config import PerformanceOptions
 from plainchant.data.embedding import load_embedder
 from plainchant.evaluation.figures import MAUVE, Evaluation, Figure
+from plainchant.privacy.marginals import Marginal
+from plainchant.run import joint
 
 MODEL, VALUE = "tiny", 0.625
 
@@ -43,3 +46,13 @@ def make_quick(patch: pytest.MonkeyPatch, model: Path) -> None:
         patch.setattr(f"plainchant.{module}.load_embedder", embedder)
     patch.setattr("plainchant.evaluation.runs.measure", lambda *_, **__: found)
     patch.setattr("plainchant.reporting.comparison._comparison_plot", lambda *_: b"a plot")
+
+
+def independent(sizes: Any, marginals: list[Marginal]) -> joint.Joint:
+    """The law of independent columns, for tests without the package."""
+    laws = []
+    for column, size in enumerate(sizes):
+        counts = np.maximum(marginals[column].counts, 0) + 1e-9
+        laws.append(counts / counts.sum())
+        assert len(counts) == size
+    return joint.Joint(tuple(sizes), tuple((column,) for column in range(len(sizes))), tuple(laws))

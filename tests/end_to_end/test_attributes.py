@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from doubles.embedders import Hashing
 from doubles.models import Spy
+from doubles.quick import independent
 from doubles.randomness import Noise
 from doubles.server import MODEL, serving
 
@@ -19,7 +20,7 @@ from plainchant.data.centres import Centres
 from plainchant.errors import ConfigError, MissingDependencyError, PrivacyError
 from plainchant.privacy.accounting import epsilon_at
 from plainchant.privacy.histograms import VOTE_GRID
-from plainchant.privacy.marginals import Marginal, counted_pairs
+from plainchant.privacy.marginals import counted_pairs
 from plainchant.run import joint
 
 UNITS = 24
@@ -81,16 +82,6 @@ class Wide(Spy):
     def __init__(self):
         super().__init__()
         self.context_length = 4000
-
-
-def independent(sizes: Any, marginals: list[Marginal]) -> joint.Joint:
-    """The law of independent columns, for tests without the package."""
-    laws = []
-    for column, size in enumerate(sizes):
-        counts = np.maximum(marginals[column].counts, 0) + 1e-9
-        laws.append(counts / counts.sum())
-        assert len(counts) == size
-    return joint.Joint(tuple(sizes), tuple((column,) for column in range(len(sizes))), tuple(laws))
 
 
 @pytest.fixture(autouse=True)

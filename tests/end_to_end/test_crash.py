@@ -4,9 +4,13 @@ import json
 import random
 import signal
 import sqlite3
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
+from doubles import crashes
 from doubles.tables import OPTIONS
 
 from plainchant.run import store
@@ -162,3 +166,43 @@ def test_two_processes_cannot_share_a_directory(command, model, table, tmp_path)
     with store.RunDirectory.open(out).locked():
         assert "another process" in command("run", "--resume", "--data", table, "--out", out, code=1).err
         command("status", out)
+
+
+@pytest.fixture
+def quick():
+    with crashes.quick() as patch:
+        yield patch
+
+
+def test_random_runs_with_crashes_draw_write_and_pay_everything_once(quick, tmp_path):
+    """A part of the thousand of `python bench/crashes.py`, always the same configurations and crashes."""
+    found = [crashes.run(seed, tmp_path / str(seed)) for seed in range(40)]
+    assert [(seed, outcome.wrong) for seed, outcome in enumerate(found) if outcome.wrong] == []
+    # the test has power only where runs crash, at every stage, and units come close to what they may pay
+    assert sum(outcome.crashes.total() for outcome in found) >= 40
+    assert len({stage for outcome in found for stage in outcome.stages}) == 5
+    assert sum(outcome.paid > 0.8 for outcome in found) >= 5
+    kinds = {kind for outcome in found for kind in outcome.kinds}
+    assert kinds >= {"plainchant", "invisibleink", "clustered-mean", "amin2024", "deals", "votes", "words", "a sample"}
+
+
+def test_random_runs_that_are_killed_go_on():
+    script = Path(__file__).parents[2] / "bench" / "crashes.py"
+    command = [sys.executable, str(script), "--runs", "8", "--kills", "8", "--first", "1000"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "kill -9" in done.stdout
+    assert "0 violations" in done.stdout
+
+
+@pytest.mark.parametrize("name", crashes.TWINS)
+def test_power_broken_resumes_are_caught(quick, tmp_path, name):
+    twin = crashes.TWINS[name]
+    twin.breaks(quick)
+    for seed in range(200):
+        (tmp_path / f"plan {seed}").mkdir()
+        if twin.shows_in(crashes.world_of(seed, tmp_path / f"plan {seed}").made):
+            found = crashes.run(seed, tmp_path / str(seed), points=twin.points)
+            if any(twin.wrong in wrong for wrong in found.wrong):
+                return
+    pytest.fail(f"{name}: was not found in any run")
