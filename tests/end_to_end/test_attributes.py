@@ -243,8 +243,14 @@ def _table(made):
     return read_table(RECORDS, made.plan.config)
 
 
-def test_every_row_is_released_once_with_a_text_that_was_written_for_it(run, tmp_path):
-    _, made = run(RECORDS, "whole", **MEAN)
+FEW = {"rounds": 4, "candidates": 2, "texts": 12}
+
+
+@pytest.mark.parametrize(
+    "values", [MEAN, INDIVIDUAL | FEW, EVOLUTION | FEW], ids=["mean", "few candidates", "few candidates, votes only"]
+)
+def test_every_row_is_released_once_with_a_text_that_was_written_for_it(run, tmp_path, values):
+    _, made = run(RECORDS, "whole", **values)
     rows = made.directory.attribute_rows()
     released = pc.open(tmp_path / "whole").texts
     found = [(text.cell, tuple(text.attributes.values())) for text in released]

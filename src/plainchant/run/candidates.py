@@ -2,14 +2,15 @@
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from plainchant.generation.batching import allot_texts
+from plainchant.generation.batching import allot_texts, share_texts
 from plainchant.generation.decoding import FinishedText
 from plainchant.generation.prompting import EXPANDED_FROM, TURNS, choose_examples
+from plainchant.privacy.histograms import Cell
 from plainchant.run.preparation import Preparation
 from plainchant.run.released import Released
 from plainchant.run.vocabulary import biases_of
@@ -71,15 +72,14 @@ class Expansion:
             for number, own_cell in enumerate(cells):
                 of_label.setdefault(own_cell.label, []).extend(texts.get(number, []))
             of_label = {label: choose_examples(own, len(released.texts), like) for label, own in of_label.items()}
-        # a cell's share is that of its noisy size
-        for cell, counts in enumerate(allot_texts(cells, self.further, None)):
+        for cell, count in enumerate(self._counts(released, cells, others=others)):
             # all sound texts, the most different first; every further text sees the next few of them
             sound = choose_examples(texts.get(cell, []), len(released.texts), like)
             if others and len(sound) < EXPANDED_FROM:
                 sound = list(dict.fromkeys([*sound, *of_label[cells[cell].label]]))
             number, batch = cells[cell].label, len(released.batches) + cell
             label, bias = config.label_set[number], biases[number]
-            for place in range(sum(counts)):
+            for place in range(count):
                 if (batch, place) not in done:
                     shown = [sound[(place + turn) % len(sound)] for turn in range(min(EXPANDED_FROM, len(sound)))]
                     # nothing released to tell prompts apart: other examples do, at either warmth
@@ -94,6 +94,14 @@ class Expansion:
                         released.lines_by_text,
                         bias,
                     )
+
+    def _counts(self, released: Released, cells: Sequence[Cell], *, others: bool) -> list[int]:
+        """How many texts each cell gets: first one for each row that has none, all others by noisy size or rows."""
+        first = [0] * len(cells)
+        if others:
+            first = share_texts(cells, self.further, released.rows_without_place)
+        more = allot_texts(cells, self.further - sum(first), None)
+        return [own + sum(counts) for own, counts in zip(first, more, strict=True)]
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self, TypeAlias
@@ -128,6 +129,12 @@ class Released:
             by_cell.setdefault(row.cell, []).append(number)
             by_label.setdefault(self.cells[row.cell].label, []).append(number)
         return {number: by_cell.get(number) or by_label.get(cell.label, []) for number, cell in enumerate(self.cells)}
+
+    @functools.cached_property
+    def rows_without_place(self) -> list[int]:
+        """For each cell how many of its attribute rows no place of records is for: all texts of the cell take turns."""
+        counts = Counter(row.cell for row in (() if self.rows is None else self.rows.rows))
+        return [max(0, counts[cell] - self._written.get(cell, 0)) for cell in range(len(self.cells))]
 
     def lines_of(self, place: Place) -> str:
         """The attributes of that row as a prompt shows them; nothing where there are none."""

@@ -58,7 +58,9 @@ def rounds_of(preparation: Preparation, executor: Executor | None) -> list[Round
         rounds.append(Main(preparation, executor))
     if not config.votes:
         return [*rounds, Expansion(preparation, config.further)] if config.further else rounds
-    first, *others = shares(config.further, config.parts.rounds)
+    # a row without any candidate could not be released
+    lacking = sum(Released.of(preparation.directory).rows_without_place)
+    first, *others = shares(config.further, config.parts.rounds, least=lacking)
     if preparation.plan.rho_words:
         # the model by itself, whose words those of the records are compared with
         rounds += [Expansion(preparation, first // 2), Words(preparation)]
@@ -68,9 +70,12 @@ def rounds_of(preparation: Preparation, executor: Executor | None) -> list[Round
     return rounds
 
 
-def shares(further: int, rounds: int) -> list[int]:
-    """How many texts the public model writes before each vote: before the first twice as many as before another."""
-    ends = [further * (number + 2) // (rounds + 1) for number in range(rounds)]
+def shares(further: int, rounds: int, least: int = 0) -> list[int]:
+    """How many texts the public model writes before each vote: before the first twice as many as before another.
+
+    Before the first they are at least `least`, and later ones so many fewer.
+    """
+    ends = [max(least, further * (number + 2) // (rounds + 1)) for number in range(rounds)]
     return [end - begin for begin, end in itertools.pairwise([0, *ends])]
 
 

@@ -12,6 +12,7 @@ from plainchant.planning import make_plan
 from plainchant.privacy.histograms import Cell
 from plainchant.run.candidates import WARMER, Expansion, Variation
 from plainchant.run.released import Released
+from plainchant.run.rounds import shares
 from plainchant.run.store import Batch, Winner
 
 LABELS = ("x", "y")
@@ -85,3 +86,9 @@ def test_every_winner_is_shown_equally_often_after_its_nearest_ones_of_its_label
     assert shown[12:] == [[4]] * 3
     assert [request.label for request in asked] == ["x"] * 12 + ["y"] * 3
     assert len({request.place for request in asked}) == 15
+
+
+def test_the_first_vote_has_at_least_so_many_candidates_and_their_number_stays():
+    assert shares(12, 3) == [6, 3, 3]
+    assert shares(12, 3, least=8) == [8, 1, 3]
+    assert shares(12, 3, least=12) == [12, 0, 0]
