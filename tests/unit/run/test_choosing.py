@@ -229,6 +229,25 @@ def test_near_duplicates_are_found_across_blocks(monkeypatch):
     assert whole[1] == {"near-duplicate": 30}
 
 
+def test_a_copy_of_an_example_is_no_candidate():
+    example = "Airline Cuts Forecast on Fuel Costs Shares of the carrier fell 6 percent after it lowered its outlook"
+    short = "Where is my invoice?"
+    texts = [
+        example.replace("Costs", "Cost"),
+        example.upper() + ".",
+        "where is my INVOICE",
+        "Airline raises forecast on lower fuel costs; shares of the carrier rose on Monday",
+        "Where is my parcel?",
+        "",
+    ]
+    vectors, labels = axes(6), np.zeros(6, dtype=np.int64)
+    kept, dropped = sound_candidates(texts, labels, vectors, 1, [example, short])
+    assert dropped == {"too short": 1, "copy of an example": 3}
+    assert kept.tolist() == [3, 4]
+    # where all would go, none goes
+    assert "copy of an example" not in sound_candidates(texts, labels, vectors, 3, [example, short])[1]
+
+
 def test_the_rule_spreads_weak_votes_and_opens_labels_to_strong_ones():
     def form(units, rho, candidates, labels=4, **own):
         names = tuple(map(str, range(labels)))
