@@ -16,7 +16,7 @@ from plainchant.generation.prompting import MOST_SIGNS, repetitive
 # A candidate of fewer words is too short to stand for a record.
 SHORTEST = 2
 # Words in a row that two texts share by no chance; a text is a copy where half of its own such rows are another's.
-COPIED_WORDS = 8
+COPIED_WORDS = 5
 # Cosine from which on a candidate says what an earlier one of its label has said.
 NEAR_DUPLICATE = 0.95
 # Cosine from which on two chosen texts are much alike: they say the same of the same thing.
