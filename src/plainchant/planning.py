@@ -39,8 +39,8 @@ LARGEST_PASS = 2**14
 # Batches are not made larger than this because of noise in the sizes.
 LARGEST_COVERED = 256
 # Where it is open how many texts records write: no more than batches of this size pay for, since a token costs as many
-# model rows; and not fewer than this many, which would not be worth the noisy counts of cells.
-LARGEST_AFFORDED, FEWEST_WRITTEN = 40, 8
+# model rows.
+LARGEST_AFFORDED = 40
 # Characters per token of English prose, about. Other text has fewer, and then a note about lengths comes late.
 PROSE_CHARACTERS = 4
 # Public centres where their number is decided here: the most, and where nothing is known of the data's size. A hundred
@@ -560,15 +560,15 @@ def _plan_with_deals(
 def _with_affordable_texts(config: SynthesisConfig, rate: float, budget: Budget, counts: Cost) -> SynthesisConfig:
     """The configuration with fewer texts from records, where half of them would need large batches.
 
-    Halved until moderate batches pay, at the least to `FEWEST_WRITTEN`. Public candidates take the place of the others,
-    so that as many texts are released. Only public numbers decide.
+    Halved until moderate batches pay; where none do, the fewest that any batches pay for. Public candidates take the
+    place of the others, so that as many texts are released. Only public numbers decide.
     """
     request, paid = _request(config, rate), None
     is_open = config.private_texts is None and config.written < config.texts and request.batch_size == "auto"
     if not is_open or request.units is None or request.clip == "auto":
         return config
     texts = config.written
-    while texts >= min(FEWEST_WRITTEN, config.written):
+    while texts:
         mechanism, rule, expected = choose_with_deals(dataclasses.replace(request, texts=texts), budget, counts)
         if rule.most_texts(expected.batches, expected.texts) >= expected.texts:
             paid = texts
