@@ -25,7 +25,7 @@ def test_a_vote_in_words_counts_what_every_rule_left_out():
     )
     said = vote_in_words({**FACTS, "left_out": {"wrong script": 3, "near-duplicate": 1}, "filled_up": 2, "alike": 5})
     assert "left out before: 3 wrong script, 1 near-duplicate; 2 were taken without votes" in said
-    assert "; 5 of them much like another one; " in said
+    assert said.endswith("; 5 of them much like another one")
 
 
 @pytest.mark.parametrize(("silent", "end"), [(5, "0, 1, 2, 3, 4"), (7, "0, 1, 2, 3, 4 and 2 more")])
