@@ -14,7 +14,7 @@ from plainchant.cli.console import Console, ProgressBars
 from plainchant.cli.options import HOLDER, LIMIT, NAME, REAL, command, formatted, option, with_performance
 from plainchant.config import PerformanceOptions, load_config
 from plainchant.errors import ConfigError, GateError, PrivacyError, RunError
-from plainchant.evaluation.figures import EXPLANATIONS, FEWEST_FOR_MAUVE, MAUVE, shown_name
+from plainchant.evaluation.figures import BESIDE, EXPLANATIONS, FEWEST_FOR_MAUVE, MAUVE, shown_name
 from plainchant.planning import make_plan
 
 if TYPE_CHECKING:
@@ -110,12 +110,11 @@ def _warn_of_mauve(console: Console, found: "Evaluation") -> None:
 
 def _show_beside(console: Console, found: "Evaluation") -> None:
     """Every figure with those of real texts and of the public model in place of the synthetic ones."""
-    titles = {"as_real": "as many real", "all_real": "all real", "public": "public model"}
     for group, figures in found.beside().items():
-        shown = [kind for kind in titles if any(getattr(own, kind) is not None for own in figures)]
+        shown = [kind for kind in BESIDE if any(getattr(own, kind) is not None for own in figures)]
         console.say("")
         console.grid(
-            (group, "these texts", *(titles[kind] for kind in shown), *["what it is"] * console.verbose),
+            (group, "these texts", *(BESIDE[kind] for kind in shown), *["what it is"] * console.verbose),
             [
                 (
                     shown_name(own.name),

@@ -17,7 +17,7 @@ from plainchant import models
 from plainchant.auditing.runs import EXPLANATIONS as OF_AUDITS
 from plainchant.config import SynthesisConfig
 from plainchant.errors import RunError
-from plainchant.evaluation.figures import EXPLANATIONS, of_real, shown_name
+from plainchant.evaluation.figures import BESIDE, EXPLANATIONS, Beside, beside, shown_name
 from plainchant.planning import Guarantee, Plan
 from plainchant.privacy.accounting import Cost
 from plainchant.privacy.deals import DealRule
@@ -92,7 +92,7 @@ def report_page(
         "report.html.jinja",
         ("theme.js",),
         {"figure": full_figure, "short": short_figure, "read": readable, "centre": centre_name, "interval": _interval,
-         "shown_name": shown_name, "times": times, "one_in": one_in, "pairs": _pairs},
+         "shown_name": shown_name, "times": times, "one_in": one_in, "beside": _beside},
         config=config,
         plan=plan,
         guarantee=guarantee,
@@ -276,10 +276,12 @@ def _shown_row(config: SynthesisConfig, row: Mapping[str, Any]) -> dict[str, Any
     return {**row, "text": row.get("text", attributes), "attributes": attributes if "text" in row else ""}
 
 
-def _pairs(figures: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, Mapping[str, Any], Mapping[str, Any] | None]]:
-    """Figures of the synthetic texts, each with that of as many real texts where there is one."""
-    partners = {of_real(name) for name in figures}
-    return [(name, figure, figures.get(of_real(name))) for name, figure in figures.items() if name not in partners]
+def _beside(
+    figures: Mapping[str, Mapping[str, Any]], content: Mapping[str, Any]
+) -> tuple[dict[str, str], list[Beside[Mapping[str, Any]]]]:
+    """The figures of a group with those that they are read against, and which kinds of these there are, as titles."""
+    rows = list(beside(figures, content.get("as_real", {}), content.get("public", {})))
+    return {kind: title for kind, title in BESIDE.items() if any(getattr(row, kind) for row in rows)}, rows
 
 
 def _shared_configuration(config: SynthesisConfig) -> str:
