@@ -466,21 +466,40 @@ def _check_deals(made: Plan, budget: Budget, counts: Cost) -> None:
     if expected.cells is None:
         what = f"batch_size = {size}: cells of {expected.batches} batches do not pay for one text of each"
     else:
-        name = "texts" if config.written == config.texts else "private_texts"
+        batches = _number(expected.batches, "batch", "batches")
         what = (
-            f"{name} = {config.written}: about {config.expected_units} units in {expected.cells} cells of "
-            f"{expected.batches} batches of {size} pay for at most {possible * expected.cells} texts"
+            f"{_wish(config)}: about {config.expected_units} units in {_number(expected.cells, 'cell')} of {batches} "
+            f"of {size} pay for at most {possible * expected.cells} texts"
         )
     ways = [
-        *([f"ask for {texts} texts or fewer"] if texts and texts < config.written else []),
-        *([f"ε = {epsilon:.3g} or more"] if epsilon else []),
-        "shorter texts",
-        *(["batch_size = auto"] if isinstance(config.parts.batch_size, int) else []),
+        *([f"set {_fewer(config, texts)}"] if texts and texts < config.written else []),
+        *([f"set epsilon to {epsilon:.3g} or more"] if epsilon else []),
+        "ask for shorter texts",
+        *(["set batch_size = auto"] if isinstance(config.parts.batch_size, int) else []),
     ]
     raise PrivacyError(
         f"{what} of {config.max_tokens} tokens at ε = {config.epsilon:g}, δ = {config.delta:g}; {', or '.join(ways)}"
         + made.mechanism.cheaper
     )
+
+
+def _wish(config: SynthesisConfig) -> str:
+    """What a user asked for, and how many texts of that are written from records."""
+    if config.private_texts is not None:
+        return f"private_texts = {config.private_texts}"
+    half = "" if config.written == config.texts else f", {config.written} of them from records"
+    return f"texts = {config.texts}{half}"
+
+
+def _fewer(config: SynthesisConfig, written: int) -> str:
+    """What to set so that records write no more than so many texts."""
+    if config.private_texts is not None:
+        return f"private_texts to {written} or less"
+    return f"texts to {written if config.written == config.texts else 2 * written} or less"
+
+
+def _number(count: int, one: str, many: str = "") -> str:
+    return f"{count} {one if count == 1 else many or one + 's'}"
 
 
 def _spent(total: Cost, counts: Cost, budget: Cost, tokens: Cost) -> Cost:
@@ -534,10 +553,11 @@ def _check_feasible(config: SynthesisConfig, mechanism: TokenMechanism, budget: 
         )
     possible = possible_texts(request, mechanism, budget)
     if config.expected_units is not None and possible is not None and possible < config.written:
-        name = "texts" if config.written == config.texts else "private_texts"
         raise PrivacyError(
-            f"{name} = {config.written}: about {config.expected_units} units in batches of "
+            f"{_wish(config)}: about {config.expected_units} units in batches of "
             f"{mechanism.settings.batch_size} pay for at most {possible} texts of {config.max_tokens} tokens at "
-            f"ε = {config.epsilon:g}; ask for that many or for shorter texts"
+            f"ε = {config.epsilon:g}; "
+            + (f"set {_fewer(config, possible)}, or " if possible else "")
+            + "ask for shorter texts"
             + (", or let batch_size = auto find a larger batch" if config.parts.batch_size != "auto" else "")
         )

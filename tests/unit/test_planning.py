@@ -319,12 +319,26 @@ def test_infeasible_deals_name_texts_and_an_epsilon_that_are_feasible(changes):
     changes = {"epsilon": 1.0, "expected_units": 2_000, **LABELLED, **changes}
     with pytest.raises(PrivacyError, match="cells of") as caught:
         planned("plainchant", texts=900, **changes)
-    texts = int(re.search(r"ask for (\d+) texts", str(caught.value)).group(1))
+    texts = int(re.search(r"set texts to (\d+) or less", str(caught.value)).group(1))
     assert planned("plainchant", texts=texts, **changes).expected.texts * 4 >= texts
     with pytest.raises(PrivacyError):
         planned("plainchant", texts=round(1.1 * texts) + 8, **changes)
-    epsilon = float(re.search(r"ε = ([0-9.]+) or more", str(caught.value)).group(1)) * 1.005
+    epsilon = float(re.search(r"set epsilon to ([0-9.]+) or more", str(caught.value)).group(1)) * 1.005
     assert planned("plainchant", texts=900, **changes | {"epsilon": epsilon}).guarantee.epsilon <= epsilon
+
+
+@pytest.mark.parametrize("deals", [True, False])
+def test_infeasible_names_the_field_that_was_set_and_a_value_that_is_feasible(deals):
+    """By default records write half of the texts: the number to ask for is that of the other half too."""
+    with pytest.raises(PrivacyError, match=r"texts = 5000, 2500 of them from records: about 500 units in") as caught:
+        planned("plainchant", epsilon=1, texts=5000, expected_units=500, deals=deals)
+    texts = int(re.search(r"set texts to (\d+) or less", str(caught.value)).group(1))
+    fewer = planned("plainchant", epsilon=1, texts=texts, expected_units=500, deals=deals)
+    assert fewer.config.written == texts / 2
+    with pytest.raises(PrivacyError):
+        planned("plainchant", epsilon=1, texts=2 * texts, expected_units=500, deals=deals)
+    with pytest.raises(PrivacyError, match=r"^private_texts = 900: .* set private_texts to \d+ or less"):
+        planned("plainchant", epsilon=1, texts=5000, private_texts=900, expected_units=500, deals=deals)
 
 
 def test_deals_are_refused_where_no_cost_is_known_in_advance_and_left_out_unless_asked_for():
