@@ -268,6 +268,9 @@ def show_plan(console: Console, plan: Plan, performance: PerformanceOptions | No
             ("texts", f"{requested}, at most {_count(config.max_tokens, 'token')} each"),
             ("form", _form(config)),
         ]
+        if config.reads_records and config.written > 0:
+            most = _count(config.max_record_tokens, "token")
+            rows.append(("records", f"read up to {most} each; plainchant check says how many of yours are cut"))
     else:
         rows.append(("rows", requested))
     rows += _attribute_rows(plan) + _candidate_rows(config)
@@ -309,7 +312,7 @@ def _machine_rows(plan: Plan, performance: PerformanceOptions) -> list[tuple[str
     found = None if speed is None else expected(plan, speed)
     rows: list[tuple[str, Any]] = []
     if samples_corpus(plan):
-        lasts = "often the longest step" if found is None else f"about {duration(found.corpus)}"
+        lasts = "often the longest step" if found is None else duration(found.corpus)
         rows.append(
             (
                 "public corpus",
@@ -324,7 +327,7 @@ def _machine_rows(plan: Plan, performance: PerformanceOptions) -> list[tuple[str
     total = duration(found.corpus + found.texts)
     return [
         *rows,
-        ("time", f"about {total} here, plus loading and embedding (measured {speed.measured} by plainchant doctor)"),
+        ("time", f"{total} here, plus loading and embedding (measured {speed.measured} by plainchant doctor)"),
         ("memory", f"about {found.memory:.1f} GiB"),
     ]
 
