@@ -91,11 +91,11 @@ def evaluate(
     _gate("min-accuracy", found.figure(f"{ACCURACY}, {ON_SYNTHETIC}"), min_accuracy)
 
 
-def _loaded_embedder(progress: ProgressBars, name: str) -> "Embedder":
+def _loaded_embedder(progress: ProgressBars, name: str, device: str = "cpu") -> "Embedder":
     from plainchant.data.embedding import load_embedder
 
     progress.stage("loading the embedder", 0.0)
-    embedder = load_embedder(name)
+    embedder = load_embedder(name, device=device)
     progress.stage("loading the embedder", 1.0)
     return embedder
 
@@ -331,7 +331,6 @@ def audit(
     from plainchant import models
     from plainchant.auditing.runs import EXPLANATIONS, audit_with_canaries
     from plainchant.auditing.runs import audit as attack
-    from plainchant.data.embedding import load_embedder
     from plainchant.evaluation.figures import NOTE
     from plainchant.run.store import RunDirectory
 
@@ -339,10 +338,10 @@ def audit(
     if target.is_dir():
         run = RunDirectory.open(target)
         config = run.config
-        embedder = load_embedder(config.embedder, device=performance.device) if held_out else None
         with console.progress() as progress:
             found = attack(
-                run, real, held_out=held_out, embedder=embedder,
+                run, real, held_out=held_out,
+                embedder=_loaded_embedder(progress, config.embedder, performance.device) if held_out else None,
                 load_model=(lambda: models.load(config.model, performance)) if replay else None,
                 progress=functools.partial(progress.stage, "auditing"),
             )  # fmt: skip

@@ -118,7 +118,8 @@ def of_dicts(items: Iterable[Any], wanted: Wanted, dialect: Dialect, where: str)
             and (not present or (SCARCE * present < len(rows) and not dialect.allow_malformed))
         ):
             # other keys are not named: they may occur in single rows only
-            raise no_column(role, name, f"{where} (a key in fewer than one row in {SCARCE} does not count)")
+            listed = f"whose keys plainchant check lists (one in fewer than one row in {SCARCE} does not count)"
+            raise no_column(role, name, f"{where}, {listed}")
     empty: Mapping[str, Any] = {}
     values = [
         tuple(None if name is None else (empty if row is None else row).get(name) for name in wanted.values())
