@@ -3,6 +3,7 @@
     python bench/candidates.py write [PATTERN ...]      pools of candidates, into --work: public text by the model
     python bench/candidates.py measure [PATTERN ...]    their figures, into bench/study/candidates/
     python bench/candidates.py choices                  ways to choose, from all candidates that are written
+    python bench/candidates.py strength                 what a vote chooses, by its strength
     python bench/candidates.py cost                     what a large vote takes
     python bench/candidates.py page                     docs/candidates.md from the figures
 
@@ -575,6 +576,46 @@ def choices(options):
             print(data, row["units"], row["epsilon"], row["count"], row["choice"], row["form"], mean, flush=True)
 
 
+# Votes of other strengths: numbers of records, zCDP of the vote, and how many it chooses.
+STRENGTHS = {
+    "ag_news": ((500, 2500, 7600), (0.0025, 0.01, 0.04, 0.16, 0.64), (200, 600)),
+    "clinc150": ((3000, 15000), (0.0025, 0.01, 0.04, 0.16, 0.64), (453,)),
+}
+# The pool that they choose from.
+STRENGTH_WAYS = {
+    "ag_news": ["plain", "rotated", "warm", "rotated-warm", "rotated-prior-0.02", "words"],
+    "clinc150": ["plain", "rotated"],
+}
+
+
+def strength(options):
+    """What a vote chooses from one pool, by its strength: units for each candidate, divided by σ of a whole vote."""
+    from plainchant.privacy.histograms import noise_sigma
+
+    for data, (units, rhos, counts) in STRENGTHS.items():
+        path, config = RESULTS / f"strength-{data}.json", config_of(data)
+        found = candidates(options.work, data, STRENGTH_WAYS[data])
+        if path.exists() or not found:
+            continue
+        pool, rows = as_pool(config, found[0], found[1], options), []
+        for number in units:
+            voters = voters_of(data, number, options)
+            for rho, count in ((rho, count) for rho in rhos for count in counts):
+                figures, form = [], (0, 0)
+                for seed in range(REPEATS):
+                    tally, _, form = hold(pool, voters, config, rho, count, seed)
+                    chosen = chosen_by(tally, pool, config, count, "highest")
+                    texts = [pool.texts[place] for _, place in chosen]
+                    labels = [config.labels[label] for label, _ in chosen]
+                    figures.append(judge(data, texts, labels, options, seed))
+                there = number / len(pool.texts) / noise_sigma(rho)
+                rows.append({"units": number, "rho": rho, "count": count, "strength": there, "form": form,
+                             "figures": figures})  # fmt: skip
+                print(data, number, rho, count, f"{there:.3f}", form, flush=True)
+        document = {"data": data, "candidates": len(pool.texts), "rows": rows}
+        path.write_text(json.dumps(document, indent=1) + "\n")
+
+
 def thinned(tally, vectors, quotas, discount):
     """A trial: the highest votes, each less the more it is like what is chosen already, label by label."""
     order = np.argsort(-tally.votes, kind="stable")
@@ -657,6 +698,20 @@ def ways_table(results, data):
     return "\n".join(lines)
 
 
+def strength_table(results, data):
+    """Markdown: a row a strength, the weakest first; a column a number of texts that are chosen."""
+    rows = sorted(results[f"strength-{data}"]["rows"], key=lambda row: row["strength"])
+    counts = list(dict.fromkeys(row["count"] for row in rows))
+    heads = ["strength", "records", "ρ of the vote", "Q, K", *(f"{count} texts" for count in counts)]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for units, rho in dict.fromkeys((row["units"], row["rho"]) for row in rows):
+        own = [row for row in rows if (row["units"], row["rho"]) == (units, rho)]
+        figures = [figures_of(own, count=count) for count in counts]
+        form = ", ".join(map(str, own[0]["form"]))
+        lines.append(f"| {own[0]['strength']:.2f} | {units:,} | {rho:g} | {form} | {' | '.join(figures)} |")
+    return "\n".join(lines)
+
+
 def together_of(results):
     """The largest pool of all ways, None where it is not measured."""
     found = [document for name, document in results.items() if name.startswith("together")]
@@ -715,6 +770,7 @@ def page_text(found):
         ways=lambda data: ways_table(found[data], data),
         combined=lambda data: combined_table(found[data]),
         choices=lambda data: choices_table(found[data], data),
+        strengths=lambda data: strength_table(found[data], data),
         together={data: together_of(own) for data, own in found.items()},
     )
 
@@ -725,7 +781,7 @@ def page(_):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("command", choices=["write", "measure", "choices", "cost", "page"])
+    parser.add_argument("command", choices=["write", "measure", "choices", "strength", "cost", "page"])
     parser.add_argument("patterns", nargs="*", metavar="PATTERN")
     parser.add_argument("--work", type=Path, default=HERE / "results" / "candidates")
     parser.add_argument("--dtype", default="bfloat16")
@@ -733,7 +789,8 @@ def main():
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     options.loaded = Loaded(options)
-    {"write": write, "measure": measure, "choices": choices, "cost": cost, "page": page}[options.command](options)
+    commands = (write, measure, choices, strength, cost, page)
+    {command.__name__: command for command in commands}[options.command](options)
 
 
 if __name__ == "__main__":

@@ -67,7 +67,7 @@ class QuickModel(TableModel):
         super().__init__(WORDS, lambda row: logits[sum(row) % len(logits)], end_of_text={0}, context_length=4_096)
 
     def encode(self, text, *, trusted):
-        return [1 + zlib.crc32(word.encode()) % (len(WORDS) - 1) for word in text.split()] or [1]
+        return [1 + zlib.crc32(word.encode("utf-8", "replace")) % (len(WORDS) - 1) for word in text.split()] or [1]
 
 
 class Meter:

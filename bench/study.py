@@ -116,8 +116,7 @@ def run_cell(name, number, cell, options, loaded):
     out = options.work / "runs" / stem(name, number)
     table, whole = table_of(cell, options.work), Path(cell["folder"]) / cell["file"]
     embedder = loaded.embedder()
-    # the study was measured without deals; a cell that wants them says so
-    config = load_config(HERE.parent / cell["config"], {"deals": False} | cell["set"])
+    config = load_config(HERE.parent / cell["config"], cell["set"])
     if "prompt" in cell:
         prompt = PromptConfig(**{**dict(config.prompt), **cell["prompt"]})
         config = config.model_copy(update={"prompt": prompt})
@@ -349,6 +348,7 @@ ROUNDS = {
         "advisories/rounds-epsilon1",
         "advisories/evolution",
         "advisories/rounds",
+        "advisories/rounds-private200",
     ],
     "CLINC150, three texts for each of 151 labels from 15,098 records": [
         "clinc150/public",
@@ -356,6 +356,38 @@ ROUNDS = {
         "clinc150/rounds-epsilon1",
         "clinc150/evolution",
         "clinc150/rounds",
+    ],
+}
+
+# What deals are worth: texts by records alone, and the default whole.
+DEALS = {
+    "AG News, 200 texts by records, without a vote": [
+        "ag_news/public-200",
+        "ag_news/no-deals",
+        "ag_news/no-deals-epsilon3",
+        "ag_news/deals",
+        "ag_news/deals-epsilon3",
+        "ag_news/deals-epsilon1",
+    ],
+    "AG News, 200 texts by records at ε = 3, around so many centres": [
+        "ag_news/deals-epsilon3-centres1",
+        "ag_news/deals-epsilon3-centres4",
+        "ag_news/deals-epsilon3-centres14",
+        "ag_news/deals-epsilon3",
+    ],
+    "Go advisories, 200 texts by records, without a vote": [
+        "advisories/public",
+        "advisories/no-deals",
+        "advisories/no-deals-epsilon3",
+        "advisories/deals",
+        "advisories/deals-epsilon3",
+        "advisories/deals-epsilon1",
+    ],
+    "The default whole, without deals and with them": [
+        "ag_news/rounds-no-deals-600",
+        "ag_news/rounds-600",
+        "advisories/rounds-no-deals",
+        "advisories/rounds",
     ],
 }
 
@@ -393,10 +425,10 @@ def cells_table(found, names, kind="evaluation"):
     return "\n".join(lines)
 
 
-def rounds_tables(found):
-    """(title, table, judge) for each data set of `ROUNDS`, against texts that no run has read where there are some."""
+def tables_of(groups, found):
+    """(title, table, judge) for each group of cells, against texts that no run has read where there are some."""
     tables = []
-    for title, names in ROUNDS.items():
+    for title, names in groups.items():
         names = [name for name in names if name in found and found[name][0]["method"] != "public"] and names
         kind = "held out" if any(run.get("held out") for name in names for run in found.get(name, [])) else "evaluation"
         for judge in (kind, "second"):
@@ -542,8 +574,9 @@ def advice():
             for texts in wishes:
                 try:
                     decided = make_plan(SynthesisConfig(epsilon=epsilon, texts=texts, expected_units=records))
-                    size = decided.settings.batch_size
-                    cells.append(str(size) if size <= LARGEST_SHOWN else "–")
+                    size, written = decided.settings.batch_size, decided.config.written
+                    fewer = f" ({written})" if decided.config.private_texts else ""
+                    cells.append(f"{size}{fewer}" if size <= LARGEST_SHOWN else "–")
                 except PrivacyError:
                     cells.append("–")
             lines.append(f"| {records:,} | {epsilon:g} | {' | '.join(cells)} |")
@@ -588,7 +621,8 @@ def page_text(found):
     minutes = sum(run["processor seconds"] for runs in found.values() for run in runs if "together" not in run) / 60
     return template.render(
         main=MAIN,
-        rounds=rounds_tables(found),
+        rounds=tables_of(ROUNDS, found),
+        deals=tables_of(DEALS, found),
         found=found,
         rows=rows,
         table=lambda *names, kind="evaluation": cells_table(found, names, kind),

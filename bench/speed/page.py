@@ -15,7 +15,7 @@ from plainchant.config import SynthesisConfig
 from scale import MOST_GIB, MOST_SECONDS
 from speed.common import BATCH, DTYPES, HERE, PROMPT, RESULTS, ROOT, ROWS
 
-NAMES = ("peer", "peak", "private", "curves", "memory", "drafting", "int8", "scale")
+NAMES = ("peer", "peak", "private", "curves", "memory", "drafting", "int8", "scale", "large")
 CURVES = ("batch size", "batches in a pass", "prompt")
 # what is aimed at: times the peer, shares of the peak and of a step
 PEER, PEAK, OUTSIDE = 6.0, 0.5, {"top-100 mean": 0.05, "full-vocabulary median": 0.5}

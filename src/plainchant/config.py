@@ -35,6 +35,8 @@ TABLE_SHARE = 0.1
 RESERVED_COLUMNS = ("text", "label", "cell", "origin")
 # First texts of a cell per text that is shown in its prompts.
 BOOTSTRAP = 2
+# Least share of the budget for votes where none is given.
+LEAST_FOR_VOTES = 0.05
 # Share of the budget for the records' words where none is given (docs/candidates.md).
 WORD_SHARE = 0.1
 # Private rows per forward pass where none are given and nothing is measured.
@@ -280,7 +282,7 @@ class SynthesisFields(TypedDict, total=False):
     candidates: int | None
     rounds: int | None
     private_texts: int | None
-    vote_share: float
+    vote_share: float | Literal["auto"]
     word_share: float | Literal["auto"]
     vote_spread: int | Literal["auto"]
     vote_labels: int | Literal["auto"]
@@ -288,6 +290,7 @@ class SynthesisFields(TypedDict, total=False):
     quotas: Literal["auto", "votes", "balanced"] | Mapping[str, int]
     expand: int
     expected_units: int | None
+    sample_rate: float | Literal["auto"]
     text_column: str
     label_column: str | None
     unit_column: str | None
@@ -361,13 +364,15 @@ release. 1: no vote."""
     rounds: int | None = Field(None, ge=1, le=8)
     """Number of votes. After each vote but the last, the public model writes further texts after the winning ones."""
     private_texts: int | None = Field(None, ge=1)
-    """Number of texts that private records contribute to. Unset: half of texts with several votes, else all."""
-    vote_share: float = Field(0.05, gt=0, lt=1)
-    """Share of the budget for all votes together, split evenly; private-evolution spends the whole budget on votes."""
+    """Number of texts that private records contribute to. Unset: all without several votes; with them half, or fewer \
+where half would need batches of more than 40 records."""
+    vote_share: Annotated[float, Field(gt=0, lt=1)] | Literal["auto"] = "auto"
+    """Share of the budget for all votes together, split evenly. auto: as much as the votes of expected_units need to \
+tell candidates apart, 5 % to half of the budget; private-evolution spends all of it on votes."""
     word_share: Annotated[float, Field(ge=0, lt=1)] | Literal["auto"] = "auto"
     """Share of the budget for one noisy count of the records' words per label; candidates are then written with these \
 words in mind. Needs votes and a local model for candidates. auto: a tenth, at most ρ = 0.02, with plainchant and \
-private-evolution. 0: off."""
+private-evolution; none where expected_units are too few for it. 0: off."""
     vote_spread: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """Number of nearest texts that a record's vote is spread over; auto: the weaker the votes, the more texts."""
     vote_labels: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
@@ -381,6 +386,9 @@ are fewer than 20 texts per label."""
     """Extra texts to release, written by the public model from the other texts; they cost nothing and are marked."""
     expected_units: int | None = Field(None, ge=1)
     """Approximate number of units in the data, if that may be public; the plan uses it to choose the batch size."""
+    sample_rate: Annotated[float, Field(gt=0, le=1)] | Literal["auto"] = "auto"
+    """Rate of one secret sample of the units, drawn first; all else is never looked at, and what is costs less. auto: \
+a sample of about 100,000 units where expected_units is 200,000 or more and there are texts, else 1."""
 
     text_column: str = "text"
     """Text column of the private table."""
@@ -454,7 +462,8 @@ writes the token at no cost (sparse vector technique; worst-case means only). 0:
     sparse_noise: float = Field(0.2, gt=0, allow_inf_nan=False)
     """Scale of the noise in the comparison with sparse_threshold."""
     private_tokens: int | None = Field(None, ge=1)
-    """With sparse_threshold: maximum tokens per text that private records influence. Unset: half of max_tokens."""
+    """Number of tokens at the start of a text that private records influence and pay for; the public model writes the \
+rest freely. With sparse_threshold they may be anywhere in the text. Unset: all; with sparse_threshold half."""
     temperature: float = Field(1.0, gt=0, allow_inf_nan=False)
     """Sampling temperature."""
     batch_size: int | Literal["auto"] | None = None
@@ -552,7 +561,7 @@ too."""
         parts = self.parts
         if self.expand and not self.reads_records:
             raise ConfigError(f"expand = {self.expand}: --method public writes all its texts freely; raise texts")
-        shares = self.vote_share + self.rebalance_share + self.share_of_words
+        shares = self.least_vote_share + self.rebalance_share + self.share_of_words
         if self.votes and self.written and shares >= 1:
             raise PrivacyError(
                 f"vote_share = {self.vote_share}, rebalance_share = {self.rebalance_share}, word_share = "
@@ -609,7 +618,7 @@ too."""
                 "ex-post figure includes; name the values, or use another method"
             )
         shares = self.attribute_share + self.share_of_words
-        shares += (self.rebalance_share + self.vote_share * self.votes) * (self.written > 0)
+        shares += (self.rebalance_share + self.least_vote_share * self.votes) * (self.written > 0)
         if self.has_text and shares >= 1:
             raise PrivacyError(f"table_share = {self.attribute_share}: leaves nothing for the texts; lower it")
 
@@ -682,6 +691,11 @@ too."""
         for accounting, method in _ONLY_FOR.items():
             if (parts.accounting is accounting) != (self.method is method):
                 raise PrivacyError(f"accounting = {parts.accounting}: belongs to --method {method.value} alone")
+        if self.sample_rate not in ("auto", 1) and not self.samples:
+            raise PrivacyError(
+                f"sample_rate = {self.sample_rate}: a secret sample lowers costs that are known before the run; "
+                f"accounting = {parts.accounting} has none. Set sample_rate = 1, or another method"
+            )
         if self.deals and parts.accounting not in _EX_ANTE:
             raise PrivacyError(
                 "deals = true: the secret draw of batches lowers costs that are known before the run; accounting = "
@@ -718,6 +732,11 @@ too."""
         return self.parts.accounting is not Accounting.PUBLIC
 
     @property
+    def samples(self) -> bool:
+        """Whether a secret sample of the units may come first: where records are read at a cost known in advance."""
+        return self.parts.accounting not in (Accounting.PUBLIC, Accounting.INFINITE, Accounting.EX_POST)
+
+    @property
     def released_names(self) -> dict[str, str]:
         """The names that text and label have in a release: the user's, unless another column needs them."""
         names = {"text": "text" if self.columns.text is not None else self.text_column}
@@ -746,6 +765,11 @@ too."""
         return self.parts.candidates > 1
 
     @property
+    def least_vote_share(self) -> float:
+        """The share of the budget that the votes of a method with batches have at least."""
+        return LEAST_FOR_VOTES if self.vote_share == "auto" else self.vote_share
+
+    @property
     def share_of_words(self) -> float:
         """The largest share of the budget that a noisy count of words may take; 0 where none are counted."""
         if self.word_share != "auto":
@@ -761,6 +785,14 @@ too."""
         if self.private_texts is not None:
             return self.private_texts
         return -(-self.texts // 2) if self.votes and self.parts.rounds > 1 else self.texts
+
+    @property
+    def head(self) -> int:
+        """Number of tokens at the start of a text that records may contribute to and pay for.
+
+        With a sparse vector they may be anywhere in the text, so it is the whole.
+        """
+        return self.max_tokens if self.parts.sparse_threshold > 0 else self.private_tokens or self.max_tokens
 
     @property
     def released(self) -> int:
@@ -823,7 +855,7 @@ too."""
             private_tokens=self.private_tokens or math.ceil(self.max_tokens / 2),
             expected_range=self.expected_range,
             texts=self.written,
-            max_tokens=self.max_tokens,
+            max_tokens=self.head,
             units=self.expected_units,
             labels=len(self.label_set),
             centres=self._most_centres,
@@ -895,7 +927,7 @@ with a seed)."""
 
 # Sections of the help pages, of the reference and of `plainchant init`: every field once, in the order shown.
 FIELD_GROUPS: Mapping[str, tuple[str, ...]] = {
-    "Guarantee": ("epsilon", "delta", "expected_units"),
+    "Guarantee": ("epsilon", "delta", "expected_units", "sample_rate"),
     "Data": (
         "text_column", "label_column", "labels", "unit_column", "encoding", "separator", "allow_malformed",
     ),

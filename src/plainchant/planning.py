@@ -1,5 +1,6 @@
 """Makes a plan from a configuration: mechanism, numbers and guarantee; reads no private data (guarantee 6)."""
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import math
@@ -13,6 +14,7 @@ from plainchant.privacy.accounting import Budget, Cost, rho_of
 from plainchant.privacy.aggregation import ROUNDING_RANGE
 from plainchant.privacy.choice import (
     FEWEST_KEPT,
+    TokenRequest,
     choose_mechanism,
     choose_with_deals,
     nearest_with_deals,
@@ -24,6 +26,7 @@ from plainchant.privacy.deals import DealRule, Expected
 from plainchant.privacy.histograms import most_contexts, noise_sigma
 from plainchant.privacy.mechanisms import TokenMechanism, TokenSettings
 from plainchant.privacy.promises import Promise, Promised, nothing_promised
+from plainchant.privacy.sampling import epsilon_outside
 
 # Above this ε a plan warns.
 WEAK_EPSILON = 20.0
@@ -35,6 +38,9 @@ UNLIKELY = 1e-3
 LARGEST_PASS = 2**14
 # Batches are not made larger than this because of noise in the sizes.
 LARGEST_COVERED = 256
+# Where it is open how many texts records write: no more than batches of this size pay for, since a token costs as many
+# model rows.
+LARGEST_AFFORDED = 40
 # Characters per token of English prose, about. Other text has fewer, and then a note about lengths comes late.
 PROSE_CHARACTERS = 4
 # Public centres where their number is decided here: the most, and where nothing is known of the data's size. A hundred
@@ -42,8 +48,21 @@ PROSE_CHARACTERS = 4
 MOST_CENTRES, UNKNOWN_CENTRES = 1000, 100
 # The most ρ that the records' words get where no share is given: a tenth of it does half as much (docs/candidates.md).
 ENOUGH_FOR_WORDS = 0.02
+# Units of a label, divided by σ of a whole word's count, below which hardly a word stands out: at 30 two prepositions
+# did, at 128 the words brought half of what they bring at most (docs/candidates.md).
+HEARD_WORDS = 50
+# How strong votes have to be, as units for each candidate, divided by σ of a whole vote: from here on all labels'
+# candidates may be open to a unit, and more votes choose hardly better (docs/candidates.md). Where a label has few
+# candidates, those of others are many beside them, and it takes more: twice as much for SCARCE of them.
+STRONG, SCARCE = 1.5, 12
+# Where no share is given, votes get as much as makes them strong, but no more than this part of what counts leave:
+# texts that records write bring what no candidate has.
+MOST_FOR_VOTES = 0.5
 # Below this derived clip, nats, a plan warns.
 SMALL_CLIP = 1.0
+# Where the rate of a sample is decided here: about how many units it holds, and how many times as many the data must
+# have. What a sample saves is time, and more than so many records hardly better what is written (docs/how-to).
+SAMPLE_UNITS, WORTH_SAMPLING = 100_000, 2
 # Share of δ for the values of attributes that are found in the data, all columns together.
 DELTA_FOUND = 0.1
 
@@ -97,11 +116,12 @@ class Plan:
         table: what the attributes cost; nothing where there are none.
         batch: what the tokens of a batch, or of all deals of a cell, may cost a unit; unlimited where they are not paid
             from a budget.
-        tokens_per_batch: maximum tokens that a batch releases; None where there is no such bound.
+        tokens_per_batch: maximum tokens of a batch that records contribute to; None where there is no such bound.
         texts_per_batch: maximum texts of `max_tokens` that a batch pays for; None where there is no such bound. An
             estimate where costs are individual: a record that has used up its budget is then ignored. With deals one.
         deals: the rule of the deals; None where a unit stays in its batch.
         expected: the cells that the plan expects; None without deals.
+        sample_rate: of the secret sample of units that the run looks at; 1: all of them (guarantee 13.6).
     """
 
     config: SynthesisConfig
@@ -117,6 +137,12 @@ class Plan:
     texts_per_batch: int | None
     deals: DealRule | None = None
     expected: Expected | None = None
+    sample_rate: float = 1.0
+
+    @property
+    def units(self) -> int | None:
+        """About how many units the run looks at; None where nobody knows."""
+        return _units(self.config, self.sample_rate)
 
     @property
     def settings(self) -> TokenSettings:
@@ -212,8 +238,8 @@ class Plan:
         if not clustered or self.config.centres_file is not None:
             return None
         if self.deals is not None and self.config.expected_units is not None:
-            return planned_centres(self.config.token_request, self.settings.batch_size)
-        return number_of_centres(self.config, self.settings.units_per_batch)
+            return planned_centres(_request(self.config, self.sample_rate), self.settings.batch_size)
+        return number_of_centres(self.config, self.settings.units_per_batch, self.units)
 
     @property
     def notes(self) -> list[str]:
@@ -231,14 +257,31 @@ class Plan:
                 f"delta = {config.delta:g}: above 1 / expected_units = {1 / config.expected_units:.2g} a "
                 "release may reveal single units; use a smaller delta"
             )
-        if config.expected_units is not None and self.rho_select and isinstance(config.centres, int):
-            average = config.expected_units / (len(config.label_set) * config.centres)
+        if self.units is not None and self.rho_select and isinstance(config.centres, int):
+            average = self.units / (len(config.label_set) * config.centres)
             if average < self.settings.batch_size / 8:
                 notes.append(
                     f"centres = {config.centres}: on average {average:.1f} units per cell, for batches of "
                     f"{self.settings.batch_size}; few cells will be kept. Use fewer centres to keep more"
                 )
         return [*notes, *_form_notes(config), *self._notes_on_endpoint]
+
+    @property
+    def budget_shares(self) -> dict[str, float]:
+        """What part of the budget goes where, by zCDP, from 0 to 1; empty where nothing is promised beforehand."""
+        config = self.config
+        if not self.guarantee.cost.is_limited or not config.reads_records:
+            return {}
+        whole = Budget(config.epsilon, config.delta).in_sample(self.sample_rate)
+        total = rho_of(whole.epsilon, whole.delta - self.table.delta)
+        parts = {
+            "noisy counts": self.rho_rebalance,
+            "attributes": self.table.rho,
+            "words": self.rho_words,
+            "votes": self.rho_vote,
+        }
+        shares = {name: rho / total for name, rho in parts.items() if rho}
+        return {**shares, "texts by records": 1 - sum(shares.values())} if config.written else shares
 
     @property
     def _notes_on_endpoint(self) -> list[str]:
@@ -295,6 +338,7 @@ class Plan:
             ),
             "rho_batch": self.rho_batch,
             "deals": None if self.deals is None else dataclasses.asdict(self.deals),
+            "sample_rate": self.sample_rate,
             "expected_cells": None if self.expected is None else dataclasses.asdict(self.expected),
             **self.mechanism.planned_figures(),
             "texts": self.config.texts,
@@ -338,17 +382,17 @@ def _form_notes(config: SynthesisConfig) -> list[str]:
     return notes
 
 
-def number_of_centres(config: SynthesisConfig, units_per_batch: int) -> int:
+def number_of_centres(config: SynthesisConfig, units_per_batch: int, units: int | None) -> int:
     """How many public centres a run without deals asks for; auto: as many as leave a cell one batch on average.
 
-    >>> number_of_centres(SynthesisConfig(expected_units=7600, labels=tuple("abcd"), label_column="label"), 18)
+    >>> number_of_centres(SynthesisConfig(labels=tuple("abcd"), label_column="label"), 18, units=7600)
     105
     """
     if isinstance(config.centres, int):
         return config.centres
-    if config.expected_units is None:
+    if units is None:
         return UNKNOWN_CENTRES
-    return min(MOST_CENTRES, max(1, config.expected_units // (len(config.label_set) * units_per_batch)))
+    return min(MOST_CENTRES, max(1, units // (len(config.label_set) * units_per_batch)))
 
 
 def unit_name(config: SynthesisConfig) -> str:
@@ -386,8 +430,18 @@ def guarantee_of(plan: Plan, *, private: bool) -> Guarantee:
     return plan.guarantee if private else not_private(plan.config, "its randomness came from a seed")
 
 
+def _units(config: SynthesisConfig, rate: float) -> int | None:
+    """About how many units a run with a sample of this rate looks at."""
+    return None if config.expected_units is None else max(1, round(rate * config.expected_units))
+
+
+def _request(config: SynthesisConfig, rate: float) -> TokenRequest:
+    """The token settings of a configuration, for the units of a sample."""
+    return dataclasses.replace(config.token_request, units=_units(config, rate))
+
+
 def make_plan(config: SynthesisConfig) -> Plan:
-    """Decides batch size, clip, tokens and texts from (ε, δ) and a configuration (guarantee 6.2).
+    """Decides sample, batch size, clip, tokens and texts from (ε, δ) and a configuration (guarantee 6.2, 13.6).
 
     Raises:
         PrivacyError: the budget does not pay for the request; the message says what it would pay for.
@@ -396,45 +450,94 @@ def make_plan(config: SynthesisConfig) -> Plan:
     >>> plan.guarantee.statement
     '(ε = 7.95518, δ = 1e-06)-differentially private under adding or removing one record, fixed before the run.'
     """
+    if config.sample_rate != "auto":
+        return _plan_at(config, config.sample_rate)
+    units = config.expected_units
+    # without text nothing takes long, and noisy counts of all units are better ones
+    worth = config.samples and config.has_text
+    if units is None or units < WORTH_SAMPLING * SAMPLE_UNITS or not worth:
+        return _plan_at(config, 1.0)
+    rate = SAMPLE_UNITS / units
+    while rate < 1:
+        # a sample that is too small for the texts is doubled
+        with contextlib.suppress(PrivacyError):
+            return _plan_at(config, rate)
+        rate *= 2
+    return _plan_at(config, 1.0)
+
+
+def _plan_at(config: SynthesisConfig, rate: float) -> Plan:
+    """The plan of a run that looks at a secret sample of this rate; what the sample is worth is spent inside it."""
     found = delta_found(config)
-    total = Cost(rho_of(config.epsilon, config.delta - found), delta=found)
+    whole = Budget(config.epsilon, config.delta).in_sample(rate)
+    total = Cost(rho_of(whole.epsilon, whole.delta - found), delta=found)
     # a method whose records write nothing counts none
     writes = config.reads_records and config.written > 0
     rho_rebalance = config.rebalance_share * total.rho if writes else 0.0
     rho_select = rho_rebalance / 2 if config.parts.clusters is Clusters.PUBLIC_CENTRES else 0.0
     rho_size = rho_rebalance - rho_select
     table = Cost(config.attribute_share * total.rho, delta=found)
-    rho_words = config.share_of_words * total.rho
-    if config.word_share == "auto":
-        rho_words = min(rho_words, ENOUGH_FOR_WORDS)
+    units = _units(config, rate)
+    rho_words = _rho_of_words(config, units, total.rho)
     left = max(0.0, total.rho - rho_rebalance - rho_words - table.rho)
-    rho_vote = (config.vote_share * total.rho if writes else left) if config.votes else 0.0
+    rho_vote = (_rho_of_votes(config, units, total.rho, left) if writes else left) if config.votes else 0.0
     rhos = (rho_select, rho_size, rho_vote, rho_words)
     counts = Cost(rho_rebalance) + Cost(rho_vote) + Cost(rho_words) + table
     if config.parts.deals and writes:
-        return _plan_with_deals(config, counts, rhos, table)
-    budget = Cost(max(0.0, left - rho_vote))
-    chosen = choose_mechanism(config.token_request, budget)
+        return _plan_with_deals(config, rate, counts, rhos, table)
+    budget, request = Cost(max(0.0, left - rho_vote)), _request(config, rate)
+    chosen = choose_mechanism(request, budget)
     tokens = chosen.affordable(budget)
-    texts = None if tokens is None else tokens // config.max_tokens
-    _check_feasible(config, chosen, budget)
+    texts = None if tokens is None else tokens // config.head
+    _check_feasible(config, request, chosen, budget)
     _check_contexts(config, chosen, rho_size)
-    mechanism = chosen.for_steps(config.max_tokens * (texts or 0))
-    promised = mechanism.promised(
-        _spent(total, counts, budget, mechanism.cost_of(tokens or 0)), config.epsilon, config.delta, unit_name(config)
-    )
+    mechanism = chosen.for_steps(config.head * (texts or 0))
+    spent = _spent(total, counts, budget, mechanism.cost_of(tokens or 0)).sampled(rate)
+    promised = mechanism.promised(spent, config.epsilon, config.delta, unit_name(config))
     batch = Cost.unlimited() if tokens is None else budget
     guarantee = _guarantee(config, promised)
-    return Plan(config, mechanism, guarantee, *rhos, table, batch, tokens, texts)
+    return Plan(config, mechanism, guarantee, *rhos, table, batch, tokens, texts, sample_rate=rate)
+
+
+def _rho_of_words(config: SynthesisConfig, units: int | None, total: float) -> float:
+    """The zCDP of the noisy count of words: the share asked for, or what the rule makes of it."""
+    rho = config.share_of_words * total
+    if config.word_share != "auto" or not rho:
+        return rho
+    rho = min(rho, ENOUGH_FOR_WORDS)
+    is_heard = units is None or units / len(config.label_set) >= HEARD_WORDS * noise_sigma(rho)
+    return rho if is_heard else 0.0
+
+
+def strong_votes(candidates: int, labels: int) -> float:
+    """Units for each candidate, divided by σ of a whole vote, from which votes are strong.
+
+    >>> strong_votes(6600, 4), strong_votes(906, 151)
+    (1.510909090909091, 4.5)
+    """
+    return STRONG * (1 + SCARCE * labels / max(candidates, labels))
+
+
+def _rho_of_votes(config: SynthesisConfig, units: int | None, total: float, left: float) -> float:
+    """The zCDP of all votes of a run whose records write too: the share asked for, or what the rule makes of it."""
+    least = config.least_vote_share * total
+    if config.vote_share != "auto" or units is None:
+        return least
+    candidates = config.parts.candidates * config.texts
+    sigma = units / candidates / strong_votes(candidates, len(config.label_set))
+    needed = config.parts.rounds / (2 * sigma**2)
+    return max(least, min(needed, MOST_FOR_VOTES * left))
 
 
 def _plan_with_deals(
-    config: SynthesisConfig, counts: Cost, rhos: tuple[float, float, float, float], table: Cost
+    config: SynthesisConfig, rate: float, counts: Cost, rhos: tuple[float, float, float, float], table: Cost
 ) -> Plan:
     """A plan whose batches are drawn afresh for every deal; `rhos`: of selection, sizes, votes, words."""
     # what finding values takes of δ is gone for all else (guarantee 14.3)
-    budget, request = Budget(config.epsilon, config.delta - counts.delta), config.token_request
-    zcdp = dataclasses.replace(counts, delta=0.0)
+    whole = Budget(config.epsilon, config.delta).in_sample(rate)
+    budget, zcdp = Budget(whole.epsilon, whole.delta - counts.delta), dataclasses.replace(counts, delta=0.0)
+    config = _with_affordable_texts(config, rate, budget, zcdp)
+    request = _request(config, rate)
     mechanism, rule, expected = choose_with_deals(request, budget, zcdp)
     if request.batch_size == "auto":
         # deals pay for batches so small that noise in the sizes may overfill them; what is not covered is refused below
@@ -444,13 +547,35 @@ def _plan_with_deals(
         if size > mechanism.settings.batch_size:
             sized = dataclasses.replace(request, batch_size=size)
             mechanism, rule, expected = choose_with_deals(sized, budget, zcdp)
-    promised = mechanism.promised(counts + rule.cost, config.epsilon, config.delta, unit_name(config))
+    promised = mechanism.promised((counts + rule.cost).sampled(rate), config.epsilon, config.delta, unit_name(config))
     made = Plan(
-        config, mechanism, _guarantee(config, promised), *rhos, table, rule.cost, config.max_tokens, 1, rule, expected
+        config, mechanism, _guarantee(config, promised), *rhos, table, rule.cost, config.head, 1, rule, expected,
+        rate,
     )  # fmt: skip
     _check_deals(made, budget, zcdp)
     _check_contexts(config, mechanism, made.rho_size)
     return made
+
+
+def _with_affordable_texts(config: SynthesisConfig, rate: float, budget: Budget, counts: Cost) -> SynthesisConfig:
+    """The configuration with fewer texts from records, where half of them would need large batches.
+
+    Halved until moderate batches pay; where none do, the fewest that any batches pay for. Public candidates take the
+    place of the others, so that as many texts are released. Only public numbers decide.
+    """
+    request, paid = _request(config, rate), None
+    is_open = config.private_texts is None and config.written < config.texts and request.batch_size == "auto"
+    if not is_open or request.units is None or request.clip == "auto":
+        return config
+    texts = config.written
+    while texts:
+        mechanism, rule, expected = choose_with_deals(dataclasses.replace(request, texts=texts), budget, counts)
+        if rule.most_texts(expected.batches, expected.texts) >= expected.texts:
+            paid = texts
+            if mechanism.settings.batch_size <= LARGEST_AFFORDED:
+                break
+        texts //= 2
+    return config if paid in (None, config.written) else config.model_copy(update={"private_texts": paid})
 
 
 def _check_deals(made: Plan, budget: Budget, counts: Cost) -> None:
@@ -462,23 +587,25 @@ def _check_deals(made: Plan, budget: Budget, counts: Cost) -> None:
     if possible >= (1 if config.expected_units is None else expected.texts):
         return
     size = made.settings.batch_size
-    texts, epsilon = nearest_with_deals(config.token_request, budget, counts)
+    texts, epsilon = nearest_with_deals(_request(config, made.sample_rate), budget, counts)
     if expected.cells is None:
         what = f"batch_size = {size}: cells of {expected.batches} batches do not pay for one text of each"
     else:
         batches = _number(expected.batches, "batch", "batches")
         what = (
-            f"{_wish(config)}: about {config.expected_units} units in {_number(expected.cells, 'cell')} of {batches} "
-            f"of {size} pay for at most {possible * expected.cells} texts"
+            f"{_wish(config)}: about {_units_in_words(made.units, config)} in {_number(expected.cells, 'cell')} of "
+            f"{batches} of {size} pay for at most {possible * expected.cells} texts"
         )
     ways = [
         *([f"set {_fewer(config, texts)}"] if texts and texts < config.written else []),
-        *([f"set epsilon to {epsilon:.3g} or more"] if epsilon else []),
+        *([f"set epsilon to {epsilon_outside(epsilon, made.sample_rate):.3g} or more"] if epsilon else []),
+        *(["set a larger sample_rate"] if made.sample_rate < 1 else []),
         "ask for shorter texts",
         *(["set batch_size = auto"] if isinstance(config.parts.batch_size, int) else []),
+        *(["take method = private-evolution, where the records only vote"] if config.votes else []),
     ]
     raise PrivacyError(
-        f"{what} of {config.max_tokens} tokens at ε = {config.epsilon:g}, δ = {config.delta:g}; {', or '.join(ways)}"
+        f"{what} of {_length(config)} at ε = {config.epsilon:g}, δ = {config.delta:g}; {', or '.join(ways)}"
         + made.mechanism.cheaper
     )
 
@@ -500,6 +627,12 @@ def _fewer(config: SynthesisConfig, written: int) -> str:
 
 def _number(count: int, one: str, many: str = "") -> str:
     return f"{count} {one if count == 1 else many or one + 's'}"
+
+
+def _length(config: SynthesisConfig) -> str:
+    """How long a text is, for messages about what it costs."""
+    tail = "" if config.head == config.max_tokens else f", {config.head} of them paid for"
+    return f"{config.max_tokens} tokens{tail}"
 
 
 def _spent(total: Cost, counts: Cost, budget: Cost, tokens: Cost) -> Cost:
@@ -539,25 +672,31 @@ def _check_contexts(config: SynthesisConfig, mechanism: TokenMechanism, rho_size
         )
 
 
-def _check_feasible(config: SynthesisConfig, mechanism: TokenMechanism, budget: Cost) -> None:
-    tokens, request = mechanism.affordable(budget), config.token_request
-    if tokens is not None and tokens < config.max_tokens:
-        smallest = smallest_batch(mechanism, budget, config.max_tokens)
+def _units_in_words(units: int | None, config: SynthesisConfig) -> str:
+    return f"{units} units" + ("" if units == config.expected_units else " of a sample")
+
+
+def _check_feasible(config: SynthesisConfig, request: TokenRequest, mechanism: TokenMechanism, budget: Cost) -> None:
+    tokens = mechanism.affordable(budget)
+    if tokens is not None and tokens < config.head:
+        smallest = smallest_batch(mechanism, budget, config.head)
+        name = "max_tokens" if config.head == config.max_tokens else "private_tokens"
         raise PrivacyError(
             f"batch_size = {mechanism.settings.batch_size}: at ε = {config.epsilon:g}, δ = {config.delta:g} a batch "
-            f"pays for {tokens} token{'' if tokens == 1 else 's'}, less than one text of max_tokens = "
-            f"{config.max_tokens}; "
+            f"pays for {tokens} token{'' if tokens == 1 else 's'}, less than one text of {name} = "
+            f"{config.head}; "
             + (f"the smallest batch size that pays for one is {smallest}" if smallest else "no batch size pays for one")
-            + (f", or set max_tokens to {tokens} or less" if tokens else "")
+            + (f", or set {name} to {tokens} or less" if tokens else "")
             + mechanism.cheaper
         )
     possible = possible_texts(request, mechanism, budget)
     if config.expected_units is not None and possible is not None and possible < config.written:
         raise PrivacyError(
-            f"{_wish(config)}: about {config.expected_units} units in batches of "
-            f"{mechanism.settings.batch_size} pay for at most {possible} texts of {config.max_tokens} tokens at "
+            f"{_wish(config)}: about {_units_in_words(request.units, config)} in batches of "
+            f"{mechanism.settings.batch_size} pay for at most {possible} texts of {_length(config)} at "
             f"ε = {config.epsilon:g}; "
             + (f"set {_fewer(config, possible)}, or " if possible else "")
             + "ask for shorter texts"
             + (", or let batch_size = auto find a larger batch" if config.parts.batch_size != "auto" else "")
+            + (", or set a larger sample_rate" if request.units != config.expected_units else "")
         )

@@ -20,9 +20,10 @@ from strategies import probabilities, settings, step_distribution
 from plainchant.models.table import TableModel
 from plainchant.privacy.accounting import Cost
 from plainchant.privacy.aggregation import Clipping
-from plainchant.privacy.amplification import deal_cost, log_moments, sampled_once
+from plainchant.privacy.amplification import deal_cost, log_moments
 from plainchant.privacy.individual import IndividualMeanMechanism
 from plainchant.privacy.mechanisms import MeanMechanism, PublicMechanism
+from plainchant.privacy.sampling import epsilon_outside
 from plainchant.privacy.sparse_vector import SparseMeanMechanism, distance
 
 ORDERS = np.arange(2, 33)
@@ -423,7 +424,7 @@ def test_power_a_sample_shared_by_deals_but_charged_as_fresh_is_caught():
     toy, units = steady(1, 1, rate=0.05, clip=0.5, length=2, lean=1.0)
     whole = deal_cost(1, 1, toy.r).scaled(2)
     assert use(toy, units, two_deals, toy.claim.scaled(2)) <= 1
-    assert use(toy, units, shared_sample, sampled_once(whole, toy.rate)) <= 1
+    assert use(toy, units, shared_sample, whole.sampled(toy.rate).as_curve()) <= 1
     assert use(toy, units, shared_sample, toy.claim.scaled(2)) > 1.5
 
 
@@ -431,5 +432,116 @@ def test_deals_of_a_shared_sample_stay_within_the_bound_of_the_whole_run():
     for seed in range(7000, 7040):
         toy, units = random_toy(seed, two=True)
         toy = dataclasses.replace(toy, rate=(0.1, 0.4)[seed % 2])
-        claim = sampled_once(deal_cost(toy.t, toy.w, toy.r).scaled(2), toy.rate)
+        claim = deal_cost(toy.t, toy.w, toy.r).scaled(2).sampled(toy.rate).as_curve()
         assert use(toy, units, shared_sample, claim) <= 1 + 1e-9
+
+
+# one secret sample of the units, in front of everything
+
+
+def on_samples(toy, units, run, probability=None):
+    """The distribution of a run on a secret sample of the units; `run` takes the units of the sample."""
+    total = 0
+    for inside in itertools.product((False, True), repeat=len(units)):
+        rates = [toy.rate if probability is None else probability(unit) for unit in units]
+        weight = math.prod(rate if own else 1 - rate for rate, own in zip(rates, inside, strict=True))
+        total = total + weight * run(tuple(itertools.compress(units, inside)))
+    return total
+
+
+def hockey_stick(p, q, epsilon):
+    """The smallest δ for which p ≤ e^ε·q + δ on every event, the larger of both ways."""
+    return max(float(np.maximum(a - math.exp(epsilon) * b, 0).sum()) for a, b in ((p, q), (q, p)))
+
+
+def worst_delta(units, scheme, epsilon):
+    """The largest δ over all removals."""
+    p = scheme(units)
+    removals = {units[:i] + units[i + 1 :] for i in range(len(units))}
+    return max(hockey_stick(p, scheme(rest), epsilon) for rest in removals)
+
+
+def subsets(units):
+    return {own for size in range(1, len(units) + 1) for own in itertools.combinations(units, size)}
+
+
+def test_a_sample_in_front_of_a_run_keeps_its_epsilon_exactly():
+    largest = 0.0
+    for seed in range(8000, 8060):
+        toy, units = random_toy(seed, two=True)
+        toy = dataclasses.replace(toy, rate=(0.05, 0.2, 0.6)[seed % 3])
+        run = functools.cache(lambda own, toy=toy: two_deals(toy, own, 1.0))
+        for epsilon in (0.0, 0.02, 0.1, 0.3, 1.0):
+            # of every data set that the sample may be
+            inside = max(worst_delta(own, run, epsilon) for own in subsets(units))
+            outside = worst_delta(
+                units, lambda own, toy=toy, run=run: on_samples(toy, own, run), epsilon_outside(epsilon, toy.rate)
+            )
+            assert outside <= toy.rate * inside + 1e-12
+            largest = max(largest, outside / (toy.rate * inside) if inside > 1e-6 else 0.0)
+    # and no smaller ε would do
+    assert largest > 1 - 1e-9
+
+
+def test_the_figures_of_a_run_on_a_sample_hold():
+    found = []
+    for seed in range(8100, 8160):
+        toy, units = random_toy(seed, two=True)
+        toy = dataclasses.replace(toy, rate=(0.05, 0.2, 0.6)[seed % 3])
+        cost = deal_cost(toy.t, toy.w, toy.r).scaled(2).sampled(toy.rate)
+        for delta in (1e-1, 1e-2, 1e-3, 1e-5):
+            # float32 logits move a probability by about as much as a divergence
+            found.append(worst_delta(units, functools.partial(shared_sample, toy), cost.epsilon(delta) + ROUNDING))
+            assert found[-1] <= delta
+        assert use(toy, units, shared_sample, cost.as_curve()) <= 1 + 1e-9
+    assert max(found) > 0.01
+
+
+def key_from_the_data(toy, units):
+    """Everybody is in the sample or nobody, by the number of units."""
+    return two_deals(toy, units if len(units) > 1 else (), 1.0)
+
+
+def records_apart(toy, units):
+    """A unit has eight records that are sampled one by one, and is represented by one that is in the sample."""
+    return on_samples(toy, units, lambda own: two_deals(toy, own, 1.0), lambda _: 1 - (1 - toy.rate) ** 8)
+
+
+def draw_by_content(toy, units):
+    """A record that wants something is in the sample anyway."""
+    return on_samples(toy, units, lambda own: two_deals(toy, own, 1.0), lambda unit: 1.0 if unit in WANTS else 0.1)
+
+
+def size_released(toy, units):
+    """The exact size of the sample beside the texts."""
+
+    def run(own):
+        law = np.zeros((5, len(toy.texts) ** (2 * toy.w)))
+        law[len(own)] = two_deals(toy, own, 1.0)
+        return law.ravel()
+
+    return on_samples(toy, units, run)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "units"),
+    [
+        (key_from_the_data, (90, 90)),
+        (records_apart, (90,)),
+        (draw_by_content, (90, SILENT)),
+        (size_released, (90, SILENT)),
+    ],
+)
+def test_power_a_sample_that_is_none_is_caught(scheme, units):
+    toy, _ = steady(1, 1, rate=0.1, clip=0.5, length=1, lean=1.0)
+    claim = deal_cost(1, 1, toy.r).scaled(2).sampled(toy.rate).as_curve()
+    assert use(toy, units, shared_sample, claim) <= 1
+    assert use(toy, units, scheme, claim) > 1.5
+
+
+def test_power_a_sample_that_is_drawn_anew_at_resume_is_caught():
+    # what a unit has paid is kept by its place in the sample: in another sample it would have its whole budget again
+    toy, units = steady(1, 1, rate=0.2, clip=0.5, length=1, lean=1.0)
+    claim = Cost(toy.r).sampled(toy.rate).as_curve()
+    assert use(toy, units, lambda own, held: on_samples(own, held, own.text), claim) <= 1
+    assert use(toy, units, two_deals, claim) > 1.4

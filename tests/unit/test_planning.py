@@ -2,13 +2,14 @@
 
 import math
 import re
+from typing import Any
 
 import numpy as np
 import pytest
 from scipy.stats import binom
 
 from plainchant.config import SynthesisConfig
-from plainchant.errors import PrivacyError
+from plainchant.errors import ConfigError, PrivacyError
 from plainchant.planning import ENOUGH_FOR_WORDS, make_plan, not_private
 from plainchant.privacy.accounting import Cost, delta_of, epsilon_of, rho_of
 from plainchant.privacy.histograms import batches_of, most_contexts, noise_sigma
@@ -160,9 +161,11 @@ def test_centres_are_as_asked_for_or_none():
 
 @pytest.mark.parametrize("deals", [False, True])
 def test_a_larger_batch_is_advised_only_where_it_was_not_looked_for(deals):
-    for batch_size, advised in (("auto", False), (20, True)):
+    for batch_size, advised in (("auto", False), (30, True)):
         with pytest.raises(PrivacyError) as caught:
-            planned("plainchant", expected_units=100, texts=1_000, batch_size=batch_size, deals=deals)
+            planned(
+                "plainchant", expected_units=100, texts=1_000, batch_size=batch_size, deals=deals, private_texts=500
+            )
         assert ("batch_size = auto" in str(caught.value)) == advised
 
 
@@ -257,6 +260,33 @@ def test_words_get_a_tenth_of_the_budget_and_no_more_than_is_enough():
         planned("plainchant", word_share=0.95)
 
 
+def test_votes_get_what_they_need_to_tell_candidates_apart():
+    def shares(epsilon, units, texts, **changes):
+        made = planned("plainchant", epsilon=epsilon, expected_units=units, texts=texts, **LABELLED | VOTED | changes)
+        total = rho_of(epsilon, made.config.delta)
+        return made.rho_vote / total, made.rho_words / total
+
+    many, fewer, few = shares(8.0, 100_000, 200)[0], shares(3.0, 40_000, 600)[0], shares(8.0, 500, 200)[0]
+    assert many == pytest.approx(0.05)
+    assert 0.05 < fewer < 0.4
+    assert few == pytest.approx(0.475)
+    # twice the units need a quarter
+    assert fewer == pytest.approx(4 * shares(3.0, 80_000, 600)[0])
+    assert shares(8.0, None, 200)[0] == pytest.approx(0.05)
+    assert shares(8.0, 500, 200, vote_share=0.2)[0] == pytest.approx(0.2)
+    # what a few records count of their words would be noise: nothing is spent on it, unless it was asked for
+    assert shares(8.0, 500, 200)[1] == 0 < shares(8.0, 20_000, 200)[1]
+    assert shares(8.0, 500, 200, word_share=0.1)[1] == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("method", ["plainchant", "private-evolution", "clustered-mean", "public", "clustered-median"])
+def test_shares_of_the_budget_are_all_of_it(method):
+    shares = planned(method, expected_units=5_000, texts=50).budget_shares
+    assert sum(shares.values()) == pytest.approx(0 if method in ("public", "clustered-median") else 1)
+    assert all(share > 0 for share in shares.values())
+    assert ("texts by records" in shares) == (method in ("plainchant", "clustered-mean"))
+
+
 def test_individual_plans_need_smaller_batches_than_the_worst_case():
     smaller, larger = planned("plainchant", deals=False), planned("plainchant", accounting="worst-case", deals=False)
     assert 2 * smaller.settings.batch_size < larger.settings.batch_size
@@ -273,6 +303,7 @@ def test_individual_plans_need_smaller_batches_than_the_worst_case():
 
 
 LABELLED = {"labels": ("a", "b", "c", "d"), "label_column": "label", "candidates": 1}
+VOTED = {"candidates": 11, "rounds": 2}
 
 
 @pytest.mark.parametrize(
@@ -327,18 +358,51 @@ def test_infeasible_deals_name_texts_and_an_epsilon_that_are_feasible(changes):
     assert planned("plainchant", texts=900, **changes | {"epsilon": epsilon}).guarantee.epsilon <= epsilon
 
 
-@pytest.mark.parametrize("deals", [True, False])
-def test_infeasible_names_the_field_that_was_set_and_a_value_that_is_feasible(deals):
+@pytest.mark.parametrize("changes", [{"deals": False}, {"batch_size": 100}])
+def test_infeasible_names_the_field_that_was_set_and_a_value_that_is_feasible(changes):
     """By default records write half of the texts: the number to ask for is that of the other half too."""
-    with pytest.raises(PrivacyError, match=r"texts = 5000, 2500 of them from records: about 500 units in") as caught:
-        planned("plainchant", epsilon=1, texts=5000, expected_units=500, deals=deals)
+    changes = {"epsilon": 3, "expected_units": 1000, **changes}
+    with pytest.raises(PrivacyError, match=r"texts = 5000, 2500 of them from records: about 1000 units") as caught:
+        planned("plainchant", texts=5000, **changes)
     texts = int(re.search(r"set texts to (\d+) or less", str(caught.value)).group(1))
-    fewer = planned("plainchant", epsilon=1, texts=texts, expected_units=500, deals=deals)
+    fewer = planned("plainchant", texts=texts, **changes)
     assert fewer.config.written == texts / 2
     with pytest.raises(PrivacyError):
-        planned("plainchant", epsilon=1, texts=2 * texts, expected_units=500, deals=deals)
+        planned("plainchant", texts=2 * texts, **changes)
     with pytest.raises(PrivacyError, match=r"^private_texts = 900: .* set private_texts to \d+ or less"):
-        planned("plainchant", epsilon=1, texts=5000, private_texts=900, expected_units=500, deals=deals)
+        planned("plainchant", texts=5000, private_texts=900, **changes)
+
+
+@pytest.mark.parametrize("method", ["plainchant", "clustered-mean", "invisibleink"])
+@pytest.mark.parametrize("deals", [False, True])
+def test_a_text_is_paid_for_up_to_its_head(method, deals):
+    wish = LABELLED | {"expected_units": 5_000, "texts": 100, "deals": deals}
+    short = planned(method, max_tokens=16, **wish)
+    long = planned(method, max_tokens=200, private_tokens=16, **wish)
+    for name in ("mechanism", "deals", "expected", "guarantee", "tokens_per_batch", "texts_per_batch", "batch"):
+        assert getattr(short, name) == getattr(long, name), name
+    assert planned(method, max_tokens=200, private_tokens=200, **wish).mechanism != long.mechanism
+    with pytest.raises(ConfigError, match="private_tokens = 17: is more than max_tokens = 16"):
+        planned(method, max_tokens=16, private_tokens=17, **wish)
+
+
+def test_records_write_fewer_of_the_texts_where_half_would_need_large_batches():
+    wish = LABELLED | VOTED | {"expected_units": 500, "texts": 200, "max_tokens": 32}
+    made = planned("plainchant", epsilon=3.0, **wish)
+    assert 8 <= made.config.written < 100
+    assert made.settings.batch_size <= 40
+    # what was decided is part of the configuration that a run keeps, and of the number of public candidates
+    assert made.config.private_texts == made.config.written == made.as_dict()["private_texts"]
+    assert made.config.further == 11 * 200 - made.config.written
+    assert planned("plainchant", epsilon=3.0, private_texts=made.config.written, **wish).as_dict() == made.as_dict()
+    # twice as many would need larger ones, and enough budget leaves the half as it was
+    twice = planned("plainchant", epsilon=3.0, private_texts=2 * made.config.written, **wish)
+    assert twice.settings.batch_size > 40
+    assert planned("plainchant", epsilon=30.0, **wish).config.private_texts is None
+    # where so few cannot be paid for either, the plan names the method that does without
+    with pytest.raises(PrivacyError, match=r"texts = 200, 100 of them .* method = private-evolution"):
+        planned("plainchant", epsilon=0.3, **wish)
+    assert planned("plainchant", epsilon=1.0, **wish).config.written < 8
 
 
 def test_deals_are_refused_where_no_cost_is_known_in_advance_and_left_out_unless_asked_for():
@@ -381,3 +445,46 @@ def test_notes_say_where_texts_as_long_as_public_examples_have_no_room():
     assert note.startswith("max_tokens = 64: the longest public example has 260 characters, about 65 tokens")
     (note,) = form_notes("x" * 260, max_tokens=65, max_record_tokens=64)
     assert note.startswith("max_record_tokens = 64: ")
+
+
+LARGE: dict[str, Any] = {"labels": ("a", "b", "c", "d"), "label_column": "label", "epsilon": 1.0, "texts": 2000}
+
+
+@pytest.mark.parametrize(
+    ("units", "rate", "looked_at"),
+    [(None, 1.0, None), (199_999, 1.0, 199_999), (200_000, 0.5, 100_000), (5_000_000, 0.02, 100_000)],
+)
+def test_a_sample_is_proposed_for_large_tables_alone(units, rate, looked_at):
+    made = make_plan(SynthesisConfig(**LARGE, expected_units=units))
+    assert (made.sample_rate, made.units) == (rate, looked_at)
+    assert made.as_dict()["sample_rate"] == rate
+
+
+def test_a_sample_that_does_not_pay_for_the_texts_is_doubled():
+    many = LARGE | {"method": "amin2024", "texts": 5_000}
+    made = make_plan(SynthesisConfig(**many, expected_units=5_000_000))
+    doublings = math.log2(made.sample_rate / 0.02)
+    assert doublings >= 1
+    assert doublings == pytest.approx(round(doublings))
+    with pytest.raises(PrivacyError, match=r"units of a sample.*a larger sample_rate"):
+        make_plan(SynthesisConfig(**many, expected_units=5_000_000, sample_rate=made.sample_rate / 2))
+
+
+def test_a_sample_makes_batches_smaller_and_keeps_the_promise():
+    plans = [make_plan(SynthesisConfig(**LARGE, expected_units=5_000_000, sample_rate=q)) for q in (1, 0.2, 0.02)]
+    sizes = [made.settings.batch_size for made in plans]
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[2] < sizes[0] / 2
+    for made in plans:
+        assert 0.99 < made.guarantee.epsilon <= 1.0
+        assert made.guarantee.cost.epsilon(made.guarantee.delta) <= made.guarantee.epsilon * (1 + 1e-9)
+
+
+def test_a_table_without_texts_is_counted_whole():
+    columns: Any = {"attributes": {"kind": {"type": "category"}}}
+    own = SynthesisConfig(method="attributes", columns=columns, expected_units=5_000_000)
+    assert make_plan(own).sample_rate == 1
+    # what finding values takes of δ is no larger on a sample
+    sampled = make_plan(own.model_copy(update={"sample_rate": 0.1}))
+    assert sampled.guarantee.delta_found == make_plan(own).guarantee.delta_found
+    assert sampled.guarantee.cost.epsilon(own.delta) <= own.epsilon * (1 + 1e-9)

@@ -86,8 +86,8 @@ def audit(
         ConfigError, DataError: there is no such run, no release or no such table, or it is not the run's.
     """
     directory = directory_of(run)
-    decided = make_plan(directory.config)
-    config, report_progress = decided.config, progress or (lambda _: None)
+    plan = make_plan(directory.config)
+    config, report_progress = plan.config, progress or (lambda _: None)
 
     if not config.has_text:
         raise ConfigError(f"method = {config.method.value}: its release has no texts that an audit could attack")
@@ -95,7 +95,9 @@ def audit(
     planted, canaries = records, list[Canary]()
     if noted is not None:
         planted, canaries = plant_again(records, config.label_set, noted)
-    if config.reads_records and directory.origin.data != fingerprint(planted):
+    sample = directory.sample()
+    looked_at = planted if sample is None else read_table(planted, config, sample)
+    if config.reads_records and directory.origin.data != fingerprint(looked_at):
         raise DataError("real: is not the table that the run was made from; membership and copies would mean nothing")
     texts = [row["text"] for row in directory.released() if row["text"].strip()]
     private = [record.text for record in records if record.text.strip()]
@@ -113,8 +115,8 @@ def audit(
     report_progress(0.6)
     if canaries:
         groups["canaries"] = exposure(canaries, texts)
-    if load_model is not None and decided.mechanism.replayable:
-        found = replay_of(directory, decided, planted, load_model())
+    if load_model is not None and plan.mechanism.replayable:
+        found = replay_of(directory, plan, looked_at, load_model())
         names = ("epsilon_low", "epsilon_claimed", "epsilon_limit")
         groups["replay"] = {name: Figure(value) for name in names if (value := getattr(found, name)) is not None}
     report_progress(1.0)
@@ -208,13 +210,13 @@ def _run_with_canaries(
 
 
 def replay_of(
-    directory: RunDirectory, decided: Plan, table: Sequence[Record], model: LanguageModel, *, runs: int = RUNS
+    directory: RunDirectory, plan: Plan, table: Sequence[Record], model: LanguageModel, *, runs: int = RUNS
 ) -> Replay:
     """A replay of the largest batch of a run, without its most influential record, along that record's text.
 
     With deals the record's batch is drawn in every replay, and the texts of two batches of its deal are looked at.
     """
-    config, prompts = decided.config, Prompts(decided.config, model)
+    config, prompts = plan.config, Prompts(plan.config, model)
     members = directory.members()
     number = max(members, key=lambda batch: len(members[batch]))
     released = Released.of(directory)
@@ -222,7 +224,7 @@ def replay_of(
     cell = released.cells[batches[number].cell]
     label = config.label_set[cell.label]
     start = tuple(prompts.start(label, released.lines_of((number, 0))))
-    mechanism, length = decided.mechanism, min(STEPS, config.max_tokens)
+    mechanism, length = plan.mechanism, min(STEPS, config.head)
 
     def contexts_of(batch: int) -> list[list[Record]]:
         return [[table[record] for record in records] for records, _ in members.get(batch, [])]

@@ -14,7 +14,7 @@ from plainchant.cli.console import Console, ProgressBars
 from plainchant.cli.options import HOLDER, LIMIT, NAME, REAL, command, formatted, option, with_performance
 from plainchant.config import PerformanceOptions, load_config
 from plainchant.errors import ConfigError, GateError, PrivacyError, RunError
-from plainchant.evaluation.figures import BESIDE, EXPLANATIONS, FEWEST_FOR_MAUVE, MAUVE, shown_name
+from plainchant.evaluation.figures import BESIDE, EXPLANATIONS, FEWEST_FOR_MAUVE, MAUVE, WEAK_MAUVE, shown_name
 from plainchant.planning import make_plan
 
 if TYPE_CHECKING:
@@ -102,10 +102,7 @@ def _loaded_embedder(progress: ProgressBars, name: str, device: str = "cpu") -> 
 
 def _warn_of_mauve(console: Console, found: "Evaluation") -> None:
     if found.figure(MAUVE) is not None and not found.mauve_is_sound:
-        console.warn(
-            f"MAUVE says little at {found.compared} texts: below {FEWEST_FOR_MAUVE} it is high whatever the texts are. "
-            "Read it against the one of as many real texts"
-        )
+        console.warn(f"{WEAK_MAUVE}, and these are {found.compared}. Read it against the one of as many real texts")
 
 
 def _show_beside(console: Console, found: "Evaluation") -> None:

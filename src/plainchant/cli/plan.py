@@ -198,17 +198,17 @@ def plan(console: Console, config: SynthesisConfig, trial: bool, performance: Pe
     How long a run takes is known once plainchant doctor has measured this machine.
     With --candidate-endpoint it also shows what will be sent there; nothing is sent yet.
     """
-    decided = make_plan(config)
-    texts = _public_texts(decided) if trial else []
-    show_plan(console, decided, performance)
-    document = decided.as_dict()
+    plan = make_plan(config)
+    texts = _public_texts(plan) if trial else []
+    show_plan(console, plan, performance)
+    document = plan.as_dict()
     if config.candidate_endpoint is not None:
         document["sends"] = dataclasses.asdict(_sending(config))
     if trial:
-        document["measured"] = _measured(console, decided, texts, performance)
+        document["measured"] = _measured(console, plan, texts, performance)
     speed = kept_speed(config.model, performance)
-    document["expected"] = None if speed is None else dataclasses.asdict(expected(decided, speed))
-    console.result(document, decided.guarantee.statement)
+    document["expected"] = None if speed is None else dataclasses.asdict(expected(plan, speed))
+    console.result(document, plan.guarantee.statement)
 
 
 def _public_texts(plan: Plan) -> list[str]:
@@ -266,14 +266,17 @@ def show_plan(console: Console, plan: Plan, performance: PerformanceOptions | No
     if config.has_text:
         rows += [
             ("texts", f"{requested}, at most {_count(config.max_tokens, 'token')} each"),
+            *_choice_rows(config),
             ("form", _form(config)),
+            *_reading_rows(config),
         ]
-        if config.reads_records and config.written > 0:
-            most = _count(config.max_record_tokens, "token")
-            rows.append(("records", f"read up to {most} each; plainchant check says how many of yours are cut"))
     else:
         rows.append(("rows", requested))
+    if shares := plan.budget_shares:
+        rows.append(("budget", ", ".join(f"{name} {share:.0%}" for name, share in shares.items())))
     rows += _attribute_rows(plan) + _candidate_rows(config)
+    if plan.sample_rate < 1:
+        rows.append(("sample", _sample(plan)))
     if plan.units_needed is not None:
         rows.append(
             (
@@ -291,6 +294,25 @@ def show_plan(console: Console, plan: Plan, performance: PerformanceOptions | No
     console.table("Plan", rows)
 
 
+def _reading_rows(config: SynthesisConfig) -> list[tuple[str, Any]]:
+    """How much of a record is read; how many are longer, only the data says."""
+    if not config.reads_records or not config.written:
+        return []
+    most = _count(config.max_record_tokens, "token")
+    return [("records", f"read up to {most} each; plainchant check says how many of yours are cut")]
+
+
+def _choice_rows(config: SynthesisConfig) -> list[tuple[str, Any]]:
+    """From what the votes choose."""
+    if not config.votes:
+        return []
+    by_records = f"{config.written} by the records together and " if config.written else ""
+    return [
+        ("written", f"{by_records}{config.further} by the public model, which cost no privacy; the records vote, with "
+                    "noise, for those to release"),
+    ]  # fmt: skip
+
+
 def _attribute_rows(plan: Plan) -> list[tuple[str, Any]]:
     """What is counted of the attributes, and what it costs."""
     count = len(plan.config.columns.attributes)
@@ -298,6 +320,15 @@ def _attribute_rows(plan: Plan) -> list[tuple[str, Any]]:
         return []
     found = f", {plan.table.delta:.3g} of δ to find values" if plan.table.delta else ""
     return [("attributes", f"{count} for ρ = {plan.table.rho:.4g}{found}")]
+
+
+def _sample(plan: Plan) -> str:
+    """What the secret sample is, in a sentence."""
+    about = "" if plan.units is None else f" (about {plan.units:,} of {plan.config.expected_units:,})"
+    return (
+        f"one unit in {1 / plan.sample_rate:.3g}{about}, drawn in secret by a key; all other rows are dropped as they "
+        "are read. Nobody can tell whether a unit was looked at, so what is looked at may show more"
+    )
 
 
 def _unit(plan: Plan) -> str:
@@ -345,7 +376,6 @@ def _expert_rows(plan: Plan) -> list[tuple[str, Any]]:
         rows.append(("public centres", f"at most {plan.centres}"))
     if config.votes:
         rows += [
-            ("candidates", f"{config.written} written from records, {config.further} by the public model"),
             ("votes", f"{config.parts.rounds} of ρ = {plan.rho_round:.4g} each; the private records vote for "
                       f"{config.released} of them"),
         ]  # fmt: skip

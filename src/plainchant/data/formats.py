@@ -1,14 +1,16 @@
 """Formats: the reader for a source, by its extension or its library (guarantee 9)."""
 
+import functools
+import itertools
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 from plainchant.data.arrow import checked_floats, class_names, column_of_arrow, unit_kind, wrong_type
-from plainchant.data.encodings import Decoded, bare_suffix, decode, read_bytes
-from plainchant.data.raw import Dialect, RawTable, Row, Wanted, check_columns, check_path, describe, purpose_of
+from plainchant.data.encodings import Lines, bare_suffix
+from plainchant.data.raw import Dialect, Keep, RawTable, Row, Wanted, check_columns, check_path, describe, purpose_of
 from plainchant.data.textual import of_csv, of_dicts, of_json
 from plainchant.errors import DataError, MissingDependencyError
 
@@ -18,43 +20,49 @@ FORMATS = (
 )
 
 
-def read_raw(source: Any, wanted: Wanted, dialect: Dialect) -> RawTable:
-    """The wanted columns of any source.
+# Rows of a table with columns that are looked at together where only some are kept.
+_SLICE = 2**16
+
+
+def read_raw(source: Any, wanted: Wanted, dialect: Dialect, keep: Keep = None) -> RawTable:
+    """The wanted columns of any source; with `keep` of some of its rows, and no others are held in memory.
+
+    Two sources are in memory as a whole in any case: objects, and a .json file that is one array.
 
     Raises:
         DataError: the table cannot be read as a whole. No message quotes a cell.
         MissingDependencyError: the source is a data set directory, and the package `datasets` is not installed.
     """
     if isinstance(source, (str, os.PathLike)):
-        return _of_path(Path(source), wanted, dialect)
-    return _of_object(source, wanted, dialect, describe(source))
+        return _of_path(Path(source), wanted, dialect, keep)
+    return _of_object(source, wanted, dialect, describe(source), keep)
 
 
-def decoded(path: Path, dialect: Dialect) -> Decoded:
-    """The text of a text file."""
-    where = describe(path)
+def lines_of(path: Path, dialect: Dialect) -> Lines:
+    """The lines of a text file."""
     check_path(path)
-    content = read_bytes(path, where)
-    return decode(content, dialect.encoding, where, hint=dialect.hint, allow_malformed=dialect.allow_malformed)
+    return Lines(
+        path, dialect.encoding, describe(path), hint=dialect.hint, allow_malformed=dialect.allow_malformed
+    )  # fmt: skip
 
 
 # Paths
 
 
-def _of_path(path: Path, wanted: Wanted, dialect: Dialect) -> RawTable:
+def _of_path(path: Path, wanted: Wanted, dialect: Dialect, keep: Keep) -> RawTable:
     check_path(path)
     if path.is_dir():
-        return _of_directory(path, wanted, dialect)
+        return _of_directory(path, wanted, dialect, keep)
     suffix = bare_suffix(path)
     if suffix == ".parquet" or suffix in (".arrow", ".feather", ".ipc"):
-        return _of_columnar_file(path, suffix, wanted)
+        return _of_columnar_file(path, suffix, wanted, keep)
     readers = dict.fromkeys((".jsonl", ".ndjson", ".json"), of_json) | dict.fromkeys((".csv", ".tsv"), of_csv)
     reader = readers.get(suffix)
     if reader is None:
         raise DataError(f"{describe(path)} has the extension {path.suffix!r}: convert it to one of {FORMATS}.")
-    text = decoded(path, dialect)
-    found = reader(text.text, suffix, wanted, dialect, describe(path))
-    return RawTable(found.rows, found.malformed, (*text.notes, *found.notes))
+    lines = lines_of(path, dialect)
+    found = reader(lines, suffix, wanted, dialect, describe(path), keep)
+    return RawTable(found.rows, found.malformed, (*lines.notes, *found.notes))
 
 
 def shards_of(path: Path) -> list[Path]:
@@ -73,11 +81,12 @@ def shards_of(path: Path) -> list[Path]:
     return known
 
 
-def _of_directory(path: Path, wanted: Wanted, dialect: Dialect) -> RawTable:
+def _of_directory(path: Path, wanted: Wanted, dialect: Dialect, keep: Keep) -> RawTable:
     known = shards_of(path)
     if not known:
-        return _of_object(table_of(path), wanted, dialect, describe(path))
-    tables = [_of_path(child, wanted, dialect) for child in known]
+        return _of_object(table_of(path), wanted, dialect, describe(path), keep)
+    # one after the other, in the order of their names: `keep` counts the rows of all
+    tables = [_of_path(child, wanted, dialect, keep) for child in known]
     kinds = {table.unit_kind for table in tables} - {None}
     if len(kinds) > 1:
         raise DataError(
@@ -95,42 +104,62 @@ def _of_directory(path: Path, wanted: Wanted, dialect: Dialect) -> RawTable:
     )
 
 
-def _of_columnar_file(path: Path, suffix: str, wanted: Wanted) -> RawTable:
-    schema, table = open_columnar(path, suffix, list(wanted.values()))
+def _of_columnar_file(path: Path, suffix: str, wanted: Wanted, keep: Keep) -> RawTable:
+    schema, tables = open_columnar(path, suffix, list(wanted.values()))
     check_columns(schema.names, wanted, describe(path))
-    return _of_arrow(table, wanted, describe(path), class_names(schema))
+    return _of_arrow(tables, wanted, describe(path), class_names(schema), keep)
 
 
-def open_columnar(path: Path, suffix: str, names: Sequence[str | None]) -> tuple[Any, Any]:
-    """The schema of a Parquet or Arrow file, and its table: of Parquet, the named columns that there are."""
-    import pyarrow.parquet
-
+def open_columnar(path: Path, suffix: str, names: Sequence[str | None]) -> tuple[Any, Iterator[Any]]:
+    """The schema of a Parquet or Arrow file, and its rows in tables: of Parquet, the named columns that there are."""
     if not path.is_file():
         raise DataError(f"{describe(path)} does not exist as a file: check the path.")
+    parts = _parquet(path, names) if suffix == ".parquet" else _arrow(path)
+    faithful = _refusing(parts, path, suffix)
+    return next(faithful), faithful
+
+
+def _refusing(parts: Iterator[Any], path: Path, suffix: str) -> Iterator[Any]:
     try:
-        if suffix == ".parquet":
-            with pyarrow.parquet.ParquetFile(path) as file:
-                schema = file.schema_arrow
-                table = file.read(columns=[name for name in names if name in schema.names])
-        else:
-            table = _read_arrow(path)
-            schema = table.schema
+        yield from parts
     except Exception:  # parsers raise anything; from None, here and below: their messages may quote what they read
         raise DataError(
             f"{describe(path)} cannot be parsed as {suffix[1:].capitalize()}: write it again, or give JSONL or CSV."
         ) from None
-    return schema, table
 
 
-def _read_arrow(path: Path) -> Any:
+def _parquet(path: Path, names: Sequence[str | None]) -> Iterator[Any]:
+    """The schema, then tables of some rows each; one without rows at least."""
+    import pyarrow.parquet
+
+    with pyarrow.parquet.ParquetFile(path) as file:
+        schema = file.schema_arrow
+        yield schema
+        there = [name for name in names if name in schema.names]
+        batches = 0
+        for batch in file.iter_batches(_SLICE, columns=there):
+            batches += 1
+            yield pyarrow.Table.from_batches([batch])
+        if not batches:
+            yield file.read(columns=there)
+
+
+def _arrow(path: Path) -> Iterator[Any]:
+    """The schema, then tables of some rows each; one without rows at least."""
     import pyarrow
 
     with pyarrow.memory_map(str(path)) as source:
         try:
-            return pyarrow.ipc.open_file(source).read_all()
+            reader = pyarrow.ipc.open_file(source)
+            batches = map(reader.get_batch, range(reader.num_record_batches))
         except pyarrow.ArrowInvalid:
             source.seek(0)
-            return pyarrow.ipc.open_stream(source).read_all()
+            reader = pyarrow.ipc.open_stream(source)
+            batches = iter(reader)
+        yield reader.schema
+        yield reader.schema.empty_table()
+        for batch in batches:
+            yield pyarrow.Table.from_batches([batch])
 
 
 def table_of(path: Path) -> Any:
@@ -158,28 +187,50 @@ def table_of(path: Path) -> Any:
 # Objects
 
 
-def _of_object(source: Any, wanted: Wanted, dialect: Dialect, where: str) -> RawTable:
+def _of_object(source: Any, wanted: Wanted, dialect: Dialect, where: str, keep: Keep) -> RawTable:
     libraries = {base.__module__.partition(".")[0] for base in type(source).__mro__}
     if "polars" in libraries and hasattr(source, "collect"):
         source = source.collect()
     if "pandas" in libraries and hasattr(source, "columns"):
-        return RawTable(
-            _of_columns(source.columns, lambda i, role: _of_pandas(source.iloc[:, i], role, where), wanted, where)
-        )
+
+        def of_pandas(part: Any) -> list[Row]:
+            return _of_columns(part.columns, lambda i, role: _of_pandas(part.iloc[:, i], role, where), wanted, where)
+
+        parts = [source] if keep is None else _slices(len(source), lambda a, b: source.iloc[a:b])
+        return RawTable(_kept(map(of_pandas, parts), wanted, keep))
     if "polars" in libraries and hasattr(source, "to_series"):
-        return RawTable(
-            _of_columns(source.columns, lambda i, role: _of_polars(source.to_series(i), role, where), wanted, where)
-        )
+
+        def of_polars(part: Any) -> list[Row]:
+            return _of_columns(part.columns, lambda i, role: _of_polars(part.to_series(i), role, where), wanted, where)
+
+        parts = [source] if keep is None else _slices(len(source), lambda a, b: source[a:b])
+        return RawTable(_kept(map(of_polars, parts), wanted, keep))
     if "pyarrow" in libraries and hasattr(source, "column_names"):
-        return _of_arrow(source, wanted, where, class_names(source.schema))
+        return _of_arrow(
+            _slices(len(source), lambda a, b: source[a:b]), wanted, where, class_names(source.schema), keep
+        )
     if "datasets" in libraries and hasattr(source, "select"):
         names = {name: kind.names for name, kind in source.features.items() if type(kind).__name__ == "ClassLabel"}
-        return _of_arrow(source.with_format("arrow")[:], wanted, where, names)
+        table = source.with_format("arrow")
+        return _of_arrow(_slices(len(table), lambda a, b: table[a:b]), wanted, where, names, keep)
     if isinstance(source, (Mapping, bytes)) or not isinstance(source, Iterable):
         raise DataError(
             f"{where} is not a table: give a path, a data frame, one split of a data set, or an iterable of dicts."
         )
-    return of_dicts(source, wanted, dialect, where)
+    return of_dicts(source, wanted, dialect, where, keep)
+
+
+def _slices(rows: int, part: Callable[[int, int], Any]) -> Iterator[Any]:
+    """A table in parts of some rows each; one without rows at least."""
+    return (part(first, first + _SLICE) for first in range(0, max(1, rows), _SLICE))
+
+
+def _kept(parts: Iterable[list[Row]], wanted: Wanted, keep: Keep) -> list[Row]:
+    """The rows of all parts that are kept."""
+    if keep is None:
+        return list(itertools.chain.from_iterable(parts))
+    place = list(wanted).index("unit_column")
+    return [row for part in parts for row in part if keep(row[place])]
 
 
 def _of_pandas(series: Any, role: str, where: str) -> list[Any]:
@@ -208,13 +259,37 @@ def _of_polars(series: Any, role: str, where: str) -> list[Any]:
     return column_of_arrow(column, role, where)
 
 
-def _of_arrow(table: Any, wanted: Wanted, where: str, names: Mapping[str, Sequence[str]]) -> RawTable:
-    rows = _of_columns(
-        table.column_names, lambda index, role: column_of_arrow(table.column(index), role, where), wanted, where
-    )
-    column = wanted.get("unit_column")
-    kind = None if column is None else unit_kind(table.schema.field(table.column_names.index(column)).type)
+def _of_arrow(
+    tables: Iterable[Any], wanted: Wanted, where: str, names: Mapping[str, Sequence[str]], keep: Keep
+) -> RawTable:
+    rows: list[Row] = []
+    column, kind = wanted.get("unit_column"), None
+    for table in tables:
+        if column is not None and column in table.column_names:
+            kind = unit_kind(table.schema.field(table.column_names.index(column)).type)
+        kept = table if keep is None else _kept_of_arrow(table, column, where, keep)
+        rows += _of_columns(
+            kept.column_names, functools.partial(_column_of, kept, where), wanted, where
+        )  # fmt: skip
     return RawTable(rows, class_names=names, unit_kind=kind)
+
+
+def _column_of(table: Any, where: str, index: int, role: str) -> list[Any]:
+    return column_of_arrow(table.column(index), role, where)
+
+
+def _kept_of_arrow(table: Any, column: str | None, where: str, keep: Callable[[Any], bool]) -> Any:
+    """The rows of a table that are kept, before any other value is taken out of Arrow."""
+    import pyarrow
+
+    units: Iterable[Any] = repeat(None, len(table))
+    if column is not None and column in table.column_names:
+        units = column_of_arrow(table.column(table.column_names.index(column)), "unit_column", where)
+    kept = [row for row, unit in enumerate(units) if keep(unit)]
+    try:
+        return table.take(pyarrow.array(kept, pyarrow.int64()))
+    except pyarrow.ArrowNotImplementedError:  # a type of which Arrow cannot pick rows
+        return pyarrow.concat_tables([table.slice(0, 0), *(table.slice(row, 1) for row in kept)])
 
 
 def _of_columns(

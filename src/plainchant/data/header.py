@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from plainchant.data.encodings import AUTO, bare_suffix
-from plainchant.data.formats import decoded, open_columnar, shards_of, table_of
+from plainchant.data.formats import lines_of, open_columnar, shards_of, table_of
 from plainchant.data.raw import SEPARATORS, Dialect, check_path, describe, separator_of
 from plainchant.data.textual import SCARCE, header_of, json_rows
 from plainchant.errors import DataError
@@ -60,9 +60,9 @@ def columns_of(source: Any, dialect: Dialect | None = None) -> tuple[list[Column
         schema, _ = open_columnar(path, suffix, [])
         return [Column(name, str(schema.field(place).type)) for place, name in enumerate(schema.names)], AUTO
     if suffix in (".csv", ".tsv"):
-        return _of_csv(decoded(path, dialect).text, suffix, dialect)
+        return _of_csv("\n".join(lines_of(path, dialect)), suffix, dialect)
     if suffix in (".jsonl", ".ndjson", ".json"):
-        return _of_rows(json_rows(decoded(path, dialect).text, suffix, describe(path))), AUTO
+        return _of_rows(json_rows("\n".join(lines_of(path, dialect)), suffix, describe(path))), AUTO
     raise DataError(f"{describe(path)} has the extension {path.suffix!r}: convert it to JSONL, CSV or Parquet.")
 
 

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -21,6 +21,8 @@ A role is one of the options text_column, label_column and unit_column, or a par
 """
 Row: TypeAlias = tuple[Any, ...]
 """The raw values of the wanted columns; None means a missing one."""
+Keep: TypeAlias = Callable[[Any], bool] | None
+"""Whether a row is read, by the raw value of its unit column; called once for each row, in order. None: all are."""
 
 
 @dataclass(frozen=True)
@@ -47,11 +49,11 @@ class Dialect:
 
 @dataclass(frozen=True)
 class RawTable:
-    """The raw values of a table.
+    """The raw values of a table, or of the part of it that is kept.
 
     Attributes:
         rows: the wanted columns' values.
-        malformed: number of rows that do not fit the format.
+        malformed: number of rows among them that do not fit the format.
         notes: sentences for the holder of the data.
         class_names: for each ClassLabel column of a data set, its names.
         unit_kind: what the ids of a typed unit column are compared with (`arrow.unit_kind`); None: untyped or missing.

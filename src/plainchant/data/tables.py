@@ -9,6 +9,7 @@ they depend on private rows. Notes are warnings of the class `DataNote`.
 """
 
 import hashlib
+import itertools
 import os
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,9 +18,10 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from plainchant.data.encodings import bare_suffix
-from plainchant.data.formats import decoded, read_raw
+from plainchant.data.formats import lines_of, read_raw
 from plainchant.data.labels import LabelMatcher, difference
-from plainchant.data.raw import Dialect, RawTable, describe, role_in_schema
+from plainchant.data.raw import Dialect, Keep, RawTable, describe, role_in_schema
+from plainchant.data.sample import Sample
 from plainchant.data.schema import Category, Code, Schema
 from plainchant.data.values import UnreadableUnit, as_name, as_text, unit_key
 from plainchant.errors import DataError, DataNote
@@ -61,8 +63,12 @@ def read_records(
     labels: Sequence[str] = (),
     schema: Schema = NO_SCHEMA,
     dialect: Dialect | None = None,
+    sample: Sample | None = None,
 ) -> list[Record]:
     """Reads a private table: one record per row, in order, by the rules of this package.
+
+    With a sample, only rows of its units become records; all others are dropped as they are read. Of them nothing is
+    looked at but the id, and where a row ends; notes and errors are about the sample alone.
 
     Args:
         source: A path to .jsonl, .ndjson, .json, .csv, .tsv, .parquet, .arrow or .feather, to a directory of such files
@@ -74,9 +80,10 @@ def read_records(
         labels: The named labels, with which each record's label is matched; empty: labels stay as they are.
         schema: Attributes, and where the text comes from if not from `text_column`.
         dialect: Encoding, separator, and whether a mostly malformed table is read.
+        sample: Which units are read; None: all.
 
     Returns:
-        As many records as the table has rows.
+        As many records as the table has rows; with a sample, as it has rows of units in it.
 
     Raises:
         DataError: The table cannot be read as a whole: missing, empty, of an unknown kind, unparsable, without a named
@@ -98,7 +105,7 @@ def read_records(
     wanted: dict[str, str | None] = {_text_role(schema, name): name for name in fields}
     wanted |= {"label_column": label_column, "unit_column": unit_column}
     wanted |= {_attribute_role(schema, name): name for name in schema.attributes}
-    raw = _read(source, wanted, dialect)
+    raw = _read(source, wanted, dialect, sample)
     _check_well_formed(raw, source, dialect)
     columns = dict(zip(wanted, zip(*raw.rows, strict=True), strict=True))
     texts = texts_of(schema, {name: columns[_text_role(schema, name)] for name in fields}, len(raw.rows))
@@ -127,9 +134,9 @@ def read_texts(source: Source, *, text_column: str = "text", dialect: Dialect | 
     dialect = dialect or Dialect(options=False)
     values: Iterable[Any]
     if isinstance(source, (str, os.PathLike)) and bare_suffix(Path(source)) == ".txt":
-        content = decoded(Path(source), dialect)
-        _tell(content.notes)
-        values = (line.rstrip("\r") for line in content.text.split("\n"))
+        lines = lines_of(Path(source), dialect)
+        values = [line.rstrip("\r") for line in lines]
+        _tell(lines.notes)
     else:
         raw = _read(source, {"text_column": text_column}, dialect)
         _check_well_formed(raw, source, dialect)
@@ -163,12 +170,27 @@ def fingerprint(records: Iterable[Record]) -> str:
     return digest.hexdigest()
 
 
-def _read(source: Source, wanted: dict[str, str | None], dialect: Dialect) -> RawTable:
-    raw = read_raw(source, wanted, dialect)
+def _read(
+    source: Source, wanted: dict[str, str | None], dialect: Dialect, sample: Sample | None = None
+) -> RawTable:  # fmt: skip
+    raw = read_raw(source, wanted, dialect, None if sample is None else _keep(sample, source))
+    if not raw.rows and sample is not None:
+        raise DataError(f"{describe(source)} has no rows in the sample of its units: set a larger sample_rate.")
     if not raw.rows:
         raise DataError(f"{describe(source)} has no rows: give a table with at least one.")
     _tell(raw.notes)
     return raw
+
+
+def _keep(sample: Sample, source: Source) -> Keep:
+    """Whether the unit of a row is in the sample; called for each row, in order."""
+    rows = itertools.count()
+
+    def keep(unit: Any) -> bool:
+        (key,) = _units((unit,), source)
+        return sample.holds(key, next(rows))
+
+    return keep
 
 
 def _tell(notes: Iterable[str]) -> None:

@@ -2,7 +2,8 @@
 
 - **Malformed rows** (a line that is not a JSON object, a CSV row with the wrong number of fields or a broken quote, an
   item that is not a dict) are rows without any value. A CSV row with a broken quote is one line, and reading continues
-  with the next one. Only if a later quote happens to close it properly do the lines in between become part of that row.
+  with the next one. Only if a later quote happens to close it properly, within 16 million characters, do the lines in
+  between become part of that row.
   This is the only case in which one row affects others; it cannot happen in JSONL and Parquet.
 - **Blank lines** of JSONL, CSV and text files are not rows. Neither are lines of a JSON Lines file that hold only the
   brackets of an array around it. A comma at the end of such a line is ignored.
@@ -13,35 +14,55 @@
 """
 
 import csv
+import itertools
 import json
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
 from plainchant.data.encodings import AUTO
-from plainchant.data.raw import SEPARATORS, Dialect, RawTable, Wanted, check_columns, no_column, separator_of
+from plainchant.data.raw import (
+    SEPARATORS,
+    Dialect,
+    Keep,
+    RawTable,
+    Row,
+    Wanted,
+    check_columns,
+    no_column,
+    separator_of,
+)
 from plainchant.errors import DataError
 
 # A key that fewer than one in SCARCE JSON rows or dicts has does not count as a column.
 SCARCE = 10
 # Stands for a carriage return inside a CSV row; no decoded text holds this lone surrogate.
 _RETURN = "\udc0d"
+# Lines of a CSV file among which its header is looked for.
+_HEADER_LINES = 1000
+# Characters of a CSV row, about; with more its first line is malformed, so that a broken quote swallows no whole file.
+_LONGEST_ROW = 2**24
 _FIELD_SIZE_LIMIT = 2**31 - 1  # the largest that a C long holds on every platform
 
 
 # JSON
 
 
-def of_json(text: str, suffix: str, wanted: Wanted, dialect: Dialect, where: str) -> RawTable:
-    """The rows of JSON Lines or, for a .json file that begins with a bracket, of its array."""
-    if suffix == ".json" and text.lstrip()[:1] == "[":
-        try:
-            return of_dicts(_exact_array(text, wanted), wanted, dialect, where)
-        except (ValueError, RecursionError):
-            raise DataError(f"{where} cannot be parsed as a JSON array: write it again, or give JSONL.") from None
-    lines = text.split("\n")  # not splitlines: U+2028 may stand inside a JSON string
+def of_json(lines: Iterable[str], suffix: str, wanted: Wanted, dialect: Dialect, where: str, keep: Keep) -> RawTable:
+    """The rows of JSON Lines or, for a .json file that begins with a bracket, of its array, which is read whole."""
+    lines = iter(lines)
+    if suffix == ".json":
+        begun = next((line for line in lines if line.strip()), "")
+        lines = itertools.chain((begun,), lines)
+        if begun.lstrip()[:1] == "[":
+            text = "\n".join(lines)
+            try:
+                return of_dicts(_exact_array(text, wanted), wanted, dialect, where, keep)
+            except (ValueError, RecursionError):
+                raise DataError(f"{where} cannot be parsed as a JSON array: write it again, or give JSONL.") from None
     rows = (_exact_line(line, wanted) for line in lines if line.strip() not in ("", "[", "]", ","))
-    return of_dicts(rows, wanted, dialect, where)
+    return of_dicts(rows, wanted, dialect, where, keep)
 
 
 def json_rows(text: str, suffix: str, where: str) -> Iterator[Any]:
@@ -101,41 +122,44 @@ def _parse_json(line: str, decimal: bool) -> Any:
         return None
 
 
-def of_dicts(items: Iterable[Any], wanted: Wanted, dialect: Dialect, where: str) -> RawTable:
+def of_dicts(items: Iterable[Any], wanted: Wanted, dialect: Dialect, where: str, keep: Keep = None) -> RawTable:
     """The rows of dicts; an item that is not a dict is a row without values."""
-    rows = [item if isinstance(item, Mapping) else None for item in items]
-    mappings = [row for row in rows if row is not None]
+    place, empty = list(wanted).index("unit_column") if keep is not None else 0, dict[str, Any]()
+    rows: list[Row] = []
+    mappings, present = 0, dict.fromkeys(wanted, 0)
+    for item in items:
+        found: Mapping[str, Any] = item if isinstance(item, Mapping) else empty
+        row = tuple(None if name is None else found.get(name) for name in wanted.values())
+        if keep is not None and not keep(row[place]):
+            continue
+        rows.append(row)
+        mappings += isinstance(item, Mapping)
+        for role, name in wanted.items():
+            present[role] += name in found
     if rows and not mappings:
         raise DataError(
             f'{where} has no row that is a JSON object or dict: write each as {{"text": ...}}, one per line (UTF-8, '
             "or with --encoding)."
         )
     for role, name in wanted.items():
-        present = sum(name in row for row in mappings)
-        if (
-            rows
-            and name is not None
-            and (not present or (SCARCE * present < len(rows) and not dialect.allow_malformed))
-        ):
+        scarce = SCARCE * present[role] < len(rows) and not dialect.allow_malformed
+        if rows and name is not None and (not present[role] or scarce):
             # other keys are not named: they may occur in single rows only
             listed = f"whose keys plainchant check lists (one in fewer than one row in {SCARCE} does not count)"
             raise no_column(role, name, f"{where}, {listed}")
-    empty: Mapping[str, Any] = {}
-    values = [
-        tuple(None if name is None else (empty if row is None else row).get(name) for name in wanted.values())
-        for row in rows
-    ]
-    return RawTable(values, len(rows) - len(mappings))
+    return RawTable(rows, len(rows) - mappings)
 
 
 # CSV
 
 
-def of_csv(text: str, suffix: str, wanted: Wanted, dialect: Dialect, where: str) -> RawTable:
+def of_csv(lines: Iterable[str], suffix: str, wanted: Wanted, dialect: Dialect, where: str, keep: Keep) -> RawTable:
     """The rows of CSV; of .tsv with tabs."""
-    lines = _csv_lines(text)
-    separator, notes = _choose_separator(lines, suffix, wanted, dialect, where)
-    rows = _split_csv(lines, separator)
+    ended = map(_ended, lines)
+    # enough for a header; the separator is chosen by it alone
+    first = list(itertools.islice(ended, _HEADER_LINES))
+    separator, notes = _choose_separator(first, suffix, wanted, dialect, where)
+    rows = _split_csv(itertools.chain(first, ended), separator)
     header = next(rows, [])
     if header is None:
         raise DataError(f"{where} has no valid header row: name the columns in its first line.")
@@ -147,19 +171,25 @@ def of_csv(text: str, suffix: str, wanted: Wanted, dialect: Dialect, where: str)
         "header is missing, they are a record's; another separator: --separator)"
     )
     check_columns(header, wanted, where, hidden)
-    body = [row if row is not None and len(row) == len(header) else None for row in rows]
     places = [None if name is None else header.index(name) for name in wanted.values()]
-    # CSV cannot tell a missing value from an empty one
-    values = [
-        tuple(None if row is None or place is None else row[place].replace(_RETURN, "\r") or None for place in places)
-        for row in body
-    ]
-    return RawTable(values, sum(row is None for row in body), notes)
+    unit, malformed = list(wanted).index("unit_column") if keep is not None else 0, 0
+    values: list[Row] = []
+    for row in rows:
+        fits = row is not None and len(row) == len(header)
+        # CSV cannot tell a missing value from an empty one
+        found = tuple(
+            None if row is None or not fits or place is None else row[place].replace(_RETURN, "\r") or None
+            for place in places
+        )
+        if keep is None or keep(found[unit]):
+            values.append(found)
+            malformed += not fits
+    return RawTable(values, malformed, notes)
 
 
 def header_of(text: str, separator: str) -> list[str]:
     """The fields of a CSV file's header; none where it has no valid one."""
-    return next(_split_csv(_csv_lines(text), separator), None) or []
+    return next(_split_csv(map(_ended, text.split("\n")), separator), None) or []
 
 
 def _choose_separator(
@@ -180,31 +210,44 @@ def _choose_separator(
     return usual, ()
 
 
-def _csv_lines(text: str) -> list[str]:
-    lines = text.split("\n")
-    if "\r" not in text:
-        return [line + "\n" for line in lines]
-    # a carriage return alone does not end a row: the csv module would refuse it outside quotes
-    bare = [line.rstrip("\r") for line in lines]
-    return [
-        one.replace("\r", _RETURN) + ("\n" if len(one) == len(line) else "\r\n")
-        for one, line in zip(bare, lines, strict=True)
-    ]
+def _ended(line: str) -> str:
+    """A line with its end. A carriage return alone ends no row: the csv module would refuse it outside quotes."""
+    if "\r" not in line:
+        return line + "\n"
+    one = line.rstrip("\r")
+    return one.replace("\r", _RETURN) + ("\n" if len(one) == len(line) else "\r\n")
 
 
-def _split_csv(lines: Sequence[str], delimiter: str) -> Iterator[list[str] | None]:
+class _TooLongError(Exception):
+    """A row of more than `_LONGEST_ROW` characters."""
+
+
+def _split_csv(lines: Iterable[str], delimiter: str) -> Iterator[list[str] | None]:
     """The rows of CSV lines; None for a line at which no row can be parsed, after which the next line is tried."""
     csv.field_size_limit(max(csv.field_size_limit(), _FIELD_SIZE_LIMIT))
-    start = 0
-    while start < len(lines):
-        row_start = start
-        reader = csv.reader(map(lines.__getitem__, range(start, len(lines))), delimiter=delimiter, strict=True)
+    source = iter(lines)
+    # lines that are to be read again, and those of the row that is being read
+    again: deque[str] = deque()
+    taken: list[str] = []
+
+    def feed() -> Iterator[str]:
+        length = 0
+        while (line := again.popleft() if again else next(source, None)) is not None:
+            length = length + len(line) if taken else len(line)
+            taken.append(line)
+            if length > _LONGEST_ROW:
+                raise _TooLongError
+            yield line
+
+    while True:
+        reader = csv.reader(feed(), delimiter=delimiter, strict=True)
         try:
             for row in reader:
-                row_start = start + reader.line_num
+                taken.clear()
                 if row:
                     yield row
             return
-        except csv.Error:
+        except (csv.Error, _TooLongError):
             yield None
-            start = row_start + 1
+            again.extendleft(reversed(taken[1:]))
+            taken.clear()

@@ -21,6 +21,7 @@ COLUMNS, PAIRS = "agreement of columns", "agreement of pairs of columns"
 ON_ALL_REAL = "trained on all real texts"
 # With fewer texts on each side MAUVE is near 1 whatever the texts are.
 FEWEST_FOR_MAUVE = 300
+WEAK_MAUVE = f"MAUVE says little below {FEWEST_FOR_MAUVE} texts: there it is high whatever the texts are"
 # Figures of real texts, by the figure that is read against them.
 _ALL_REAL = {f"{ACCURACY}, {ON_SYNTHETIC}": f"{ACCURACY}, {ON_ALL_REAL}"}
 _REAL = ", real"

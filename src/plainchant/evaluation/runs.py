@@ -59,7 +59,8 @@ def real_sample(
     config = configs[0]
     if any(_columns(own) != _columns(config) for own in configs):
         raise DataError("the runs differ in their columns or labels: only runs on the same table can be compared")
-    records = read_table(source, config)
+    # what the run did not look at is not read here either, so that a large table needs no more memory
+    records = read_table(source, config, directories[0].sample())
     usable = [number for number, record in enumerate(records) if _usable(record, config)]
     chosen = np.random.default_rng(0).permutation(np.array(usable, dtype=np.int64))[:limit]
     texts, labels = [records[number].text for number in chosen], [records[number].label for number in chosen]

@@ -193,6 +193,8 @@ class Decoder:
         stop: when a text ends.
         rows: approximate number of private rows per forward pass. Counted by the public batch size, since the true
             number of contexts is secret and must not decide which batches share a pass.
+        private_tokens: number of tokens at the head of a text that records contribute to; the public model writes the
+            rest. None: all.
         passes: number of passes of private rows for each pass of public ones. A public pass reads all weights for a few
             rows, so one that serves several private passes is cheaper; more batches are then open at a time.
         randomness: the source of all tokens.
@@ -208,6 +210,7 @@ class Decoder:
         *,
         rows: int,
         randomness: RandomSource,
+        private_tokens: int | None = None,
         passes: int = 1,
         observer: Callable[[StepTiming], None] | None = None,
         on_tokens: Callable[[int], None] | None = None,
@@ -216,6 +219,9 @@ class Decoder:
         self._mechanism = mechanism
         self._public = PublicMechanism(mechanism.settings)
         self._stop = stop
+        self._head = stop.max_tokens if private_tokens is None else min(private_tokens, stop.max_tokens)
+        # the tail of a text needs the public logits whatever the mechanism does
+        self._needs_public = mechanism.needs_public or self._head < stop.max_tokens
         self._width = max(1, rows // mechanism.settings.batch_size)
         self._passes = passes
         self._randomness = randomness
@@ -287,12 +293,12 @@ class Decoder:
                 del self._prefixes[next(iter(self._prefixes))]
             self._prefixes[work.prefix] = self._model.prefill(work.prefix)
         prefix = self._prefixes[work.prefix]
-        room, head = self._stop.max_tokens, work.start[:-1]
+        head = work.start[:-1]
         private = public = None
         if self._mechanism.needs_private:
-            private = self._model.open_rows(prefix, [[*record, *head] for record in work.records], room=room)
-        if self._mechanism.needs_public:
-            public = self._model.open_rows(prefix, [head], room=room)
+            private = self._model.open_rows(prefix, [[*record, *head] for record in work.records], room=self._head)
+        if self._needs_public:
+            public = self._model.open_rows(prefix, [head], room=self._stop.max_tokens)
         mechanism = self._mechanism if work.payment is None else self._mechanism.for_budget(work.payment)
         return _Session(work, mechanism, private, public, mechanism.gate(self._randomness))
 
@@ -314,14 +320,16 @@ class Decoder:
         finished = []
         for first in range(0, len(active), self._width):
             own = active[first : first + self._width]
-            private = [(s.private, s.last) for s in own if s.private is not None]
-            private_logits = self._model.step(private, supports[first : first + self._width]) if private else []
+            # whether a token needs records is seen in the released text (guarantee 4.7)
+            asked = [place for place, session in enumerate(own, first) if len(session.tokens) < self._head]
+            private = [(one, active[place].last) for place in asked if (one := active[place].private) is not None]
+            logits = self._model.step(private, [supports[place] for place in asked]) if private else []
+            private_logits = dict(zip(asked, logits, strict=False))
             contexts += sum(group.count for group, _ in private)
             private_pass += watch.lap()
-            for place, session in enumerate(own):
-                support = supports[first + place]
-                rows = private_logits[place] if private_logits else np.empty((0, len(support)), dtype=np.float32)
-                self._draw(session, rows, publics[first + place], support)
+            for place, session in enumerate(own, first):
+                rows = private_logits.get(place, np.empty((0, len(supports[place])), dtype=np.float32))
+                self._draw(session, rows, publics[place], supports[place])
                 if (text := self._ended(session)) is not None:
                     session.positions.pop(0)
                     finished.append((session, text))
@@ -335,10 +343,11 @@ class Decoder:
 
     def _draw(self, session: _Session, rows: Float32Array, public: Float32Array | None, support: IntArray) -> None:
         """Draws a batch's next token, and charges its contexts."""
-        steps_left = len(session.positions) * self._stop.max_tokens - len(session.tokens) + session.work.later
-        allowance = session.mechanism.allowance(session.spent, steps_left)
-        records_contribute = session.gate is None or (public is not None and session.gate.opens(rows, public[support]))
-        mechanism = session.mechanism if records_contribute else self._public
+        if (is_head := len(session.tokens) < self._head) and session.gate is not None:
+            is_head = public is not None and session.gate.opens(rows, public[support])
+        steps_left = len(session.positions) * self._head - len(session.tokens) + session.work.later
+        allowance = session.mechanism.allowance(session.spent, max(1, steps_left))
+        mechanism = session.mechanism if is_head else self._public
         result = draw(mechanism, mechanism.distribution(rows, public, support, allowance), self._randomness)
         session.tokens.append(result.token)
         if result.charges is not None:

@@ -85,4 +85,7 @@ def _decoder(
     on_tokens: Callable[[int], None] | None = None,
 ) -> Decoder:
     width, passes = performance.width, performance.passes
-    return Decoder(model, plan.mechanism, stop, rows=width, passes=passes, randomness=randomness, on_tokens=on_tokens)
+    return Decoder(
+        model, plan.mechanism, stop, rows=width, passes=passes, randomness=randomness, on_tokens=on_tokens,
+        private_tokens=plan.config.head,
+    )  # fmt: skip

@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import ROUND_CEILING, Decimal
 from typing import Any, Self
 
@@ -11,6 +11,7 @@ import numpy as np
 from scipy.optimize import brentq, minimize_scalar
 
 from plainchant.errors import ConfigError, PrivacyError
+from plainchant.privacy.sampling import check_rate, epsilon_inside, epsilon_outside, sampled_divergences
 
 # Fixed before any run (guarantee 5.3): the orders at which Ville's inequality is applied to an ex-post loss.
 LAMBDA_GRID = tuple(float(value) for value in np.geomspace(1 / 16, 1024, 43))
@@ -169,6 +170,9 @@ def steps_affordable(rho: float, rho_per_step: float) -> int:
     return steps
 
 
+# A curve holds every integer order from 2 to this one, unless a small budget needs more.
+LARGEST_ORDER = 64
+
 # A curve: orders above 1, rising, each with a bound on the Rényi divergence of that order, nats.
 Curve = tuple[tuple[float, float], ...]
 
@@ -201,6 +205,8 @@ class Cost:
 
     * With a delta it is approximate: the bound holds but for events of probability delta on each side ([BS16], 8).
     * Costs of adaptive releases from the same unit add up, order by order.
+    * With a rate below 1 it is the cost of a run on a secret sample of the units. Then rho, curve and delta are what
+      it costs a unit of the sample; the credit for the sample is taken once, from all of it (guarantee 13.6).
     * Without a curve it is plain zCDP, and everything about it is exact in rho.
     * Between the orders of a curve the bound is the chord of (α−1)·D_α; above the last one nothing is known.
     * A cost may be unlimited. Its sum with any other is unlimited too, and it fits only an unlimited budget.
@@ -232,15 +238,23 @@ class Cost:
     >>> Cost.from_dict((found + curved).as_dict()) == found + curved
     True
 
+    >>> sampled = curved.sampled(0.1)
+    >>> sampled.epsilon(1e-6) < curved.epsilon(1e-6), Cost.from_dict(sampled.as_dict()) == sampled
+    (True, True)
+    >>> sampled + Cost() == sampled, (sampled + sampled).epsilon(1e-6) > sampled.epsilon(1e-6)
+    (True, True)
+
     Attributes:
         rho: the zCDP parameter, at least 0; infinite where nothing limits the cost.
         curve: what comes on top of zCDP: pairs of an order and a bound on D_α, nats; empty where there is nothing.
         delta: the probability with which the bound does not hold, at least 0.
+        rate: with which the units were sampled before everything else, in (0, 1].
     """
 
     rho: float = 0.0
     curve: Curve = ()
     delta: float = 0.0
+    rate: float = 1.0
 
     def __post_init__(self) -> None:
         if not self.rho >= 0:
@@ -252,6 +266,7 @@ class Cost:
             raise ConfigError(f"delta = {self.delta}: must be at least 0 and below 1")
         if any(not (math.isfinite(value) and value >= 0) for _, value in self.curve):
             raise ConfigError("curve: its values must be finite and at least 0; leave an order without a bound out")
+        check_rate(self.rate)
 
     @classmethod
     def of(cls, epsilon: float, delta: float) -> Self:
@@ -264,6 +279,11 @@ class Cost:
         return cls(math.inf)
 
     def __add__(self, other: "Cost") -> "Cost":
+        if self.rate < 1 or other.rate < 1:
+            if self.is_zero or other.is_zero:
+                return other if self.is_zero else self
+            # two runs draw samples of their own, so that only their curves add up
+            return self.as_curve() + other.as_curve()
         return Cost(self.rho + other.rho, _added(self.curve, other.curve), self.delta + other.delta)
 
     def scaled(self, times: int) -> "Cost":
@@ -273,16 +293,51 @@ class Cost:
         # zero times cost nothing, even if one time has an unlimited cost
         if not times:
             return Cost()
+        if self.rate < 1:
+            return self if times == 1 else self.as_curve().scaled(times)
         return Cost(times * self.rho, tuple((a, times * value) for a, value in self.curve), times * self.delta)
+
+    def sampled(self, rate: float) -> "Cost":
+        """The cost of a whole run that looks at one secret sample of the units and at nothing else (guarantee 13.6).
+
+        Every unit is in the sample with this probability, independently of all others, for the whole run; this cost is
+        what everything the run does costs a unit of the sample, in both directions.
+        """
+        if self.rate < 1:
+            raise PrivacyError("a cost of a run on a sample: cannot be sampled once more; a run draws one sample")
+        return self if self.is_zero or not self.is_limited else replace(self, rate=check_rate(rate))
+
+    def as_curve(self, largest_order: int = LARGEST_ORDER) -> "Cost":
+        """The same without a sample: a Rényi curve of the whole orders as far as it is known; itself where rate is 1.
+
+        It adds up with other costs, and is converted with more loss than the cost itself.
+        """
+        if self.rate == 1:
+            return self
+        inner = replace(self, rate=1.0)
+        last = largest_order if not self.curve else min(largest_order, math.floor(self.curve[-1][0]))
+        orders = range(2, last + 1)
+        found = sampled_divergences(
+            [inner.at(order) for order in orders],
+            [inner.at(1 + self.rate * (order - 1)) for order in orders],
+            self.rate,
+        )
+        curve = tuple((float(order), float(value)) for order, value in zip(orders, found, strict=True))
+        return Cost(0.0, curve, self.delta)
 
     def at(self, order: float) -> float:
         """The bound on the Rényi divergence of a real order above 1, nats; inf above the last known one."""
         if not order > 1:
             raise ConfigError(f"order = {order}: must be above 1")
+        if self.rate < 1:
+            return self.as_curve().at(order)
         return order * self.rho + _chords(self.curve, order)
 
     def epsilon(self, delta: float) -> float:
         """The smallest ε (rounded up) for which this cost implies (ε, delta)-DP; inf where there is no limit."""
+        if self.rate < 1:
+            inside = replace(self, rate=1.0).epsilon(min(delta / self.rate, LARGEST_DELTA))
+            return epsilon_outside(inside, self.rate)
         if self.delta and self.is_limited:
             # (ε, δ′) where the bound holds, and δ where it does not
             return math.inf if delta <= self.delta else Cost(self.rho, self.curve).epsilon(delta - self.delta)
@@ -316,7 +371,7 @@ class Cost:
             return True
         if not self.is_limited:
             return False
-        if self.curve or budget.curve:
+        if self.curve or budget.curve or self.rate < 1 or budget.rate < 1:
             raise PrivacyError("a cost curve is compared with (ε, δ), a Budget, and not with another cost")
         return self.rho <= budget.rho and self.delta <= budget.delta
 
@@ -342,7 +397,7 @@ class Cost:
     @property
     def is_zcdp(self) -> bool:
         """Whether it is plain zCDP, and rho says everything."""
-        return not self.curve and not self.delta
+        return not self.curve and not self.delta and self.rate == 1
 
     @property
     def is_zero(self) -> bool:
@@ -357,14 +412,15 @@ class Cost:
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON; None means an unlimited cost, since JSON has no infinity.
 
-        With a curve or a delta `rho` is None too: a reader that knows neither takes the cost for unlimited, never for
-        less.
+        With a curve, a delta or a rate `rho` is None too: a reader that knows none of them takes the cost for
+        unlimited, never for less.
         """
         if self.is_zcdp or not self.is_limited:
             return {"rho": self.rho if self.is_limited else None}
         orders, values = ([pair[i] for pair in self.curve] for i in range(2))
         curve = {"rho": self.rho, "orders": orders, "values": values}
-        return {"rho": None, "curve": curve | ({"delta": self.delta} if self.delta else {})}
+        further = ({"delta": self.delta} if self.delta else {}) | ({"rate": self.rate} if self.rate < 1 else {})
+        return {"rho": None, "curve": curve | further}
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Self:
@@ -387,13 +443,15 @@ class Cost:
         if not isinstance(curve, Mapping) or not all(isinstance(curve.get(n), list) for n in ("orders", "values")):
             raise ConfigError("curve: must hold rho, orders and values")
         orders, values, delta = curve["orders"], curve["values"], _number("delta", curve.get("delta", 0.0))
-        if not (orders or delta) or len(orders) != len(values):
+        rate = _number("rate", curve.get("rate", 1.0))
+        if not (orders or delta or rate < 1) or len(orders) != len(values):
             raise ConfigError(f"curve: has {len(orders)} orders and {len(values)} values; one value for each order")
         pairs = zip(orders, values, strict=True)
         return cls(
             _number("rho", curve.get("rho")),
             tuple((_number("order", order), _number("value", value)) for order, value in pairs),
             delta,
+            rate,
         )
 
 
@@ -440,11 +498,24 @@ class Budget:
         """Whether a cost stays within it."""
         return cost.rho <= self.zcdp.rho if cost.is_zcdp else cost.epsilon(self.delta) <= self.epsilon
 
+    def in_sample(self, rate: float) -> "Budget":
+        """What a run may spend on a unit of its secret sample of this rate, rounded down (guarantee 13.6).
+
+        >>> budget = Budget(epsilon=1.0, delta=1e-6)
+        >>> inside = budget.in_sample(0.1)
+        >>> round(inside.epsilon, 3), inside.zcdp.sampled(0.1).fits(budget), budget.in_sample(1.0) == budget
+        (2.9, True, True)
+        """
+        if check_rate(rate) == 1:
+            return self
+        return Budget(epsilon_inside(self.epsilon, rate), min(self.delta / rate, LARGEST_DELTA))
+
     def left_after(self, spent: Cost) -> Cost:
         """The largest plain zCDP (rounded down) that may come on top of what is spent; nothing where that is over."""
         cap = self.zcdp.rho
         if spent.is_zcdp:
             return Cost(max(0.0, cap - spent.rho))
+        spent = spent.as_curve()
         if not self.covers(spent):
             return Cost()
         high = cap

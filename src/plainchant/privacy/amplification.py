@@ -9,16 +9,13 @@ from scipy.special import gammaln, lambertw
 
 from plainchant.arrays import Float64Array, IntArray
 from plainchant.errors import ConfigError, PrivacyError
-from plainchant.privacy.accounting import Budget, Cost, epsilon_at, rho_of
+from plainchant.privacy.accounting import LARGEST_ORDER, Budget, Cost, epsilon_at, rho_of
+from plainchant.privacy.sampling import ROUNDING, by_variance, check_rate, expm1, log_sum
 
-# A curve holds every integer order from 2 to this one, unless a small budget needs more.
-LARGEST_ORDER = 64
 # The cells of an integral (guarantee 13.4) and exponents of a bound of its tail. Any choice is valid; finer ones
 # gain little.
 CELLS = np.geomspace(1e-3, 1e5, 3700)
 EXPONENTS = np.concatenate([np.linspace(0.1, 5, 50), np.geomspace(5.2, 600, 60)])
-# By how much sums of logarithms may be off, relative to the largest of them; bounds are rounded up by it.
-ROUNDING = 1e-13
 
 
 def deal_cost(t: int, w: int, r: float, q: float = 1.0, *, largest_order: int = LARGEST_ORDER) -> Cost:
@@ -28,12 +25,12 @@ def deal_cost(t: int, w: int, r: float, q: float = 1.0, *, largest_order: int = 
     * Holds where every unit draws its batch uniformly, secretly, afresh for this deal and independently of all others,
       and where its payments for one text never exceed r, whatever the text.
     * No batch of the deal may see an unfinished text of another.
-    * q < 1 is the rate of a secret sample that is drawn afresh for this deal too. A sample that several deals share is
-      `sampled_once`: charging it deal by deal is too little (guarantee 13.6).
+    * q < 1 is the rate of a secret sample that is drawn afresh for this deal too. No run draws one. A sample that all
+      deals share is `Cost.sampled`: charging it deal by deal is too little (guarantee 13.6).
     * One batch and no sample is no secret: plain zCDP of r, exact.
 
     >>> deal_cost(t=1, w=1, r=0.5)
-    Cost(rho=0.5, curve=(), delta=0.0)
+    Cost(rho=0.5, curve=(), delta=0.0, rate=1.0)
     >>> one = deal_cost(t=10, w=10, r=0.5)
     >>> round(one.at(8), 3), Cost(0.5).at(8)
     (1.708, 4.0)
@@ -70,8 +67,8 @@ def deal_divergences(t: int, w: int, r: float, orders: IntArray, q: float = 1.0)
     forward = log_moments(t, w, r, q, int(orders.max()))[orders] / (alpha - 1)
     share = q * w / t
     by_means = share * r * (1 + (alpha - 1) * q / t)
-    by_variance = _by_variance(alpha, share, _expm1(2 * r) / w)
-    backward = np.minimum(np.minimum(by_means, by_variance), _by_exponentials(alpha, t, w, r, q))
+    by_spread = by_variance(alpha, share, expm1(2 * r) / w)
+    backward = np.minimum(np.minimum(by_means, by_spread), _by_exponentials(alpha, t, w, r, q))
     return np.maximum(forward, backward)
 
 
@@ -94,45 +91,6 @@ def log_moments(t: int, w: int, r: float, q: float, largest_order: int) -> Float
     moments[:2] = 0.0
     moments[2:] += ROUNDING * (k * (k - 1) * r + gammaln(k + 1) + 1)[2:]
     return moments
-
-
-def sampled_once(cost: Cost, rate: float, *, largest_order: int = LARGEST_ORDER) -> Cost:
-    """The cost of a whole run that looks at one secret sample of the units and at nothing else (guarantee 13.6).
-
-    * Every unit is in the sample with probability `rate`, independently of all others, for the whole run.
-    * `cost` is what everything the run does costs a unit of the sample: counts, all deals, votes.
-    * It is never less than what fresh samples of the parts would cost, which is why these may not be charged.
-
-    >>> deals = deal_cost(t=4, w=4, r=0.2).scaled(10)
-    >>> fresh = deal_cost(t=4, w=4, r=0.2, q=0.1).scaled(10)
-    >>> fresh.epsilon(1e-6) < sampled_once(deals, 0.1).epsilon(1e-6) < deals.epsilon(1e-6)
-    True
-
-    Args:
-        cost: of a unit in the sample, both directions.
-        rate: in (0, 1].
-        largest_order: the result holds the integers from 2 to this one, as far as `cost` is known.
-    """
-    if not 0 < rate <= 1:
-        raise ConfigError(f"rate = {rate}: must be above 0 and at most 1")
-    if rate == 1 or cost.is_zero:
-        return cost
-    if not cost.is_limited:
-        return cost
-    last = min(largest_order, largest_order if cost.is_zcdp else math.floor(cost.curve[-1][0]))
-    _check(1, 1, rate, last)
-    j = np.arange(last + 1, dtype=np.float64)
-    own = np.array([0.0, 0.0, *((order - 1) * cost.at(order) for order in range(2, last + 1))])
-    alpha = j[2:]
-    a = alpha[:, None]
-    with np.errstate(invalid="ignore"):
-        choose = gammaln(a + 1) - gammaln(j + 1) - gammaln(np.maximum(a - j, 0) + 1)
-    terms = np.where(j <= a, choose + j * math.log(rate) + (a - j) * math.log1p(-rate) + own, -np.inf)
-    forward = _log_sum(terms)
-    forward += ROUNDING * (own[2:] + gammaln(alpha + 1) + 1)
-    by_means = np.array([rate * cost.at(1 + rate * (order - 1)) for order in alpha])
-    by_variance = _by_variance(alpha, rate, _expm1(cost.at(2)))
-    return _curve(alpha, np.maximum(forward / (alpha - 1), np.minimum(by_means, by_variance)))
 
 
 def largest_payment(
@@ -170,7 +128,7 @@ def largest_payment(
 
     def fits(r: float) -> bool:
         run = deal_cost(t, w, r, largest_order=largest_order).scaled(deals) + other
-        total = sampled_once(run, rate, largest_order=largest_order)
+        total = run.sampled(rate).as_curve(largest_order)
         if order is None:
             return total.fits(budget)
         return epsilon_at(total.at(order), order, budget.delta) * (1 + 1e-12) <= budget.epsilon
@@ -192,37 +150,13 @@ def largest_payment(
 def _check(t: int, w: int, q: float, largest_order: int) -> None:
     if not 1 <= w <= t:
         raise ConfigError(f"w = {w}, t = {t}: at least one batch writes, and at most all of them")
-    if not 0 < q <= 1:
-        raise ConfigError(f"q = {q}: must be above 0 and at most 1")
+    check_rate(q, "q")
     if largest_order < 2:
         raise ConfigError(f"largest_order = {largest_order}: must be at least 2")
 
 
-def _expm1(x: float) -> float:
-    return math.expm1(x) if x < 700 else math.inf
-
-
 def _curve(alpha: Float64Array | IntArray, values: Float64Array) -> Cost:
     return Cost(0.0, tuple((float(order), float(value)) for order, value in zip(alpha, values, strict=True)))
-
-
-def _by_variance(alpha: Float64Array, share: float, variance: float) -> Float64Array:
-    """The bound of D_α(Q ‖ P) by the variance of P/Q, of which 1 − share is the least value (guarantee 13.4).
-
-    Args:
-        alpha: orders, float64 [orders].
-        share: the probability that the unit's presence shows at all.
-        variance: of P/Q, in units of share².
-
-    Returns:
-        Bounds rounded up, float64 [orders]; inf where the unit is always in a writing batch.
-    """
-    if share >= 1:
-        return np.full(len(alpha), np.inf)
-    with np.errstate(over="ignore"):
-        grown = np.expm1(-(alpha - 1) * math.log1p(-share))
-        excess = grown - (alpha - 1) * share + 1e-15 * (grown + (alpha - 1) * share)
-        return np.log1p(excess * variance) * (1 + ROUNDING) / (alpha - 1)
 
 
 def _by_exponentials(alpha: Float64Array, t: int, w: int, r: float, q: float) -> Float64Array:
@@ -237,7 +171,7 @@ def _by_exponentials(alpha: Float64Array, t: int, w: int, r: float, q: float) ->
     low, high = CELLS[:-1], CELLS[1:]
     grown = np.minimum(_log_laplace_by_variance(high * q / t, r), high * q / t)
     grown = w * np.minimum(grown, high * q / t + _log_laplace_by_powers(low * q / t, r))
-    middle = _log_sum(_log_masses(tuple(alpha.tolist())) + _log_expm1(grown))
+    middle = log_sum(_log_masses(tuple(alpha.tolist())) + _log_expm1(grown))
     # below the first cell, at most its least probability times what has grown by there
     start = w * _log_laplace_by_variance(CELLS[:1] * q / t, r)
     first = _log_expm1(start) + np.minimum(0.0, beta[:, 0] * math.log(CELLS[0]) - gammaln(alpha))
@@ -247,7 +181,7 @@ def _by_exponentials(alpha: Float64Array, t: int, w: int, r: float, q: float) ->
     tails = w * (u * (np.log(u) - 1 - math.log(q / t)) + u * (u + 1) * r) - spare * end - gammaln(beta)
     tail = np.where(spare > 0, tails - np.log(np.where(spare > 0, spare, 1.0)), np.inf).min(axis=1)
     tail -= CELLS[-1] * (1 - q * w / t)
-    together = _log_sum(np.stack([middle, first, tail], axis=1))
+    together = log_sum(np.stack([middle, first, tail], axis=1))
     return np.asarray(np.logaddexp(0.0, together) * (1 + ROUNDING) / (alpha - 1))
 
 
@@ -268,7 +202,7 @@ def _log_laplace_by_variance(theta: Float64Array, r: float) -> Float64Array:
     """A bound on log E e^(−θ(L−1)) where E L = 1 and E L² ≤ e^2r; inf where θ is large and others are smaller."""
     small = np.minimum(theta, 600.0)
     with np.errstate(over="ignore"):
-        excess = np.log1p((np.expm1(small) - small) * _expm1(2 * r)) + ROUNDING
+        excess = np.log1p((np.expm1(small) - small) * expm1(2 * r)) + ROUNDING
     return np.where(theta < 600, excess, np.inf)
 
 
@@ -278,16 +212,6 @@ def _log_laplace_by_powers(theta: Float64Array, r: float) -> Float64Array:
     root: Float64Array = np.real(lambertw(2 * r * theta * math.exp(-r)))  # type: ignore[call-overload]
     u = np.maximum(root / (2 * r), 1e-300)
     return np.asarray(u * (np.log(u) - 1 - np.log(theta)) + u * (u + 1) * r)
-
-
-def _log_sum(terms: Float64Array) -> Float64Array:
-    """The logarithm of Σ exp of each row, float64 [rows]; every row has a term that is not −inf."""
-    top = terms.max(axis=1)
-    # where a term is infinite, so is the sum
-    finite = np.isfinite(top)
-    sums = np.exp(terms[finite] - top[finite, None]).sum(axis=1)
-    top[finite] += np.log(sums)
-    return np.asarray(top)
 
 
 def _log_expm1(x: Float64Array) -> Float64Array:
@@ -300,7 +224,7 @@ def _times(a: Float64Array, b: Float64Array) -> Float64Array:
     n = len(a)
     lag = np.arange(n)[:, None] - np.arange(n)[None, :]
     terms = np.where(lag >= 0, a[None, :] + b[np.maximum(lag, 0)], -np.inf)
-    return _log_sum(terms)
+    return log_sum(terms)
 
 
 def _power(a: Float64Array, exponent: int) -> Float64Array:

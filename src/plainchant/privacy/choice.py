@@ -276,7 +276,7 @@ def _smallest_with_deals(
 
 def _first_sufficient(request: TokenRequest, mechanism: TokenMechanism, budget: Cost) -> TokenMechanism:
     """The mechanism with the smallest batch that pays for one text or, if the number of units is known, for all."""
-    largest = request.units or LARGEST_BATCH
+    largest = min(request.units or LARGEST_BATCH, LARGEST_BATCH)
     requested = 1 if request.units is None else request.texts
     smallest = mechanism.least_batch[request.units is not None]
     first = smallest_batch(mechanism, budget, request.max_tokens) or largest

@@ -12,13 +12,13 @@ from plainchant.errors import ConfigError
 from plainchant.evaluation.figures import (
     ACCURACY,
     COLUMNS,
-    FEWEST_FOR_MAUVE,
     MACRO_F1,
     MAUVE,
     NOTE,
     ON_SYNTHETIC,
     ON_TFIDF,
     PAIRS,
+    WEAK_MAUVE,
 )
 from plainchant.evaluation.runs import Compared
 from plainchant.run.card import markdown_cell, short_figure
@@ -73,7 +73,7 @@ def write_comparison(out: Path, found: Sequence[Compared]) -> list[Path]:
     lines = [columns, ["---"] * len(columns), *rows]
     table = "\n".join("| " + " | ".join(markdown_cell(cell) for cell in line) + " |" for line in lines)
     delta, compared = found[0].delta, found[0].evaluation.compared
-    weak = "" if found[0].evaluation.mauve_is_sound else f" MAUVE says little below {FEWEST_FOR_MAUVE} texts."
+    weak = "" if found[0].evaluation.mauve_is_sound else f" {WEAK_MAUVE}."
     caption = (
         f"{compared} texts of each run; values with 95 % intervals; ε at δ = {delta:g}. An ε that was promised holds "
         "for every data set; one that was measured after a run holds for its data and output, and is itself private."

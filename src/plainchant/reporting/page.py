@@ -17,7 +17,15 @@ from plainchant import models
 from plainchant.auditing.runs import EXPLANATIONS as OF_AUDITS
 from plainchant.config import SynthesisConfig
 from plainchant.errors import RunError
-from plainchant.evaluation.figures import BESIDE, EXPLANATIONS, Beside, beside, shown_name
+from plainchant.evaluation.figures import (
+    BESIDE,
+    EXPLANATIONS,
+    FEWEST_FOR_MAUVE,
+    WEAK_MAUVE,
+    Beside,
+    beside,
+    shown_name,
+)
 from plainchant.planning import Guarantee, Plan
 from plainchant.privacy.accounting import Cost
 from plainchant.privacy.deals import DealRule
@@ -128,6 +136,8 @@ def report_page(
         settings=settings_json(plan),
         versions=_versions(),
         private=private,
+        fewest_for_mauve=FEWEST_FOR_MAUVE,
+        mauve_note=WEAK_MAUVE,
         explanations={"Evaluation": EXPLANATIONS, "Audit": OF_AUDITS},
     )  # fmt: skip
 

@@ -264,7 +264,7 @@ def _found(guarantee: Guarantee) -> str:
         else "A person whose records have several values of that column is protected less."
     )
     return (
-        "Suppose somebody suspects, one to one, that a unit was in the data. After seeing the release they are right "
+        "Suppose somebody thinks it as likely as not that a unit was in the data. With the release they can be right "
         f"with a chance of at most {suspicion(guarantee.epsilon)} (δ aside). {several} What many units share, such as "
         "a well-known event, can show."
     )

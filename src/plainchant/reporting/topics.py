@@ -69,7 +69,9 @@ def topics_of(config: SynthesisConfig, cells: Sequence[Cell], rows: Sequence[Map
 
 
 def _words_in(text: str) -> set[str]:
-    return {word for word in words(text.casefold()) if len(word) > 2 and not any(map(str.isdigit, word))}
+    # short words of the Latin alphabet are mostly articles and the like; in other scripts two characters are a word
+    found = (word for word in words(text.casefold()) if len(word) > (3 if word.isascii() else 1))
+    return {word for word in found if not any(map(str.isdigit, word))}
 
 
 def _describing(texts: Sequence[set[str]], known: Counter[str], total: int) -> tuple[str, ...]:

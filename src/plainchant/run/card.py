@@ -241,12 +241,16 @@ def last_part(path: str) -> str:
 def accountant_of(plan: Plan, guarantee: Guarantee) -> str:
     """How the cost was counted, in a sentence."""
     # with a seed the mechanism promises nothing
-    if guarantee.kind == "none" or plan.deals is None:
-        return {"none": "none"}.get(guarantee.kind, plan.mechanism.accountant)
-    return (
-        f"amplification by the secret draw of batches at the Rényi order {plan.deals.order}; each text: "
-        f"{plan.mechanism.accountant}"
-    )
+    if guarantee.kind == "none":
+        return "none"
+    counted = plan.mechanism.accountant
+    if plan.deals is not None:
+        counted = (
+            f"amplification by the secret draw of batches at the Rényi order {plan.deals.order}; each text: {counted}"
+        )
+    if plan.sample_rate < 1:
+        counted += f"; then amplification by one secret Poisson sample of the units at rate {plan.sample_rate:.3g}"
+    return counted
 
 
 def public_inputs(config: SynthesisConfig) -> list[str]:
@@ -299,14 +303,16 @@ def invented(config: SynthesisConfig) -> str:
 
 def vote_in_words(facts: Mapping[str, Any]) -> str:
     """Public facts about a vote, for people."""
-    said = f"{facts['chosen']} chosen of {facts['candidates']} candidates"
+    spread, labels = facts["spread"], facts["labels_open"]
+    said = f"the records chose {facts['chosen']} of {facts['candidates']} candidates: each voted for the "
+    said += "nearest one" if spread == 1 else f"{spread} nearest ones"
+    said += " of its label" if labels == 1 else f" of {labels} labels"
     if facts["left_out"]:
-        said += ", left out: " + ", ".join(f"{count} {rule}" for rule, count in facts["left_out"].items())
+        said += "; left out before: " + ", ".join(f"{count} {rule}" for rule, count in facts["left_out"].items())
     if facts["filled_up"]:
-        said += f"; {facts['filled_up']} chosen without votes, since too few different ones were left"
+        said += f"; {facts['filled_up']} were taken without votes, since too few different ones were left"
     if facts["alike"]:
         said += f"; {facts['alike']} of them much like another one"
-    said += f"; a vote spread over {facts['spread']}, from {facts['labels_open']} of the labels"
     if silent := facts["labels_without_signal"]:
         further = f" and {len(silent) - MOST_NAMED} more" if len(silent) > MOST_NAMED else ""
         said += "; no signal above the noise for " + ", ".join(silent[:MOST_NAMED]) + further

@@ -37,6 +37,19 @@ class Tally:
         sums = np.bincount(self.labels, weights=self.votes.astype(np.float64), minlength=labels)
         return sums.astype(np.float64)
 
+    def weights(self, labels: int) -> Float64Array:
+        """What each label weighs by its votes, at least 0, float64 [labels]; all the same where votes are noise.
+
+        Sums are drawn towards their mean by the part of their spread that the noise explains (empirical Bayes), so that
+        weak votes cannot leave a label without texts by chance.
+        """
+        sums, variances = self.sums(labels), self.sigma**2 * np.bincount(self.labels, minlength=labels)
+        apart = sums - sums.mean()
+        between = max(0.0, float((apart**2).mean() - variances.mean()))
+        drawn = between / (between + variances) if between else np.zeros(labels)
+        weights: Float64Array = np.maximum(sums.mean() + drawn * apart, 0.0)
+        return weights if weights.any() else np.ones(labels)
+
     def without_signal(self, labels: int) -> IntArray:
         """Labels whose sum of votes is within two deviations of none, int64."""
         cells = np.bincount(self.labels, minlength=labels)
@@ -58,8 +71,7 @@ def quotas_of(
         return np.array([asked.get(label, 0) for label in range(labels)], dtype=np.int64)
     if asked == "auto":
         asked = "balanced" if count < FEW_PER_LABEL * labels else "votes"
-    sums = np.maximum(tally.sums(labels), 0.0)
-    weights = np.ones(labels) if asked == "balanced" or not sums.any() else sums
+    weights = np.ones(labels) if asked == "balanced" else tally.weights(labels)
     room = np.array(
         [len(np.unique(tally.twins[tally.candidates[tally.labels == label]])) for label in range(labels)],
         dtype=np.int64,

@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 
 from plainchant.arrays import BoolArray, Float32Array, IntArray
-from plainchant.data.segmentation import share_of_signs, word_count
+from plainchant.data.segmentation import share_of_signs, word_count, words
 from plainchant.generation.prompting import MOST_SIGNS, repetitive
 
 # A candidate of fewer words is too short to stand for a record.
 SHORTEST = 2
+# Words in a row that two texts share by no chance; a text is a copy where half of its own such rows are another's.
+COPIED_WORDS = 5
 # Cosine from which on a candidate says what an earlier one of its label has said.
 NEAR_DUPLICATE = 0.95
 # Cosine from which on two chosen texts are much alike: they say the same of the same thing.
@@ -99,6 +101,19 @@ def _foreign(texts: Sequence[str], examples: Iterable[str]) -> BoolArray:
     )
 
 
+def _copies(texts: Sequence[str], examples: Sequence[str]) -> BoolArray:
+    """Whether a text repeats one of the examples, as small models do, bool [m]."""
+    known = {row for example in examples for row in _rows_of_words(example)}
+    rows = [_rows_of_words(text) for text in texts]
+    return np.array([2 * sum(row in known for row in own) >= max(len(own), 1) for own in rows], dtype=bool)
+
+
+def _rows_of_words(text: str) -> list[tuple[str, ...]]:
+    """All so many words in a row; of a shorter text the whole."""
+    said = words(text.casefold())
+    return [tuple(said[start : start + COPIED_WORDS]) for start in range(max(1, len(said) - COPIED_WORDS + 1))]
+
+
 def sound_candidates(
     texts: Sequence[str], labels: IntArray, vectors: Float32Array, least: int, examples: Sequence[str] = ()
 ) -> tuple[IntArray, dict[str, int]]:
@@ -119,6 +134,7 @@ def sound_candidates(
     left, dropped = np.arange(len(texts)), {}
     rules = rules_for(examples)
     masks = {name: np.array([rule(text) for text in texts], dtype=bool) for name, rule in rules.items()}
+    masks["copy of an example"] = _copies(texts, examples)
     masks["wrong script"] = _foreign(texts, examples)
     for name in (*masks, "near-duplicate"):
         out = masks[name][left] if name in masks else said_before(labels[left], vectors[left], NEAR_DUPLICATE)

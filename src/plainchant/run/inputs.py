@@ -8,16 +8,21 @@ from plainchant.config import SynthesisConfig
 from plainchant.data.centres import Centres
 from plainchant.data.overlap import Overlap, check_public_files, check_public_inputs
 from plainchant.data.raw import Dialect
+from plainchant.data.sample import Sample
 from plainchant.data.tables import Record, read_records, read_texts
 
 
-def read_table(source: Any, config: SynthesisConfig) -> list[Record]:
+def read_table(source: Any, config: SynthesisConfig, sample: Sample | None = None) -> list[Record]:
     """The private table by the columns that a configuration names (see `data.tables.read_records`).
 
-    A list of records stays as it is: read once more, a unit's id that was not a string would become another.
+    Args:
+        source: the table. Of a list of records only those in the sample are taken; read once more, a unit's id that was
+            not a string would become another.
+        config: names the columns.
+        sample: the secret sample of its units; None: all of them.
     """
     if isinstance(source, list) and source and all(isinstance(record, Record) for record in source):
-        return source
+        return source if sample is None else [source[row] for row in sample.of([record.unit for record in source])]
     return read_records(
         source,
         text_column=config.text_column if config.has_text else None,
@@ -26,6 +31,7 @@ def read_table(source: Any, config: SynthesisConfig) -> list[Record]:
         labels=config.labels,
         schema=config.columns,
         dialect=Dialect(config.encoding, config.separator, config.allow_malformed),
+        sample=sample,
     )
 
 

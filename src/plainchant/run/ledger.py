@@ -228,7 +228,7 @@ class Ledger:
             f"{name} = {entry.get(name)}, not {value}" for name, value in promised.items() if entry.get(name) != value
         ]
         entered = Cost.from_dict(entry)
-        if (entered.curve, entered.delta) != (cost.curve, cost.delta):
+        if (entered.curve, entered.delta, entered.rate) != (cost.curve, cost.delta, cost.rate):
             different.append("another cost curve")
         if different:
             raise PrivacyError(

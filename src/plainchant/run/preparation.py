@@ -13,6 +13,7 @@ from plainchant.arrays import Float32Array, IntArray
 from plainchant.config import Clusters, PerformanceOptions, SynthesisConfig
 from plainchant.data.centres import Centres
 from plainchant.data.embedding import Embedder, in_public_steps
+from plainchant.data.sample import KEY_BYTES, Sample
 from plainchant.data.tables import Record, fingerprint
 from plainchant.errors import ConfigError, DataError, ModelError, PrivacyError, RunError, foreign_messages_hidden
 from plainchant.generation.executor import open_embedder
@@ -38,7 +39,8 @@ class Preparation:
     Attributes:
         plan: what was decided before private data is read.
         guarantee: what the release promises; none where the randomness is not private.
-        table: the private records, by number; empty for methods that read none. Private.
+        table: the private records, by number: those of the sample, where there is one (guarantee 13.6); empty for
+            methods that read none. Private.
         directory: the run's directory.
         local: the language model that reads records; None where it writes nothing.
         public: writes all texts that no record contributes to; None where there is no text.
@@ -149,8 +151,9 @@ def prepare(
     reads_records = config.reads_records
     if reads_records and records is None:
         raise DataError("data: not given; name the private table with --data FILE")
-    table = read_table(records, config) if reads_records else []
     directory = RunDirectory.open(out) if resume else None
+    sample = sample_of(plan, directory, randomness)
+    table = read_table(records, config, sample) if reads_records else []
     formed = directory is not None and directory.is_formed()
     clustered = reads_records and config.parts.clusters is Clusters.PUBLIC_CENTRES and not formed
     # also when a run resumes that was interrupted before: the files may have changed since then
@@ -169,14 +172,25 @@ def prepare(
     if not formed:
         _try_out(writer, progress)
     if directory is None:
-        data = fingerprint(table)
-        directory = RunDirectory.create(out, plan, guarantee, data=data, private=randomness.private, model=revision)
+        directory = RunDirectory.create(
+            out, plan, guarantee, data=fingerprint(table), private=randomness.private, model=revision,
+            sample_key=None if sample is None else sample.key,
+        )  # fmt: skip
     _check_same_model(directory, revision)
     if isinstance(writer, EndpointWriter):
         writer.log_to(directory.log_request)
     return Preparation(
         plan, guarantee, table, directory, local, writer, embedder, corpus, performance, randomness, progress
     )
+
+
+def sample_of(plan: Plan, directory: RunDirectory | None, randomness: RandomSource) -> Sample | None:
+    """The secret sample of a run; its key is drawn once, when a run starts. None where it looks at all units."""
+    if directory is not None:
+        return directory.sample()
+    if plan.sample_rate == 1:
+        return None
+    return Sample(randomness.below(2 ** (8 * KEY_BYTES)).to_bytes(KEY_BYTES, "big"), plan.sample_rate)
 
 
 def _try_out(writer: Writer | None, progress: Progress) -> None:

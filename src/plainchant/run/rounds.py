@@ -214,7 +214,7 @@ def _works(
                     for numbers, _ in own
                 ],
                 positions,
-                (len(missing) - len(positions)) * config.max_tokens,
+                (len(missing) - len(positions)) * config.head,
                 np.array([spent for _, spent in own], dtype=np.float64),
                 starts=starts if released.rows is not None else (),
                 payment=batch.payment,

@@ -162,11 +162,11 @@ class Expected:
 def expected(plan: Plan, speed: Speed) -> Expected:
     """What a run of a plan takes on the machine that was measured, if all texts have their maximum length."""
     config, size = plan.config, plan.settings.batch_size
-    steps = config.written * config.max_tokens
+    steps, tails = config.written * config.head, config.written * (config.max_tokens - config.head)
     contexts = (plan.batches_needed or config.written) * size if plan.mechanism.needs_private else 0
     reads = contexts * config.max_record_tokens / 2
     private = steps * size / speed.private_rows if plan.mechanism.needs_private else 0.0
-    public = (steps + config.further * config.max_tokens) / speed.public_rows
+    public = (steps + tails + config.further * config.max_tokens) / speed.public_rows
     corpus = SAMPLED_CORPUS * config.max_tokens / speed.public_rows if samples_corpus(plan) else 0.0
     rows = max(size, speed.rows)
     context = PROMPT_TOKENS + config.max_record_tokens + config.max_tokens * (1 + config.parts.released_examples)

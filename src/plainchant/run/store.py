@@ -34,6 +34,7 @@ from plainchant.data.files import (
     write_parquet,
     write_text,
 )
+from plainchant.data.sample import KEY_BYTES, Sample
 from plainchant.errors import ConfigError, RunError
 from plainchant.generation.batching import NO_BATCH
 from plainchant.generation.decoding import FinishedText
@@ -68,7 +69,7 @@ _DATABASE_FAULTS = {
 _DAMAGED = "is damaged and cannot be used; put the whole directory back as it was, or start a new run"
 
 SCHEMA = """
-CREATE TABLE origin (name TEXT NOT NULL, data TEXT NOT NULL, private INTEGER NOT NULL, model TEXT);
+CREATE TABLE origin (name TEXT NOT NULL, data TEXT NOT NULL, private INTEGER NOT NULL, model TEXT, sample_key BLOB);
 CREATE TABLE marks (last TEXT, next TEXT);
 CREATE TABLE voters (record INTEGER PRIMARY KEY);
 CREATE TABLE ballots (round INTEGER PRIMARY KEY, facts TEXT NOT NULL);
@@ -172,12 +173,14 @@ class Origin:
         data: fingerprint of the table. Private.
         private: whether nobody can predict its randomness.
         model: the language model's version (`models.revision_of`); None where it is not known.
+        sample_key: draws the sample of units; None where the run looks at all of them. Secret.
     """
 
     name: str
     data: str = dataclasses.field(repr=False)
     private: bool
     model: str | None = None
+    sample_key: bytes | None = dataclasses.field(default=None, repr=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -238,7 +241,15 @@ class RunDirectory:
 
     @classmethod
     def create(
-        cls, path: Path, plan: Plan, guarantee: Guarantee, *, data: str, private: bool, model: str | None = None
+        cls,
+        path: Path,
+        plan: Plan,
+        guarantee: Guarantee,
+        *,
+        data: str,
+        private: bool,
+        model: str | None = None,
+        sample_key: bytes | None = None,
     ) -> Self:
         """A new run in an empty or missing directory.
 
@@ -249,6 +260,7 @@ class RunDirectory:
             data: fingerprint of the table.
             private: whether nobody can predict the run's randomness.
             model: the language model's version, if known.
+            sample_key: draws the sample of units, if there is one.
 
         Raises:
             ConfigError: the directory already holds something.
@@ -265,7 +277,7 @@ class RunDirectory:
                 scratch.private.mkdir(mode=0o700)
                 # while it is locked, other processes know that its maker is alive
                 with scratch.locked():
-                    scratch._fill(plan, guarantee, Origin(secrets.token_hex(8), data, private, model))
+                    scratch._fill(plan, guarantee, Origin(secrets.token_hex(8), data, private, model, sample_key))
                     scratch.path.rename(path)
             finally:
                 shutil.rmtree(scratch.path, ignore_errors=True)
@@ -312,7 +324,7 @@ class RunDirectory:
         with self._connect() as database:
             # one transaction, so that the disk is waited for once
             database.executescript(f"BEGIN; {SCHEMA} COMMIT;")
-            database.execute("INSERT INTO origin VALUES (?, ?, ?, ?)", dataclasses.astuple(origin))
+            database.execute("INSERT INTO origin VALUES (?, ?, ?, ?, ?)", dataclasses.astuple(origin))
         self._database.chmod(0o600)
 
     @classmethod
@@ -382,8 +394,18 @@ class RunDirectory:
     def origin(self) -> Origin:
         """What the run was started with."""
         with self._connect() as database:
-            name, data, private, model = database.execute("SELECT name, data, private, model FROM origin").fetchone()
-        return Origin(name, data, bool(private), model)
+            row = database.execute("SELECT name, data, private, model, sample_key FROM origin").fetchone()
+        name, data, private, model, sample_key = row
+        return Origin(name, data, bool(private), model, sample_key)
+
+    def sample(self) -> Sample | None:
+        """The secret sample of units that the run looks at; None where it looks at all of them."""
+        key, rate = self.origin.sample_key, self.plan.get("sample_rate", 1.0)
+        if key is None and rate == 1:
+            return None
+        if key is None or len(key) != KEY_BYTES or not isinstance(rate, int | float) or not 0 < rate < 1:
+            raise RunError(f"{self.path}: its key and plan.json do not agree on a sample; restore them, or start anew")
+        return Sample(key, float(rate))
 
     def marks(self) -> Marks:
         """The marks of the last opening with a ledger; empty where there was none."""

@@ -10,17 +10,19 @@ from plainchant.arrays import Float32Array, IntArray
 from plainchant.config import SynthesisConfig
 from plainchant.data.nearest import nearest_points
 from plainchant.generation.decoding import FinishedText
+from plainchant.planning import strong_votes
 from plainchant.privacy.histograms import VOTE_GRID, Ballot, Cell, count_votes, noise_sigma, noisy_votes
 from plainchant.run.choosing import Tally, choose, choose_for_rows, quotas_of
 from plainchant.run.filters import ALIKE, said_before, sound_candidates
 from plainchant.run.preparation import Preparation
 from plainchant.run.store import RunDirectory, Winner
 
-# Fitted by hand to measured runs, with t = units for each candidate, divided by σ of a whole vote. All labels are
-# open to a unit from t = STRONG on, and soon none but its own below that.
-STRONG, STEEP = 1.5, 6
-# The weaker the votes the wider they are spread, up to a bound beyond which the choice loses variety.
-SPREAD, WIDEST = 1.5, 32
+# How soon none but its own label is open to a unit where votes are weaker than strong; fitted by hand to measured votes
+# (docs/candidates.md).
+STEEP = 3.5
+# The weaker the votes the wider they are spread, up to bounds beyond which the choice loses variety, or says nothing: a
+# vote for a third of what is open to a unit hardly prefers anything.
+SPREAD, WIDEST, WIDEST_PART = 1.5, 32, 3
 # Where nothing is known of the data's size.
 UNKNOWN_SPREAD = 8
 
@@ -50,7 +52,7 @@ def hold_vote(
     vectors = preparation.encode(words, stage="embedding the candidates")
     examples = [example.text for example in config.prompt.examples]
     sound, left_out = sound_candidates(words, labels, vectors, config.released, examples)
-    spread, reach = ballot_form(config, rho, known_units(config, directory, cells, number), len(sound))
+    spread, reach = ballot_form(config, rho, known_units(preparation.plan.units, directory, cells, number), len(sound))
     if rows is not None:
         # a text belongs to its row, and so does its label
         reach = 1
@@ -116,8 +118,8 @@ def _counted(preparation: Preparation, ballot: Ballot, vectors: Float32Array) ->
     return count_votes(preparation.labels_of_voters(), nearest, ballot)
 
 
-def known_units(config: SynthesisConfig, directory: RunDirectory, cells: Sequence[Cell], number: int) -> float | None:
-    """About how many units vote: by noisy sizes, by an earlier vote, or by the configuration; public or released."""
+def known_units(units: int | None, directory: RunDirectory, cells: Sequence[Cell], number: int) -> float | None:
+    """About how many units vote: by noisy sizes, by an earlier vote, or as the plan has it; public or released."""
     counted = sum(max(cell.noisy_size, 0) for cell in cells)
     if counted:
         return float(counted)
@@ -125,7 +127,7 @@ def known_units(config: SynthesisConfig, directory: RunDirectory, cells: Sequenc
         facts = directory.facts()[number - 1]
         mass = sum(votes for *_, votes in directory.votes(number - 1))
         return max(mass, 0) / (VOTE_GRID * math.sqrt(facts["spread"]))
-    return None if config.expected_units is None else float(config.expected_units)
+    return None if units is None else float(units)
 
 
 def ballot_form(config: SynthesisConfig, rho: float, units: float | None, candidates: int) -> tuple[int, int]:
@@ -138,9 +140,10 @@ def ballot_form(config: SynthesisConfig, rho: float, units: float | None, candid
         candidates: how many candidates there are.
     """
     labels = len(config.label_set)
+    own = max(candidates / labels, 1.0)
     strength = None if units is None else units / max(candidates, 1) / noise_sigma(rho)
     if config.vote_labels == "auto":
-        open_share = 0.0 if strength is None else min(1.0, (strength / STRONG) ** STEEP)
+        open_share = 0.0 if strength is None else min(1.0, (strength / strong_votes(candidates, labels)) ** STEEP)
         reach = 1 + math.floor((labels - 1) * open_share)
     else:
         reach = min(config.vote_labels, labels)
@@ -149,7 +152,7 @@ def ballot_form(config: SynthesisConfig, rho: float, units: float | None, candid
     if strength is None:
         return UNKNOWN_SPREAD, reach
     wanted = SPREAD * math.sqrt(reach) / strength if strength > 0 else math.inf
-    return round(min(WIDEST, max(1.0, wanted))), reach
+    return round(max(1.0, min(WIDEST, wanted, reach * own / WIDEST_PART))), reach
 
 
 def make_ballot(

@@ -106,10 +106,12 @@ def cost_in_words(guarantee: Guarantee) -> str | None:
     cost = guarantee.cost
     if not cost.is_limited:
         return None
+    sampled = f", for a unit of a secret sample drawn at rate {cost.rate:.3g}" if cost.rate < 1 else ""
     if not cost.curve:
-        return f"ρ = {cost.rho:.6g} (zCDP)" + (f", except with probability {cost.delta:.3g}" if cost.delta else "")
+        except_with = f", except with probability {cost.delta:.3g}" if cost.delta else ""
+        return f"ρ = {cost.rho:.6g} (zCDP){except_with}{sampled}"
     orders = [order for order, _ in cost.curve]
     above = f" on top of ρ = {cost.rho:.6g} (zCDP)" if cost.rho else ""
     if len(orders) == 1:
-        return f"{cost.curve[0][1]:.6g} nats at the Rényi order {orders[0]:.4g}{above}"
-    return f"a Rényi curve of orders {orders[0]:.4g} to {orders[-1]:.4g}{above}"
+        return f"{cost.curve[0][1]:.6g} nats at the Rényi order {orders[0]:.4g}{above}{sampled}"
+    return f"a Rényi curve of orders {orders[0]:.4g} to {orders[-1]:.4g}{above}{sampled}"

@@ -104,6 +104,67 @@ def test_special_ids_other_than_end_of_text_are_never_released():
     assert steps == [[0, 1, 2, 3, 4, 6], [1, 2, 6]]
 
 
+def of_records(row):
+    """A table in which records want `a` and everything else wants `b`."""
+    logits = FLAT.copy()
+    logits[1 if 2 in row[: row.index(6)] else 2] = 30
+    return logits
+
+
+HEADS = [
+    MeanMechanism(settings(batch_size=2, clip=30.0)),
+    # without the public row in its logits, a tail still needs it
+    MeanMechanism(settings(batch_size=2, clip=30.0, clipping=Clipping.LOGITS)),
+    IndividualMeanMechanism(settings(batch_size=2, clip=30.0), 1e6, 12),
+]
+
+
+@pytest.mark.parametrize("mechanism", HEADS)
+@pytest.mark.parametrize("head", [1, 3, 6])
+def test_the_tail_of_a_text_is_free_and_asks_no_record(mechanism, head):
+    asked = []
+
+    def table(row):
+        if 2 in row[: row.index(6)]:
+            asked.append(len(row))
+        return of_records(row)
+
+    decoder = Decoder(
+        model(table), mechanism, StopRule(None, 6, 6), rows=8, randomness=SeededRandomness(0), private_tokens=head
+    )
+    (first, second) = decoder.run([work(positions=(0, 1), records=[(2,), (2,), (2,)])])
+    assert (first.text, second.text) == ("a" * head + "b" * (6 - head),) * 2
+    # three records, two texts, and one pass for each token of a head
+    assert len(asked) == 3 * 2 * head
+    if isinstance(mechanism, IndividualMeanMechanism):
+        assert max(second.spent) == pytest.approx(2 * max(first.spent))
+        steps, _ = decode([work(records=[(2,)] * 3)], of_records, StopRule(None, head, 6), mechanism=mechanism)
+        assert first.spent == pytest.approx(steps[0].spent)
+    else:
+        assert first.rho == pytest.approx(head * mechanism.worst_case)
+
+
+def test_a_tail_has_the_public_models_distribution_whatever_the_records_say():
+    def table(row):
+        logits = np.full(len(WORDS), -60.0)
+        logits[[1, 2]] = (9, 0) if 2 in row[: row.index(6)] else (0, 0)
+        return logits
+
+    mean = MeanMechanism(settings(batch_size=2, clip=3.0))
+
+    def tails(records):
+        decoder = Decoder(
+            model(table), mean, StopRule(None, 6, 6), rows=8, randomness=SeededRandomness(5), private_tokens=1
+        )
+        return [text.text[1:] for text in decoder.run([work(positions=range(400), records=records)])]
+
+    # each of 2,000 tokens is a or b as the public model has it: five standard deviations
+    for records in ([(2,)] * 2, [(1,)] * 2, []):
+        assert abs("".join(tails(records)).count("a") / 2000 - 0.5) < 0.056
+    heads = decode([work(positions=range(400), records=[(2,)] * 2)], table, StopRule(None, 1, 1), mechanism=mean)[0]
+    assert sum(text.text == "a" for text in heads) > 350
+
+
 def test_every_text_of_a_batch_begins_anew():
     seen = []
 

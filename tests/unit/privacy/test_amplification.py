@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from plainchant.errors import ConfigError, PrivacyError
 from plainchant.privacy.accounting import Budget, Cost, epsilon_at, rho_of
-from plainchant.privacy.amplification import _by_exponentials, deal_cost, largest_payment, log_moments, sampled_once
+from plainchant.privacy.amplification import _by_exponentials, deal_cost, largest_payment, log_moments
 
 DELTA = 1e-6
 
@@ -140,7 +140,7 @@ def test_the_third_bound_is_what_makes_many_deals_of_large_cells_cheap():
 @pytest.mark.parametrize("rate", [0.02, 0.3])
 @pytest.mark.parametrize("rho", [0.05, 0.5])
 def test_a_sample_in_front_of_one_known_batch_costs_no_less_than_a_deal_with_that_rate(rate, rho):
-    fresh, once = deal_cost(1, 1, rho, rate), sampled_once(Cost(rho), rate)
+    fresh, once = deal_cost(1, 1, rho, rate), Cost(rho).sampled(rate).as_curve()
     for order in (2, 3, 9, 33, 64):
         # the fresh one has a bound more for the reverse direction, where all batches are seen at once
         assert fresh.at(order) <= once.at(order) * (1 + 1e-9)
@@ -152,17 +152,17 @@ def test_a_sample_that_deals_share_costs_more_than_samples_of_their_own():
     r, q = 1.0, 0.1
     truth = math.log(1 + q * q * math.expm1(4 * r))
     fresh = deal_cost(1, 1, r, q).scaled(2)
-    shared = sampled_once(Cost(r).scaled(2), q)
+    shared = Cost(r).scaled(2).sampled(q).as_curve()
     assert fresh.at(2) < truth <= shared.at(2) * (1 + 1e-9)
     assert log_moments(1, 1, r, q, 2)[2] == pytest.approx(math.log(1 + q * q * math.expm1(2 * r)), rel=1e-9)
 
 
 def test_a_whole_sample_is_no_sample():
     cost = deal_cost(3, 3, 0.2)
-    assert sampled_once(cost, 1.0) == cost
-    assert sampled_once(Cost(), 0.5).is_zero
-    assert not sampled_once(Cost.unlimited(), 0.5).is_limited
-    rates = [sampled_once(cost, rate).epsilon(DELTA) for rate in (0.01, 0.1, 0.5, 0.999)]
+    assert cost.sampled(1.0).as_curve() == cost == cost.sampled(1.0)
+    assert Cost().sampled(0.5).is_zero
+    assert not Cost.unlimited().sampled(0.5).is_limited
+    rates = [cost.sampled(rate).as_curve().epsilon(DELTA) for rate in (0.01, 0.1, 0.5, 0.999)]
     assert rates == sorted(rates)
     budget = Budget(1.0, DELTA)
     assert largest_payment(budget, 5, 5, 2, Cost(0.01), rate=0.05) > largest_payment(budget, 5, 5, 2, Cost(0.01))
@@ -179,11 +179,11 @@ def test_what_is_no_rate_is_refused(q):
     with pytest.raises(ConfigError, match="q = "):
         deal_cost(2, 2, 0.1, q)
     with pytest.raises(ConfigError, match="rate = "):
-        sampled_once(Cost(0.1), q)
+        Cost(0.1).sampled(q)
     with pytest.raises(ConfigError, match="order"):
         deal_cost(2, 2, 0.1, largest_order=1)
 
 
 def test_nothing_overflows():
-    for cost in (deal_cost(50, 49, 300.0), deal_cost(1000, 999, 1e-12), sampled_once(Cost(400.0), 0.999)):
+    for cost in (deal_cost(50, 49, 300.0), deal_cost(1000, 999, 1e-12), Cost(400.0).sampled(0.999).as_curve()):
         assert np.isfinite([value for _, value in cost.curve]).all()

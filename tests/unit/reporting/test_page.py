@@ -253,7 +253,7 @@ def test_topics_are_described_by_the_released_texts_around_them():
     rows += [{"text": "no topic of its own", "label": "bug", "cell": 3}]
     first, second = topics_of(of.config, cells, rows)
     assert (first.centre, first.texts, first.units, first.labels) == (7, 5, -3, ("billing",))
-    assert set(first.words) == {"invoice", "number", "wrong", "the"}
+    assert set(first.words) == {"invoice", "number", "wrong"}
     assert (second.centre, second.texts, second.units, second.labels) == (3, 3, 50, ("bug", "billing"))
     assert second.words[:2] == ("lamp", "broken")
     document = Document(page(of, rows=rows, cells=cells)).text
@@ -291,17 +291,26 @@ def test_a_figure_stands_beside_those_of_real_texts_and_of_the_public_model():
         },
         "fidelity": {"recall": {"value": 0.11, "low": None, "high": None}},
     }
-    evaluation = {
-        "note": "", "groups": groups, "as_real": {"recall": {"value": 0.97, "low": None, "high": None}},
+    found = {
+        "note": "", "groups": groups, "as_real": {"recall": {"value": 0.97, "low": None, "high": None}}, "compared": 40,
         "public": {trained: {"value": 0.51, "low": 0.4, "high": 0.6}},
     }  # fmt: skip
-    said = " ".join(Document(page(private={"evaluation": evaluation})).text.split())
+    said = " ".join(Document(page(private={"evaluation": found})).text.split())
     beside = "as many real0.98 0.90 to 1.00all real0.99public model0.51 0.40 to 0.60"
     assert f"{trained}synthetic0.01 0.01 to 0.91{beside}" in said
     assert "accuracy, largest classsynthetic0.30as many real–all real–public model–" in said
     # a group has only the columns that something stands in
     assert re.search("recall[^0-9]*synthetic0.11as many real0.97 ", said)
     assert said.count("0.98") == said.count("0.99") == said.count("0.97") == 1
+
+
+def test_a_figure_of_few_texts_that_says_little_says_so():
+    fidelity = {"MAUVE": {"value": 0.967, "low": 0.9, "high": 1.0}}
+    found: dict[str, Any] = {"note": "", "groups": {"fidelity": fidelity}, "compared": 40}
+    said = " ".join(Document(page(private={"evaluation": found})).text.split())
+    assert "below 300 texts: there it is high whatever the texts are, and these are 40" in said
+    found["compared"] = 300
+    assert "below 300" not in Document(page(private={"evaluation": found})).text
 
 
 @dataclasses.dataclass(frozen=True)

@@ -67,6 +67,21 @@ def test_quotas():
     assert quotas_of("votes", tally([[-3, 1], [-2, -5]]), 2, 2).tolist() == [1, 1]
 
 
+def test_what_noise_does_to_the_votes_gives_no_label_more_texts_than_another():
+    generator = np.random.default_rng(0)
+    shares = []
+    for _ in range(100):
+        noisy = tally(np.rint(1 + generator.normal(scale=29, size=(4, 750))).astype(int).tolist(), sigma=29.0)
+        shares += (quotas_of("votes", noisy, 4, 200) / 200).tolist()
+    assert np.std(shares) < 0.1
+    # as it was: each label's sum as it came
+    sums = np.maximum(generator.normal(750, 29 * 750**0.5, size=(1000, 4)), 0)
+    assert np.std(sums / sums.sum(axis=1, keepdims=True)) > 0.15
+    # strong votes are followed
+    strong = tally([[90] * 100, [10] * 100], sigma=3.0)
+    assert quotas_of("votes", strong, 2, 100).tolist() == [90, 10]
+
+
 def test_labels_without_signal_are_told():
     assert tally([[40, 3, 0, 1], [2, -1, 1, 1]]).without_signal(2).tolist() == [1]
 
@@ -214,6 +229,25 @@ def test_near_duplicates_are_found_across_blocks(monkeypatch):
     assert whole[1] == {"near-duplicate": 30}
 
 
+def test_a_copy_of_an_example_is_no_candidate():
+    example = "Airline Cuts Forecast on Fuel Costs Shares of the carrier fell 6 percent after it lowered its outlook"
+    short = "Where is my invoice?"
+    texts = [
+        example.replace("Costs", "Cost"),
+        example.upper() + ".",
+        "where is my INVOICE",
+        "Airline raises forecast on lower fuel costs; shares of the carrier rose on Monday",
+        "Where is my parcel?",
+        "",
+    ]
+    vectors, labels = axes(6), np.zeros(6, dtype=np.int64)
+    kept, dropped = sound_candidates(texts, labels, vectors, 1, [example, short])
+    assert dropped == {"too short": 1, "copy of an example": 3}
+    assert kept.tolist() == [3, 4]
+    # where all would go, none goes
+    assert "copy of an example" not in sound_candidates(texts, labels, vectors, 3, [example, short])[1]
+
+
 def test_the_rule_spreads_weak_votes_and_opens_labels_to_strong_ones():
     def form(units, rho, candidates, labels=4, **own):
         names = tuple(map(str, range(labels)))
@@ -234,6 +268,11 @@ def test_the_rule_spreads_weak_votes_and_opens_labels_to_strong_ones():
     assert form(None, weak, 3300) == (8, 1)
     assert form(0.0, weak, 3300) == (32, 1)
     assert form(500, weak, 3300, vote_spread=3, vote_labels=99) == (3, 4)
+    # six candidates for each of 151 labels: what is open to a unit is never voted for as a whole, and others open later
+    assert form(3_000, 0.0006, 906, labels=151) == (2, 1)
+    assert form(15_000, 0.0025, 906, labels=151)[1] <= 4
+    assert 8 <= form(15_000, 0.01, 906, labels=151)[1] <= 40
+    assert form(15_000, 0.04, 906, labels=151)[1] >= 100
 
 
 def test_the_first_round_has_twice_the_candidates_of_another():

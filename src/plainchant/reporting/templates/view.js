@@ -95,7 +95,8 @@ function show(number) {
   page = Math.min(Math.max(number, 0), pages - 1);
   lists.replaceChildren(...all.map(([run, rows]) => {
     const section = element("section"), list = element("ol", undefined, {start: page * PER_PAGE + 1});
-    section.append(element("h2", run.name), element("p", run.said, {className: "quiet"}), list);
+    if (runs.length > 1) { section.append(element("h2", run.name)); }
+    section.append(element("p", run.said, {className: "quiet"}), list);
     list.append(...rows.slice(page * PER_PAGE, (page + 1) * PER_PAGE).map(row => item(run, row)));
     if (!rows.length) { section.append(element("p", "no text matches", {className: "quiet"})); }
     return section;
