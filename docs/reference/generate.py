@@ -31,11 +31,17 @@ _WRITTEN = {
 NOTE = "<!-- Written by docs/reference/generate.py from the code: do not edit, run `make reference`. -->"
 COMPLETION = """## Shell completion
 
-Commands, options and choices complete with the Tab key. Once, for bash or zsh (for fish, `fish_source`):
+Commands, options and choices complete with the Tab key. Once, for bash:
 
 ```console
 $ _PLAINCHANT_COMPLETE=bash_source plainchant > ~/.plainchant-complete.bash
 $ echo 'source ~/.plainchant-complete.bash' >> ~/.bashrc
+```
+
+For zsh the first word is `_PLAINCHANT_COMPLETE=zsh_source` and the second file `~/.zshrc`. For fish:
+
+```console
+$ _PLAINCHANT_COMPLETE=fish_source plainchant > ~/.config/fish/completions/plainchant.fish
 ```
 """
 

@@ -588,26 +588,45 @@ def _check_deals(made: Plan, budget: Budget, counts: Cost) -> None:
         return
     size = made.settings.batch_size
     texts, epsilon = nearest_with_deals(_request(config, made.sample_rate), budget, counts)
-    kind = "texts" if config.written == config.texts else "private_texts"
     if expected.cells is None:
         what = f"batch_size = {size}: cells of {expected.batches} batches do not pay for one text of each"
     else:
+        batches = _number(expected.batches, "batch", "batches")
         what = (
-            f"{kind} = {config.written}: about {_units_in_words(made.units, config)} in {expected.cells} cells of "
-            f"{expected.batches} batches of {size} pay for at most {possible * expected.cells} texts"
+            f"{_wish(config)}: about {_units_in_words(made.units, config)} in {_number(expected.cells, 'cell')} of "
+            f"{batches} of {size} pay for at most {possible * expected.cells} texts"
         )
     ways = [
-        *([f"ask for {texts} {kind} or fewer"] if texts and texts < config.written else []),
-        *([f"ε = {epsilon_outside(epsilon, made.sample_rate):.3g} or more"] if epsilon else []),
-        *(["a larger sample_rate"] if made.sample_rate < 1 else []),
-        "shorter texts",
-        *(["batch_size = auto"] if isinstance(config.parts.batch_size, int) else []),
-        *(["method = private-evolution, where the records only vote"] if config.votes else []),
+        *([f"set {_fewer(config, texts)}"] if texts and texts < config.written else []),
+        *([f"set epsilon to {epsilon_outside(epsilon, made.sample_rate):.3g} or more"] if epsilon else []),
+        *(["set a larger sample_rate"] if made.sample_rate < 1 else []),
+        "ask for shorter texts",
+        *(["set batch_size = auto"] if isinstance(config.parts.batch_size, int) else []),
+        *(["take method = private-evolution, where the records only vote"] if config.votes else []),
     ]
     raise PrivacyError(
         f"{what} of {_length(config)} at ε = {config.epsilon:g}, δ = {config.delta:g}; {', or '.join(ways)}"
         + made.mechanism.cheaper
     )
+
+
+def _wish(config: SynthesisConfig) -> str:
+    """What a user asked for, and how many texts of that are written from records."""
+    if config.private_texts is not None:
+        return f"private_texts = {config.private_texts}"
+    half = "" if config.written == config.texts else f", {config.written} of them from records"
+    return f"texts = {config.texts}{half}"
+
+
+def _fewer(config: SynthesisConfig, written: int) -> str:
+    """What to set so that records write no more than so many texts."""
+    if config.private_texts is not None:
+        return f"private_texts to {written} or less"
+    return f"texts to {written if config.written == config.texts else 2 * written} or less"
+
+
+def _number(count: int, one: str, many: str = "") -> str:
+    return f"{count} {one if count == 1 else many or one + 's'}"
 
 
 def _length(config: SynthesisConfig) -> str:
@@ -672,11 +691,12 @@ def _check_feasible(config: SynthesisConfig, request: TokenRequest, mechanism: T
         )
     possible = possible_texts(request, mechanism, budget)
     if config.expected_units is not None and possible is not None and possible < config.written:
-        name = "texts" if config.written == config.texts else "private_texts"
         raise PrivacyError(
-            f"{name} = {config.written}: about {_units_in_words(request.units, config)} in batches of "
+            f"{_wish(config)}: about {_units_in_words(request.units, config)} in batches of "
             f"{mechanism.settings.batch_size} pay for at most {possible} texts of {_length(config)} at "
-            f"ε = {config.epsilon:g}; ask for that many or for shorter texts"
+            f"ε = {config.epsilon:g}; "
+            + (f"set {_fewer(config, possible)}, or " if possible else "")
+            + "ask for shorter texts"
             + (", or let batch_size = auto find a larger batch" if config.parts.batch_size != "auto" else "")
             + (", or set a larger sample_rate" if request.units != config.expected_units else "")
         )

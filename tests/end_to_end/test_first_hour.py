@@ -165,6 +165,7 @@ def test_a_plan_is_short_and_says_what_it_takes_once_the_machine_is_measured(com
     assert "plainchant doctor measures this machine once" in before
     assert "one record (every row by itself; --unit-column protects customers)" in before
     assert "texts are sampled from the model first" in before
+    assert "read up to 192 tokens each; plainchant check says how many of yours are cut" in before
     assert "2,981 times" in before
     assert "clip, temperature" not in before
     experts = command(*arguments, "-v").out
@@ -182,6 +183,16 @@ def test_a_plan_is_short_and_says_what_it_takes_once_the_machine_is_measured(com
     assert "sampled from the model" not in after
     # another way to compute was not measured
     assert "doctor measures" in " ".join(command(*arguments, "--dtype", "bfloat16").out.split())
+
+
+def test_a_single_centre_needs_no_corpus(command, model, tmp_path):
+    """All records are nearest to it: nothing is sampled to find it, and the plan says nothing else."""
+    data, out = write(tmp_path / "private.jsonl", rows()), tmp_path / "run"
+    chosen = [*OPTIONS, "--clusters", "public-centres", "--centres", 1, "--model", model]
+    assert "sampled" not in command("plan", *chosen).out
+    said = command("run", *chosen, "--data", data, "--out", out)
+    assert "sampling a public corpus" not in said.err
+    assert {cell.centre for cell in RunDirectory.open(out).cells()} == {0}
 
 
 def test_a_machine_whose_cache_cannot_be_written_is_measured_all_the_same(command, model, tmp_path, monkeypatch):

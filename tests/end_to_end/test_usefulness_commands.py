@@ -105,7 +105,8 @@ def test_audit_attacks_a_run_and_stays_below_its_claim(command, made):
     replay = document["groups"]["replay"]
     assert replay["epsilon_low"]["value"] <= replay["epsilon_claimed"]["value"] < 8
     assert document["groups"]["copied"]["copied"]["value"] == 0
-    command(*arguments, "--no-replay", "--max-copied", 0.0)
+    said = command(*arguments, "--no-replay", "--max-copied", 0.0).err
+    assert said.index("loading the embedder: 100%") < said.index("auditing")
     assert "no such figure" in command(*arguments, "--no-replay", "--max-audit-epsilon", 3, code=4).err
     other = ["audit", made / "mine", "--real", made / "held_out.jsonl", "--no-replay"]
     assert "is not the table" in command(*other, code=2).err

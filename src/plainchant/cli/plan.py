@@ -268,6 +268,7 @@ def show_plan(console: Console, plan: Plan, performance: PerformanceOptions | No
             ("texts", f"{requested}, at most {_count(config.max_tokens, 'token')} each"),
             *_choice_rows(config),
             ("form", _form(config)),
+            *_reading_rows(config),
         ]
     else:
         rows.append(("rows", requested))
@@ -291,6 +292,14 @@ def show_plan(console: Console, plan: Plan, performance: PerformanceOptions | No
         if console.verbose:
             rows += _expert_rows(plan)
     console.table("Plan", rows)
+
+
+def _reading_rows(config: SynthesisConfig) -> list[tuple[str, Any]]:
+    """How much of a record is read; how many are longer, only the data says."""
+    if not config.reads_records or not config.written:
+        return []
+    most = _count(config.max_record_tokens, "token")
+    return [("records", f"read up to {most} each; plainchant check says how many of yours are cut")]
 
 
 def _choice_rows(config: SynthesisConfig) -> list[tuple[str, Any]]:
@@ -334,7 +343,7 @@ def _machine_rows(plan: Plan, performance: PerformanceOptions) -> list[tuple[str
     found = None if speed is None else expected(plan, speed)
     rows: list[tuple[str, Any]] = []
     if samples_corpus(plan):
-        lasts = "often the longest step" if found is None else f"about {duration(found.corpus)}"
+        lasts = "often the longest step" if found is None else duration(found.corpus)
         rows.append(
             (
                 "public corpus",
@@ -349,7 +358,7 @@ def _machine_rows(plan: Plan, performance: PerformanceOptions) -> list[tuple[str
     total = duration(found.corpus + found.texts)
     return [
         *rows,
-        ("time", f"about {total} here, plus loading and embedding (measured {speed.measured} by plainchant doctor)"),
+        ("time", f"{total} here, plus loading and embedding (measured {speed.measured} by plainchant doctor)"),
         ("memory", f"about {found.memory:.1f} GiB"),
     ]
 

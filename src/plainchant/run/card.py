@@ -275,7 +275,7 @@ def public_inputs(config: SynthesisConfig) -> list[str]:
             source = (
                 "computed from a corpus declared public by the data holder"
                 if config.public_corpus
-                else "computed from texts sampled from the model"
+                else "computed without private data"
             )
         items.append(f"the cluster centres, {source}")
     return items
