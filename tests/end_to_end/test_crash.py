@@ -1,5 +1,6 @@
 """Killed at any moment, a run goes on, and neither spends nor releases anything twice."""
 
+import contextlib
 import json
 import random
 import signal
@@ -162,3 +163,20 @@ def test_two_processes_cannot_share_a_directory(command, model, table, tmp_path)
     with store.RunDirectory.open(out).locked():
         assert "another process" in command("run", "--resume", "--data", table, "--out", out, code=1).err
         command("status", out)
+
+
+def test_status_of_a_run_in_progress(command, model, table, tmp_path, monkeypatch):
+    out = tmp_path / "run"
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("plainchant.run.synthesis.form_batches", interrupt)
+        command("run", *OPTIONS, "--model", model, "--data", table, "--out", out, code=130)
+    for is_running in (True, False):
+        with store.RunDirectory.open(out).locked() if is_running else contextlib.nullcontext():
+            said = " ".join(command("status", out).out.split())
+            found = json.loads(command("status", out, "--format", "json").out)
+        assert found["running"] == is_running == ("a process is working in it now" in said)
+        assert ("--resume" in said) != is_running

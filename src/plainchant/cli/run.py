@@ -194,6 +194,20 @@ def _warn_of_labels(console: Console, directory: "RunDirectory", plan: Plan) -> 
         )
 
 
+def _what_next(run: "RunDirectory", *, finished: bool, is_running: bool) -> list[tuple[str, str]]:
+    """What a run waits for; nothing where it is finished."""
+    if (ended := run.ended()) is not None:
+        drew = "It drew the noisy counts below and nothing else; start a new run"
+        return [("ended", f"before its first token: {ended}. {drew}")]
+    if is_running:
+        first = "" if run.is_formed() else "; models and public centres come first, then the noisy counts"
+        return [("running", f"a process is working in it now{first}")]
+    if finished:
+        return []
+    ledger = " --ledger FILE" if run.marks().last else ""
+    return [("next", f"plainchant run --data FILE --out {run.path} --resume{ledger}")]
+
+
 @command()
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
 @formatted
@@ -216,6 +230,7 @@ def status(console: Console, directory: Path) -> None:
     requested = sum(batch.texts for batch in batches)
     costs = realised_costs(run, plan) if plan.mechanism.measured else None
     ended = run.ended()
+    is_running = run.is_in_use()
     cells = [
         {
             "label": plan.config.label_set[cell.label],
@@ -242,6 +257,7 @@ def status(console: Console, directory: Path) -> None:
         "notes": advice,
         "finished": finished,
         "ended": ended,
+        "running": is_running,
         "cells": cells,
         "private": costs,
     }
@@ -278,12 +294,7 @@ def status(console: Console, directory: Path) -> None:
                                  f"Ville, and {ex_post['draws']:.4g} for the secret draw of batches)"),
             ("", EX_POST_NOTE),
         ]  # fmt: skip
-    if ended is not None:
-        rows.append(("ended", f"before its first token: {ended}. It drew the noisy counts below and nothing else; "
-                              "start a new run"))  # fmt: skip
-    elif not document["finished"]:
-        ledger = " --ledger FILE" if run.marks().last else ""
-        rows.append(("next", f"plainchant run --data FILE --out {directory} --resume{ledger}"))
+    rows += _what_next(run, finished=finished, is_running=is_running)
     console.table(str(directory), rows)
     if cells:
         console.grid(

@@ -52,6 +52,8 @@ _SEAL = "release.json"
 
 # In private/: that a run has ended before its first token, and can never continue.
 _ENDED = "ended.json"
+# Seconds that a process waits for the directory: so long may `is_in_use` hold it.
+_PATIENCE = 0.2
 # In private/: the order in which the rows of the release were drawn to stand.
 _ORDER = "order.json"
 
@@ -361,7 +363,7 @@ class RunDirectory:
     def locked(self) -> Iterator[None]:
         """Locks the directory for this process; the lock ends with the process, even when it is killed."""
         try:
-            take_lock(self._lock, timeout=0)
+            take_lock(self._lock, timeout=_PATIENCE)
         except filelock.Timeout:
             raise RunError(f"{self._shown}: another process is working in this directory; wait for it to end") from None
         except OSError as error:
@@ -373,6 +375,17 @@ class RunDirectory:
             yield
         finally:
             self._lock.release()
+
+    def is_in_use(self) -> bool:
+        """Whether another process is working in this directory now."""
+        try:
+            take_lock(self._lock, timeout=0)
+        except filelock.Timeout:
+            return True
+        except OSError:
+            return False  # where nothing can be locked, no run works
+        self._lock.release()
+        return False
 
     @contextlib.contextmanager
     def _connect(self) -> Iterator[sqlite3.Connection]:
