@@ -28,6 +28,20 @@ sys.meta_path.insert(0, Press())
 from plainchant.__main__ import entry
 entry()
 """
+# One that is asked to end after two texts.
+TERMINATED = """
+import os, signal, time
+from plainchant.run.store import RunDirectory
+real, left = RunDirectory.commit, iter("ab")
+def commit(self, text):
+    if next(left, None) is None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+    real(self, text)
+RunDirectory.commit = commit
+from plainchant.__main__ import entry
+entry()
+"""
 # One that presses it in the middle of a commit, and once more while the first is handled.
 TWICE = """
 import os, signal, time
@@ -83,6 +97,13 @@ def test_interrupted_twice(model, table, tmp_path):
     arguments = ["run", *OPTIONS, "--model", model, "--data", table, "--out", tmp_path / "run"]
     done = python("-c", TWICE, *arguments)
     assert "interrupted again" in told(done)
+    assert done.returncode == 130
+
+
+def test_asked_to_end(model, table, tmp_path):
+    arguments = ["run", *OPTIONS, "--model", model, "--data", table, "--out", tmp_path / "run"]
+    done = python("-c", TERMINATED, *arguments)
+    assert "interrupted; 2 of 10 texts are saved. Continue with: plainchant run --resume" in told(done)
     assert done.returncode == 130
 
 
