@@ -330,3 +330,14 @@ def test_what_cannot_continue_is_refused_before_anything_is_loaded(command, mode
         assert "another process" in command(*resume, "--ledger", ledger, code=1).err
     assert "no release yet" in command("evaluate", out, "--real", table, code=2).err
     assert "no release yet" in command("compare", out, "--real", table, code=2).err
+
+
+def test_a_run_without_a_ledger_says_that_nothing_adds_up_its_cost(command, model, table, tmp_path):
+    ledger = tmp_path / "private.ledger"
+    command("account", "--ledger", ledger, "--epsilon", 20)
+    public = ["--method", "public", "--max-tokens", 8, "--texts", 4]
+    private, booked = [*OPTIONS, "--data", table], [*OPTIONS, "--data", table, "--ledger", ledger]
+    for name, options, warns in (("public", public, False), ("private", private, True), ("booked", booked, False)):
+        said = command("run", *options, "--model", model, "--out", tmp_path / name).err
+        assert ("no ledger is named" in " ".join(said.split())) is warns
+    assert "no ledger" not in command("run", "--resume", "--data", table, "--out", tmp_path / "private").err

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,19 @@ from plainchant.privacy.histograms import WHOLE_LABEL
 
 if TYPE_CHECKING:
     from plainchant.run.store import RunDirectory
+
+
+_NO_LEDGER = (
+    "no ledger is named, so nothing adds up what this run costs with other releases from the same data; --ledger FILE "
+    "does (plainchant account --ledger FILE makes one)"
+)
+
+
+def _notes_on_ledger(plan: Plan, ledger: Path | None) -> list[str]:
+    """Advice for a new run whose cost a ledger could add up; one that sends what it releases says so in its plan."""
+    cost = plan.guarantee.cost
+    could = cost.is_limited and not cost.is_zero and not plan.config.sends_released
+    return [_NO_LEDGER] if ledger is None and could else []
 
 
 def _used_rows(used: dict[str, int] | None) -> list[tuple[str, Any]]:
@@ -89,15 +103,17 @@ def run(
             out = out.absolute()
             data, ledger = (None if path is None else path.absolute() for path in (data, ledger))
             resources.enter_context(resuming.where_begun(RunDirectory.open(out)))
+        plan = make_plan(config)
         execute(
             console,
-            make_plan(config),
+            plan,
             data,
             out,
             resume=resume,
             not_private=not_private,
             ledger=ledger,
             performance=performance,
+            notes=() if resume else _notes_on_ledger(plan, ledger),
         )
 
 
@@ -112,6 +128,7 @@ def execute(
     ledger: Path | None = None,
     performance: PerformanceOptions | None = None,
     samples: int = 0,
+    notes: Sequence[str] = (),
 ) -> list[str]:
     """Runs a plan with progress, shows the outcome and returns the texts."""
     from plainchant.run.card import vote_advice
@@ -142,6 +159,8 @@ def execute(
         # only now: what is wrong with data, configuration, model or counts has been said, and nothing else
         with progress.aside():
             show_plan(console, plan, performance)
+            for note in notes:
+                console.warn(note)
             _warn_of_labels(console, run.directory, plan)
         texts = run.finish()
     if run.requested < plan.config.written:
