@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import shlex
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -223,8 +224,11 @@ def _what_next(run: "RunDirectory", *, finished: bool, is_running: bool) -> list
         return [("running", f"a process is working in it now{first}")]
     if finished:
         return []
-    ledger = " --ledger FILE" if run.marks().last else ""
-    return [("next", f"plainchant run --data FILE --out {run.path} --resume{ledger}")]
+    words = ["plainchant", "run", "--data", "FILE", "--out", str(run.path), "--resume"]
+    noted = run.noted_ledger()
+    if noted is not None or run.marks().last:
+        words += ["--ledger", str(noted or "FILE")]
+    return [("next", shlex.join(words))]
 
 
 @command()

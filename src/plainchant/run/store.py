@@ -54,6 +54,8 @@ _SEAL = "release.json"
 _ENDED = "ended.json"
 # Seconds that a process waits for the directory: so long may `is_in_use` hold it.
 _PATIENCE = 0.2
+# In private/: the ledger that the run was last opened with.
+_PAID_BY = "paid-by.json"
 # In private/: the order in which the rows of the release were drawn to stand.
 _ORDER = "order.json"
 
@@ -431,6 +433,15 @@ class RunDirectory:
         with self._connect() as database:
             database.execute("DELETE FROM marks")
             database.execute("INSERT INTO marks VALUES (?, ?)", dataclasses.astuple(marks))
+
+    def note_ledger(self, path: Path) -> None:
+        """Notes the ledger's file, before it is charged; what the ledger holds is told by `marks` alone."""
+        self.write_private(_PAID_BY, {"path": str(path)})
+
+    def noted_ledger(self) -> Path | None:
+        """What `note_ledger` noted last, or None."""
+        content = self.read_private(_PAID_BY)
+        return None if content is None else Path(str(content.get("path")))
 
     def save_embeddings(self, embeddings: Float32Array) -> None:
         """Keeps the embeddings of the private records, so that a resumed run does not compute them again."""

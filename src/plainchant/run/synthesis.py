@@ -70,13 +70,7 @@ def synthesize(
     book = None if ledger is None else Ledger(Path(ledger))
     with contextlib.ExitStack() as resources:
         # 1. one process per directory, and only with the ledger that has paid for it
-        begun = RunDirectory.open(Path(out)) if resume else None
-        if begun is not None:
-            resources.enter_context(begun.locked())
-            if book is None and begun.marks() != Marks():
-                raise PrivacyError(
-                    f"{out}: is paid for by a ledger, which tells it from its copies; name the ledger: --ledger FILE"
-                )
+        begun = _begun(Path(out), book, resources) if resume else None
         # 2. everything that can fail for public reasons: files, models, the plan; a new directory is made last
         preparation = prepare(
             records,
@@ -94,6 +88,8 @@ def synthesize(
         directory = preparation.directory
         if begun is None:
             resources.enter_context(directory.locked())
+        if book is not None:
+            directory.note_ledger(book.path)
         if has_no_batch(directory, plan):
             raise ended_without_batch(preparation, book)
         if not directory.is_formed():
@@ -116,6 +112,17 @@ def synthesize(
                 )
             )
         return Run(preparation, rounds_of(preparation, executor), book, resources.pop_all())
+
+
+def _begun(out: Path, book: Ledger | None, resources: contextlib.ExitStack) -> RunDirectory:
+    """The directory of a run to continue, locked until `resources` are closed."""
+    directory = RunDirectory.open(out)
+    resources.enter_context(directory.locked())
+    if book is None and directory.marks() != Marks():
+        raise PrivacyError(
+            f"{out}: is paid for by a ledger, which tells it from its copies; name the ledger: --ledger FILE"
+        )
+    return directory
 
 
 class Run:
