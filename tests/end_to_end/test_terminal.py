@@ -135,8 +135,11 @@ def test_an_interrupt_names_the_command_that_goes_on(command, interrupted, model
     assert words[:3] == ["plainchant", "run", "--resume"]
     assert "--threads" in words
     assert len(RunDirectory.open(out).texts()) == 2
-    command(*words[1:])
+    said = " ".join(command(*words[1:]).out.split())
     assert (out / "release" / "synthetic.jsonl").exists()
+    assert said.startswith("Resumed guarantee")
+    assert "data needed" not in said
+    assert "seconds since it was resumed" in said
 
 
 def test_relative_paths_of_a_run_resumed_elsewhere(command, interrupted, model, table, tmp_path, monkeypatch):

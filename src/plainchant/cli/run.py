@@ -159,11 +159,15 @@ def execute(
         resuming.note_where(run.directory)
         # only now: what is wrong with data, configuration, model or counts has been said, and nothing else
         with progress.aside():
-            show_plan(console, plan, performance)
+            if resume:
+                console.table("Resumed", [("guarantee", run.guarantee.statement)])
+            else:
+                show_plan(console, plan, performance)
             for note in notes:
                 console.warn(note)
             _warn_of_labels(console, run.directory, plan)
         texts = run.finish()
+    seconds = time.monotonic() - began
     if run.requested < plan.config.written:
         console.warn(
             f"{run.requested} of {plan.config.written} texts from records: by the noisy counts, the data has too few "
@@ -177,11 +181,13 @@ def execute(
         for text in texts[::step][:samples]:
             shown = text.text.replace("\n", "\n    ")
             console.say(f"  {f'[{text.label}] ' if text.label else ''}{shown}")
+    # what earlier processes took is not known
+    lasted = f"; {seconds:.0f} seconds since it was resumed" if resume else f" in {seconds:.0f} seconds"
     console.table(
         "\nDone",
         [
             ("guarantee", run.guarantee.statement),
-            ("texts" if plan.config.has_text else "rows", f"{len(texts)} in {time.monotonic() - began:.0f} seconds"),
+            ("texts" if plan.config.has_text else "rows", f"{len(texts)}{lasted}"),
             ("to share", f"{out / 'release'} (synthetic.jsonl, synthetic.parquet, README.md, guarantee.json)"),
             ("keep private", f"{out / 'private'}"),
         ],
