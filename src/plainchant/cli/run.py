@@ -265,7 +265,8 @@ def status(console: Console, directory: Path) -> None:
             "label": plan.config.label_set[cell.label],
             "centre": None if cell.centre == WHOLE_LABEL else cell.centre,
             "noisy_size": cell.noisy_size,
-            "batches": cell.batches,
+            # where records only vote, no unit is put in a batch
+            "batches": cell.batches if batches else 0,
         }
         for cell in run.cells()
     ]
@@ -300,7 +301,7 @@ def status(console: Console, directory: Path) -> None:
         ),
         ("tokens", document["tokens"]),
         *_used_rows(used),
-        ("kept cells, batches", f"{len(cells)}, {len(batches)}"),
+        ("kept cells, batches", f"{len(cells)}, {sum(cell['batches'] for cell in cells)}"),
         *((f"vote {facts['round']} of {plan.config.parts.rounds}", vote_in_words(facts)) for facts in run.facts()),
         *(("note", line) for line in advice),
     ]
@@ -329,8 +330,8 @@ def status(console: Console, directory: Path) -> None:
         console.grid(
             ("label", "public centre", "noisy size", "batches"),
             [
-                (plan.config.label_set[cell.label], centre_name(cell), cell.noisy_size, cell.batches)
-                for cell in run.cells()
+                (own["label"], centre_name(cell), own["noisy_size"], own["batches"])
+                for own, cell in zip(cells, run.cells(), strict=True)
             ],
         )
     console.result(document, f"{len(texts)}/{document['texts_planned']}")
