@@ -578,6 +578,10 @@ def _with_affordable_texts(config: SynthesisConfig, rate: float, budget: Budget,
     return config if paid in (None, config.written) else config.model_copy(update={"private_texts": paid})
 
 
+def _counted(number: int, one: str, many: str) -> str:
+    return f"{number} {one if number == 1 else many}"
+
+
 def _check_deals(made: Plan, budget: Budget, counts: Cost) -> None:
     """Refuses what expected cells do not pay for, and says what they would pay for: fewer texts, or a larger ε."""
     config, rule, expected = made.config, made.deals, made.expected
@@ -589,12 +593,14 @@ def _check_deals(made: Plan, budget: Budget, counts: Cost) -> None:
     size = made.settings.batch_size
     texts, epsilon = nearest_with_deals(_request(config, made.sample_rate), budget, counts)
     kind = "texts" if config.written == config.texts else "private_texts"
+    batches = _counted(expected.batches, "batch", "batches")
     if expected.cells is None:
-        what = f"batch_size = {size}: cells of {expected.batches} batches do not pay for one text of each"
+        what = f"batch_size = {size}: cells of {batches} do not pay for one text of each"
     else:
         what = (
-            f"{kind} = {config.written}: about {_units_in_words(made.units, config)} in {expected.cells} cells of "
-            f"{expected.batches} batches of {size} pay for at most {possible * expected.cells} texts"
+            f"{kind} = {config.written}: about {_units_in_words(made.units, config)} in "
+            f"{_counted(expected.cells, 'cell', 'cells')} of {batches} of {size} pay for at most "
+            f"{possible * expected.cells} texts"
         )
     ways = [
         *([f"ask for {texts} {kind} or fewer"] if texts and texts < config.written else []),

@@ -334,7 +334,7 @@ def _machine_rows(plan: Plan, performance: PerformanceOptions) -> list[tuple[str
     found = None if speed is None else expected(plan, speed)
     rows: list[tuple[str, Any]] = []
     if samples_corpus(plan):
-        lasts = "often the longest step" if found is None else f"about {duration(found.corpus)}"
+        lasts = "often the longest step" if found is None else duration(found.corpus)
         rows.append(
             (
                 "public corpus",
@@ -349,7 +349,7 @@ def _machine_rows(plan: Plan, performance: PerformanceOptions) -> list[tuple[str
     total = duration(found.corpus + found.texts)
     return [
         *rows,
-        ("time", f"about {total} here, plus loading and embedding (measured {speed.measured} by plainchant doctor)"),
+        ("time", f"{total} here, plus loading and embedding (measured {speed.measured} by plainchant doctor)"),
         ("memory", f"about {found.memory:.1f} GiB"),
     ]
 
@@ -406,11 +406,12 @@ def _deal_rows(plan: Plan, rule: DealRule, cells: Cells) -> list[tuple[str, str]
     """What deals are, in the numbers that are expected."""
     count = _count(cells.cells, "cell") if cells.cells else "expected_units is unknown, so cells are taken to be"
     number = len(rule.deals(cells.batches, cells.texts))
+    secret = f"nobody, not even we, can tell from the release which of {cells.batches} batches a unit was in"
     return [
         ("deals", f"{count} of {_count(cells.batches, 'batch', 'batches')} of about {plan.settings.units_per_batch} "
                   f"units; each writes {_count(cells.texts, 'text')} in {_count(number, 'deal')}, for each of which "
                   "every unit draws its batch afresh, in secret"),
-        ("secret", f"nobody, not even we, can tell from the release which of {cells.batches} batches a unit was in"),
+        *([("secret", secret)] if cells.batches > 1 else []),
     ]  # fmt: skip
 
 
