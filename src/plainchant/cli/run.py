@@ -260,7 +260,7 @@ def status(console: Console, directory: Path) -> None:
     costs = realised_costs(run, plan) if plan.mechanism.measured else None
     ended = run.ended()
     is_running = run.is_in_use()
-    cells = [
+    cells: list[dict[str, Any]] = [
         {
             "label": plan.config.label_set[cell.label],
             "centre": None if cell.centre == WHOLE_LABEL else cell.centre,
