@@ -588,10 +588,10 @@ def _check_deals(made: Plan, budget: Budget, counts: Cost) -> None:
         return
     size = made.settings.batch_size
     texts, epsilon = nearest_with_deals(_request(config, made.sample_rate), budget, counts)
+    batches = _number(expected.batches, "batch", "batches")
     if expected.cells is None:
-        what = f"batch_size = {size}: cells of {expected.batches} batches do not pay for one text of each"
+        what = f"batch_size = {size}: cells of {batches} do not pay for one text of each"
     else:
-        batches = _number(expected.batches, "batch", "batches")
         what = (
             f"{_wish(config)}: about {_units_in_words(made.units, config)} in {_number(expected.cells, 'cell')} of "
             f"{batches} of {size} pay for at most {possible * expected.cells} texts"

@@ -169,6 +169,15 @@ def test_a_larger_batch_is_advised_only_where_it_was_not_looked_for(deals):
         assert ("batch_size = auto" in str(caught.value)) == advised
 
 
+def test_what_is_one_is_named_in_the_singular():
+    for own, named in (
+        ({}, "in 1 cell of 1 batch of 40"),
+        ({"labels": ("red", "blue"), "label_column": "label"}, "in 2 cells of 1 batch of 20"),
+    ):
+        with pytest.raises(PrivacyError, match=f"{named} pay for"):
+            planned("plainchant", expected_units=40, texts=10, **own)
+
+
 def delta_at(cost, epsilon):
     """δ of a cost at an ε: of zCDP over all orders, of a curve at its one order ([CKS20])."""
     if cost.is_zcdp:

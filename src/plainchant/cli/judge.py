@@ -68,6 +68,7 @@ def evaluate(
     from plainchant.run.store import RunDirectory
 
     run = RunDirectory.open(directory)
+    run.released()  # where there is none yet, no embedder is loaded to find that out
     console.warn(NOTE)
     with console.progress() as progress:
         found = measure(

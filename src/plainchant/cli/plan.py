@@ -415,11 +415,12 @@ def _deal_rows(plan: Plan, rule: DealRule, cells: Cells) -> list[tuple[str, str]
     """What deals are, in the numbers that are expected."""
     count = _count(cells.cells, "cell") if cells.cells else "expected_units is unknown, so cells are taken to be"
     number = len(rule.deals(cells.batches, cells.texts))
+    secret = f"nobody, not even we, can tell from the release which of {cells.batches} batches a unit was in"
     return [
         ("deals", f"{count} of {_count(cells.batches, 'batch', 'batches')} of about {plan.settings.units_per_batch} "
                   f"units; each writes {_count(cells.texts, 'text')} in {_count(number, 'deal')}, for each of which "
                   "every unit draws its batch afresh, in secret"),
-        ("secret", f"nobody, not even we, can tell from the release which of {cells.batches} batches a unit was in"),
+        *([("secret", secret)] if cells.batches > 1 else []),
     ]  # fmt: skip
 
 

@@ -122,11 +122,12 @@ def evaluate(
     """
     directory = directory_of(run)
     config = directory.config
+    # before anything is embedded, which may take minutes
+    rows = [row for row in directory.released() if not config.has_text or row["text"].strip()]
     if config.has_text:
         embedder = embedder or load_embedder(config.embedder)
     if not isinstance(real, Sample):
         real = real_sample([directory], real, embedder, limit=limit, progress=progress)
-    rows = [row for row in directory.released() if not config.has_text or row["text"].strip()]
     coded_rows = _coded_rows(directory, config, rows, real)
     if embedder is None or not config.has_text:
         return Evaluation(
@@ -237,12 +238,12 @@ def compare(
     if len(names) > 1:
         raise ConfigError(f"embedder: {', '.join(sorted(names))}; compare runs that were made with the same one")
     config = directories[0].config
-    if config.has_text:
-        embedder = embedder or load_embedder(names.pop())
     size = min(
         sum(not config.has_text or bool(row["text"].strip()) for row in directory.released())
         for directory in directories
     )
+    if config.has_text:
+        embedder = embedder or load_embedder(names.pop())
     steps, found = len(directories) + 1, []
 
     def embedding(share: float) -> None:

@@ -175,7 +175,7 @@ def expected(plan: Plan, speed: Speed) -> Expected:
 
 
 def duration(seconds: float) -> str:
-    """A duration for reading.
+    """A duration for reading, rounded up.
 
     >>> duration(40), duration(100), duration(4000), duration(200_000)
     ('less than a minute', 'about 2 minutes', 'about 67 minutes', 'about 56 hours')
