@@ -568,7 +568,7 @@ PROCESSES = (
     P("Ctrl-C twice in the folder", "RUN", INTERRUPTED, "again", f"{STORE}:RunDirectory._fill", "RUN",
       {**PRESS, "twice": True}),
     P("Ctrl-C at the ledger", PAY, INTERRUPTED, "Continue with", "plainchant.run.ledger:write_json", PAY, PRESS),
-    P("terminated", GO, -signal.SIGTERM, "", f"{STORE}:RunDirectory.commit", GO, {"signal": signal.SIGTERM}),
+    P("terminated", GO, INTERRUPTED, "Continue with", f"{STORE}:RunDirectory.commit", GO, {"signal": signal.SIGTERM}),
     P("the terminal is closed", GO, -signal.SIGHUP, "", f"{STORE}:RunDirectory.commit", GO, {"signal": signal.SIGHUP}),
     P("results to a full disk", GO, FAILED, "standard output: cannot be written", "", GO, {"stdout": "/dev/full"}),
     P("results to nobody", GO, FAILED, "", "", GO, {"stdout": "pipe"}),
