@@ -175,7 +175,7 @@ def test_what_is_one_is_named_in_the_singular():
         ({"labels": ("red", "blue"), "label_column": "label"}, "in 2 cells of 1 batch of 20"),
     ):
         with pytest.raises(PrivacyError, match=f"{named} pay for"):
-            planned("plainchant", expected_units=40, texts=10, **own)
+            planned("plainchant", expected_units=40, texts=10, private_texts=9, **own)
 
 
 def delta_at(cost, epsilon):
