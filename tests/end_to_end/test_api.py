@@ -146,6 +146,18 @@ def test_audit_works_the_second_time(finished):
         pc.audit(path, HELD_OUT)
 
 
+def test_held_out_texts_of_the_table_itself_are_refused(finished, tmp_path):
+    path, _, _ = finished
+    inside = [{**row, "text": f"  {row['text']}\n"} for row in ROWS[:5]]
+    with pytest.raises(pc.DataError, match="held_out: more than 1% of its texts stand in the private table") as caught:
+        pc.audit(path, ROWS, held_out=[*HELD_OUT, *inside], embedder=Hashing())
+    assert ROWS[0]["text"] not in str(caught.value)
+    # before a run with canaries spends anything
+    with pytest.raises(pc.DataError, match="held_out"):
+        pc.audit_with_canaries(ROWS, pc.plan(pc.SynthesisConfig(**ONCE)), out=tmp_path / "run", held_out=inside)
+    assert not (tmp_path / "run").exists()
+
+
 def test_an_audit_with_canaries_makes_a_run_of_its_own_and_goes_on_with_it(tmp_path):
     plan = pc.plan(pc.SynthesisConfig(**ONCE))
     stages = []
