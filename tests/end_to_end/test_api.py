@@ -11,6 +11,7 @@ from doubles.embedders import Hashing
 
 import plainchant as pc
 from plainchant.cli.main import main
+from plainchant.errors import DataNote
 from plainchant.models.table import TableModel
 from plainchant.randomness import SeededRandomness
 
@@ -132,6 +133,12 @@ def test_evaluate_and_compare_take_a_run_however_it_is_named(finished, tmp_path)
         compared = pc.compare(pair, ROWS, embedder=Hashing())
         assert [found.name for found in compared] == ["a", "b"]
         assert isinstance(compared[0], pc.Compared)
+
+
+def test_figures_of_another_table_than_the_runs_say_so(finished):
+    path, _, _ = finished
+    with pytest.warns(DataNote, match=f"real: is not the table that {path} was made from"):
+        pc.evaluate(path, ROWS[1:], embedder=Hashing())
 
 
 def test_audit_works_the_second_time(finished):
