@@ -7,7 +7,7 @@ import functools
 import inspect
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 
@@ -26,7 +26,6 @@ _WRITTEN = {
     "cuts": "list of numbers",
     "first": "date",
     "last": "date",
-    "whole": "`true` or `false`",
 }
 NOTE = "<!-- Written by docs/reference/generate.py from the code: do not edit, run `make reference`. -->"
 COMPLETION = """## Shell completion
@@ -107,6 +106,8 @@ def _table(model: Any, names: list[str]) -> str:
 def _value(name: str, field: Any) -> str:
     if name in _WRITTEN:
         return _WRITTEN[name]
+    if bool in (field.annotation, *get_args(field.annotation)):
+        return "`true` or `false`"
     if name == "examples":
         return "tables with `text` and `label`"
     _, shown = value_type(name, field)

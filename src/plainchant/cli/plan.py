@@ -36,6 +36,7 @@ from plainchant.planning import Plan, make_plan
 from plainchant.privacy.accounting import Cost
 from plainchant.privacy.deals import DealRule
 from plainchant.privacy.deals import Expected as Cells
+from plainchant.run.joint import missing_package
 from plainchant.run.speed import SAMPLED_CORPUS, duration, expected, kept_speed, samples_corpus
 from plainchant.run.words import odds_in_words
 
@@ -201,6 +202,8 @@ def plan(console: Console, config: SynthesisConfig, trial: bool, performance: Pe
     plan = make_plan(config)
     texts = _public_texts(plan) if trial else []
     show_plan(console, plan, performance)
+    if (missing := missing_package(config)) is not None:
+        console.warn(missing)
     document = plan.as_dict()
     if config.candidate_endpoint is not None:
         document["sends"] = dataclasses.asdict(_sending(config))

@@ -194,7 +194,12 @@ outermost interval. Five stars are 1, 2, 3, 4, 5, 6."""
 
     def described(self) -> str:
         """Its values, for the data dictionary."""
-        return f"{self.cuts[0]:g} to {self.cuts[-1]:g}, uniform between {', '.join(f'{cut:g}' for cut in self.cuts)}"
+        if not self.is_whole:
+            between = ", ".join(f"{cut:.12g}" for cut in self.cuts)
+            return f"{self.cuts[0]:.12g} to {self.cuts[-1]:.12g}, uniform between {between}"
+        said = f"whole numbers {self.cuts[0]:.12g} to {self.cuts[-1] - 1:.12g}"
+        within = [self.shown(code) for code in range(self.size - 1)]
+        return said + (f", uniform within {', '.join(within)}" if any(" to " in own for own in within) else "")
 
 
 class Date(_Kind):
