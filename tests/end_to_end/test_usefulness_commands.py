@@ -105,7 +105,10 @@ def test_audit_attacks_a_run_and_stays_below_its_claim(command, made):
     replay = document["groups"]["replay"]
     assert replay["epsilon_low"]["value"] <= replay["epsilon_claimed"]["value"] < 8
     assert document["groups"]["copied"]["copied"]["value"] == 0
-    command(*arguments, "--no-replay", "--max-copied", 0.0)
+    shown = command(*arguments, "--no-replay", "--max-copied", 0.0)
+    assert shown.out.lstrip().startswith("found  copies: none found; membership: ")
+    assert "mean run, held out" in shown.out
+    assert "copies: none found" not in shown.err
     assert "no such figure" in command(*arguments, "--no-replay", "--max-audit-epsilon", 3, code=4).err
     other = ["audit", made / "mine", "--real", made / "held_out.jsonl", "--no-replay"]
     assert "is not the table" in command(*other, code=2).err
