@@ -130,6 +130,13 @@ def test_help_is_there(command, name):
     assert "Usage" in command(*([name] if name else []), "--help").out
 
 
+def test_help_is_a_command_too(command):
+    assert command("help").out == command("--help").out
+    for name in ("run", "audit"):
+        assert command("help", name).out == command(name, "--help").out
+    assert "labels: no such command; known are account, audit" in command("help", "labels", code=2).err
+
+
 def test_a_ledger_refuses_before_anything_is_read(command, model, table, tmp_path):
     ledger = tmp_path / "private.ledger"
     command("account", "--ledger", ledger, "--epsilon", 10)

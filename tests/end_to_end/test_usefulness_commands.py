@@ -105,8 +105,11 @@ def test_audit_attacks_a_run_and_stays_below_its_claim(command, made):
     replay = document["groups"]["replay"]
     assert replay["epsilon_low"]["value"] <= replay["epsilon_claimed"]["value"] < 8
     assert document["groups"]["copied"]["copied"]["value"] == 0
-    said = command(*arguments, "--no-replay", "--max-copied", 0.0).err
-    assert said.index("loading the embedder: 100%") < said.index("auditing")
+    shown = command(*arguments, "--no-replay", "--max-copied", 0.0)
+    assert shown.err.index("loading the embedder: 100%") < shown.err.index("auditing")
+    assert shown.out.lstrip().startswith("found  copies: none found; membership: ")
+    assert "mean run, held out" in shown.out
+    assert "copies: none found" not in shown.err
     assert "no such figure" in command(*arguments, "--no-replay", "--max-audit-epsilon", 3, code=4).err
     other = ["audit", made / "mine", "--real", made / "held_out.jsonl", "--no-replay"]
     assert "is not the table" in command(*other, code=2).err

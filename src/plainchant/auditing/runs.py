@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from plainchant import models
-from plainchant.auditing.attacks import LONG_RUN, attacks, copied
+from plainchant.auditing.attacks import FALSE_POSITIVES, LONG_RUN, attacks, copied
 from plainchant.auditing.canaries import CANARIES, Canary, exposure, plant_again
 from plainchant.auditing.replay import Replay, Steps, record_steps, replay, replay_deal
 from plainchant.config import PerformanceOptions, SynthesisConfig
@@ -63,6 +63,49 @@ EXPLANATIONS: Mapping[str, str] = {
 
 class Audit(Figures):
     """The groups "copied", "membership", "canaries" and "replay"; a group without its inputs is missing."""
+
+    @property
+    def verdict(self) -> str:
+        """What the attacks that were tried have found, in a line. Private.
+
+        >>> Audit({"copied": {"copied": Figure(0.0, 0.0, 0.1)}}).verdict
+        'copies: none found; membership: not tried, without held-out texts'
+        """
+        copies, low, claimed = (self.figure(name) for name in ("copied", "epsilon_low", "epsilon_claimed"))
+        said = []
+        if copies is not None:
+            said.append("copies: " + (f"{copies.value:.2%} of the texts" if copies.value else "none found"))
+        said.append(f"membership: {_of_membership(self.groups.get('membership', {}))}")
+        if canaries := self.groups.get("canaries"):
+            leaked = any(canaries[name].value for name in ("extracted_numbers", "extracted_names"))
+            said.append("canaries: " + ("leaked" if leaked else "none leaked"))
+        if low is not None and claimed is not None:
+            most = f"ε of at least {low.value:.3g}, {claimed.value:.3g} claimed"
+            said.append(f"replay: {most}" + ", so the claim is refuted" * (low.value > claimed.value))
+        return "; ".join(said)
+
+
+def _of_membership(figures: Mapping[str, Figure]) -> str:
+    """Whether any of the attacks does better than chance, by its interval."""
+    if not figures:
+        return "not tried, without held-out texts"
+
+    def bounds(figure: Figure) -> tuple[float, float]:
+        return (
+            figure.value if figure.low is None else figure.low,
+            figure.value if figure.high is None else figure.high,
+        )
+
+    told = [bounds(figure) for name, figure in figures.items() if name.endswith("_auc")]
+    found = [bounds(figure) for name, figure in figures.items() if name.endswith("_tpr")]
+    low, high = max(told)
+    if low > 0.5:
+        return f"better than chance ({low:.3f} to {high:.3f}, where 0.5 is chance)"
+    low, high = max(found)
+    if low > FALSE_POSITIVES:
+        return f"better than chance ({low:.3f} to {high:.3f} of the records found, where {FALSE_POSITIVES:g} is chance)"
+    low, high = min(low for low, _ in told), max(high for _, high in told)
+    return f"no better than chance ({low:.2f} to {high:.2f})"
 
 
 def audit(

@@ -366,6 +366,8 @@ def audit(
         run = RunDirectory.open(out)
     shown = found.figure("epsilon_low")
     with _saved_whatever_happens(console, run, "audit.json", found.as_dict()):
+        # on standard output, as the figures: a log keeps neither
+        console.table("", [("found", found.verdict)])
         _show_groups(console, found.groups, EXPLANATIONS)
         console.result(found.as_dict(), str(found.figure("copied")))
     _gate("max-copied", found.figure("copied"), max_copied)

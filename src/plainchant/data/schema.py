@@ -383,10 +383,14 @@ class Schema(_Frozen):
         return "".join(_line(name, kind.shown(code)) for (name, kind), code in kinds)
 
     @property
+    def fields(self) -> tuple[str, ...]:
+        """How each of these lines begins: the attribute's name as shown, with its colon."""
+        return tuple(_line(name, "").rstrip() for name in self.attributes)
+
+    @property
     def begins(self) -> str | None:
         """How the first of these lines begins; None where there are no attributes."""
-        first = next(iter(self.attributes), None)
-        return None if first is None else _line(first, "").rstrip()
+        return next(iter(self.fields), None)
 
     def made_up(self, number: int) -> str:
         """The same for a made-up row, where none is drawn yet; public, and the same for the same number."""

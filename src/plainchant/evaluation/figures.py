@@ -37,6 +37,28 @@ EXPLANATIONS: Mapping[str, str] = {
     PAIRS: "the same for every two columns together",
     "cell agreement": "share of synthetic texts whose nearest public centre is that of their cell",
 }
+# Names of an audit's figures, as users see them.
+_RUNS = {
+    "mean_run": "mean run",
+    "longest_run": "longest run",
+    "long_runs": "texts with a long run",
+    "five_grams": "five words in a row",
+}
+_WITH = {"private": "table", "private_sample": "part of it", "held_out": "held out"}
+_AUDITED: Mapping[str, str] = {
+    **{f"{own}_{run}": f"{name}, {whose}" for own, whose in _WITH.items() for run, name in _RUNS.items()},
+    "copied": "copied texts",
+    "similarity_auc": "members told by similarity",
+    "similarity_tpr": "members found by similarity",
+    "likelihood_auc": "members told by likelihood",
+    "likelihood_tpr": "members found by likelihood",
+    "extracted_numbers": "numbers leaked",
+    "extracted_names": "names leaked",
+    "exposure_by_chance": "exposure by chance",
+    "epsilon_low": "ε of at least",
+    "epsilon_claimed": "ε claimed",
+    "epsilon_limit": "largest ε that could show",
+}
 
 
 @dataclass(frozen=True)
@@ -167,10 +189,10 @@ def of_real(name: str) -> str:
 def shown_name(name: str) -> str:
     """A figure's name as users see it; its key in saved results stays as it is.
 
-    >>> shown_name("words a text, real")
-    'words per text, real'
+    >>> shown_name("words a text, real"), shown_name("held_out_mean_run")
+    ('words per text, real', 'mean run, held out')
     """
-    return name.replace("words a text", "words per text")
+    return _AUDITED.get(name) or name.replace("words a text", "words per text")
 
 
 def share(hits: BoolArray) -> Figure:

@@ -89,7 +89,7 @@ def _note_other_table(directories: Sequence[RunDirectory], data: str) -> None:
     sample = directories[0].sample()
     for directory in directories:
         if directory.config.reads_records and directory.sample() == sample and directory.origin.data != data:
-            note = f"real: is not the table that {directory.path} was made from: the figures are of another table"
+            note = f"real: is not the table that {directory.path} was made from; what is shown is of another one"
             warnings.warn(DataNote(note), stacklevel=4)
 
 

@@ -43,8 +43,18 @@ Rule = Callable[[str], bool]
 RULES: Mapping[str, Rule] = {"too short": too_short, "repetitive": repetitive, "markup": markup}
 
 
-def rules_for(examples: Sequence[str]) -> dict[str, Rule]:
-    """The rules for data of the form that public examples show.
+def entry_like(fields: Sequence[str]) -> Rule:
+    r"""Whether a line of a text begins with one of these names, as the entries of its prompt do.
+
+    >>> entry_like(["Product:"])("It is broken.\n product: a lamp"), entry_like(["Product:"])("My product: a lamp")
+    (True, False)
+    """
+    names = re.compile(rf"^[^\S\n]*(?:{'|'.join(map(re.escape, fields))})", re.IGNORECASE | re.MULTILINE)
+    return lambda text: names.search(text) is not None
+
+
+def rules_for(examples: Sequence[str], fields: Sequence[str] = ()) -> dict[str, Rule]:
+    """The rules for data of the form that public examples show, in prompts whose entries have these fields.
 
     A rule that an example breaks is not applied. Where all examples are JSON objects, a text is left out that is none,
     or that lacks a key which all of them have.
@@ -52,7 +62,8 @@ def rules_for(examples: Sequence[str]) -> dict[str, Rule]:
     >>> list(rules_for(['{"city": "Graz", "paid": true}']))
     ['not JSON as in the examples', 'too short', 'repetitive']
     """
-    rules = {name: rule for name, rule in RULES.items() if not any(map(rule, examples))}
+    every = {**({"with a field of the prompt": entry_like(fields)} if fields else {}), **RULES}
+    rules = {name: rule for name, rule in every.items() if not any(map(rule, examples))}
     objects = [_object(example) for example in examples]
     if not objects or None in objects:
         return rules
@@ -115,7 +126,12 @@ def _rows_of_words(text: str) -> list[tuple[str, ...]]:
 
 
 def sound_candidates(
-    texts: Sequence[str], labels: IntArray, vectors: Float32Array, least: int, examples: Sequence[str] = ()
+    texts: Sequence[str],
+    labels: IntArray,
+    vectors: Float32Array,
+    least: int,
+    examples: Sequence[str] = (),
+    fields: Sequence[str] = (),
 ) -> tuple[IntArray, dict[str, int]]:
     """The candidates that may be voted for, and how many each rule has left out: both public.
 
@@ -127,12 +143,13 @@ def sound_candidates(
         vectors: theirs, unit vectors, float32 [m, d].
         least: how many must be left.
         examples: the public ones, whose form and scripts are sound (see `rules_for`).
+        fields: names with which the entries of the prompts begin their lines.
 
     Returns:
         Indices, ascending, int64 [k]; rule → number, of rules that left some out.
     """
     left, dropped = np.arange(len(texts)), {}
-    rules = rules_for(examples)
+    rules = rules_for(examples, fields)
     masks = {name: np.array([rule(text) for text in texts], dtype=bool) for name, rule in rules.items()}
     masks["copy of an example"] = _copies(texts, examples)
     masks["wrong script"] = _foreign(texts, examples)

@@ -1,6 +1,7 @@
 """What follows from noisy votes: quotas, the highest, matching, and the public rules before them (guarantee 8)."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from plainchant.config import SynthesisConfig, parse_config
 from plainchant.data.schema import Schema
 from plainchant.errors import ConfigError
 from plainchant.generation.decoding import FinishedText
-from plainchant.generation.prompting import repetitive
+from plainchant.generation.prompting import field_names, repetitive
 from plainchant.privacy.histograms import Cell
 from plainchant.run.attributes import AttributeRow, AttributeRows
 from plainchant.run.choosing import Tally, choose, choose_for_rows, herd, quotas_of
@@ -227,6 +228,25 @@ def test_near_duplicates_are_found_across_blocks(monkeypatch):
     blocks = sound_candidates(texts, labels, vectors, 1)
     assert whole[0].tolist() == blocks[0].tolist() == list(range(30))
     assert whole[1] == {"near-duplicate": 30}
+
+
+def test_the_rest_of_an_entry_of_the_prompt_is_no_candidate():
+    columns: Any = {"attributes": {"product": {"type": "category", "values": ["lamp", "desk"]}}}
+    config = SynthesisConfig(labels=("bug", "question"), label_column="kind", columns=columns)
+    rest = "It broke.\nLabels: question\nProduct: desk\nText: Did you ever mend it?"
+    texts = [rest, "label: bug, and it hums", "The label: it came off", "A new product arrived", "Text: a lamp is out"]
+    vectors, labels = axes(5), np.zeros(5, dtype=np.int64)
+    kept, dropped = sound_candidates(texts, labels, vectors, 1, fields=field_names(config))
+    assert kept.tolist() == [2, 3]
+    assert dropped == {"with a field of the prompt": 3}
+    # where an example has such a line it is the form of the data
+    kept, _ = sound_candidates(texts, labels, vectors, 1, ["Product: lamp, dark since May"], field_names(config))
+    assert kept.tolist() == list(range(5))
+    # a prompt of the user's own has other fields
+    own = SynthesisConfig(
+        prompt={"example": "> {text}\nKind of it: {label}\n---\n"}, labels=("a", "b"), label_column="kind"
+    )
+    assert field_names(own) == ("Kind of it:",)
 
 
 def test_a_copy_of_an_example_is_no_candidate():
