@@ -7,7 +7,7 @@ import functools
 import inspect
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 
@@ -26,16 +26,21 @@ _WRITTEN = {
     "cuts": "list of numbers",
     "first": "date",
     "last": "date",
-    "whole": "`true` or `false`",
 }
 NOTE = "<!-- Written by docs/reference/generate.py from the code: do not edit, run `make reference`. -->"
 COMPLETION = """## Shell completion
 
-Commands, options and choices complete with the Tab key. Once, for bash or zsh (for fish, `fish_source`):
+Commands, options and choices complete with the Tab key. Once, for bash:
 
 ```console
 $ _PLAINCHANT_COMPLETE=bash_source plainchant > ~/.plainchant-complete.bash
 $ echo 'source ~/.plainchant-complete.bash' >> ~/.bashrc
+```
+
+For zsh the first word is `_PLAINCHANT_COMPLETE=zsh_source` and the second file `~/.zshrc`. For fish:
+
+```console
+$ _PLAINCHANT_COMPLETE=fish_source plainchant > ~/.config/fish/completions/plainchant.fish
 ```
 """
 
@@ -101,6 +106,8 @@ def _table(model: Any, names: list[str]) -> str:
 def _value(name: str, field: Any) -> str:
     if name in _WRITTEN:
         return _WRITTEN[name]
+    if bool in (field.annotation, *get_args(field.annotation)):
+        return "`true` or `false`"
     if name == "examples":
         return "tables with `text` and `label`"
     _, shown = value_type(name, field)

@@ -39,8 +39,8 @@ LARGEST_PASS = 2**14
 # Batches are not made larger than this because of noise in the sizes.
 LARGEST_COVERED = 256
 # Where it is open how many texts records write: no more than batches of this size pay for, since a token costs as many
-# model rows; and not fewer than this many, which would not be worth the noisy counts of cells.
-LARGEST_AFFORDED, FEWEST_WRITTEN = 40, 8
+# model rows.
+LARGEST_AFFORDED = 40
 # Characters per token of English prose, about. Other text has fewer, and then a note about lengths comes late.
 PROSE_CHARACTERS = 4
 # Public centres where their number is decided here: the most, and where nothing is known of the data's size. A hundred
@@ -560,15 +560,15 @@ def _plan_with_deals(
 def _with_affordable_texts(config: SynthesisConfig, rate: float, budget: Budget, counts: Cost) -> SynthesisConfig:
     """The configuration with fewer texts from records, where half of them would need large batches.
 
-    Halved until moderate batches pay, at the least to `FEWEST_WRITTEN`. Public candidates take the place of the others,
-    so that as many texts are released. Only public numbers decide.
+    Halved until moderate batches pay; where none do, the fewest that any batches pay for. Public candidates take the
+    place of the others, so that as many texts are released. Only public numbers decide.
     """
     request, paid = _request(config, rate), None
     is_open = config.private_texts is None and config.written < config.texts and request.batch_size == "auto"
     if not is_open or request.units is None or request.clip == "auto":
         return config
     texts = config.written
-    while texts >= min(FEWEST_WRITTEN, config.written):
+    while texts:
         mechanism, rule, expected = choose_with_deals(dataclasses.replace(request, texts=texts), budget, counts)
         if rule.most_texts(expected.batches, expected.texts) >= expected.texts:
             paid = texts
@@ -588,26 +588,45 @@ def _check_deals(made: Plan, budget: Budget, counts: Cost) -> None:
         return
     size = made.settings.batch_size
     texts, epsilon = nearest_with_deals(_request(config, made.sample_rate), budget, counts)
-    kind = "texts" if config.written == config.texts else "private_texts"
+    batches = _number(expected.batches, "batch", "batches")
     if expected.cells is None:
-        what = f"batch_size = {size}: cells of {expected.batches} batches do not pay for one text of each"
+        what = f"batch_size = {size}: cells of {batches} do not pay for one text of each"
     else:
         what = (
-            f"{kind} = {config.written}: about {_units_in_words(made.units, config)} in {expected.cells} cells of "
-            f"{expected.batches} batches of {size} pay for at most {possible * expected.cells} texts"
+            f"{_wish(config)}: about {_units_in_words(made.units, config)} in {_number(expected.cells, 'cell')} of "
+            f"{batches} of {size} pay for at most {possible * expected.cells} texts"
         )
     ways = [
-        *([f"ask for {texts} {kind} or fewer"] if texts and texts < config.written else []),
-        *([f"ε = {epsilon_outside(epsilon, made.sample_rate):.3g} or more"] if epsilon else []),
-        *(["a larger sample_rate"] if made.sample_rate < 1 else []),
-        "shorter texts",
-        *(["batch_size = auto"] if isinstance(config.parts.batch_size, int) else []),
-        *(["method = private-evolution, where the records only vote"] if config.votes else []),
+        *([f"set {_fewer(config, texts)}"] if texts and texts < config.written else []),
+        *([f"set epsilon to {epsilon_outside(epsilon, made.sample_rate):.3g} or more"] if epsilon else []),
+        *(["set a larger sample_rate"] if made.sample_rate < 1 else []),
+        "ask for shorter texts",
+        *(["set batch_size = auto"] if isinstance(config.parts.batch_size, int) else []),
+        *(["take method = private-evolution, where the records only vote"] if config.votes else []),
     ]
     raise PrivacyError(
         f"{what} of {_length(config)} at ε = {config.epsilon:g}, δ = {config.delta:g}; {', or '.join(ways)}"
         + made.mechanism.cheaper
     )
+
+
+def _wish(config: SynthesisConfig) -> str:
+    """What a user asked for, and how many texts of that are written from records."""
+    if config.private_texts is not None:
+        return f"private_texts = {config.private_texts}"
+    half = "" if config.written == config.texts else f", {config.written} of them from records"
+    return f"texts = {config.texts}{half}"
+
+
+def _fewer(config: SynthesisConfig, written: int) -> str:
+    """What to set so that records write no more than so many texts."""
+    if config.private_texts is not None:
+        return f"private_texts to {written} or less"
+    return f"texts to {written if config.written == config.texts else 2 * written} or less"
+
+
+def _number(count: int, one: str, many: str = "") -> str:
+    return f"{count} {one if count == 1 else many or one + 's'}"
 
 
 def _length(config: SynthesisConfig) -> str:
@@ -672,11 +691,12 @@ def _check_feasible(config: SynthesisConfig, request: TokenRequest, mechanism: T
         )
     possible = possible_texts(request, mechanism, budget)
     if config.expected_units is not None and possible is not None and possible < config.written:
-        name = "texts" if config.written == config.texts else "private_texts"
         raise PrivacyError(
-            f"{name} = {config.written}: about {_units_in_words(request.units, config)} in batches of "
+            f"{_wish(config)}: about {_units_in_words(request.units, config)} in batches of "
             f"{mechanism.settings.batch_size} pay for at most {possible} texts of {_length(config)} at "
-            f"ε = {config.epsilon:g}; ask for that many or for shorter texts"
+            f"ε = {config.epsilon:g}; "
+            + (f"set {_fewer(config, possible)}, or " if possible else "")
+            + "ask for shorter texts"
             + (", or let batch_size = auto find a larger batch" if config.parts.batch_size != "auto" else "")
             + (", or set a larger sample_rate" if request.units != config.expected_units else "")
         )

@@ -37,9 +37,9 @@ from plainchant.planning import Plan
 from plainchant.privacy.accounting import Cost
 from plainchant.privacy.amplification import deal_divergences
 from plainchant.run import rounds
+from plainchant.run.ending import has_no_batch
 from plainchant.run.inputs import read_table
 from plainchant.run.ledger import Ledger
-from plainchant.run.preparation import check_begun_alike
 from plainchant.run.store import RunDirectory
 
 # Where a run may end, and at most how many calls of each it survives.
@@ -714,20 +714,20 @@ def _redealt(directory: RunDirectory, draw: Any) -> dict[int, list[tuple[list[in
 def draws_again(patch: pytest.MonkeyPatch) -> None:
     """A resumed run draws its deals anew and stores them."""
 
-    def checked(preparation: Any) -> None:
-        check_begun_alike(preparation)
-        directory = preparation.directory
+    def drawn_again(directory: RunDirectory, plan: Any) -> bool:
         if directory.is_formed():
             redealt = _redealt(directory, random.Random())
             with directory._connect() as database:
                 database.execute("DELETE FROM members")
                 for batch, contexts in redealt.items():
-                    own = [number for numbers, _ in contexts for number in numbers]
-                    records = np.array(own, dtype=np.int64).tobytes()
-                    row = (batch, records, records, np.zeros(len(own)).tobytes())
+                    shown = [(number, place) for place, (own, _) in enumerate(contexts) for number in own]
+                    records, places = (np.array(column, np.int64).tobytes() for column in zip(*shown, strict=True))
+                    row = (batch, records, places, np.array([spent for _, spent in contexts]).tobytes())
                     database.execute("INSERT INTO members VALUES (?, ?, ?, ?)", row)
+        return has_no_batch(directory, plan)
 
-    patch.setattr("plainchant.run.synthesis.check_begun_alike", checked)
+    # what a run asks first of its directory
+    patch.setattr("plainchant.run.synthesis.has_no_batch", drawn_again)
 
 
 def reads_another_draw(patch: pytest.MonkeyPatch) -> None:

@@ -220,6 +220,22 @@ def umask(value: int) -> Fault:
     return lambda place: place.undo.append(partial(os.umask, os.umask(value)))
 
 
+def unreadable(pattern: str) -> Fault:
+    """Files that fit a pattern and that the system does not let anybody open, not even root."""
+
+    def fault(place: Place) -> None:
+        original = Path.open
+
+        def refused(path: Path, *more: Any, **named: Any) -> Any:
+            if fnmatch(path.name, pattern):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+            return original(path, *more, **named)
+
+        place.patch.setattr(Path, "open", refused)
+
+    return fault
+
+
 def raises(target: str, error: BaseException) -> Fault:
     """A function that raises."""
 

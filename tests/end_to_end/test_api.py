@@ -11,6 +11,7 @@ from doubles.embedders import Hashing
 
 import plainchant as pc
 from plainchant.cli.main import main
+from plainchant.errors import DataNote
 from plainchant.models.table import TableModel
 from plainchant.randomness import SeededRandomness
 
@@ -134,6 +135,12 @@ def test_evaluate_and_compare_take_a_run_however_it_is_named(finished, tmp_path)
         assert isinstance(compared[0], pc.Compared)
 
 
+def test_figures_of_another_table_than_the_runs_say_so(finished):
+    path, _, _ = finished
+    with pytest.warns(DataNote, match=f"real: is not the table that {path} was made from"):
+        pc.evaluate(path, ROWS[1:], embedder=Hashing())
+
+
 def test_audit_works_the_second_time(finished):
     path, _, _ = finished
     first, second = (
@@ -144,6 +151,18 @@ def test_audit_works_the_second_time(finished):
     assert set(first.groups) == {"copied", "membership"}
     with pytest.raises(pc.DataError, match="is not the table"):
         pc.audit(path, HELD_OUT)
+
+
+def test_held_out_texts_of_the_table_itself_are_refused(finished, tmp_path):
+    path, _, _ = finished
+    inside = [{**row, "text": f"  {row['text']}\n"} for row in ROWS[:5]]
+    with pytest.raises(pc.DataError, match="held_out: more than 1% of its texts stand in the private table") as caught:
+        pc.audit(path, ROWS, held_out=[*HELD_OUT, *inside], embedder=Hashing())
+    assert ROWS[0]["text"] not in str(caught.value)
+    # before a run with canaries spends anything
+    with pytest.raises(pc.DataError, match="held_out"):
+        pc.audit_with_canaries(ROWS, pc.plan(pc.SynthesisConfig(**ONCE)), out=tmp_path / "run", held_out=inside)
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_audit_with_canaries_makes_a_run_of_its_own_and_goes_on_with_it(tmp_path):

@@ -89,6 +89,7 @@ def quick(monkeypatch):
     monkeypatch.setattr("plainchant.models.checked", lambda model, **_: model)
     monkeypatch.setattr("plainchant.run.attributes.fit", independent)
     monkeypatch.setattr("plainchant.run.preparation.check_package", lambda: None)
+    monkeypatch.setattr("plainchant.run.checking.missing_package", lambda config: None)
 
 
 @pytest.fixture
@@ -402,6 +403,21 @@ def test_the_extra_is_named_before_anything_is_made(tmp_path, monkeypatch):
     with pytest.raises(MissingDependencyError, match=r"pip install plainchant\[table\]"):
         pc.synthesize(RECORDS, pc.plan(SynthesisConfig(**VALUES | ALONE)), out=tmp_path / "one", randomness=Recorded())
     assert not (tmp_path / "one").exists()
+
+
+def test_check_and_plan_name_the_extra_before_a_run_does(tmp_path, command, monkeypatch):
+    monkeypatch.setattr("plainchant.run.checking.missing_package", joint.missing_package)
+    monkeypatch.setitem(__import__("sys").modules, "mbi", None)
+    said = "columns.attributes: need the extra table: run `pip install plainchant[table]`"
+    rows = [{"text": f"number {n}", "kind": "p"} for n in range(8)]
+    columns = {"attributes": {"kind": {"type": "category", "values": ["p", "q"]}}}
+    assert list(pc.check(rows, SynthesisConfig(columns=columns), tokens=False).problems) == [said]
+    assert list(pc.check(rows, SynthesisConfig(), tokens=False).problems) == []
+    file = tmp_path / "c.toml"
+    file.write_text('[columns.attributes.kind]\ntype = "category"\nvalues = ["p", "q"]\n')
+    assert said in " ".join(command("plan", file).err.split())
+    file.write_text("")
+    assert "extra table" not in command("plan", file).err
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,9 @@ import pytest
 from doubles.tables import OPTIONS, write
 
 from plainchant.config import SynthesisConfig, parse_config
-from plainchant.run.store import RunDirectory
+from plainchant.planning import make_plan
+from plainchant.privacy.histograms import Cell
+from plainchant.run.store import Batch, RunDirectory
 
 GUARANTEE = {
     "kind", "epsilon", "delta", "rho", "curve", "unit", "relation", "method", "version", "statement", "delta_found",
@@ -128,6 +130,13 @@ def test_help_is_there(command, name):
     assert "Usage" in command(*([name] if name else []), "--help").out
 
 
+def test_help_is_a_command_too(command):
+    assert command("help").out == command("--help").out
+    for name in ("run", "audit"):
+        assert command("help", name).out == command(name, "--help").out
+    assert "labels: no such command; known are account, audit" in command("help", "labels", code=2).err
+
+
 def test_a_ledger_refuses_before_anything_is_read(command, model, table, tmp_path):
     ledger = tmp_path / "private.ledger"
     command("account", "--ledger", ledger, "--epsilon", 10)
@@ -179,3 +188,19 @@ def test_several_units_share_a_context(command, model, table, tmp_path):
     plan = json.loads((out / "plan.json").read_text())
     assert all(spent <= plan["rho_batch"] / 4 for _, spent in contexts)
     assert max(spent for _, spent in contexts) > 0
+
+
+@pytest.mark.parametrize(("method", "own"), [("plainchant", [7, 2]), ("private-evolution", [0, 0])])
+def test_status_counts_batches_in_one_way(command, tmp_path, method, own):
+    """Those that a cell's units are drawn into; with deals fewer of them write, and some of them several times."""
+    plan = make_plan(SynthesisConfig(method=method, labels=("red", "blue"), label_column="label", expected_units=5_000))
+    assert bool(plan.deals) == (method == "plainchant")
+    out = RunDirectory.create(tmp_path / "run", plan, plan.guarantee, data="x", private=True)
+    cells = [Cell(label, 0, 90, count or 1) for label, count in enumerate(own)]
+    writing = [Batch(number, 0, 1, number, 0.01) for number in range(3)] if any(own) else []
+    out.save_batches(cells, writing, [])
+    document = json.loads(command("status", out.path, "--format", "json").out)
+    assert [cell["batches"] for cell in document["cells"]] == own
+    said = command("status", out.path).out.splitlines()
+    assert f"2, {sum(own)}" in " ".join(next(line for line in said if line.startswith("kept cells")).split())
+    assert [int(line.split()[-1]) for line in said[-2:]] == own

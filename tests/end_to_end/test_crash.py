@@ -1,5 +1,6 @@
 """Killed at any moment, a run goes on, and neither spends nor releases anything twice."""
 
+import contextlib
 import json
 import random
 import signal
@@ -14,6 +15,7 @@ from doubles import crashes
 from doubles.tables import OPTIONS
 
 from plainchant.run import store
+from plainchant.run.ledger import Ledger
 
 TEXTS = 60
 LONG = [*OPTIONS, "--texts", str(TEXTS), "--epsilon", "60", "--max-tokens", "48", "--rows", "10"]
@@ -206,3 +208,26 @@ def test_power_broken_resumes_are_caught(quick, tmp_path, name):
             if any(twin.wrong in wrong for wrong in found.wrong):
                 return
     pytest.fail(f"{name}: was not found in any run")
+
+
+def test_status_of_a_run_in_progress(command, model, table, tmp_path, monkeypatch):
+    out, ledger = tmp_path / "run", tmp_path / "private.ledger"
+    command("account", "--ledger", ledger, "--epsilon", 10)
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        # before the ledger is charged, and with it before any noise is drawn
+        patched.setattr("plainchant.run.synthesis.prepare_cells", interrupt)
+        begin = ["run", *OPTIONS, "--model", model, "--data", table, "--out", out]
+        command(*begin, "--ledger", ledger, code=130)
+    assert not Ledger(ledger).runs
+    for is_running in (True, False):
+        with store.RunDirectory.open(out).locked() if is_running else contextlib.nullcontext():
+            said = " ".join(command("status", out).out.split())
+            found = json.loads(command("status", out, "--format", "json").out)
+        assert found["running"] == is_running == ("a process is working in it now" in said)
+        assert ("--resume" in said) != is_running
+        # a path may be broken over lines
+        assert (f"--ledger{ledger}" in said.replace(" ", "")) != is_running

@@ -45,11 +45,11 @@ from doubles.faults import (
     locks,
     overwritten,
     put,
-    raises,
     refuse,
     replaced,
     table,
     umask,
+    unreadable,
 )  # fmt: skip
 from doubles.quick import make_quick
 from doubles.tables import MARKER, OPTIONS, rows, write
@@ -166,8 +166,7 @@ FILES = (
     S("labels that nobody has", "RUN --labels up,down", USAGE, "labels = up, down"),
     S("labels with escapes", "RUN --labels 'red,\x1b[31mblue\x07'", DONE, "", then="status new"),
     S("no labels but commas", "RUN --labels ' , '", USAGE, "labels"),
-    S("data refused by the system", "RUN", USAGE, "Permission denied", (refuse("open", ALL + "none", RIGHTS),
-      raises("pathlib.Path.read_bytes", PermissionError(RIGHTS, os.strerror(RIGHTS))))),
+    S("data refused by the system", "RUN", USAGE, "Permission denied", (unreadable("private.jsonl"),)),
     S("data and configuration swapped", "plan private.jsonl", USAGE, "not valid TOML"),
     S("centres that are not there", "RUN CENTRES --centres none.npz", USAGE, "no such file"),
     S("centres that are none", "RUN CENTRES --centres a.npz", USAGE, "not a file of centres", (put("a.npz", "no"),)),
@@ -569,7 +568,7 @@ PROCESSES = (
     P("Ctrl-C twice in the folder", "RUN", INTERRUPTED, "again", f"{STORE}:RunDirectory._fill", "RUN",
       {**PRESS, "twice": True}),
     P("Ctrl-C at the ledger", PAY, INTERRUPTED, "Continue with", "plainchant.run.ledger:write_json", PAY, PRESS),
-    P("terminated", GO, -signal.SIGTERM, "", f"{STORE}:RunDirectory.commit", GO, {"signal": signal.SIGTERM}),
+    P("terminated", GO, INTERRUPTED, "Continue with", f"{STORE}:RunDirectory.commit", GO, {"signal": signal.SIGTERM}),
     P("the terminal is closed", GO, -signal.SIGHUP, "", f"{STORE}:RunDirectory.commit", GO, {"signal": signal.SIGHUP}),
     P("results to a full disk", GO, FAILED, "standard output: cannot be written", "", GO, {"stdout": "/dev/full"}),
     P("results to nobody", GO, FAILED, "", "", GO, {"stdout": "pipe"}),

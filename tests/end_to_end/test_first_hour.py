@@ -165,6 +165,7 @@ def test_a_plan_is_short_and_says_what_it_takes_once_the_machine_is_measured(com
     assert "plainchant doctor measures this machine once" in before
     assert "one record (every row by itself; --unit-column protects customers)" in before
     assert "texts are sampled from the model first" in before
+    assert "read up to 192 tokens each; plainchant check says how many of yours are cut" in before
     assert "2,981 times" in before
     assert "clip, temperature" not in before
     experts = command(*arguments, "-v").out
@@ -179,9 +180,20 @@ def test_a_plan_is_short_and_says_what_it_takes_once_the_machine_is_measured(com
     assert document["expected"]["corpus"] > 0
     after = " ".join(command(*arguments, "--public-corpus", "encyclopaedia.jsonl").out.split())
     assert "here, plus loading and embedding" in after
+    assert "about less" not in after
     assert "sampled from the model" not in after
     # another way to compute was not measured
     assert "doctor measures" in " ".join(command(*arguments, "--dtype", "bfloat16").out.split())
+
+
+def test_a_single_centre_needs_no_corpus(command, model, tmp_path):
+    """All records are nearest to it: nothing is sampled to find it, and the plan says nothing else."""
+    data, out = write(tmp_path / "private.jsonl", rows()), tmp_path / "run"
+    chosen = [*OPTIONS, "--clusters", "public-centres", "--centres", 1, "--model", model]
+    assert "sampled" not in command("plan", *chosen).out
+    said = command("run", *chosen, "--data", data, "--out", out)
+    assert "sampling a public corpus" not in said.err
+    assert {cell.centre for cell in RunDirectory.open(out).cells()} == {0}
 
 
 def test_a_machine_whose_cache_cannot_be_written_is_measured_all_the_same(command, model, tmp_path, monkeypatch):
@@ -298,3 +310,46 @@ def test_a_label_that_no_batch_writes_for_is_named_with_its_count(command, model
     said = " ".join(command("run", *OPTIONS, *arguments).err.split())
     assert "no text is written from records of 'blue' (noisy count" in said
     assert "plainchant check" in said
+
+
+# what a run refuses, before minutes are spent on loading
+
+
+def test_what_cannot_continue_is_refused_before_anything_is_loaded(command, model, table, tmp_path, monkeypatch):
+    ledger, out = tmp_path / "private.ledger", tmp_path / "run"
+    command("account", "--ledger", ledger, "--epsilon", 10)
+    begin = ["run", *OPTIONS, "--model", model, "--data", table, "--out", out, "--ledger", ledger]
+
+    def commit(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(RunDirectory, "commit", commit)
+        command(*begin, code=130)
+
+    def loads(*_, **__):
+        raise AssertionError("something was loaded")
+
+    monkeypatch.setattr("plainchant.models.load", loads)
+    monkeypatch.setattr("plainchant.data.embedding.load_embedder", loads)
+    monkeypatch.setattr("plainchant.evaluation.runs.load_embedder", loads)
+    resume = ["run", "--resume", "--data", table, "--out", out]
+    assert "name the ledger" in command(*resume, code=3).err
+    assert "texts" in command(*resume, "--ledger", ledger, "--texts", 9, code=2).err
+    other = write(tmp_path / "other.jsonl", rows(60))
+    assert "data" in command("run", "--resume", "--data", other, "--out", out, "--ledger", ledger, code=2).err
+    with RunDirectory.open(out).locked():
+        assert "another process" in command(*resume, "--ledger", ledger, code=1).err
+    assert "no release yet" in command("evaluate", out, "--real", table, code=2).err
+    assert "no release yet" in command("compare", out, "--real", table, code=2).err
+
+
+def test_a_run_without_a_ledger_says_that_nothing_adds_up_its_cost(command, model, table, tmp_path):
+    ledger = tmp_path / "private.ledger"
+    command("account", "--ledger", ledger, "--epsilon", 20)
+    public = ["--method", "public", "--max-tokens", 8, "--texts", 4]
+    private, booked = [*OPTIONS, "--data", table], [*OPTIONS, "--data", table, "--ledger", ledger]
+    for name, options, warns in (("public", public, False), ("private", private, True), ("booked", booked, False)):
+        said = command("run", *options, "--model", model, "--out", tmp_path / name).err
+        assert ("no ledger is named" in " ".join(said.split())) is warns
+    assert "no ledger" not in command("run", "--resume", "--data", table, "--out", tmp_path / "private").err

@@ -477,9 +477,9 @@ def test_private_evolution_shows_no_record_and_spends_everything_on_votes(run, c
     assert [own["candidates"] for own in facts["votes"]] == [48, 72]
     shown = CliRunner().invoke(status, [str(made.directory.path)])
     for place in (made.directory.release / "report.html", made.directory.release / "README.md"):
-        assert "6 chosen of 72 candidates" in place.read_text()
+        assert "chose 6 of 72 candidates" in place.read_text()
     assert "vote 2 of 2" in shown.stdout + shown.stderr
-    assert "6 chosen of 72" in " ".join((shown.stdout + shown.stderr).split())
+    assert "chose 6 of 72" in " ".join((shown.stdout + shown.stderr).split())
 
 
 def test_labels_that_the_noise_drowns_are_named_wherever_a_run_is_described(run):

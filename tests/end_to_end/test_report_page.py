@@ -14,6 +14,7 @@ pytestmark = needs_browser
 
 HOSTILE = "<script>parent.ran = true</script><img src='http://example.org/x' onerror='parent.ran = true'>"
 LABELS = (HOSTILE, "a" * 90, *(f"label {number}" for number in range(9)))
+FIGURE = {"value": 0.5, "low": 0.4, "high": 0.6}
 PRIVATE = {
     "costs": {
         "note": HOSTILE, "ex_post": {"epsilon": 2.0, "by_sum": 1.5, "by_ville": 2.5, "draws": 0.5, "delta": 1e-6},
@@ -21,7 +22,15 @@ PRIVATE = {
         "records": {"median": 0.1, "largest": 0.2, "budget": 0.9},
         "batches": [{"batch": 0, "tokens": 9, "loss": 1.5, "rho": 0.2}],
     },
-    "evaluation": {"note": "", "groups": {"fidelity": {"M" * 60: {"value": 0.5, "low": 0.4, "high": 0.6}}}},
+    "evaluation": {
+        "note": "",
+        "groups": {
+            "fidelity": {"M" * 60: FIGURE},
+            "usefulness": {f"accuracy, trained on {kind}": FIGURE for kind in ("synthetic", "all real texts")},
+        },
+        "as_real": {"accuracy, trained on synthetic": FIGURE},
+        "public": {"accuracy, trained on synthetic": FIGURE},
+    },
 }  # fmt: skip
 PROBE = """
 const root = page.documentElement, scrolled = page.scrollingElement;

@@ -28,6 +28,20 @@ sys.meta_path.insert(0, Press())
 from plainchant.__main__ import entry
 entry()
 """
+# One that is asked to end after two texts.
+TERMINATED = """
+import os, signal, time
+from plainchant.run.store import RunDirectory
+real, left = RunDirectory.commit, iter("ab")
+def commit(self, text):
+    if next(left, None) is None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+    real(self, text)
+RunDirectory.commit = commit
+from plainchant.__main__ import entry
+entry()
+"""
 # One that presses it in the middle of a commit, and once more while the first is handled.
 TWICE = """
 import os, signal, time
@@ -86,6 +100,13 @@ def test_interrupted_twice(model, table, tmp_path):
     assert done.returncode == 130
 
 
+def test_asked_to_end(model, table, tmp_path):
+    arguments = ["run", *OPTIONS, "--model", model, "--data", table, "--out", tmp_path / "run"]
+    done = python("-c", TERMINATED, *arguments)
+    assert "interrupted; 2 of 10 texts are saved. Continue with: plainchant run --resume" in told(done)
+    assert done.returncode == 130
+
+
 @pytest.fixture
 def interrupted(command, model, table, tmp_path, monkeypatch):
     """Starts a run in the current directory that is interrupted after two texts; what it said."""
@@ -114,8 +135,11 @@ def test_an_interrupt_names_the_command_that_goes_on(command, interrupted, model
     assert words[:3] == ["plainchant", "run", "--resume"]
     assert "--threads" in words
     assert len(RunDirectory.open(out).texts()) == 2
-    command(*words[1:])
+    said = " ".join(command(*words[1:]).out.split())
     assert (out / "release" / "synthetic.jsonl").exists()
+    assert said.startswith("Resumed guarantee")
+    assert "data needed" not in said
+    assert "seconds since it was resumed" in said
 
 
 def test_relative_paths_of_a_run_resumed_elsewhere(command, interrupted, model, table, tmp_path, monkeypatch):

@@ -169,6 +169,15 @@ def test_a_larger_batch_is_advised_only_where_it_was_not_looked_for(deals):
         assert ("batch_size = auto" in str(caught.value)) == advised
 
 
+def test_what_is_one_is_named_in_the_singular():
+    for own, named in (
+        ({}, "in 1 cell of 1 batch of 40"),
+        ({"labels": ("red", "blue"), "label_column": "label"}, "in 2 cells of 1 batch of 20"),
+    ):
+        with pytest.raises(PrivacyError, match=f"{named} pay for"):
+            planned("plainchant", expected_units=40, texts=10, private_texts=9, **own)
+
+
 def delta_at(cost, epsilon):
     """δ of a cost at an ε: of zCDP over all orders, of a curve at its one order ([CKS20])."""
     if cost.is_zcdp:
@@ -350,12 +359,27 @@ def test_infeasible_deals_name_texts_and_an_epsilon_that_are_feasible(changes):
     changes = {"epsilon": 1.0, "expected_units": 2_000, **LABELLED, **changes}
     with pytest.raises(PrivacyError, match="cells of") as caught:
         planned("plainchant", texts=900, **changes)
-    texts = int(re.search(r"ask for (\d+) texts", str(caught.value)).group(1))
+    texts = int(re.search(r"set texts to (\d+) or less", str(caught.value)).group(1))
     assert planned("plainchant", texts=texts, **changes).expected.texts * 4 >= texts
     with pytest.raises(PrivacyError):
         planned("plainchant", texts=round(1.1 * texts) + 8, **changes)
-    epsilon = float(re.search(r"ε = ([0-9.]+) or more", str(caught.value)).group(1)) * 1.005
+    epsilon = float(re.search(r"set epsilon to ([0-9.]+) or more", str(caught.value)).group(1)) * 1.005
     assert planned("plainchant", texts=900, **changes | {"epsilon": epsilon}).guarantee.epsilon <= epsilon
+
+
+@pytest.mark.parametrize("changes", [{"deals": False}, {"batch_size": 100}])
+def test_infeasible_names_the_field_that_was_set_and_a_value_that_is_feasible(changes):
+    """By default records write half of the texts: the number to ask for is that of the other half too."""
+    changes = {"epsilon": 3, "expected_units": 1000, **changes}
+    with pytest.raises(PrivacyError, match=r"texts = 5000, 2500 of them from records: about 1000 units") as caught:
+        planned("plainchant", texts=5000, **changes)
+    texts = int(re.search(r"set texts to (\d+) or less", str(caught.value)).group(1))
+    fewer = planned("plainchant", texts=texts, **changes)
+    assert fewer.config.written == texts / 2
+    with pytest.raises(PrivacyError):
+        planned("plainchant", texts=2 * texts, **changes)
+    with pytest.raises(PrivacyError, match=r"^private_texts = 900: .* set private_texts to \d+ or less"):
+        planned("plainchant", texts=5000, private_texts=900, **changes)
 
 
 @pytest.mark.parametrize("method", ["plainchant", "clustered-mean", "invisibleink"])
@@ -385,8 +409,9 @@ def test_records_write_fewer_of_the_texts_where_half_would_need_large_batches():
     assert twice.settings.batch_size > 40
     assert planned("plainchant", epsilon=30.0, **wish).config.private_texts is None
     # where so few cannot be paid for either, the plan names the method that does without
-    with pytest.raises(PrivacyError, match=r"private_texts = 100: about 500 units .* method = private-evolution"):
-        planned("plainchant", epsilon=1.0, **wish)
+    with pytest.raises(PrivacyError, match=r"texts = 200, 100 of them .* method = private-evolution"):
+        planned("plainchant", epsilon=0.3, **wish)
+    assert planned("plainchant", epsilon=1.0, **wish).config.written < 8
 
 
 def test_deals_are_refused_where_no_cost_is_known_in_advance_and_left_out_unless_asked_for():

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from plainchant import models
-from plainchant.auditing.attacks import LONG_RUN, attacks, copied
+from plainchant.auditing.attacks import FALSE_POSITIVES, LONG_RUN, attacks, copied
 from plainchant.auditing.canaries import CANARIES, Canary, exposure, plant_again
 from plainchant.auditing.replay import Replay, Steps, record_steps, replay, replay_deal
-from plainchant.config import PerformanceOptions
+from plainchant.config import PerformanceOptions, SynthesisConfig
 from plainchant.data.embedding import Embedder, load_embedder
 from plainchant.data.tables import Record, fingerprint
 from plainchant.errors import ConfigError, DataError
@@ -36,6 +36,8 @@ RUNS, STEPS = 100_000, 24
 DEALT = 2
 # Maximum number of records on each side of membership inference.
 MEMBERS = 2_000
+# Share of the held-out texts that may stand in the table too, as short ones do by chance.
+MOST_SHARED = 0.01
 EXPLANATIONS: Mapping[str, str] = {
     "copied": f"texts with {LONG_RUN} words or more in a row from private text, more than chance explains",
     "private_mean_run": "longest run of words in common with private text, mean over texts",
@@ -62,6 +64,49 @@ EXPLANATIONS: Mapping[str, str] = {
 class Audit(Figures):
     """The groups "copied", "membership", "canaries" and "replay"; a group without its inputs is missing."""
 
+    @property
+    def verdict(self) -> str:
+        """What the attacks that were tried have found, in a line. Private.
+
+        >>> Audit({"copied": {"copied": Figure(0.0, 0.0, 0.1)}}).verdict
+        'copies: none found; membership: not tried, without held-out texts'
+        """
+        copies, low, claimed = (self.figure(name) for name in ("copied", "epsilon_low", "epsilon_claimed"))
+        said = []
+        if copies is not None:
+            said.append("copies: " + (f"{copies.value:.2%} of the texts" if copies.value else "none found"))
+        said.append(f"membership: {_of_membership(self.groups.get('membership', {}))}")
+        if canaries := self.groups.get("canaries"):
+            leaked = any(canaries[name].value for name in ("extracted_numbers", "extracted_names"))
+            said.append("canaries: " + ("leaked" if leaked else "none leaked"))
+        if low is not None and claimed is not None:
+            most = f"ε of at least {low.value:.3g}, {claimed.value:.3g} claimed"
+            said.append(f"replay: {most}" + ", so the claim is refuted" * (low.value > claimed.value))
+        return "; ".join(said)
+
+
+def _of_membership(figures: Mapping[str, Figure]) -> str:
+    """Whether any of the attacks does better than chance, by its interval."""
+    if not figures:
+        return "not tried, without held-out texts"
+
+    def bounds(figure: Figure) -> tuple[float, float]:
+        return (
+            figure.value if figure.low is None else figure.low,
+            figure.value if figure.high is None else figure.high,
+        )
+
+    told = [bounds(figure) for name, figure in figures.items() if name.endswith("_auc")]
+    found = [bounds(figure) for name, figure in figures.items() if name.endswith("_tpr")]
+    low, high = max(told)
+    if low > 0.5:
+        return f"better than chance ({low:.3f} to {high:.3f}, where 0.5 is chance)"
+    low, high = max(found)
+    if low > FALSE_POSITIVES:
+        return f"better than chance ({low:.3f} to {high:.3f} of the records found, where {FALSE_POSITIVES:g} is chance)"
+    low, high = min(low for low, _ in told), max(high for _, high in told)
+    return f"no better than chance ({low:.2f} to {high:.2f})"
+
 
 def audit(
     run: Any,
@@ -83,7 +128,8 @@ def audit(
         progress: receives the share of the work done.
 
     Raises:
-        ConfigError, DataError: there is no such run, no release or no such table, or it is not the run's.
+        ConfigError, DataError: there is no such run, no release or no such table, or it is not the run's; or texts of
+            `held_out` stand in it.
     """
     directory = directory_of(run)
     plan = make_plan(directory.config)
@@ -101,7 +147,7 @@ def audit(
         raise DataError("real: is not the table that the run was made from; membership and copies would mean nothing")
     texts = [row["text"] for row in directory.released() if row["text"].strip()]
     private = [record.text for record in records if record.text.strip()]
-    others = [] if held_out is None else [record.text for record in read_table(held_out, config) if record.text.strip()]
+    others = _held_out_texts(held_out, records, config)
     report_progress(0.1)
     groups = {"copied": copied(texts, private, others)}
     report_progress(0.3)
@@ -121,6 +167,21 @@ def audit(
         groups["replay"] = {name: Figure(value) for name in names if (value := getattr(found, name)) is not None}
     report_progress(1.0)
     return Audit(groups)
+
+
+def _held_out_texts(held_out: Any, records: Sequence[Record], config: SynthesisConfig) -> list[str]:
+    """The held-out texts; refuses those of the table, with which membership would look like chance."""
+    if held_out is None:
+        return []
+    others = [record.text for record in read_table(held_out, config) if record.text.strip()]
+    private = {" ".join(record.text.split()) for record in records}
+    shared = sum(" ".join(text.split()) in private for text in others)
+    if shared > MOST_SHARED * len(others):
+        raise DataError(
+            f"held_out: more than {MOST_SHARED:.0%} of its texts stand in the private table too, so that membership "
+            "would look like chance; give texts that were not in the table"
+        )
+    return others
 
 
 def audit_with_canaries(
@@ -164,6 +225,9 @@ def audit_with_canaries(
             resume with.
     """
     performance, progress = performance or PerformanceOptions(), progress or NoProgress()
+    if held_out is not None:
+        # before anything is spent
+        _held_out_texts(held_out, read_table(real, plan.config), plan.config)
     load = functools.cache(lambda: model or models.load(plan.config.model, performance))
     directory = _run_with_canaries(
         real, plan, Path(out), {"count": count, "repetitions": repetitions}, resume=resume,

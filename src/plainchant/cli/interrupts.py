@@ -1,4 +1,4 @@
-"""Ctrl-C: exit code 130 and one line, whenever it comes. Imports next to nothing, so that it can be set up first."""
+"""Ctrl-C and SIGTERM: exit code 130 and one line, whenever they come. Imports next to nothing, to be set up first."""
 
 import contextlib
 import os
@@ -9,40 +9,46 @@ from types import FrameType
 from typing import Any
 
 INTERRUPTED = 130
+# SIGTERM is how a scheduler or a container asks for the end
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _SHOW_CURSOR = "\x1b[?25h"
 _seen = False
 
 
 def install() -> None:
-    """Makes Ctrl-C leave at once with one line; called before anything slow is imported."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        return  # the shell started this process in the background and keeps Ctrl-C from it
-    signal.signal(signal.SIGINT, _leave)
+    """Makes both leave at once with one line; called before anything slow is imported."""
+    for number in _SIGNALS:
+        # where it is ignored, the shell started this process in the background and keeps Ctrl-C from it
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _leave)
     sys.unraisablehook = _unraisable
 
 
 @contextlib.contextmanager
 def as_exception() -> Iterator[None]:
-    """While a command runs: the first Ctrl-C raises KeyboardInterrupt, so that it can clean up; the next one leaves."""
-    if signal.getsignal(signal.SIGINT) is not _leave:
-        yield  # not installed: somebody calls the command from Python
-        return
-    signal.signal(signal.SIGINT, _raise)
+    """While a command runs: the first one raises KeyboardInterrupt, so that it can clean up; the next one leaves."""
+    # none where somebody calls the command from Python
+    installed = [number for number in _SIGNALS if signal.getsignal(number) is _leave]
+    for number in installed:
+        signal.signal(number, _raise)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, _leave)
+        for number in installed:
+            signal.signal(number, _leave)
 
 
 def seen() -> bool:
-    """Whether Ctrl-C came while a command ran. What it interrupts may report it as an error of another kind."""
+    """Whether one came while a command ran. What it interrupts may report it as an error of another kind."""
     return _seen
 
 
 def _raise(number: int, frame: FrameType | None) -> None:
     global _seen
     _seen = True
-    signal.signal(signal.SIGINT, _leave_again)
+    for number in _SIGNALS:
+        if signal.getsignal(number) is _raise:
+            signal.signal(number, _leave_again)
     raise KeyboardInterrupt
 
 

@@ -14,7 +14,7 @@ from plainchant.cli.console import Console, ProgressBars
 from plainchant.cli.options import HOLDER, LIMIT, NAME, REAL, command, formatted, option, with_performance
 from plainchant.config import PerformanceOptions, load_config
 from plainchant.errors import ConfigError, GateError, PrivacyError, RunError
-from plainchant.evaluation.figures import EXPLANATIONS, FEWEST_FOR_MAUVE, MAUVE, WEAK_MAUVE, shown_name
+from plainchant.evaluation.figures import BESIDE, EXPLANATIONS, FEWEST_FOR_MAUVE, MAUVE, WEAK_MAUVE, shown_name
 from plainchant.planning import make_plan
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ def evaluate(
     from plainchant.run.store import RunDirectory
 
     run = RunDirectory.open(directory)
+    run.released()  # where there is none yet, no embedder is loaded to find that out
     console.warn(NOTE)
     with console.progress() as progress:
         found = measure(
@@ -91,11 +92,11 @@ def evaluate(
     _gate("min-accuracy", found.figure(f"{ACCURACY}, {ON_SYNTHETIC}"), min_accuracy)
 
 
-def _loaded_embedder(progress: ProgressBars, name: str) -> "Embedder":
+def _loaded_embedder(progress: ProgressBars, name: str, device: str = "cpu") -> "Embedder":
     from plainchant.data.embedding import load_embedder
 
     progress.stage("loading the embedder", 0.0)
-    embedder = load_embedder(name)
+    embedder = load_embedder(name, device=device)
     progress.stage("loading the embedder", 1.0)
     return embedder
 
@@ -107,12 +108,11 @@ def _warn_of_mauve(console: Console, found: "Evaluation") -> None:
 
 def _show_beside(console: Console, found: "Evaluation") -> None:
     """Every figure with those of real texts and of the public model in place of the synthetic ones."""
-    titles = {"as_real": "as many real", "all_real": "all real", "public": "public model"}
     for group, figures in found.beside().items():
-        shown = [kind for kind in titles if any(getattr(own, kind) is not None for own in figures)]
+        shown = [kind for kind in BESIDE if any(getattr(own, kind) is not None for own in figures)]
         console.say("")
         console.grid(
-            (group, "these texts", *(titles[kind] for kind in shown), *["what it is"] * console.verbose),
+            (group, "these texts", *(BESIDE[kind] for kind in shown), *["what it is"] * console.verbose),
             [
                 (
                     shown_name(own.name),
@@ -329,7 +329,6 @@ def audit(
     from plainchant import models
     from plainchant.auditing.runs import EXPLANATIONS, audit_with_canaries
     from plainchant.auditing.runs import audit as attack
-    from plainchant.data.embedding import load_embedder
     from plainchant.evaluation.figures import NOTE
     from plainchant.run.store import RunDirectory
 
@@ -337,10 +336,10 @@ def audit(
     if target.is_dir():
         run = RunDirectory.open(target)
         config = run.config
-        embedder = load_embedder(config.embedder, device=performance.device) if held_out else None
         with console.progress() as progress:
             found = attack(
-                run, real, held_out=held_out, embedder=embedder,
+                run, real, held_out=held_out,
+                embedder=_loaded_embedder(progress, config.embedder, performance.device) if held_out else None,
                 load_model=(lambda: models.load(config.model, performance)) if replay else None,
                 progress=functools.partial(progress.stage, "auditing"),
             )  # fmt: skip
@@ -367,6 +366,8 @@ def audit(
         run = RunDirectory.open(out)
     shown = found.figure("epsilon_low")
     with _saved_whatever_happens(console, run, "audit.json", found.as_dict()):
+        # on standard output, as the figures: a log keeps neither
+        console.table("", [("found", found.verdict)])
         _show_groups(console, found.groups, EXPLANATIONS)
         console.result(found.as_dict(), str(found.figure("copied")))
     _gate("max-copied", found.figure("copied"), max_copied)

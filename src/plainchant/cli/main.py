@@ -169,8 +169,21 @@ def main(style: str | None, verbose: bool, log_file: Path | None) -> None:
     """
 
 
+@click.command("help", add_help_option=False, short_help="Show this page, or that of a command.")
+@click.argument("name", metavar="[COMMAND]", required=False)
+@click.pass_context
+def help_page(context: click.Context, name: str | None) -> None:
+    """Show the general help, or a command's."""
+    root = context.find_root()
+    found = main if name is None else main.get_command(root, name)
+    if found is None:
+        raise click.UsageError(f"{name}: no such command; known are {', '.join(sorted(main.commands))}", root)
+    page = root if name is None else click.Context(found, root, name, **main.context_settings)
+    click.echo(found.get_help(page))
+
+
 for command in (
     demo.demo, look.check, plan.init, look.preview, plan.plan, run.run, run.status, judge.evaluate, judge.compare,
-    judge.audit, judge.report, share.statement, share.view, share.push, account.account, doctor.doctor,
+    judge.audit, judge.report, share.statement, share.view, share.push, account.account, doctor.doctor, help_page,
 ):  # fmt: skip
     main.add_command(command)

@@ -36,6 +36,7 @@ from plainchant.planning import Plan, make_plan
 from plainchant.privacy.accounting import Cost
 from plainchant.privacy.deals import DealRule
 from plainchant.privacy.deals import Expected as Cells
+from plainchant.run.joint import missing_package
 from plainchant.run.speed import SAMPLED_CORPUS, duration, expected, kept_speed, samples_corpus
 from plainchant.run.words import odds_in_words
 
@@ -201,6 +202,8 @@ def plan(console: Console, config: SynthesisConfig, trial: bool, performance: Pe
     plan = make_plan(config)
     texts = _public_texts(plan) if trial else []
     show_plan(console, plan, performance)
+    if (missing := missing_package(config)) is not None:
+        console.warn(missing)
     document = plan.as_dict()
     if config.candidate_endpoint is not None:
         document["sends"] = dataclasses.asdict(_sending(config))
@@ -268,6 +271,7 @@ def show_plan(console: Console, plan: Plan, performance: PerformanceOptions | No
             ("texts", f"{requested}, at most {_count(config.max_tokens, 'token')} each"),
             *_choice_rows(config),
             ("form", _form(config)),
+            *_reading_rows(config),
         ]
     else:
         rows.append(("rows", requested))
@@ -291,6 +295,14 @@ def show_plan(console: Console, plan: Plan, performance: PerformanceOptions | No
         if console.verbose:
             rows += _expert_rows(plan)
     console.table("Plan", rows)
+
+
+def _reading_rows(config: SynthesisConfig) -> list[tuple[str, Any]]:
+    """How much of a record is read; how many are longer, only the data says."""
+    if not config.reads_records or not config.written:
+        return []
+    most = _count(config.max_record_tokens, "token")
+    return [("records", f"read up to {most} each; plainchant check says how many of yours are cut")]
 
 
 def _choice_rows(config: SynthesisConfig) -> list[tuple[str, Any]]:
@@ -334,7 +346,7 @@ def _machine_rows(plan: Plan, performance: PerformanceOptions) -> list[tuple[str
     found = None if speed is None else expected(plan, speed)
     rows: list[tuple[str, Any]] = []
     if samples_corpus(plan):
-        lasts = "often the longest step" if found is None else f"about {duration(found.corpus)}"
+        lasts = "often the longest step" if found is None else duration(found.corpus)
         rows.append(
             (
                 "public corpus",
@@ -349,7 +361,7 @@ def _machine_rows(plan: Plan, performance: PerformanceOptions) -> list[tuple[str
     total = duration(found.corpus + found.texts)
     return [
         *rows,
-        ("time", f"about {total} here, plus loading and embedding (measured {speed.measured} by plainchant doctor)"),
+        ("time", f"{total} here, plus loading and embedding (measured {speed.measured} by plainchant doctor)"),
         ("memory", f"about {found.memory:.1f} GiB"),
     ]
 
@@ -406,11 +418,12 @@ def _deal_rows(plan: Plan, rule: DealRule, cells: Cells) -> list[tuple[str, str]
     """What deals are, in the numbers that are expected."""
     count = _count(cells.cells, "cell") if cells.cells else "expected_units is unknown, so cells are taken to be"
     number = len(rule.deals(cells.batches, cells.texts))
+    secret = f"nobody, not even we, can tell from the release which of {cells.batches} batches a unit was in"
     return [
         ("deals", f"{count} of {_count(cells.batches, 'batch', 'batches')} of about {plan.settings.units_per_batch} "
                   f"units; each writes {_count(cells.texts, 'text')} in {_count(number, 'deal')}, for each of which "
                   "every unit draws its batch afresh, in secret"),
-        ("secret", f"nobody, not even we, can tell from the release which of {cells.batches} batches a unit was in"),
+        *([("secret", secret)] if cells.batches > 1 else []),
     ]  # fmt: skip
 
 

@@ -2,7 +2,9 @@
 
 import contextlib
 import dataclasses
+import shlex
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +20,19 @@ from plainchant.privacy.histograms import WHOLE_LABEL
 
 if TYPE_CHECKING:
     from plainchant.run.store import RunDirectory
+
+
+_NO_LEDGER = (
+    "no ledger is named, so nothing adds up what this run costs with other releases from the same data; --ledger FILE "
+    "does (plainchant account --ledger FILE makes one)"
+)
+
+
+def _notes_on_ledger(plan: Plan, ledger: Path | None) -> list[str]:
+    """Advice for a new run whose cost a ledger could add up; one that sends what it releases says so in its plan."""
+    cost = plan.guarantee.cost
+    could = cost.is_limited and not cost.is_zero and not plan.config.sends_released
+    return [_NO_LEDGER] if ledger is None and could else []
 
 
 def _used_rows(used: dict[str, int] | None) -> list[tuple[str, Any]]:
@@ -89,15 +104,17 @@ def run(
             out = out.absolute()
             data, ledger = (None if path is None else path.absolute() for path in (data, ledger))
             resources.enter_context(resuming.where_begun(RunDirectory.open(out)))
+        plan = make_plan(config)
         execute(
             console,
-            make_plan(config),
+            plan,
             data,
             out,
             resume=resume,
             not_private=not_private,
             ledger=ledger,
             performance=performance,
+            notes=() if resume else _notes_on_ledger(plan, ledger),
         )
 
 
@@ -112,6 +129,7 @@ def execute(
     ledger: Path | None = None,
     performance: PerformanceOptions | None = None,
     samples: int = 0,
+    notes: Sequence[str] = (),
 ) -> list[str]:
     """Runs a plan with progress, shows the outcome and returns the texts."""
     from plainchant.run.card import vote_advice
@@ -141,9 +159,15 @@ def execute(
         resuming.note_where(run.directory)
         # only now: what is wrong with data, configuration, model or counts has been said, and nothing else
         with progress.aside():
-            show_plan(console, plan, performance)
+            if resume:
+                console.table("Resumed", [("guarantee", run.guarantee.statement)])
+            else:
+                show_plan(console, plan, performance)
+            for note in notes:
+                console.warn(note)
             _warn_of_labels(console, run.directory, plan)
         texts = run.finish()
+    seconds = time.monotonic() - began
     if run.requested < plan.config.written:
         console.warn(
             f"{run.requested} of {plan.config.written} texts from records: by the noisy counts, the data has too few "
@@ -157,11 +181,13 @@ def execute(
         for text in texts[::step][:samples]:
             shown = text.text.replace("\n", "\n    ")
             console.say(f"  {f'[{text.label}] ' if text.label else ''}{shown}")
+    # what earlier processes took is not known
+    lasted = f"; {seconds:.0f} seconds since it was resumed" if resume else f" in {seconds:.0f} seconds"
     console.table(
         "\nDone",
         [
             ("guarantee", run.guarantee.statement),
-            ("texts" if plan.config.has_text else "rows", f"{len(texts)} in {time.monotonic() - began:.0f} seconds"),
+            ("texts" if plan.config.has_text else "rows", f"{len(texts)}{lasted}"),
             ("to share", f"{out / 'release'} (synthetic.jsonl, synthetic.parquet, README.md, guarantee.json)"),
             ("keep private", f"{out / 'private'}"),
         ],
@@ -194,6 +220,23 @@ def _warn_of_labels(console: Console, directory: "RunDirectory", plan: Plan) -> 
         )
 
 
+def _what_next(run: "RunDirectory", *, finished: bool, is_running: bool) -> list[tuple[str, str]]:
+    """What a run waits for; nothing where it is finished."""
+    if (ended := run.ended()) is not None:
+        drew = "It drew the noisy counts below and nothing else; start a new run"
+        return [("ended", f"before its first token: {ended}. {drew}")]
+    if is_running:
+        first = "" if run.is_formed() else "; models and public centres come first, then the noisy counts"
+        return [("running", f"a process is working in it now{first}")]
+    if finished:
+        return []
+    words = ["plainchant", "run", "--data", "FILE", "--out", str(run.path), "--resume"]
+    noted = run.noted_ledger()
+    if noted is not None or run.marks().last:
+        words += ["--ledger", str(noted or "FILE")]
+    return [("next", shlex.join(words))]
+
+
 @command()
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
 @formatted
@@ -216,12 +259,14 @@ def status(console: Console, directory: Path) -> None:
     requested = sum(batch.texts for batch in batches)
     costs = realised_costs(run, plan) if plan.mechanism.measured else None
     ended = run.ended()
-    cells = [
+    is_running = run.is_in_use()
+    cells: list[dict[str, Any]] = [
         {
             "label": plan.config.label_set[cell.label],
             "centre": None if cell.centre == WHOLE_LABEL else cell.centre,
             "noisy_size": cell.noisy_size,
-            "batches": cell.batches,
+            # where records only vote, no unit is put in a batch
+            "batches": cell.batches if batches else 0,
         }
         for cell in run.cells()
     ]
@@ -242,6 +287,7 @@ def status(console: Console, directory: Path) -> None:
         "notes": advice,
         "finished": finished,
         "ended": ended,
+        "running": is_running,
         "cells": cells,
         "private": costs,
     }
@@ -255,7 +301,7 @@ def status(console: Console, directory: Path) -> None:
         ),
         ("tokens", document["tokens"]),
         *_used_rows(used),
-        ("kept cells, batches", f"{len(cells)}, {len(batches)}"),
+        ("kept cells, batches", f"{len(cells)}, {sum(cell['batches'] for cell in cells)}"),
         *((f"vote {facts['round']} of {plan.config.parts.rounds}", vote_in_words(facts)) for facts in run.facts()),
         *(("note", line) for line in advice),
     ]
@@ -278,19 +324,14 @@ def status(console: Console, directory: Path) -> None:
                                  f"Ville, and {ex_post['draws']:.4g} for the secret draw of batches)"),
             ("", EX_POST_NOTE),
         ]  # fmt: skip
-    if ended is not None:
-        rows.append(("ended", f"before its first token: {ended}. It drew the noisy counts below and nothing else; "
-                              "start a new run"))  # fmt: skip
-    elif not document["finished"]:
-        ledger = " --ledger FILE" if run.marks().last else ""
-        rows.append(("next", f"plainchant run --data FILE --out {directory} --resume{ledger}"))
+    rows += _what_next(run, finished=finished, is_running=is_running)
     console.table(str(directory), rows)
     if cells:
         console.grid(
             ("label", "public centre", "noisy size", "batches"),
             [
-                (plan.config.label_set[cell.label], centre_name(cell), cell.noisy_size, cell.batches)
-                for cell in run.cells()
+                (own["label"], centre_name(cell), own["noisy_size"], own["batches"])
+                for own, cell in zip(cells, run.cells(), strict=True)
             ],
         )
     console.result(document, f"{len(texts)}/{document['texts_planned']}")

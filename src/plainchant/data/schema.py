@@ -194,7 +194,12 @@ outermost interval. Five stars are 1, 2, 3, 4, 5, 6."""
 
     def described(self) -> str:
         """Its values, for the data dictionary."""
-        return f"{self.cuts[0]:g} to {self.cuts[-1]:g}, uniform between {', '.join(f'{cut:g}' for cut in self.cuts)}"
+        if not self.is_whole:
+            between = ", ".join(f"{cut:.12g}" for cut in self.cuts)
+            return f"{self.cuts[0]:.12g} to {self.cuts[-1]:.12g}, uniform between {between}"
+        said = f"whole numbers {self.cuts[0]:.12g} to {self.cuts[-1] - 1:.12g}"
+        within = [self.shown(code) for code in range(self.size - 1)]
+        return said + (f", uniform within {', '.join(within)}" if any(" to " in own for own in within) else "")
 
 
 class Date(_Kind):
@@ -378,10 +383,14 @@ class Schema(_Frozen):
         return "".join(_line(name, kind.shown(code)) for (name, kind), code in kinds)
 
     @property
+    def fields(self) -> tuple[str, ...]:
+        """How each of these lines begins: the attribute's name as shown, with its colon."""
+        return tuple(_line(name, "").rstrip() for name in self.attributes)
+
+    @property
     def begins(self) -> str | None:
         """How the first of these lines begins; None where there are no attributes."""
-        first = next(iter(self.attributes), None)
-        return None if first is None else _line(first, "").rstrip()
+        return next(iter(self.fields), None)
 
     def made_up(self, number: int) -> str:
         """The same for a made-up row, where none is drawn yet; public, and the same for the same number."""

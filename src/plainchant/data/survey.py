@@ -406,12 +406,15 @@ def _near_labels(labels: Sequence[LabelFacts], others: Counter[str]) -> list[str
 
 
 def _nearest(name: str, candidates: Sequence[str]) -> str | None:
-    """The candidate that is nearly the same, bounded in time; None where there is none."""
+    """The candidate that is nearly the same, the earlier of equals, bounded in time; None where there is none."""
     loose = loosened(_shown(name))
     same = next((other for other in candidates if loosened(_shown(other)) == loose and loose), None)
     if same is not None:
         return same
-    folded = {_shown(other).casefold(): other for other in candidates[:_COMPARED]}
+    folded: dict[str, str] = {}
+    for other in candidates[:_COMPARED]:
+        # of several spellings the first, which most rows have
+        folded.setdefault(_shown(other).casefold(), other)
     near = difflib.get_close_matches(_shown(name).casefold(), list(folded), n=1, cutoff=_NEAR)
     return folded[near[0]] if near else None
 

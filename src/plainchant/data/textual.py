@@ -145,7 +145,8 @@ def of_dicts(items: Iterable[Any], wanted: Wanted, dialect: Dialect, where: str,
         scarce = SCARCE * present[role] < len(rows) and not dialect.allow_malformed
         if rows and name is not None and (not present[role] or scarce):
             # other keys are not named: they may occur in single rows only
-            raise no_column(role, name, f"{where} (a key in fewer than one row in {SCARCE} does not count)")
+            listed = f"whose keys plainchant check lists (one in fewer than one row in {SCARCE} does not count)"
+            raise no_column(role, name, f"{where}, {listed}")
     return RawTable(rows, len(rows) - mappings)
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from plainchant.arrays import BoolArray
 from plainchant.display import html_table
@@ -36,6 +36,28 @@ EXPLANATIONS: Mapping[str, str] = {
     COLUMNS: "1: every column is distributed as in the real table; 0: no value in common (1 − total variation, mean)",
     PAIRS: "the same for every two columns together",
     "cell agreement": "share of synthetic texts whose nearest public centre is that of their cell",
+}
+# Names of an audit's figures, as users see them.
+_RUNS = {
+    "mean_run": "mean run",
+    "longest_run": "longest run",
+    "long_runs": "texts with a long run",
+    "five_grams": "five words in a row",
+}
+_WITH = {"private": "table", "private_sample": "part of it", "held_out": "held out"}
+_AUDITED: Mapping[str, str] = {
+    **{f"{own}_{run}": f"{name}, {whose}" for own, whose in _WITH.items() for run, name in _RUNS.items()},
+    "copied": "copied texts",
+    "similarity_auc": "members told by similarity",
+    "similarity_tpr": "members found by similarity",
+    "likelihood_auc": "members told by likelihood",
+    "likelihood_tpr": "members found by likelihood",
+    "extracted_numbers": "numbers leaked",
+    "extracted_names": "names leaked",
+    "exposure_by_chance": "exposure by chance",
+    "epsilon_low": "ε of at least",
+    "epsilon_claimed": "ε claimed",
+    "epsilon_limit": "largest ε that could show",
 }
 
 
@@ -106,20 +128,17 @@ class Evaluation(Figures):
         """Whether there are enough texts for MAUVE to mean something."""
         return self.compared >= FEWEST_FOR_MAUVE
 
-    def beside(self) -> dict[str, list["Beside"]]:
+    def beside(self) -> dict[str, list["Beside[Figure]"]]:
         """The figures by group, each with those that it is to be read against."""
-        return {group: list(self._beside(figures)) for group, figures in self.groups.items()}
+        return {group: list(beside(figures, self.as_real, self.public)) for group, figures in self.groups.items()}
 
-    def _beside(self, figures: Mapping[str, Figure]) -> Iterator["Beside"]:
-        for name, figure in figures.items():
-            if ON_REAL in name or name in _ALL_REAL.values() or name.endswith(_REAL):
-                continue
-            as_real = figures.get(of_real(name)) or self.as_real.get(name)
-            yield Beside(name, figure, as_real, figures.get(_ALL_REAL.get(name, "")), self.public.get(name))
+
+# A figure, or its plain values as they are saved.
+_Entry = TypeVar("_Entry")
 
 
 @dataclass(frozen=True)
-class Beside:
+class Beside(Generic[_Entry]):
     """A figure of the synthetic texts and what it is to be read against; None where there is no such figure.
 
     Attributes:
@@ -131,10 +150,31 @@ class Beside:
     """
 
     name: str
-    figure: Figure
-    as_real: Figure | None
-    all_real: Figure | None
-    public: Figure | None
+    figure: _Entry
+    as_real: _Entry | None
+    all_real: _Entry | None
+    public: _Entry | None
+
+
+# What stands beside the figures of the synthetic texts, by its field of `Beside`, as users see it.
+BESIDE: Mapping[str, str] = {"as_real": "as many real", "all_real": "all real", "public": "public model"}
+
+
+def beside(
+    figures: Mapping[str, _Entry], as_real: Mapping[str, _Entry], public: Mapping[str, _Entry]
+) -> Iterator[Beside[_Entry]]:
+    """The figures of a group, each with those that it is to be read against.
+
+    Args:
+        figures: figures by name; those of real texts among them stand beside the others.
+        as_real: figures of as many real texts that are in no group, by name.
+        public: figures of texts by the public model, by name.
+    """
+    for name, figure in figures.items():
+        if ON_REAL in name or name in _ALL_REAL.values() or name.endswith(_REAL):
+            continue
+        real = figures.get(of_real(name)) or as_real.get(name)
+        yield Beside(name, figure, real, figures.get(_ALL_REAL.get(name, "")), public.get(name))
 
 
 def of_real(name: str) -> str:
@@ -149,10 +189,10 @@ def of_real(name: str) -> str:
 def shown_name(name: str) -> str:
     """A figure's name as users see it; its key in saved results stays as it is.
 
-    >>> shown_name("words a text, real")
-    'words per text, real'
+    >>> shown_name("words a text, real"), shown_name("held_out_mean_run")
+    ('words per text, real', 'mean run, held out')
     """
-    return name.replace("words a text", "words per text")
+    return _AUDITED.get(name) or name.replace("words a text", "words per text")
 
 
 def share(hits: BoolArray) -> Figure:

@@ -1,6 +1,7 @@
 """Evaluation of runs on disk."""
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from plainchant.config import SynthesisConfig
 from plainchant.data.centres import Centres
 from plainchant.data.embedding import Embedder, in_public_steps, load_embedder
 from plainchant.data.tables import Record, fingerprint
-from plainchant.errors import ConfigError, DataError
+from plainchant.errors import ConfigError, DataError, DataNote
 from plainchant.evaluation.figures import Evaluation
 from plainchant.evaluation.measures import Sample, measure
 from plainchant.evaluation.tables import CodedRows, coded, measure_table, measure_text
@@ -54,6 +55,9 @@ def real_sample(
 
     Raises:
         DataError: the table cannot be read, or the runs' columns or label sets differ.
+
+    Warns:
+        DataNote: a run was made from another table.
     """
     configs = [directory.config for directory in directories]
     config = configs[0]
@@ -65,9 +69,10 @@ def real_sample(
     chosen = np.random.default_rng(0).permutation(np.array(usable, dtype=np.int64))[:limit]
     texts, labels = [records[number].text for number in chosen], [records[number].label for number in chosen]
     attributes = [records[number].attributes for number in chosen] if config.columns.attributes else ()
+    data = fingerprint(records)
+    _note_other_table(directories, data)
     if embedder is None or not config.has_text:
         return Sample(texts, labels, np.empty((len(texts), 0)), attributes)
-    data = fingerprint(records)
     same = (
         directory.embeddings()
         for directory, own in zip(directories, configs, strict=True)
@@ -77,6 +82,15 @@ def real_sample(
     steps = None if progress is None else in_public_steps(progress)
     vectors = embedder.encode(texts, progress=steps) if kept is None else kept[chosen]
     return Sample(texts, labels, vectors, attributes)
+
+
+def _note_other_table(directories: Sequence[RunDirectory], data: str) -> None:
+    """Warns of the runs that were made from another table; those of another sample cannot be told apart."""
+    sample = directories[0].sample()
+    for directory in directories:
+        if directory.config.reads_records and directory.sample() == sample and directory.origin.data != data:
+            note = f"real: is not the table that {directory.path} was made from; what is shown is of another one"
+            warnings.warn(DataNote(note), stacklevel=4)
 
 
 def released_sample(rows: Sequence[Mapping[str, Any]], embedder: Embedder) -> Sample:
@@ -122,11 +136,12 @@ def evaluate(
     """
     directory = directory_of(run)
     config = directory.config
+    # before anything is embedded, which may take minutes
+    rows = [row for row in directory.released() if not config.has_text or row["text"].strip()]
     if config.has_text:
         embedder = embedder or load_embedder(config.embedder)
     if not isinstance(real, Sample):
         real = real_sample([directory], real, embedder, limit=limit, progress=progress)
-    rows = [row for row in directory.released() if not config.has_text or row["text"].strip()]
     coded_rows = _coded_rows(directory, config, rows, real)
     if embedder is None or not config.has_text:
         return Evaluation(
@@ -237,12 +252,12 @@ def compare(
     if len(names) > 1:
         raise ConfigError(f"embedder: {', '.join(sorted(names))}; compare runs that were made with the same one")
     config = directories[0].config
-    if config.has_text:
-        embedder = embedder or load_embedder(names.pop())
     size = min(
         sum(not config.has_text or bool(row["text"].strip()) for row in directory.released())
         for directory in directories
     )
+    if config.has_text:
+        embedder = embedder or load_embedder(names.pop())
     steps, found = len(directories) + 1, []
 
     def embedding(share: float) -> None:

@@ -40,10 +40,23 @@ OTHERS_SHOWN = 2
 FEWEST_WORDS, MOST_SIGNS = 4, 0.2
 # Tokens of a prompt for each attribute; what is longer is cut.
 ATTRIBUTE_TOKENS = 24
+# A line of an entry that says what its field is.
+_NAMED = re.compile(r"^([^{}:\n]*\w[^{}:\n]*:)[^\S\n]*\{(?:label|text)\}", re.MULTILINE)
 # Where there are no attributes.
 NO_LINES: Mapping[str, str] = {}
 # A text with a larger share of repeated words counts as a loop.
 MOST_REPEATED = 0.5
+
+
+def field_names(config: SynthesisConfig) -> tuple[str, ...]:
+    """What the lines of a prompt's entry begin with: names with their colon, of label, attributes and text.
+
+    >>> paid = {"attributes": {"paid": {"type": "boolean"}}}
+    >>> field_names(SynthesisConfig(labels=("bug", "praise"), label_column="kind", columns=paid))
+    ('Label:', 'Text:', 'Paid:')
+    """
+    entry = config.prompt.entry(labelled=bool(config.labels))
+    return (*(name.strip() for name in _NAMED.findall(entry)), *config.columns.fields)
 
 
 def choose_examples(texts: Sequence[str], count: int, like: Sequence[Example] = ()) -> list[str]:

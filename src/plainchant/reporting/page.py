@@ -17,7 +17,15 @@ from plainchant import models
 from plainchant.auditing.runs import EXPLANATIONS as OF_AUDITS
 from plainchant.config import SynthesisConfig
 from plainchant.errors import RunError
-from plainchant.evaluation.figures import EXPLANATIONS, FEWEST_FOR_MAUVE, WEAK_MAUVE, of_real, shown_name
+from plainchant.evaluation.figures import (
+    BESIDE,
+    EXPLANATIONS,
+    FEWEST_FOR_MAUVE,
+    WEAK_MAUVE,
+    Beside,
+    beside,
+    shown_name,
+)
 from plainchant.planning import Guarantee, Plan
 from plainchant.privacy.accounting import Cost
 from plainchant.privacy.deals import DealRule
@@ -280,15 +288,10 @@ def _shown_row(config: SynthesisConfig, row: Mapping[str, Any]) -> dict[str, Any
 
 def _beside(
     figures: Mapping[str, Mapping[str, Any]], content: Mapping[str, Any]
-) -> list[tuple[str, Mapping[str, Any], Mapping[str, Any] | None, Mapping[str, Any] | None]]:
-    """A group's figures, each with that of as many real texts and that of the public model, where there are such."""
-    partners = {of_real(name) for name in figures}
-    as_real, public = content.get("as_real", {}), content.get("public", {})
-    return [
-        (name, figure, figures.get(of_real(name)) or as_real.get(name), public.get(name))
-        for name, figure in figures.items()
-        if name not in partners
-    ]
+) -> tuple[dict[str, str], list[Beside[Mapping[str, Any]]]]:
+    """The figures of a group with those that they are read against, and which kinds of these there are, as titles."""
+    rows = list(beside(figures, content.get("as_real", {}), content.get("public", {})))
+    return {kind: title for kind, title in BESIDE.items() if any(getattr(row, kind) for row in rows)}, rows
 
 
 def _shared_configuration(config: SynthesisConfig) -> str:

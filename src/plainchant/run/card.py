@@ -275,7 +275,7 @@ def public_inputs(config: SynthesisConfig) -> list[str]:
             source = (
                 "computed from a corpus declared public by the data holder"
                 if config.public_corpus
-                else "computed from texts sampled from the model"
+                else "computed without private data"
             )
         items.append(f"the cluster centres, {source}")
     return items
@@ -303,14 +303,16 @@ def invented(config: SynthesisConfig) -> str:
 
 def vote_in_words(facts: Mapping[str, Any]) -> str:
     """Public facts about a vote, for people."""
-    said = f"{facts['chosen']} chosen of {facts['candidates']} candidates"
+    spread, labels = facts["spread"], facts["labels_open"]
+    said = f"the records chose {facts['chosen']} of {facts['candidates']} candidates: each voted for the "
+    said += "nearest one" if spread == 1 else f"{spread} nearest ones"
+    said += " of its label" if labels == 1 else f" of {labels} labels"
     if facts["left_out"]:
-        said += ", left out: " + ", ".join(f"{count} {rule}" for rule, count in facts["left_out"].items())
+        said += "; left out before: " + ", ".join(f"{count} {rule}" for rule, count in facts["left_out"].items())
     if facts["filled_up"]:
-        said += f"; {facts['filled_up']} chosen without votes, since too few different ones were left"
+        said += f"; {facts['filled_up']} were taken without votes, since too few different ones were left"
     if facts["alike"]:
         said += f"; {facts['alike']} of them much like another one"
-    said += f"; a vote spread over {facts['spread']}, from {facts['labels_open']} of the labels"
     if silent := facts["labels_without_signal"]:
         further = f" and {len(silent) - MOST_NAMED} more" if len(silent) > MOST_NAMED else ""
         said += "; no signal above the noise for " + ", ".join(silent[:MOST_NAMED]) + further

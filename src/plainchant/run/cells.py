@@ -16,7 +16,7 @@ from plainchant.privacy.histograms import NO_CELL, WHOLE_LABEL, Cell, Rebalanced
 from plainchant.randomness import RandomSource
 from plainchant.run.attributes import Law, drawn_rows, noisy_law, row_counts
 from plainchant.run.preparation import Preparation
-from plainchant.run.speed import SAMPLED_CORPUS
+from plainchant.run.speed import SAMPLED_CORPUS, samples_corpus
 from plainchant.run.store import Batch, Draw
 from plainchant.run.writers import LocalWriter, public_requests
 
@@ -188,7 +188,10 @@ def public_centres(preparation: Preparation) -> Centres:
         return preparation.corpus
     if directory.centres.exists():
         return Centres.load(directory.centres)
-    texts = sample_corpus(preparation) if preparation.corpus is None else preparation.corpus
+    texts = preparation.corpus
+    if texts is None:
+        # a single centre is the nearest of every record, wherever it lies
+        texts = sample_corpus(preparation) if samples_corpus(preparation.plan) else ["A public text."]
     embeddings = preparation.encode(texts, stage="embedding the public corpus")
     progress.stage("finding public centres", 0.0)
     # a small corpus supports few centres; the corpus is public, so its size may decide

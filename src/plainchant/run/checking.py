@@ -9,6 +9,7 @@ from plainchant.data.embedding import CHARACTERS_PER_TOKEN
 from plainchant.data.raw import Dialect
 from plainchant.data.survey import Asked, Survey, survey
 from plainchant.errors import ConfigError, MissingDependencyError, ModelError
+from plainchant.run.joint import missing_package
 
 
 def check(records: Any, config: SynthesisConfig | None = None, *, tokens: bool = True) -> Survey:
@@ -40,7 +41,9 @@ def check(records: Any, config: SynthesisConfig | None = None, *, tokens: bool =
     )  # fmt: skip
     dialect = Dialect(config.encoding, config.separator, config.allow_malformed)
     found = survey(records, asked, dialect=dialect, count_tokens=count, most_tokens=config.max_record_tokens)
-    return Survey(**{**vars(found), "notes": (*found.notes, *notes)})
+    missing = missing_package(config)
+    problems = found.problems if missing is None else [*found.problems, missing]
+    return Survey(**{**vars(found), "problems": problems, "notes": (*found.notes, *notes)})
 
 
 def _counter(config: SynthesisConfig) -> tuple[Callable[[str], int] | None, tuple[str, ...]]:

@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 
 from plainchant.arrays import BoolArray, Float32Array, IntArray
-from plainchant.data.segmentation import share_of_signs, word_count
+from plainchant.data.segmentation import share_of_signs, word_count, words
 from plainchant.generation.prompting import MOST_SIGNS, repetitive
 
 # A candidate of fewer words is too short to stand for a record.
 SHORTEST = 2
+# Words in a row that two texts share by no chance; a text is a copy where half of its own such rows are another's.
+COPIED_WORDS = 5
 # Cosine from which on a candidate says what an earlier one of its label has said.
 NEAR_DUPLICATE = 0.95
 # Cosine from which on two chosen texts are much alike: they say the same of the same thing.
@@ -41,8 +43,18 @@ Rule = Callable[[str], bool]
 RULES: Mapping[str, Rule] = {"too short": too_short, "repetitive": repetitive, "markup": markup}
 
 
-def rules_for(examples: Sequence[str]) -> dict[str, Rule]:
-    """The rules for data of the form that public examples show.
+def entry_like(fields: Sequence[str]) -> Rule:
+    r"""Whether a line of a text begins with one of these names, as the entries of its prompt do.
+
+    >>> entry_like(["Product:"])("It is broken.\n product: a lamp"), entry_like(["Product:"])("My product: a lamp")
+    (True, False)
+    """
+    names = re.compile(rf"^[^\S\n]*(?:{'|'.join(map(re.escape, fields))})", re.IGNORECASE | re.MULTILINE)
+    return lambda text: names.search(text) is not None
+
+
+def rules_for(examples: Sequence[str], fields: Sequence[str] = ()) -> dict[str, Rule]:
+    """The rules for data of the form that public examples show, in prompts whose entries have these fields.
 
     A rule that an example breaks is not applied. Where all examples are JSON objects, a text is left out that is none,
     or that lacks a key which all of them have.
@@ -50,7 +62,8 @@ def rules_for(examples: Sequence[str]) -> dict[str, Rule]:
     >>> list(rules_for(['{"city": "Graz", "paid": true}']))
     ['not JSON as in the examples', 'too short', 'repetitive']
     """
-    rules = {name: rule for name, rule in RULES.items() if not any(map(rule, examples))}
+    every = {**({"with a field of the prompt": entry_like(fields)} if fields else {}), **RULES}
+    rules = {name: rule for name, rule in every.items() if not any(map(rule, examples))}
     objects = [_object(example) for example in examples]
     if not objects or None in objects:
         return rules
@@ -99,8 +112,26 @@ def _foreign(texts: Sequence[str], examples: Iterable[str]) -> BoolArray:
     )
 
 
+def _copies(texts: Sequence[str], examples: Sequence[str]) -> BoolArray:
+    """Whether a text repeats one of the examples, as small models do, bool [m]."""
+    known = {row for example in examples for row in _rows_of_words(example)}
+    rows = [_rows_of_words(text) for text in texts]
+    return np.array([2 * sum(row in known for row in own) >= max(len(own), 1) for own in rows], dtype=bool)
+
+
+def _rows_of_words(text: str) -> list[tuple[str, ...]]:
+    """All so many words in a row; of a shorter text the whole."""
+    said = words(text.casefold())
+    return [tuple(said[start : start + COPIED_WORDS]) for start in range(max(1, len(said) - COPIED_WORDS + 1))]
+
+
 def sound_candidates(
-    texts: Sequence[str], labels: IntArray, vectors: Float32Array, least: int, examples: Sequence[str] = ()
+    texts: Sequence[str],
+    labels: IntArray,
+    vectors: Float32Array,
+    least: int,
+    examples: Sequence[str] = (),
+    fields: Sequence[str] = (),
 ) -> tuple[IntArray, dict[str, int]]:
     """The candidates that may be voted for, and how many each rule has left out: both public.
 
@@ -112,13 +143,15 @@ def sound_candidates(
         vectors: theirs, unit vectors, float32 [m, d].
         least: how many must be left.
         examples: the public ones, whose form and scripts are sound (see `rules_for`).
+        fields: names with which the entries of the prompts begin their lines.
 
     Returns:
         Indices, ascending, int64 [k]; rule → number, of rules that left some out.
     """
     left, dropped = np.arange(len(texts)), {}
-    rules = rules_for(examples)
+    rules = rules_for(examples, fields)
     masks = {name: np.array([rule(text) for text in texts], dtype=bool) for name, rule in rules.items()}
+    masks["copy of an example"] = _copies(texts, examples)
     masks["wrong script"] = _foreign(texts, examples)
     for name in (*masks, "near-duplicate"):
         out = masks[name][left] if name in masks else said_before(labels[left], vectors[left], NEAR_DUPLICATE)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from plainchant.arrays import Float64Array, IntArray
+from plainchant.config import SynthesisConfig
 from plainchant.errors import MissingDependencyError, foreign_messages_hidden
 from plainchant.privacy.marginals import Marginal
 
@@ -155,6 +156,16 @@ def check_package() -> None:
         MissingDependencyError: the extra `table` is not installed.
     """
     _package()
+
+
+def missing_package(config: SynthesisConfig) -> str | None:
+    """What `check_package` would say of a configuration's attributes; None where nothing is missing."""
+    try:
+        if config.columns.attributes:
+            check_package()
+    except MissingDependencyError as error:
+        return str(error)
+    return None
 
 
 def _package() -> tuple[Any, Any]:

@@ -132,7 +132,7 @@ def prepare(
     plan: Plan,
     *,
     out: Path,
-    resume: bool,
+    begun: RunDirectory | None,
     performance: PerformanceOptions,
     allow_not_private: bool,
     ledger: Ledger | None,
@@ -141,20 +141,25 @@ def prepare(
     embedder: Embedder | None,
     progress: Progress,
 ) -> Preparation:
-    """Reads, loads and checks; makes the run's directory last. Arguments as for `synthesis.synthesize`."""
+    """Reads, checks and loads; makes the run's directory last.
+
+    Arguments as for `synthesis.synthesize`; `begun` is the locked directory of a run to continue, None for a new one.
+    """
     config, guarantee = plan.config, promised(plan, randomness, allow_not_private=allow_not_private)
     _refuse_loaded_model(model, performance)
-    if not resume:
+    if begun is None:
         RunDirectory.check_free(out)
         if ledger is not None:
             ledger.check(guarantee)
     reads_records = config.reads_records
     if reads_records and records is None:
         raise DataError("data: not given; name the private table with --data FILE")
-    directory = RunDirectory.open(out) if resume else None
-    sample = sample_of(plan, directory, randomness)
+    sample = sample_of(plan, begun, randomness)
     table = read_table(records, config, sample) if reads_records else []
-    formed = directory is not None and directory.is_formed()
+    if begun is not None:
+        # before anything is loaded, which may take minutes
+        _check_begun_alike(begun, plan, guarantee, table, randomness)
+    formed = begun is not None and begun.is_formed()
     clustered = reads_records and config.parts.clusters is Clusters.PUBLIC_CENTRES and not formed
     # also when a run resumes that was interrupted before: the files may have changed since then
     corpus = public_inputs(records, table, config, clustered=clustered) if reads_records and not formed else None
@@ -171,11 +176,10 @@ def prepare(
     writer = writer_of(plan, local, performance, progress) if config.has_text else None
     if not formed:
         _try_out(writer, progress)
-    if directory is None:
-        directory = RunDirectory.create(
-            out, plan, guarantee, data=fingerprint(table), private=randomness.private, model=revision,
-            sample_key=None if sample is None else sample.key,
-        )  # fmt: skip
+    directory = begun or RunDirectory.create(
+        out, plan, guarantee, data=fingerprint(table), private=randomness.private, model=revision,
+        sample_key=None if sample is None else sample.key,
+    )  # fmt: skip
     _check_same_model(directory, revision)
     if isinstance(writer, EndpointWriter):
         writer.log_to(directory.log_request)
@@ -291,13 +295,14 @@ def promised(plan: Plan, randomness: RandomSource, *, allow_not_private: bool) -
     return guarantee
 
 
-def check_begun_alike(preparation: Preparation) -> None:
+def _check_begun_alike(
+    directory: RunDirectory, plan: Plan, guarantee: Guarantee, table: Sequence[Record], randomness: RandomSource
+) -> None:
     """Checks that a resumed run has the configuration, plan, data and kind of randomness that it was started with.
 
     Raises:
         ConfigError, DataError, PrivacyError, RunError: one of them differs.
     """
-    directory, plan = preparation.directory, preparation.plan
     before, now = directory.config.model_dump(), plan.config.model_dump()
     different = sorted(name for name in now if now[name] != before[name])
     if different:
@@ -311,11 +316,11 @@ def check_begun_alike(preparation: Preparation) -> None:
         raise RunError(f"resume: the run was started by plainchant {version} with another plan; use that version")
     checked_promise(directory, plan)
     origin = directory.origin
-    if origin.data != fingerprint(preparation.table):
+    if origin.data != fingerprint(table):
         raise DataError("resume: the data is not the data that the run was started with; start a new run")
-    if preparation.guarantee.kind != "none" and not origin.private:
+    if guarantee.kind != "none" and not origin.private:
         raise PrivacyError(f"{directory.path}: was started with seeded randomness and is not private; start a new run")
-    if origin.private and not preparation.randomness.private:
+    if origin.private and not randomness.private:
         # the seed would not be recorded, and the next process to resume would claim the guarantee
         raise PrivacyError(
             f"{directory.path}: was started without a seed, and a seed would undo its guarantee; start a new run"

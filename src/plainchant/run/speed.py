@@ -138,10 +138,10 @@ def _kept(path: Path) -> dict[str, Any]:
 
 
 def samples_corpus(plan: Plan) -> bool:
-    """Whether the run samples a public corpus from the model first."""
+    """Whether the run samples a public corpus from the model first: a single centre needs none."""
     config = plan.config
     clustered = config.reads_records and config.written > 0 and config.parts.clusters is Clusters.PUBLIC_CENTRES
-    return clustered and config.centres_file is None and config.public_corpus is None
+    return clustered and plan.centres not in (None, 1) and config.public_corpus is None
 
 
 @dataclass(frozen=True)
@@ -175,12 +175,12 @@ def expected(plan: Plan, speed: Speed) -> Expected:
 
 
 def duration(seconds: float) -> str:
-    """A duration for reading.
+    """A duration for reading, rounded up.
 
     >>> duration(40), duration(100), duration(4000), duration(200_000)
-    ('less than a minute', '2 minutes', '67 minutes', '56 hours')
+    ('less than a minute', 'about 2 minutes', 'about 67 minutes', 'about 56 hours')
     """
     if seconds < 60:
         return "less than a minute"
     minutes = math.ceil(seconds / 60)
-    return f"{minutes} minutes" if minutes < 180 else f"{math.ceil(seconds / 3600)} hours"
+    return f"about {minutes} minutes" if minutes < 180 else f"about {math.ceil(seconds / 3600)} hours"

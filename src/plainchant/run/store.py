@@ -52,6 +52,10 @@ _SEAL = "release.json"
 
 # In private/: that a run has ended before its first token, and can never continue.
 _ENDED = "ended.json"
+# Seconds that a process waits for the directory: so long may `is_in_use` hold it.
+_PATIENCE = 0.2
+# In private/: the ledger that the run was last opened with.
+_PAID_BY = "paid-by.json"
 # In private/: the order in which the rows of the release were drawn to stand.
 _ORDER = "order.json"
 
@@ -361,7 +365,7 @@ class RunDirectory:
     def locked(self) -> Iterator[None]:
         """Locks the directory for this process; the lock ends with the process, even when it is killed."""
         try:
-            take_lock(self._lock, timeout=0)
+            take_lock(self._lock, timeout=_PATIENCE)
         except filelock.Timeout:
             raise RunError(f"{self._shown}: another process is working in this directory; wait for it to end") from None
         except OSError as error:
@@ -373,6 +377,17 @@ class RunDirectory:
             yield
         finally:
             self._lock.release()
+
+    def is_in_use(self) -> bool:
+        """Whether another process is working in this directory now."""
+        try:
+            take_lock(self._lock, timeout=0)
+        except filelock.Timeout:
+            return True
+        except OSError:
+            return False  # where nothing can be locked, no run works
+        self._lock.release()
+        return False
 
     @contextlib.contextmanager
     def _connect(self) -> Iterator[sqlite3.Connection]:
@@ -418,6 +433,15 @@ class RunDirectory:
         with self._connect() as database:
             database.execute("DELETE FROM marks")
             database.execute("INSERT INTO marks VALUES (?, ?)", dataclasses.astuple(marks))
+
+    def note_ledger(self, path: Path) -> None:
+        """Notes the ledger's file, before it is charged; what the ledger holds is told by `marks` alone."""
+        self.write_private(_PAID_BY, {"path": str(path)})
+
+    def noted_ledger(self) -> Path | None:
+        """What `note_ledger` noted last, or None."""
+        content = self.read_private(_PAID_BY)
+        return None if content is None else Path(str(content.get("path")))
 
     def save_embeddings(self, embeddings: Float32Array) -> None:
         """Keeps the embeddings of the private records, so that a resumed run does not compute them again."""

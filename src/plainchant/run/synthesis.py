@@ -20,12 +20,12 @@ from plainchant.run.costs import realised_costs
 from plainchant.run.ending import ended_without_batch, has_no_batch
 from plainchant.run.finished import FinishedRun
 from plainchant.run.ledger import Ledger
-from plainchant.run.preparation import Preparation, check_begun_alike, prepare
+from plainchant.run.preparation import Preparation, prepare
 from plainchant.run.progress import Progress, default_progress
 from plainchant.run.promise import checked_promise
 from plainchant.run.released import Released, SyntheticText
 from plainchant.run.rounds import Round, rounds_of
-from plainchant.run.store import Marks
+from plainchant.run.store import Marks, RunDirectory
 
 if TYPE_CHECKING:
     import datasets
@@ -68,29 +68,28 @@ def synthesize(
         RunError: the directory is in use, or holds another run.
     """
     book = None if ledger is None else Ledger(Path(ledger))
-    # 1. everything that can fail for public reasons: files, models, the plan; the directory is made last
-    preparation = prepare(
-        records,
-        plan,
-        out=Path(out),
-        resume=resume,
-        performance=performance or PerformanceOptions(),
-        allow_not_private=allow_not_private,
-        ledger=book,
-        randomness=randomness or SystemRandomness(),
-        model=model,
-        embedder=embedder,
-        progress=progress or default_progress(),
-    )
-    directory = preparation.directory
     with contextlib.ExitStack() as resources:
-        # 2. one process per directory, and only with the inputs that the run was started with
-        resources.enter_context(directory.locked())
-        check_begun_alike(preparation)
-        if book is None and directory.marks() != Marks():
-            raise PrivacyError(
-                f"{out}: is paid for by a ledger, which tells it from its copies; name the ledger: --ledger FILE"
-            )
+        # 1. one process per directory, and only with the ledger that has paid for it
+        begun = _begun(Path(out), book, resources) if resume else None
+        # 2. everything that can fail for public reasons: files, models, the plan; a new directory is made last
+        preparation = prepare(
+            records,
+            plan,
+            out=Path(out),
+            begun=begun,
+            performance=performance or PerformanceOptions(),
+            allow_not_private=allow_not_private,
+            ledger=book,
+            randomness=randomness or SystemRandomness(),
+            model=model,
+            embedder=embedder,
+            progress=progress or default_progress(),
+        )
+        directory = preparation.directory
+        if begun is None:
+            resources.enter_context(directory.locked())
+        if book is not None:
+            directory.note_ledger(book.path)
         if has_no_batch(directory, plan):
             raise ended_without_batch(preparation, book)
         if not directory.is_formed():
@@ -113,6 +112,17 @@ def synthesize(
                 )
             )
         return Run(preparation, rounds_of(preparation, executor), book, resources.pop_all())
+
+
+def _begun(out: Path, book: Ledger | None, resources: contextlib.ExitStack) -> RunDirectory:
+    """The directory of a run to continue, locked until `resources` are closed."""
+    directory = RunDirectory.open(out)
+    resources.enter_context(directory.locked())
+    if book is None and directory.marks() != Marks():
+        raise PrivacyError(
+            f"{out}: is paid for by a ledger, which tells it from its copies; name the ledger: --ledger FILE"
+        )
+    return directory
 
 
 class Run:

@@ -10,6 +10,7 @@ from plainchant.arrays import Float32Array, IntArray
 from plainchant.config import SynthesisConfig
 from plainchant.data.nearest import nearest_points
 from plainchant.generation.decoding import FinishedText
+from plainchant.generation.prompting import field_names
 from plainchant.planning import strong_votes
 from plainchant.privacy.histograms import VOTE_GRID, Ballot, Cell, count_votes, noise_sigma, noisy_votes
 from plainchant.run.choosing import Tally, choose, choose_for_rows, quotas_of
@@ -51,7 +52,7 @@ def hold_vote(
     words = [text.text for text in texts]
     vectors = preparation.encode(words, stage="embedding the candidates")
     examples = [example.text for example in config.prompt.examples]
-    sound, left_out = sound_candidates(words, labels, vectors, config.released, examples)
+    sound, left_out = sound_candidates(words, labels, vectors, config.released, examples, field_names(config))
     spread, reach = ballot_form(config, rho, known_units(preparation.plan.units, directory, cells, number), len(sound))
     if rows is not None:
         # a text belongs to its row, and so does its label

@@ -22,6 +22,7 @@ from plainchant.auditing.attacks import (
 )
 from plainchant.auditing.canaries import Canary, exposure, plant
 from plainchant.auditing.replay import distributions_of, record_steps
+from plainchant.auditing.runs import Audit
 from plainchant.auditing.statistics import CharacterModel
 from plainchant.data.tables import Record
 from plainchant.errors import ConfigError, DataError, PrivacyError
@@ -300,3 +301,22 @@ def test_the_median_claims_nothing_a_budget_is_for_its_own_steps_and_a_gate_is_n
         individual.claim(6, 1e-6)
     with pytest.raises(PrivacyError, match="sparse vector"):
         SparseMeanMechanism(settings(), 0.5, 0.1, 3, 6).claim(5, 1e-6)
+
+
+def test_the_verdict_says_what_was_found_and_what_was_not_tried():
+    chance = {"similarity_auc": Figure(0.49, 0.46, 0.51), "likelihood_auc": Figure(0.5, 0.48, 0.53)} | {
+        f"{attack}_tpr": Figure(0.012, 0.007, 0.02) for attack in ("similarity", "likelihood")
+    }
+    groups = {"copied": {"copied": Figure(0.0, 0.0, 0.1)}, "membership": chance}
+    assert Audit(groups).verdict == "copies: none found; membership: no better than chance (0.46 to 0.53)"
+    told = {**chance, "likelihood_auc": Figure(0.55, 0.52, 0.58)}
+    found = {**chance, "similarity_tpr": Figure(0.05, 0.03, 0.07)}
+    assert "better than chance (0.520 to 0.580, where" in Audit({"membership": told}).verdict
+    assert "membership: better than chance (0.030 to 0.070 of the records" in Audit({"membership": found}).verdict
+    canaries = {"extracted_numbers": Figure(0.0), "extracted_names": Figure(0.1)}
+    replay = {"epsilon_low": Figure(2.0), "epsilon_claimed": Figure(1.0)}
+    said = Audit({"copied": {"copied": Figure(0.02)}, "canaries": canaries, "replay": replay}).verdict
+    assert said == (
+        "copies: 2.00% of the texts; membership: not tried, without held-out texts; canaries: leaked; "
+        "replay: ε of at least 2, 1 claimed, so the claim is refuted"
+    )

@@ -53,6 +53,12 @@ def test_no_option_shows_a_bare_value():
                 assert option.make_metavar(click.Context(command)) not in ("VALUE", "TEXT", "PATH"), option.name
 
 
+def test_truth_values_are_shown_as_they_are_written(generator):
+    rows = re.findall(r"^\| `(\w+)` \| (.+?) \|", generator.configuration_page(), flags=re.MULTILINE)
+    shown = dict(rows)
+    assert [shown[name] for name in ("allow_malformed", "deals", "whole")] == ["`true` or `false`"] * 3
+
+
 def outside(shown):
     """Numbers that the bounds shown in help exclude."""
     number = r"[\d.e+-]+"

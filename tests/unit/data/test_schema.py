@@ -239,3 +239,10 @@ def test_attributes_are_part_of_the_fingerprint() -> None:
 def test_a_schema_that_cannot_be_is_refused(columns: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         SynthesisConfig(columns=columns)
+
+
+def test_a_data_dictionary_says_which_numbers_a_reader_can_meet():
+    assert Number(cuts=(1, 2, 3, 4, 5, 6)).described() == "whole numbers 1 to 5"
+    assert Number(cuts=(0, 1, 10, 100)).described() == "whole numbers 0 to 99, uniform within 0, 1 to 9, 10 to 99"
+    assert Number(cuts=(0, 1_234_567)).described() == "whole numbers 0 to 1234566, uniform within 0 to 1234566"
+    assert Number(cuts=(0, 0.5, 2)).described() == "0 to 2, uniform between 0, 0.5, 2"

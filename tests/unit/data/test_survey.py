@@ -56,6 +56,12 @@ def test_a_label_that_no_row_has_is_a_problem_with_what_was_meant(label, values,
     assert found.others == {values[0]: len(values)}
 
 
+def test_of_several_spellings_the_one_of_most_rows_was_meant():
+    rows = [{"text": "a", "label": value} for value in ["Bug"] * 2 + ["bug"] * 5 + ["BUG"]]
+    found = survey(rows, Asked("text", "label", None, ("bugs",)))
+    assert found.problems == ["labels: no row has 'bugs'; did you mean 'bug' (5 rows)?"]
+
+
 def test_where_no_labels_are_named_those_that_are_there_are_listed():
     rows = [{"text": "a", "label": name} for name in ["bug"] * 5 + ["Bug"] * 2 + ["other"] * 3]
     found = survey(rows, Asked("text", "label", None, ()))

@@ -338,7 +338,7 @@ def test_missing_columns_name_their_field_and_option(field: str) -> None:
         read_records(pyarrow.table({"text": [MARKER]}), **{field: "other"})  # type: ignore[arg-type]
     # the keys of JSON rows are single rows' own
     with pytest.raises(
-        DataError, match=rf"{field}='other' is not a column of data of type list .*: set {field} \(--[^)]*\)\.$"
+        DataError, match=rf"{field}='other' is not a column of data of type list, .*: set {field} \(--[^)]*\)\.$"
     ):
         read_records([{"text": MARKER, MARKER: 1}], **{field: "other"})  # type: ignore[arg-type]
 

@@ -20,10 +20,12 @@ FACTS: dict[str, Any] = {
 
 
 def test_a_vote_in_words_counts_what_every_rule_left_out():
-    assert vote_in_words(FACTS) == "40 chosen of 80 candidates; a vote spread over 4, from 2 of the labels"
+    assert vote_in_words(FACTS) == (
+        "the records chose 40 of 80 candidates: each voted for the 4 nearest ones of 2 labels"
+    )
     said = vote_in_words({**FACTS, "left_out": {"wrong script": 3, "near-duplicate": 1}, "filled_up": 2, "alike": 5})
-    assert "left out: 3 wrong script, 1 near-duplicate; 2 chosen without votes" in said
-    assert "; 5 of them much like another one; " in said
+    assert "left out before: 3 wrong script, 1 near-duplicate; 2 were taken without votes" in said
+    assert said.endswith("; 5 of them much like another one")
 
 
 @pytest.mark.parametrize(("silent", "end"), [(5, "0, 1, 2, 3, 4"), (7, "0, 1, 2, 3, 4 and 2 more")])

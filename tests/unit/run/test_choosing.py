@@ -1,6 +1,7 @@
 """What follows from noisy votes: quotas, the highest, matching, and the public rules before them (guarantee 8)."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from plainchant.config import SynthesisConfig, parse_config
 from plainchant.data.schema import Schema
 from plainchant.errors import ConfigError
 from plainchant.generation.decoding import FinishedText
-from plainchant.generation.prompting import repetitive
+from plainchant.generation.prompting import field_names, repetitive
 from plainchant.privacy.histograms import Cell
 from plainchant.run.attributes import AttributeRow, AttributeRows
 from plainchant.run.choosing import Tally, choose, choose_for_rows, herd, quotas_of
@@ -227,6 +228,44 @@ def test_near_duplicates_are_found_across_blocks(monkeypatch):
     blocks = sound_candidates(texts, labels, vectors, 1)
     assert whole[0].tolist() == blocks[0].tolist() == list(range(30))
     assert whole[1] == {"near-duplicate": 30}
+
+
+def test_the_rest_of_an_entry_of_the_prompt_is_no_candidate():
+    columns: Any = {"attributes": {"product": {"type": "category", "values": ["lamp", "desk"]}}}
+    config = SynthesisConfig(labels=("bug", "question"), label_column="kind", columns=columns)
+    rest = "It broke.\nLabels: question\nProduct: desk\nText: Did you ever mend it?"
+    texts = [rest, "label: bug, and it hums", "The label: it came off", "A new product arrived", "Text: a lamp is out"]
+    vectors, labels = axes(5), np.zeros(5, dtype=np.int64)
+    kept, dropped = sound_candidates(texts, labels, vectors, 1, fields=field_names(config))
+    assert kept.tolist() == [2, 3]
+    assert dropped == {"with a field of the prompt": 3}
+    # where an example has such a line it is the form of the data
+    kept, _ = sound_candidates(texts, labels, vectors, 1, ["Product: lamp, dark since May"], field_names(config))
+    assert kept.tolist() == list(range(5))
+    # a prompt of the user's own has other fields
+    own = SynthesisConfig(
+        prompt={"example": "> {text}\nKind of it: {label}\n---\n"}, labels=("a", "b"), label_column="kind"
+    )
+    assert field_names(own) == ("Kind of it:",)
+
+
+def test_a_copy_of_an_example_is_no_candidate():
+    example = "Airline Cuts Forecast on Fuel Costs Shares of the carrier fell 6 percent after it lowered its outlook"
+    short = "Where is my invoice?"
+    texts = [
+        example.replace("Costs", "Cost"),
+        example.upper() + ".",
+        "where is my INVOICE",
+        "Airline raises forecast on lower fuel costs; shares of the carrier rose on Monday",
+        "Where is my parcel?",
+        "",
+    ]
+    vectors, labels = axes(6), np.zeros(6, dtype=np.int64)
+    kept, dropped = sound_candidates(texts, labels, vectors, 1, [example, short])
+    assert dropped == {"too short": 1, "copy of an example": 3}
+    assert kept.tolist() == [3, 4]
+    # where all would go, none goes
+    assert "copy of an example" not in sound_candidates(texts, labels, vectors, 3, [example, short])[1]
 
 
 def test_the_rule_spreads_weak_votes_and_opens_labels_to_strong_ones():

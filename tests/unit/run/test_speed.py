@@ -65,6 +65,10 @@ def test_time_follows_from_rows_and_a_sampled_corpus_is_told_apart():
     assert samples_corpus(sampled)
     assert expected(sampled, SPEED).corpus == pytest.approx(400 * 32 / 50)
     assert expected(sampled, SPEED).texts == found.texts
+    # all records are nearest to a single centre, so nothing is sampled to find it
+    single = make_plan(SynthesisConfig(method="clustered-mean", texts=20, max_tokens=32, centres=1))
+    assert not samples_corpus(single)
+    assert expected(single, SPEED).corpus == 0
     # no record, no batch
     public = make_plan(SynthesisConfig(method="public", texts=20, max_tokens=32))
     assert expected(public, SPEED).texts < found.texts
