@@ -71,6 +71,24 @@ def delta_of(rho: float, epsilon: float) -> float:
         return 0.0
     if math.isinf(rho):
         return 1.0
+    u = _log_order(rho, epsilon)
+    alpha = 1 + math.exp(u)
+    # −log(1−1/α) is log(1+e^−u); any α gives a valid delta, so rounding of the root does no harm
+    log_delta = math.exp(u) * (alpha * rho - epsilon) - u - alpha * float(np.logaddexp(0, -u))
+    return min(1.0, math.exp(log_delta))
+
+
+def zcdp_order(rho: float, epsilon: float) -> float:
+    """The Rényi order by which rho-zCDP implies (epsilon, delta)-DP with the smallest delta ([CKS20]; guarantee 6.1).
+
+    >>> round(zcdp_order(rho=1.0, epsilon=8.0), 2)
+    4.62
+    """
+    return 1 + math.exp(_log_order(rho, epsilon))
+
+
+def _log_order(rho: float, epsilon: float) -> float:
+    """The logarithm of that order less 1."""
 
     # log δ(α) is convex; its derivative is (2α−1)ρ − ε + log(1−1/α), increasing. Solved for u = log(α−1).
     def slope(u: float) -> float:
@@ -83,11 +101,7 @@ def delta_of(rho: float, epsilon: float) -> float:
     low = -1.0
     while slope(low) > 0:
         low *= 2
-    u = brentq(slope, low, high, xtol=1e-12)
-    alpha = 1 + math.exp(u)
-    # −log(1−1/α) is log(1+e^−u); any α gives a valid delta, so rounding of the root does no harm
-    log_delta = math.exp(u) * (alpha * rho - epsilon) - u - alpha * float(np.logaddexp(0, -u))
-    return min(1.0, math.exp(log_delta))
+    return float(brentq(slope, low, high, xtol=1e-12))
 
 
 def rounded_up(value: float, digits: int = 6) -> float:
@@ -169,6 +183,9 @@ def steps_affordable(rho: float, rho_per_step: float) -> int:
         steps -= 1
     return steps
 
+
+# The lower of the two orders of a privacy filter, above 1, as a part of the higher one.
+LOWER = 0.8
 
 # A curve holds every integer order from 2 to this one, unless a small budget needs more.
 LARGEST_ORDER = 64
@@ -343,6 +360,17 @@ class Cost:
             return math.inf if delta <= self.delta else Cost(self.rho, self.curve).epsilon(delta - self.delta)
         if self.is_zcdp or not self.is_limited:
             return epsilon_of(self.rho, delta)
+        # found(α) is rounded in its 15th digit
+        return max(0.0, self._best(delta)[0]) * (1 + 1e-12)
+
+    def order(self, delta: float) -> float:
+        """The Rényi order that implies the smallest ε at delta, which must be above the cost's own."""
+        known = replace(self.as_curve(), delta=0.0)
+        left = delta - self.delta
+        return known._best(left)[1] if known.curve else zcdp_order(self.rho, known.epsilon(left))
+
+    def _best(self, delta: float) -> tuple[float, float]:
+        """The smallest ε that an order of a curve implies, and that order."""
         check_delta(delta)
 
         def found(order: float) -> float:
@@ -356,8 +384,7 @@ class Cost:
         for low, high in itertools.pairwise(around):
             if high > low:
                 candidates.append(float(minimize_scalar(found, bounds=(low, high), method="bounded").x))
-        # found(α) is rounded in its 15th digit
-        return max(0.0, min(map(found, candidates))) * (1 + 1e-12)
+        return min((found(order), order) for order in candidates)
 
     def fits(self, budget: "Cost | Budget") -> bool:
         """Whether a budget pays for it.
@@ -474,8 +501,6 @@ class Budget:
     >>> curved = Cost(0.01, ((10.0, 0.05), (20.0, 0.1)))
     >>> curved.fits(budget), curved.times_in(budget)
     (True, 1)
-    >>> round(budget.left_after(Cost(0.01)).rho, 4)
-    0.0144
 
     Attributes:
         epsilon: ε, nats.
@@ -510,18 +535,72 @@ class Budget:
             return self
         return Budget(epsilon_inside(self.epsilon, rate), min(self.delta / rate, LARGEST_DELTA))
 
-    def left_after(self, spent: Cost) -> Cost:
-        """The largest plain zCDP (rounded down) that may come on top of what is spent; nothing where that is over."""
-        cap = self.zcdp.rho
-        if spent.is_zcdp:
-            return Cost(max(0.0, cap - spent.rho))
-        spent = spent.as_curve()
-        if not self.covers(spent):
-            return Cost()
-        high = cap
-        while self.covers(spent + Cost(high)):
-            high *= 2
-        return Cost(_narrowed(0.0, high, lambda rho: not self.covers(spent + Cost(rho)))[0])
+
+@dataclass(frozen=True)
+class Filter:
+    """A privacy filter: what may be spent in steps of which each is chosen after seeing what came before (6.4).
+
+    * Steps are paid for where at one of the orders the sum of their Rényi divergences stays within (epsilon, part).
+      The orders and their parts of δ are fixed before the first step: so any number of steps costs (epsilon, delta).
+    * Of values that were found at a part of δ, the largest sum on a path comes on top of delta.
+
+    >>> budget = Budget(epsilon=8.0, delta=1e-6)
+    >>> of_plain = Filter.beginning_with(budget, Cost(0.5))
+    >>> [round(order, 1) for order, _ in of_plain.orders], sum(part for _, part in of_plain.orders)
+    ([4.4, 3.7], 1e-06)
+    >>> whole = Filter.beginning_with(budget, budget.zcdp)
+    >>> len(whole.orders), whole.covers(budget.zcdp), round(whole.left_after(budget.zcdp).rho, 9)
+    (1, True, 0.0)
+    >>> curved = Cost(0.01, ((10.0, 0.05), (20.0, 0.1)))
+    >>> of_curve = Filter.beginning_with(budget, curved)
+    >>> of_curve.covers(curved.scaled(8)), of_curve.epsilon(curved) > curved.epsilon(1e-6)
+    (True, True)
+
+    Attributes:
+        budget: what may be spent by all steps together.
+        orders: Rényi orders above 1, each with its part of the budget's δ.
+    """
+
+    budget: Budget
+    orders: tuple[tuple[float, float], ...]
+
+    @classmethod
+    def beginning_with(cls, budget: Budget, cost: Cost) -> Self:
+        """The filter for steps of which the first has this cost, known before anything is drawn.
+
+        Two orders share δ: the best of plain zCDP, which suits costs that are small beside the budget, and a lower one,
+        which suits costs that are not. A first step that does not fit so gets one order for itself.
+        """
+        best = zcdp_order(budget.zcdp.rho, budget.epsilon)
+        shared = cls(budget, ((best, budget.delta / 2), (1 + (best - 1) * LOWER, budget.delta / 2)))
+        if shared.covers(cost):
+            return shared
+        return cls(budget, ((best if cost.is_zcdp else cost.order(budget.delta), budget.delta),))
+
+    def covers(self, cost: Cost) -> bool:
+        """Whether the steps are paid for whose costs were added up; a sum that is too large in its 9th digit fits."""
+        return self.epsilon(cost) <= self.budget.epsilon * (1 + 1e-9)
+
+    def epsilon(self, cost: Cost) -> float:
+        """The ε at the budget's δ of steps whose costs were added up; inf where no order is known or δ is spent."""
+        return max(0.0, min(at + self._conversion(order, part, cost) for order, part, at in self._sums(cost)))
+
+    def left_after(self, cost: Cost) -> Cost:
+        """The largest plain zCDP (rounded down) that may come on top of these steps; nothing where all is spent."""
+        rooms = (
+            (self.budget.epsilon - self._conversion(order, part, cost) - at) / order
+            for order, part, at in self._sums(cost)
+        )
+        return Cost(max(0.0, *rooms) * (1 - 1e-12))
+
+    def _sums(self, cost: Cost) -> list[tuple[float, float, float]]:
+        """Each order with its part of δ and the divergence of that order."""
+        return [(order, part, cost.at(order)) for order, part in self.orders]
+
+    def _conversion(self, order: float, part: float, cost: Cost) -> float:
+        """What the conversion to ε adds, at what the values that were found at a part of δ leave of this part."""
+        left = 1 - cost.delta / self.budget.delta
+        return epsilon_at(0.0, order, part * left) if left > 0 else math.inf
 
 
 @dataclass(frozen=True)

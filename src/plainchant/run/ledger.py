@@ -13,15 +13,15 @@ import filelock
 from plainchant.data.files import SHARED, take_lock, write_json
 from plainchant.errors import ConfigError, PrivacyError, RunError
 from plainchant.planning import Guarantee
-from plainchant.privacy.accounting import Budget, Cost
+from plainchant.privacy.accounting import Budget, Cost, Filter
 from plainchant.run.store import Marks, RunDirectory
 
 
 class Ledger:
     """What all runs on one data set may cost together, and what they have cost (guarantee 6.4). A JSON file.
 
-    * Costs add up over runs, curves order by order, even if the settings of one were chosen after seeing another's
-      release.
+    * Costs add up over runs at Rényi orders that are fixed with the first entry that costs anything: a privacy filter.
+      So the cap holds even if the settings of one run were chosen after seeing another's release.
     * One ledger has one unit, that of its first entry that costs anything: costs to different units do not add up.
     * A run's whole cost is entered once, before it draws anything; what the run does not use is not refunded. One case
       apart: a run that ends before its first token, and can never continue, keeps the cost of its noisy counts only.
@@ -85,7 +85,9 @@ class Ledger:
     @property
     def left(self) -> Cost:
         """What may still be spent, as plain zCDP."""
-        return Budget(self.epsilon, self.delta).left_after(self.spent)
+        content = self._read()
+        spent = _sum_of(content)
+        return self.cap if spent.is_zero else self._filter(content, spent).left_after(spent)
 
     def check(self, guarantee: Guarantee) -> Cost:
         """What a run would add.
@@ -100,10 +102,11 @@ class Ledger:
                 "add it up; use a method with a guarantee known before the run, or run without --ledger"
             )
         self._check_unit(guarantee)
-        together = self.spent + cost
-        # for plain zCDP the cap is rounded down in its 12th digit, and so is every entry
-        cap = Cost(self.cap.rho * (1 + 1e-9)) if together.is_zcdp else Budget(self.epsilon, self.delta)
-        if not together.fits(cap):
+        content = self._read()
+        spent = _sum_of(content)
+        # the first run fits if it does by itself
+        alone = spent.is_zero and cost.fits(self._budget)
+        if not (alone or self._filter(content, cost).covers(spent + cost)):
             left = self.left
             epsilon = _rounded_down(left.epsilon(self.delta))
             raise PrivacyError(
@@ -116,6 +119,16 @@ class Ledger:
                 )
             )
         return cost
+
+    @property
+    def _budget(self) -> Budget:
+        return Budget(self.epsilon, self.delta)
+
+    def _filter(self, content: dict[str, Any], cost: Cost) -> Filter:
+        """The filter that the first entry that costs anything has fixed, or that an entry of this cost would fix."""
+        if "orders" in content:
+            return Filter(self._budget, tuple((order, part) for order, part in content["orders"]))
+        return Filter.beginning_with(self._budget, next(iter(_that_cost(content)), cost))
 
     def _check_unit(self, guarantee: Guarantee) -> None:
         """Costs to different units do not add up: a customer with k records may pay k² times one record's ρ."""
@@ -144,6 +157,8 @@ class Ledger:
             entry = _entry_of(content, run.origin.name)
             if entry is None:
                 entry = self._new_entry(run, guarantee)
+                if not guarantee.cost.is_zero:
+                    content |= {"orders": self._filter(content, guarantee.cost).orders}
                 content["runs"].append(entry)
             else:
                 self._check_entry(entry, run, guarantee)
@@ -194,9 +209,11 @@ class Ledger:
             if entry.get("ended"):
                 return True
             self._check_entry(entry, run, guarantee)
-            booked, others = Cost.from_dict(entry), self.spent
-            if entry["openings"] != 1 or not others.is_zcdp or not drawn.fits(booked):
+            known = self._filter(content, guarantee.cost)
+            less = all(drawn.at(order) <= Cost.from_dict(entry).at(order) for order, _ in known.orders)
+            if entry["openings"] != 1 or not less or drawn.delta or not known.covers(_sum_of(content)):
                 return False
+            entry.pop("curve", None)
             entry |= {**drawn.as_dict(), "ended": "before its first token", "mark": None}
             self._write(content)
         return True
@@ -319,6 +336,15 @@ def _locked(path: Path) -> Iterator[None]:
 
 def _entry_of(content: dict[str, Any], name: str) -> dict[str, Any] | None:
     return next((entry for entry in content["runs"] if entry["run"] == name), None)
+
+
+def _that_cost(content: dict[str, Any]) -> list[Cost]:
+    """The costs of the entries that cost anything, in order."""
+    return [cost for cost in map(Cost.from_dict, content["runs"]) if not cost.is_zero]
+
+
+def _sum_of(content: dict[str, Any]) -> Cost:
+    return sum(_that_cost(content), Cost())
 
 
 def _promised(guarantee: Guarantee) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from plainchant.privacy.accounting import (
     LAMBDA_GRID,
     Budget,
     Cost,
+    Filter,
     bounded_range_rho,
     check_delta,
     check_epsilon,
@@ -175,7 +176,7 @@ def test_zcdp_written_as_a_curve_never_costs_less_than_it_does(rho, delta):
 
 
 @given(cost=curves, order=st.floats(1.001, 70))
-def test_a_bound_between_orders_is_the_chord_of_the_moments(cost, order):
+def test_a_bound_between_orders_is_the_chord_of_the_renyi(cost, order):
     known = dict(cost.curve)
     last = max(known)
     if order > last:
@@ -237,9 +238,6 @@ def test_a_budget_pays_for_what_implies_it_and_no_more(rho, epsilon, delta):
     assert Cost(rho).fits(budget) == (rho <= rho_of(epsilon, delta))
     curve = as_curve(rho)
     assert curve.fits(budget) == (curve.epsilon(delta) <= epsilon)
-    left = budget.left_after(curve)
-    assert left.is_zero or (curve + left).fits(budget)
-    assert not (curve + Cost(left.rho * 1.001 + 1e-6)).fits(budget)
     times = curve.times_in(budget)
     assert not times or curve.scaled(times).fits(budget)
     assert not curve.scaled(times + 1).fits(budget)
@@ -269,3 +267,73 @@ def test_the_bounds_of_epsilon_and_delta_leave_nothing_that_rounding_undoes(epsi
 def test_what_the_conversions_cannot_hold_is_refused(epsilon, delta):
     with pytest.raises(ConfigError, match="must be from"):
         rho_of(epsilon, delta)
+
+
+@given(st.data(), st.floats(0.05, 10), DELTAS)
+@limits(max_examples=60)
+def test_a_filter_pays_for_nothing_that_its_budget_does_not(data, epsilon, delta):
+    budget = Budget(epsilon, delta)
+    costs = data.draw(
+        st.lists(
+            st.builds(
+                lambda rho, steep, found: as_curve(rho * steep) if steep > 1.5 else Cost(rho, delta=found * delta),
+                st.floats(1e-5, 1), st.floats(1, 2), st.sampled_from([0.0, 0.1, 0.6]),
+            ), min_size=1, max_size=4,
+        )
+    )  # fmt: skip
+    known = Filter.beginning_with(budget, costs[0])
+    assert math.fsum(part for _, part in known.orders) == pytest.approx(delta)
+    # whatever fits by itself may be the first
+    assert known.covers(costs[0]) or not costs[0].fits(budget)
+    spent = sum(costs, Cost())
+    if known.covers(spent):
+        assert spent.epsilon(delta) <= epsilon * (1 + 1e-8)
+    left = known.left_after(spent)
+    assert left.is_zero or known.covers(spent + left)
+    assert not known.covers(spent + Cost(left.rho * (1 + 1e-6) + 1e-9))
+
+
+# An adaptive pair of steps whose exact δ is known: what is spent second depends on the first output.
+ADAPTIVE = Budget(2.0, 0.01)
+FIRST = np.array([0.1309, 0.8691]), np.array([0.0995, 0.9005])
+# After the first output something likely, which is cheap at high orders; after the second something rare.
+MASSES = (0.977, 0.0319)
+ORDERS = [float(order) for order in np.linspace(1.1, 32, 310)]
+
+
+def _renyi(p, q, orders):
+    at = np.array(orders)[:, None]
+    return np.log(np.exp(at * np.log(p) - (at - 1) * np.log(q)).sum(axis=1)) / (at[:, 0] - 1)
+
+
+def _step(mass, gain):
+    """Two outputs under P and under Q, of which the first has so much mass under P, and is e^gain times likelier."""
+    return np.array([mass, 1 - mass]), np.array([mass * math.exp(-gain), 1 - mass * math.exp(-gain)])
+
+
+def _exact_delta(orders):
+    """The δ at ε of the pair where each second step spends all that fits at the best of (order, part of δ) pairs."""
+    spent, total = _renyi(*FIRST, [order for order, _ in orders]), 0.0
+    for p, q, mass in zip(*FIRST, MASSES, strict=True):
+
+        def epsilon(gain, mass=mass):
+            own, other = _step(mass, gain)
+            sums = spent + _renyi(own, other, [order for order, _ in orders])
+            return min(epsilon_at(value, *pair) for value, pair in zip(sums, orders, strict=True))
+
+        low, high = 0.0, 20.0
+        for _ in range(60):
+            middle = (low + high) / 2
+            low, high = (middle, high) if epsilon(middle) <= ADAPTIVE.epsilon else (low, middle)
+        own, other = _step(mass, low)
+        total += np.maximum(p * own - math.exp(ADAPTIVE.epsilon) * q * other, 0).sum()
+    return total
+
+
+def test_power_sums_at_the_best_order_of_each_path_break_the_promise():
+    assert _exact_delta([(order, ADAPTIVE.delta) for order in ORDERS]) > 1.5 * ADAPTIVE.delta
+
+
+@pytest.mark.parametrize("cost", [Cost(0.01), ADAPTIVE.zcdp, Cost(0.0, ((2.0, 0.5), (6.0, 1.0)))])
+def test_a_filter_keeps_the_promise_where_steps_are_chosen_after_seeing_others(cost):
+    assert 0.1 * ADAPTIVE.delta < _exact_delta(Filter.beginning_with(ADAPTIVE, cost).orders) <= ADAPTIVE.delta

@@ -86,8 +86,6 @@ def test_curves_and_rho_entries_add_up_and_pass_no_cap(ledger, begin):
     ledger.path.write_text(json.dumps(content | {"runs": [old, new]}))
     assert ledger.spent == Cost(0.1) + deals
     assert 0 < ledger.left.rho < ledger.cap.rho
-    # the curve counts for what it costs beside the others, which is less than a sum of each by itself
-    assert ledger.left.rho > ledger.cap.rho - 0.1 - rho_of(deals.epsilon(1e-6), 1e-6)
     left = ledger.left.epsilon(1e-6)
     with pytest.raises(PrivacyError, match="plan with epsilon"):
         ledger.check(guarantee(left * 1.05))
@@ -496,24 +494,73 @@ def crash(*_, **__):
     raise KeyboardInterrupt
 
 
-def test_a_ledger_with_a_curve_refunds_nothing(ledger, begin):
+def test_with_a_curve_beside_it_a_run_that_ends_is_charged_its_counts_alone(ledger, begin):
     run = begin("a")
     ledger.enter(run, guarantee())
     content = json.loads(ledger.path.read_text())
     curve = {"run": "x", "method": "m", "unit": "one record", "begun": "", "openings": 1, "mark": None}
-    content["runs"].append(curve | Cost(0.0, ((2.0, 0.001), (64.0, 0.03))).as_dict())
+    other = Cost(0.0, ((2.0, 0.001), (64.0, 0.03)))
+    content["runs"].append(curve | other.as_dict())
     ledger.path.write_text(json.dumps(content))
     formed(run).end("no batch")
-    before = ledger.spent
-    assert not ledger.settle(run, guarantee(), COUNTS)
-    assert ledger.spent == before
+    assert ledger.settle(run, guarantee(), COUNTS)
+    assert ledger.spent == COUNTS + other
 
 
-def test_a_run_with_deals_that_ends_keeps_its_whole_cost(ledger, tmp_path):
-    decided = make_plan(SynthesisConfig(epsilon=2.0, max_tokens=20))
+@pytest.mark.parametrize("epsilon", [2.0, 8.0])
+def test_a_run_with_deals_that_ends_is_charged_its_counts_alone(ledger, tmp_path, epsilon):
+    decided = make_plan(SynthesisConfig(epsilon=epsilon, max_tokens=20))
+    run = RunDirectory.create(tmp_path / "a", decided, decided.guarantee, data="", private=True)
+    ledger.enter(run, decided.guarantee)
+    orders = json.loads(ledger.path.read_text())["orders"]
+    formed(run).end("no batch")
+    assert ledger.settle(run, decided.guarantee, Cost(decided.rho_rebalance))
+    assert ledger.spent == Cost(decided.rho_rebalance)
+    # the orders stay those that were fixed before the counts were known
+    assert json.loads(ledger.path.read_text())["orders"] == orders
+    again = RunDirectory.create(tmp_path / "b", decided, decided.guarantee, data="", private=True)
+    if epsilon == 8.0:
+        with pytest.raises(PrivacyError, match="plan with epsilon"):
+            ledger.enter(again, decided.guarantee)
+    else:
+        ledger.enter(again, decided.guarantee)
+    assert json.loads(ledger.path.read_text())["orders"] == orders
+
+
+def test_a_run_on_a_sample_that_fits_at_no_order_keeps_its_whole_cost(ledger, tmp_path):
+    decided = make_plan(SynthesisConfig(epsilon=8.0, max_tokens=20, expected_units=300_000, sample_rate=0.1, texts=10))
     run = RunDirectory.create(tmp_path / "a", decided, decided.guarantee, data="", private=True)
     ledger.enter(run, decided.guarantee)
     formed(run).end("no batch")
     assert not ledger.settle(run, decided.guarantee, Cost(decided.rho_rebalance))
     assert ledger.spent == decided.guarantee.cost
-    assert not ledger.spent.is_zcdp
+
+
+def test_values_found_at_a_part_of_delta_are_never_refunded(ledger, begin):
+    run = begin("a")
+    ledger.enter(run, guarantee())
+    formed(run).end("no batch")
+    assert not ledger.settle(run, guarantee(), Cost(COUNTS.rho, delta=1e-8))
+
+
+def test_the_first_entry_that_costs_anything_fixes_the_orders(ledger, begin):
+    ledger.enter(begin("public"), guarantee(method="public"))
+    assert "orders" not in json.loads(ledger.path.read_text())
+    assert ledger.left == ledger.cap
+    ledger.enter(begin("a"), guarantee())
+    orders = json.loads(ledger.path.read_text())["orders"]
+    assert sum(part for _, part in orders) == pytest.approx(1e-6)
+    ledger.enter(begin("b"), guarantee(deals=True, texts=10))
+    assert json.loads(ledger.path.read_text())["orders"] == orders
+
+
+@pytest.mark.parametrize("cap", [1.0, 3.0, 8.0])
+def test_after_a_small_run_there_is_room_for_a_large_one(tmp_path, cap):
+    ledger = Ledger.create(tmp_path / "ledger", cap, 1e-6)
+    for share in (0.25, 0.8):
+        decided = make_plan(SynthesisConfig(epsilon=share * cap, max_tokens=48, texts=200, expected_units=5000))
+        assert decided.deals is not None
+        run = RunDirectory.create(tmp_path / str(share), decided, decided.guarantee, data="", private=True)
+        ledger.enter(run, decided.guarantee)
+    with pytest.raises(PrivacyError):
+        ledger.check(decided.guarantee)
