@@ -38,6 +38,10 @@ class Spy(TableModel):
         self.rooms.append(room)
         return rows
 
+    def entries(self, row: Sequence[int], token: int) -> set[str]:
+        """The texts that a row was shown, by what it holds and the token that it reads: all but the one it writes."""
+        return {shown.strip() for shown in self.decode([*row, token]).split("Text:")[1:-1]}
+
     def step(self, groups: Groups, supports: Sequence[IntArray] | None = None) -> list[Float32Array]:
         self.calls.append(
             [(rows.public, [(*p, *rows.appended) for p in rows.prompts], token) for rows, token in groups]

@@ -350,12 +350,16 @@ def test_another_local_model_may_write_the_candidates(run, default, monkeypatch)
     monkeypatch.setattr(models, "load", load)
     own, other = Spy(), Spy()
     config = default(None, candidate_model="other", candidate_form="examples", labels=(), label_column=None)
-    run(config, model=own)
+    made = run(config, model=own)
     assert loaded == ["other"]
-    # the run's own model sees records, and the other one none
-    assert any(not public for call in own.calls for public, _, _ in call)
-    assert other.calls
-    assert all(public for call in other.calls for public, _, _ in call)
+    # the run's own model sees records, and the other one released texts alone
+    written = {text.text.strip() for text in made.directory.texts()}
+    assert any(len(rows) > 1 for call in own.calls for _, rows, _ in call)
+    groups = [(rows, token) for call in other.calls for _, rows, token in call]
+    assert {len(rows) for rows, _ in groups} == {1}
+    shown = {entry for (row,), token in groups for entry in other.entries(row, token)}
+    assert shown
+    assert shown <= written
     # private-evolution loads one model only
     run(evolution(None, candidate_model="other", max_record_tokens=8), out="evolution")
     assert loaded == ["other", "other"]

@@ -103,22 +103,26 @@ class LocalWriter:
 
     def write(self, requests: Sequence[Request]) -> Iterator[FinishedText]:
         """See `Writer`."""
-        prompts = self.loaded.prompts
-        # one temperature a pass; requests of one prompt side by side, so that it is read once
-        ordered = sorted(requests, key=lambda request: (request.warmth, request.place[0]))
-        for warmth, own in itertools.groupby(ordered, key=lambda request: request.warmth):
+        by_warmth = sorted(requests, key=lambda request: request.warmth)
+        for warmth, own in itertools.groupby(by_warmth, key=lambda request: request.warmth):
             works = [
-                BatchWork(
-                    request.place[0],
-                    tuple(prompts.prefix(request.label, request.shown, request.turn, request.lines)),
-                    tuple(prompts.start(request.label, request.attributes)),
-                    (),
-                    (request.place[1],),
-                    bias=request.bias,
-                )
+                BatchWork(request.place[0], *self._parts(request), (), (request.place[1],), bias=request.bias)
                 for request in own
             ]
-            yield from self._decoder(warmth).run(sorted(works, key=lambda work: (work.batch, work.prefix)))
+            # those that share a part of their prompt side by side, so that it is read once
+            yield from self._decoder(warmth).run(sorted(works, key=lambda work: (work.prefix, work.batch)))
+
+    def _parts(self, request: Request) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The tokens of a prompt: those that many share, which are read once, and its own."""
+        prompts, label, turn = self.loaded.prompts, request.label, request.turn
+        whole = prompts.prefix(label, request.shown, turn, request.lines)
+        shared = 0
+        if request.shown:
+            pairs = zip(whole, prompts.prefix(label, (), turn), strict=False)
+            shared = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+        # by itself a text that shows nothing released shares all of it
+        at = shared or len(whole)
+        return tuple(whole[:at]), (*whole[at:], *prompts.start(label, request.attributes))
 
     def _decoder(self, warmth: float) -> Decoder:
         settings = dataclasses.replace(
