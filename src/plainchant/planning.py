@@ -257,6 +257,11 @@ class Plan:
                 f"delta = {config.delta:g}: above 1 / expected_units = {1 / config.expected_units:.2g} a "
                 "release may reveal single units; use a smaller delta"
             )
+        if config.expected_units is not None and config.released > config.expected_units:
+            notes.append(
+                f"texts = {config.released}: more than the {config.expected_units} units that they are made from. "
+                "Further texts bring little that is new, and may read as repetitions; plainchant evaluate measures it"
+            )
         if self.units is not None and self.rho_select and isinstance(config.centres, int):
             average = self.units / (len(config.label_set) * config.centres)
             if average < self.settings.batch_size / 8:

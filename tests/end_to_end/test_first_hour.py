@@ -153,6 +153,18 @@ def test_init_fills_in_column_names_and_no_value(command, tmp_path):
     assert (found.text_column, found.unit_column, found.label_column) == ("body", "customer_id", None)
     assert '# label_column = "category"' in content
     assert 'odd \\"name\\"' in content
+    # what to fill in comes first, the prompt and the other columns last
+    titles = [line for line in content.splitlines() if line.startswith("# ====")]
+    assert [title.split()[2] for title in titles] == ["Fill", "Everything", "The", "Columns"]
+    assert content.index("text_column = ") < content.index("expected_units = ") < content.index(titles[1])
+    assert content.index("[columns.attributes.ticket_id]") > content.index("[[prompt.examples]]")
+    assert "[columns.attributes.body]" not in content
+
+
+def test_a_plan_warns_of_more_texts_than_units(command):
+    asked = ["plan", "--expected-units", 500, "--epsilon", 3, "--texts"]
+    assert "more than the 500 units" in command(*asked, 501).err
+    assert "more than the" not in command(*asked, 100).err
 
 
 # plans

@@ -322,6 +322,18 @@ def test_figures_that_cannot_be_saved_are_shown(command, evaluated, monkeypatch)
     assert os.strerror(errno.ENOSPC) in shown.err
 
 
+def test_evaluate_shows_a_few_figures_first_and_all_of_them_on_request(command, evaluated, monkeypatch):
+    figures = {name: Figure(0.5) for name in (MAUVE, "precision", "recall")}
+    found = Evaluation({"fidelity": figures}, texts=500, compared=500, real=40)
+    monkeypatch.setattr("plainchant.evaluation.runs.evaluate", lambda *_, **__: found)
+    short, full = command(*evaluated), command(*evaluated, "-v")
+    for shown, is_full in ((short, False), (full, True)):
+        assert "like the real texts? (MAUVE)" in shown.out
+        assert ("precision" in shown.out) == is_full
+        assert ("-v shows all 3 figures" in shown.err) != is_full
+    assert set(json.loads(command(*evaluated, "--format", "json").out)["groups"]["fidelity"]) == set(figures)
+
+
 def test_figures_that_cannot_be_shown_are_saved(command, evaluated, monkeypatch):
     def full(*_):
         raise OutputError(OutputError.MESSAGE)

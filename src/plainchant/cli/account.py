@@ -125,24 +125,42 @@ def _show_ledger(console: Console, path: Path, epsilon: float | None, delta: flo
         (
             "spent",
             f"ε = {rounded_up(document['epsilon_spent'], 4):g}"
-            + ("" if share is None else f", {share:.0%} of the budget (ρ = {spent.rho:.4g} of {cap.rho:.4g})"),
+            + ("" if share is None else f", {share:.0%} of the budget")
+            + (f" (ρ = {spent.rho:.4g} of {cap.rho:.4g})" if console.verbose and spent.is_zcdp else ""),
         ),
-        ("left", "nothing: no further run may use this data" if left.is_zero else _left(book, left)),
+        ("left", "nothing: no further run may use this data" if left.is_zero else _left(book, left, console.verbose)),
     ]
     console.table(f"Ledger {path}", rows)
     if runs:
         console.say("")
         console.grid(
-            ("run", "method", "ρ", "begun", ""),
-            [(r["run"], r["method"], _rho(Cost.from_dict(r)), r["begun"], _ended(r)) for r in runs],
+            ("run", "method", "ε at its δ", "δ", *["ρ"] * console.verbose, "begun", ""),
+            [
+                (
+                    r["run"],
+                    r["method"],
+                    _epsilon(r),
+                    f"{r['delta']:g}",
+                    *[_rho(Cost.from_dict(r))] * console.verbose,
+                    r["begun"],
+                    _ended(r),
+                )
+                for r in runs
+            ],
         )
     console.result(document, f"{document['rho_left']:.6g}")
 
 
-def _left(book: "Ledger", left: Cost) -> str:
+def _left(book: "Ledger", left: Cost, verbose: bool) -> str:
     # rounded down: a run that asks for it is accepted
     epsilon = int(left.epsilon(book.delta) * 1000) / 1000
-    return f"a run of up to ε = {epsilon:g} at δ = {book.delta:g} (ρ = {left.rho:.4g})"
+    return f"a run of up to ε = {epsilon:g} at δ = {book.delta:g}" + (f" (ρ = {left.rho:.4g})" if verbose else "")
+
+
+def _epsilon(run: dict[str, Any]) -> str:
+    """What a run costs by itself, at its own δ."""
+    cost = Cost.from_dict(run)
+    return "0" if cost.is_zero else f"{rounded_up(cost.epsilon(run['delta']), 4):g}"
 
 
 def _ended(run: dict[str, Any]) -> str:

@@ -20,6 +20,7 @@ from plainchant.cli import terminal
 from plainchant.data.files import PRIVATE
 from plainchant.data.marks import visible, visible_json
 from plainchant.errors import ConfigError, PlainchantError
+from plainchant.run.progress import Pace
 
 
 class OutputError(PlainchantError):
@@ -196,6 +197,7 @@ class ProgressBars:
         )
         self._tasks: dict[str, rich.progress.TaskID] = {}
         self._began: float | None = None
+        self._pace = Pace()
         self._spoken: dict[str, float] = {}
         self._ended: dict[str, bool] = {}
 
@@ -259,7 +261,8 @@ class ProgressBars:
     def _now_and_then(self, name: str, done: float, total: float, note: str, say: Callable[[str], Any]) -> None:
         """Says how far a step is, at its start, every ten seconds, and once at its end."""
         now, key = time.monotonic(), f"{name}, to {say!r}"
+        left = self._pace.left(key, done, total, now=now)
         finished = done >= total
         if key not in self._spoken or finished > self._ended.get(key, False) or now - self._spoken[key] > 10:
             self._spoken[key], self._ended[key] = now, finished
-            say(f"{name}: {note or f'{done / total:.0%}'}")
+            say(f"{name}: {note or f'{done / total:.0%}'}{left}")

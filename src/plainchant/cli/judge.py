@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +14,20 @@ from plainchant.cli.console import Console, ProgressBars
 from plainchant.cli.options import HOLDER, LIMIT, NAME, REAL, command, formatted, option, with_performance
 from plainchant.config import PerformanceOptions, load_config
 from plainchant.errors import ConfigError, GateError, PrivacyError, RunError
-from plainchant.evaluation.figures import BESIDE, EXPLANATIONS, FEWEST_FOR_MAUVE, MAUVE, WEAK_MAUVE, shown_name
+from plainchant.evaluation.figures import (
+    BESIDE,
+    EXPLANATIONS,
+    FEWEST_FOR_MAUVE,
+    IN_SHORT,
+    MAUVE,
+    WEAK_MAUVE,
+    shown_name,
+)
 from plainchant.planning import make_plan
 
 if TYPE_CHECKING:
     from plainchant.data.embedding import Embedder
-    from plainchant.evaluation.figures import Evaluation, Figure
+    from plainchant.evaluation.figures import Beside, Evaluation, Figure
     from plainchant.run.store import RunDirectory
 
 
@@ -107,22 +115,37 @@ def _warn_of_mauve(console: Console, found: "Evaluation") -> None:
 
 
 def _show_beside(console: Console, found: "Evaluation") -> None:
-    """Every figure with those of real texts and of the public model in place of the synthetic ones."""
-    for group, figures in found.beside().items():
-        shown = [kind for kind in BESIDE if any(getattr(own, kind) is not None for own in figures)]
-        console.say("")
-        console.grid(
-            (group, "these texts", *(BESIDE[kind] for kind in shown), *["what it is"] * console.verbose),
-            [
-                (
-                    shown_name(own.name),
-                    *(_two_lines(figure) for figure in (own.figure, *(getattr(own, kind) for kind in shown))),
-                    *[EXPLANATIONS.get(own.name, "")] * console.verbose,
-                )
-                for own in figures
-            ],
-        )
-    console.say("\nvalues with 95 % intervals; -v explains the figures")
+    """Figures with those of real texts and of the public model in place of the synthetic ones: a few, or all."""
+    groups = found.beside()
+    every = {own.name: own for figures in groups.values() for own in figures}
+    first = [every[name] for name in IN_SHORT if name in every]
+    _show_group(console, "in short", first, IN_SHORT)
+    if console.verbose:
+        for group, figures in groups.items():
+            _show_group(console, group, figures, EXPLANATIONS, explained=True)
+    console.say("\nvalues with 95 % intervals; " + (
+        "all of them and what they are" if console.verbose else f"-v shows all {len(every)} figures and explains them"
+    ))  # fmt: skip
+
+
+def _show_group(
+    console: Console, title: str, figures: "Sequence[Beside[Figure]]", words: Mapping[str, str], *,
+    explained: bool = False,
+) -> None:  # fmt: skip
+    """A table of figures; `words` explain them in a column of their own, or stand in place of their names."""
+    shown = [kind for kind in BESIDE if any(getattr(own, kind) is not None for own in figures)]
+    console.say("")
+    console.grid(
+        (title, "these texts", *(BESIDE[kind] for kind in shown), *["what it is"] * explained),
+        [
+            (
+                shown_name(own.name) if explained else words[own.name],
+                *(_two_lines(figure) for figure in (own.figure, *(getattr(own, kind) for kind in shown))),
+                *[words.get(own.name, "")] * explained,
+            )
+            for own in figures
+        ],
+    )
 
 
 def _two_lines(figure: "Figure | None") -> str:

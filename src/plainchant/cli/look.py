@@ -66,6 +66,10 @@ def _show(console: Console, found: "Survey", config: SynthesisConfig) -> None:
             for facts in found.columns
         ],
     )
+    console.say(
+        "could be: what the values would do for. text: --text-column; label: --label-column, with --labels; unit: "
+        "--unit-column, whom the guarantee protects; attribute: a column that comes back beside the text, in [columns]"
+    )
     console.table("\nTable", _rows(found, config))
     if found.labels:
         console.say("")

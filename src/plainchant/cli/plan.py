@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,9 @@ from plainchant.run.joint import missing_package
 from plainchant.run.speed import SAMPLED_CORPUS, duration, expected, kept_speed, samples_corpus
 from plainchant.run.words import odds_in_words
 
+# What every table needs to have looked at, in the order in which a new file asks for it.
+_FIRST = ("text_column", "label_column", "labels", "unit_column", "expected_units", "epsilon", "texts", "max_tokens")
+_BARE = re.compile(r"[A-Za-z0-9_-]+")
 # Names that columns of a kind usually have, the most telling first; a name that ends with one counts too.
 _USUAL = {
     "text_column": ("text", "body", "message", "content", "description", "note", "comment", "review", "ticket"),
@@ -110,15 +114,19 @@ def _template(method: Method, chosen: dict[str, str], names: Sequence[str]) -> s
     ]
     if names:
         lines += ["# Columns of the table: " + ", ".join(_quoted(name) for name in names), ""]
+    lines += ["# ==== Fill these in first; the prompt and its examples stand at the end ====", ""]
+    for name in _FIRST:
+        lines += _entry(name, method, chosen)
+    lines += ["# ==== Everything from here to the prompt has a default that fits most tables ====", ""]
     section = ""
     for name in OPTION_NAMES:
-        field = SynthesisConfig.model_fields[name]
+        if name in _FIRST:
+            continue
         if group_of(name) != section:
             section = group_of(name)
             lines += [f"# ---- {section} ----", ""]
-        lines += [f"# {line}" for line in (field.description or "").splitlines()]
-        lines += [*_setting(name, field, method, chosen), ""]
-    lines += ["# ---- Prompt ----", "", "# [prompt]", ""]
+        lines += _entry(name, method, chosen)
+    lines += ["# ==== The prompt: fill in what your texts are, and made-up examples ====", "", "# [prompt]", ""]
     for name, field in PromptConfig.model_fields.items():
         lines += [f"# {field.description}"]
         if name != "examples":
@@ -128,18 +136,28 @@ def _template(method: Method, chosen: dict[str, str], names: Sequence[str]) -> s
         '# label = "…"',
         '# text = "…"',
         "",
-        "# ---- Columns beside the text ----",
+        "# ==== Columns beside the text, if the release is to have them (extra table) ====",
         "",
         "# [columns]",
         f"# {Schema.model_fields['text'].description or ''}",
         '# text = "{subject}\\n\\n{body}"',
         "",
-        "# [columns.attributes.product]",
-        '# type = "category"  # category, number, date, boolean',
-        '# values = ["…", "…"]  # a public list; number: cuts = [0, 10, 100]; date: first, last and grain',
-        "",
     ]
+    for name in [name for name in names if name not in chosen.values()] or ["product"]:
+        lines += [
+            f"# [columns.attributes.{name if _BARE.fullmatch(name) else _quoted(name)}]",
+            '# type = "category"  # category, number, date, boolean',
+            '# values = ["…", "…"]  # a public list; number: cuts = [0, 10, 100]; date: first, last and grain',
+            "",
+        ]
     return "\n".join(lines)
+
+
+def _entry(name: str, method: Method, chosen: dict[str, str]) -> list[str]:
+    """A field with what it means."""
+    field = SynthesisConfig.model_fields[name]
+    said = [f"# {line}" for line in (field.description or "").splitlines()]
+    return [*said, *_setting(name, field, method, chosen), ""]
 
 
 def _setting(name: str, field: Any, method: Method, chosen: dict[str, str]) -> list[str]:

@@ -133,6 +133,17 @@ class Evaluation(Figures):
         return {group: list(beside(figures, self.as_real, self.public)) for group, figures in self.groups.items()}
 
 
+# What a reader looks at first, as the question that each figure answers.
+IN_SHORT: Mapping[str, str] = {
+    MAUVE: "like the real texts? (MAUVE)",
+    f"{ACCURACY}, {ON_SYNTHETIC}": "right labels by a classifier trained on them",
+    f"{ACCURACY}, {ON_SYNTHETIC}, by words": "the same, by words alone",
+    "label agreement": "do labels fit their texts?",
+    "repeated texts, share": "texts that stand there twice",
+    COLUMNS: "columns as in the real table",
+    PAIRS: "pairs of columns",
+}
+
 # A figure, or its plain values as they are saved.
 _Entry = TypeVar("_Entry")
 

@@ -5,6 +5,9 @@ import sys
 import time
 from typing import Protocol, TextIO
 
+# Seconds that a step must have taken before anything is said of the rest.
+SOONEST = 1.0
+
 
 class Progress(Protocol):
     """Progress callbacks. Stages that read private data report fractions, never counts."""
@@ -29,26 +32,46 @@ class NoProgress:
     def tokens(self, drawn: int) -> None: ...
 
 
+class Pace:
+    """How long a step still takes, from how fast it was since it was first seen here.
+
+    >>> pace = Pace()
+    >>> pace.left("texts", 2, 10, now=0.0)
+    ''
+    >>> pace.left("texts", 4, 10, now=60.0)
+    ', about 3 min left'
+    >>> pace.left("texts", 10, 10, now=200.0)
+    ''
+    """
+
+    def __init__(self) -> None:
+        self._first: dict[str, tuple[float, float]] = {}
+
+    def left(self, name: str, done: float, total: float, *, now: float | None = None) -> str:
+        """Words to end a line with; empty where nothing is known yet or nothing is left."""
+        now = time.monotonic() if now is None else now
+        began, before = self._first.setdefault(name, (now, done))
+        if not before < done < total or now - began < SOONEST:
+            return ""
+        seconds = (now - began) / (done - before) * (total - done)
+        return f", about {seconds:.0f} s left" if seconds < 100 else f", about {seconds / 60:.0f} min left"
+
+
 class LineProgress:
     """One line that is written over and over, in a terminal or a notebook."""
 
     def __init__(self, stream: TextIO):
         self._stream = stream
         self._width = 0
-        self._first: tuple[float, int] | None = None
+        self._pace = Pace()
 
     def stage(self, name: str, share: float) -> None:
         """See `Progress`."""
-        self._show(f"{name}: {share:.0%}", finished=share >= 1)
+        self._show(f"{name}: {share:.0%}{self._pace.left(name, share, 1.0)}", finished=share >= 1)
 
     def texts(self, done: int, requested: int, tokens: int) -> None:
         """See `Progress`."""
-        now = time.monotonic()
-        began, before = self._first = self._first or (now, done)
-        written, left = done - before, ""
-        if written and done < requested:
-            seconds = (now - began) / written * (requested - done)
-            left = f", about {seconds:.0f} s left" if seconds < 100 else f", about {seconds / 60:.0f} min left"
+        left = self._pace.left("texts", done, requested)
         self._show(f"writing texts: {done} of {requested}{left}", finished=done >= requested)
 
     def tokens(self, drawn: int) -> None:

@@ -176,7 +176,7 @@ def test_zcdp_written_as_a_curve_never_costs_less_than_it_does(rho, delta):
 
 
 @given(cost=curves, order=st.floats(1.001, 70))
-def test_a_bound_between_orders_is_the_chord_of_the_renyi(cost, order):
+def test_a_bound_between_orders_is_the_chord_of_the_moments(cost, order):
     known = dict(cost.curve)
     last = max(known)
     if order > last:

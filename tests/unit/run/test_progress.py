@@ -33,17 +33,19 @@ def test_a_terminal_or_a_notebook_is_shown_a_line_and_nobody_else(monkeypatch):
 
 
 def test_one_line_is_written_over_and_says_what_is_left(monkeypatch):
-    now = iter([10.0, 20.0, 1_000.0, 1_500.0])
+    now = iter([0.0, 5.0, 8.0, 10.0, 20.0, 1_000.0, 1_500.0])
     monkeypatch.setattr("plainchant.run.progress.time.monotonic", lambda: next(now))
     stream = io.StringIO()
     line = LineProgress(stream)
-    line.stage("loading", 0.0)
-    line.stage("loading", 1.0)
+    for share in (0.0, 0.5, 1.0):
+        line.stage("loading", share)
     for done in (40, 45, 50, 100):
         line.texts(done, 100, 7)
     shown = stream.getvalue().split("\r")[1:]
-    assert shown[:2] == ["loading: 0%", "loading: 100%\n"]
-    assert [one.strip() for one in shown[2:]] == [
+    assert [one.strip() for one in shown] == [
+        "loading: 0%",
+        "loading: 50%, about 5 s left",
+        "loading: 100%",
         "writing texts: 40 of 100",
         "writing texts: 45 of 100, about 2 min left",
         "writing texts: 50 of 100, about 82 min left",
