@@ -12,7 +12,7 @@ from plainchant.cli.options import command, field_option, formatted, with_perfor
 from plainchant.config import PerformanceOptions, SynthesisConfig
 from plainchant.errors import PlainchantError
 from plainchant.planning import make_plan
-from plainchant.run.speed import expected, keep_speed, measure_speed
+from plainchant.run.speed import expected, keep_embedding_speed, keep_speed, measure_embedder, measure_speed
 
 PACKAGES = ("plainchant", "sentence-transformers", "opendp", "numpy")
 # Reports a step, and how far it is.
@@ -100,6 +100,7 @@ def _examine_embedder(name: str, performance: PerformanceOptions, report: Report
 
     report("loading the embedder", 0.0)
     embedder = load_embedder(name, device=performance.device)
-    embedder.encode(["a text"])
     report("loading the embedder", 1.0)
-    return {"embedder": f"{embedder.name}: can be used"}
+    rate = measure_embedder(embedder)
+    keep_embedding_speed(name, performance, rate)
+    return {"embedder": f"{embedder.name}: can be used", "texts embedded per second": round(rate)}

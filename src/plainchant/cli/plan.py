@@ -38,7 +38,14 @@ from plainchant.privacy.accounting import Cost
 from plainchant.privacy.deals import DealRule
 from plainchant.privacy.deals import Expected as Cells
 from plainchant.run.joint import missing_package
-from plainchant.run.speed import SAMPLED_CORPUS, duration, expected, kept_speed, samples_corpus
+from plainchant.run.speed import (
+    SAMPLED_CORPUS,
+    duration,
+    expected,
+    kept_embedding_speed,
+    kept_speed,
+    samples_corpus,
+)
 from plainchant.run.words import odds_in_words
 
 # What every table needs to have looked at, in the order in which a new file asks for it.
@@ -228,7 +235,8 @@ def plan(console: Console, config: SynthesisConfig, trial: bool, performance: Pe
     if trial:
         document["measured"] = _measured(console, plan, texts, performance)
     speed = kept_speed(config.model, performance)
-    document["expected"] = None if speed is None else dataclasses.asdict(expected(plan, speed))
+    rate = kept_embedding_speed(config.embedder, performance)
+    document["expected"] = None if speed is None else dataclasses.asdict(expected(plan, speed, rate))
     console.result(document, plan.guarantee.statement)
 
 
@@ -361,7 +369,7 @@ def _unit(plan: Plan) -> str:
 def _machine_rows(plan: Plan, performance: PerformanceOptions) -> list[tuple[str, Any]]:
     """Public corpus, time and memory; how long is known where this machine was measured."""
     config, speed = plan.config, kept_speed(plan.config.model, performance)
-    found = None if speed is None else expected(plan, speed)
+    found = None if speed is None else expected(plan, speed, kept_embedding_speed(config.embedder, performance))
     rows: list[tuple[str, Any]] = []
     if samples_corpus(plan):
         lasts = "often the longest step" if found is None else duration(found.corpus)
@@ -376,10 +384,11 @@ def _machine_rows(plan: Plan, performance: PerformanceOptions) -> list[tuple[str
         rows.append(("public corpus", config.public_corpus))
     if found is None or speed is None:
         return [*rows, ("time", "unknown here; plainchant doctor measures this machine once")]
-    total = duration(found.corpus + found.texts)
+    total = duration(found.corpus + found.texts + (found.embedding or 0.0))
+    beside = "plus loading" if found.embedding is not None else "plus loading and embedding"
     return [
         *rows,
-        ("time", f"{total} here, plus loading and embedding (measured {speed.measured} by plainchant doctor)"),
+        ("time", f"{total} here, {beside} (measured {speed.measured} by plainchant doctor)"),
         ("memory", f"about {found.memory:.1f} GiB"),
     ]
 

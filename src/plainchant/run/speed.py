@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from plainchant.config import Clusters, PerformanceOptions
+from plainchant.data.embedding import Embedder
 from plainchant.data.files import PRIVATE, write_json
 from plainchant.models import LanguageModel
 from plainchant.planning import Plan
@@ -25,6 +26,8 @@ SAMPLED_CORPUS = 400
 # A measurement: tokens of a prompt, steps, and ids whose logits a private step needs.
 PROMPT_TOKENS, STEPS, SUPPORT = 100, 8, 1000
 _FILE = "speed.json"
+# What an embedder is measured on: so many texts of about forty words.
+MEASURED_TEXTS = 64
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,16 @@ def measure_speed(model: LanguageModel, performance: PerformanceOptions, *, load
     )
 
 
+def measure_embedder(embedder: Embedder) -> float:
+    """Texts per second that a loaded embedder turns into vectors, on made-up ones of about forty words."""
+    texts = [" ".join(f"word{number}-{place}" if place % 9 else "a short line of" for place in range(12))
+             for number in range(MEASURED_TEXTS)]  # fmt: skip
+    embedder.encode(texts[:2])
+    began = time.perf_counter()
+    embedder.encode(texts)
+    return len(texts) / (time.perf_counter() - began)
+
+
 # the cache
 
 
@@ -107,12 +120,25 @@ def _key(model: str, performance: PerformanceOptions) -> str:
     return json.dumps([platform.node(), os.cpu_count(), model, performance.device, performance.dtype])
 
 
+def _embedder_key(embedder: str, performance: PerformanceOptions) -> str:
+    return json.dumps([platform.node(), os.cpu_count(), "embedder", embedder, performance.device])
+
+
 def keep_speed(model: str, performance: PerformanceOptions, speed: Speed) -> Path | None:
     """Keeps a measurement in the user's cache; returns its file, or None where that cannot be written."""
+    return _keep(_key(model, performance), dataclasses.asdict(speed))
+
+
+def keep_embedding_speed(embedder: str, performance: PerformanceOptions, rate: float) -> Path | None:
+    """Keeps how many texts per second an embedder does here; as `keep_speed`."""
+    return _keep(_embedder_key(embedder, performance), {"texts": rate})
+
+
+def _keep(key: str, found: dict[str, Any]) -> Path | None:
     path = cache_folder() / _FILE
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_json(path, _kept(path) | {_key(model, performance): dataclasses.asdict(speed)}, mode=PRIVATE)
+        write_json(path, _kept(path) | {key: found}, mode=PRIVATE)
     except OSError:
         return None
     return path
@@ -124,6 +150,15 @@ def kept_speed(model: str, performance: PerformanceOptions) -> Speed | None:
         return Speed(**_kept(cache_folder() / _FILE)[_key(model, performance)])
     except (KeyError, TypeError):
         return None
+
+
+def kept_embedding_speed(embedder: str, performance: PerformanceOptions) -> float | None:
+    """Texts per second of an embedder on this machine; None where it was not measured."""
+    try:
+        rate = float(_kept(cache_folder() / _FILE)[_embedder_key(embedder, performance)]["texts"])
+    except (KeyError, TypeError, ValueError):
+        return None
+    return rate if math.isfinite(rate) and rate > 0 else None
 
 
 def _kept(path: Path) -> dict[str, Any]:
@@ -146,21 +181,29 @@ def samples_corpus(plan: Plan) -> bool:
 
 @dataclass(frozen=True)
 class Expected:
-    """What a run takes here, about; without loading, embedding and votes.
+    """What a run takes here, about; without loading and votes.
 
     Attributes:
         corpus: seconds to sample a public corpus; 0 where none is sampled.
+        embedding: seconds to embed records and candidates; None where one of the two is not known.
         texts: seconds to write the texts.
         memory: GiB.
     """
 
     corpus: float
+    embedding: float | None
     texts: float
     memory: float
 
 
-def expected(plan: Plan, speed: Speed) -> Expected:
-    """What a run of a plan takes on the machine that was measured, if all texts have their maximum length."""
+def expected(plan: Plan, speed: Speed, embeddings: float | None = None) -> Expected:
+    """What a run of a plan takes on the machine that was measured, if all texts have their maximum length.
+
+    Args:
+        plan: of the run; where it names `expected_units`, each is taken for one record.
+        speed: the model's.
+        embeddings: texts per second of the embedder, or None.
+    """
     config, size = plan.config, plan.settings.batch_size
     steps, tails = config.written * config.head, config.written * (config.max_tokens - config.head)
     contexts = (plan.batches_needed or config.written) * size if plan.mechanism.needs_private else 0
@@ -171,7 +214,19 @@ def expected(plan: Plan, speed: Speed) -> Expected:
     rows = max(size, speed.rows)
     context = PROMPT_TOKENS + config.max_record_tokens + config.max_tokens * (1 + config.parts.released_examples)
     memory = (speed.process_bytes + rows * context * speed.token_bytes) / 2**30
-    return Expected(corpus, private + public + reads / speed.prompt_tokens, memory)
+    return Expected(corpus, _embedding(plan, embeddings), private + public + reads / speed.prompt_tokens, memory)
+
+
+def _embedding(plan: Plan, rate: float | None) -> float | None:
+    """Seconds to embed what is grouped or voted on."""
+    config = plan.config
+    clustered = config.parts.clusters is Clusters.PUBLIC_CENTRES and config.written > 0
+    if not (config.reads_records and config.has_text and (clustered or config.votes)):
+        return 0.0
+    if rate is None or config.expected_units is None:
+        return None
+    candidates = config.written + config.further if config.votes else 0
+    return (config.expected_units * plan.sample_rate + candidates) / rate
 
 
 def duration(seconds: float) -> str:

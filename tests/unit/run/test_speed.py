@@ -4,11 +4,22 @@ import dataclasses
 import stat
 
 import pytest
+from doubles.embedders import Hashing
 
 from plainchant.config import PerformanceOptions, SynthesisConfig
 from plainchant.models.table import TableModel
 from plainchant.planning import make_plan
-from plainchant.run.speed import Speed, expected, keep_speed, kept_speed, measure_speed, samples_corpus
+from plainchant.run.speed import (
+    Speed,
+    expected,
+    keep_embedding_speed,
+    keep_speed,
+    kept_embedding_speed,
+    kept_speed,
+    measure_embedder,
+    measure_speed,
+    samples_corpus,
+)
 
 SPEED = Speed(1000.0, 100.0, 50.0, 64, 1.0, 1000, 2**30, "2024-01-01")
 
@@ -51,6 +62,25 @@ def test_a_model_is_measured():
     assert found.rows == 4
     assert min(found.prompt_tokens, found.private_rows, found.public_rows) > 0
     assert found.token_bytes == 8
+
+
+def test_an_embedder_is_measured_and_its_time_counted(cache):
+    usual = PerformanceOptions()
+    assert measure_embedder(Hashing()) > 0
+    assert kept_embedding_speed("e", usual) is None
+    assert keep_embedding_speed("e", usual, 50.0) == cache
+    keep_speed("e", usual, SPEED)
+    assert kept_embedding_speed("e", usual) == 50.0
+    cache.write_text(cache.read_text().replace("50.0", "-1"))
+    assert kept_embedding_speed("e", usual) is None
+
+    voted = make_plan(SynthesisConfig(texts=20, max_tokens=32, expected_units=5000))
+    assert expected(voted, SPEED, 50.0).embedding == pytest.approx((5000 + 11 * 20) / 50)
+    assert expected(voted, SPEED).embedding is None
+    assert expected(make_plan(SynthesisConfig(texts=20, max_tokens=32)), SPEED, 50.0).embedding is None
+    # nothing is grouped around centres, and nobody votes
+    public = make_plan(SynthesisConfig(method="public", texts=20, max_tokens=32))
+    assert expected(public, SPEED).embedding == 0
 
 
 def test_time_follows_from_rows_and_a_sampled_corpus_is_told_apart():
