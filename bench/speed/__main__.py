@@ -1,7 +1,7 @@
 """How fast, how near to what the machine can do, in how much memory: the figures and the picture of docs/speed.md.
 
     python bench/speed all            # every section in a process of its own, then the page
-    python bench/speed SECTION        # peer, peak, private, curves, memory, drafting or int8
+    python bench/speed SECTION        # peer, peak, shares, private, curves, memory, drafting or int8
     python bench/speed page           # docs/speed.md and docs/speed.svg from bench/speed/results/*.json
 
 `peer` installs invink 0.1.0 (GPLv3: a peer here, never a dependency) into .venv-peer; the small model beside Gemma is
@@ -21,10 +21,10 @@ from plainchant.models.transformers.load import EMBEDDED_MODEL
 from speed.common import RESULTS, SMOLLM2, measured
 from speed.page import write_page
 from speed.peer import peer
-from speed.sections import curves, drafting, int8, memory, peak, private
+from speed.sections import curves, drafting, int8, memory, peak, private, shares
 
 HERE = Path(__file__).resolve().parent
-SECTIONS = {f.__name__: f for f in (peer, peak, private, curves, memory, drafting, int8)}
+SECTIONS = {f.__name__: f for f in (peer, peak, shares, private, curves, memory, drafting, int8)}
 
 
 def main() -> None:

@@ -29,11 +29,13 @@ from plainchant.randomness import SystemRandomness
 from plainchant.run.synthesis import synthesize
 from speed.common import (
     BATCH,
+    CONTEXT,
     DTYPES,
     PROMPT,
     ROOT,
     ROWS,
     WARM,
+    WRITTEN,
     Skipped,
     best_seconds,
     load,
@@ -52,6 +54,8 @@ POINTS = [
     *(("prompt", prompt, 1, 8, prompt) for prompt in (64, 256, 1024)),
 ]
 CAP = 0.2  # GiB of caches
+# batch sizes that plans come to, and the rows of a pass that suit each type
+PLANNED, WIDE = (13, 19, 37), {"float32": 128, "bfloat16": 192}
 
 
 # ------------------------------------------------------------------------------------------------ against the machine
@@ -137,6 +141,29 @@ def curves(options: argparse.Namespace) -> list[dict[str, Any]]:
             line = {"dtype": dtype, "curve": curve, "x": x, "tokens a second": batches / found["step"]}
             line |= {"rows a second": batches * size / found["step"], "caches": found["cache bytes"] / 2**30}
             lines.append(line | {"prompt tokens a second": batches * size * (prompt - prompt // 2) / found["prefill"]})
+    return lines
+
+
+# ---------------------------------------------------------------------------------- public pass and prompts of a run
+
+
+def shares(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """What of a run's time the public pass takes, and reading the prompts of every text's own contexts."""
+    lines = []
+    for dtype in DTYPES:
+        model = load(options.models[0], dtype)
+        for size, passes in itertools.product(PLANNED, (1, PerformanceOptions().passes)):
+            batches = passes * (WIDE[dtype] // size)
+            works = made_up(model, batches, size, CONTEXT)
+            found = decode(
+                model, mechanism_of("plainchant", size), works, max(4, options.steps // 4), rows=WIDE[dtype],
+                passes=passes,
+            )  # fmt: skip
+            whole = found["prefill"] + WRITTEN * found["step"]
+            lines.append({
+                "dtype": dtype, "size": size, "passes": passes, "public": found["public pass"] / found["step"],
+                "prompts": found["prefill"] / whole, "tokens a second": batches * WRITTEN / whole,
+            })  # fmt: skip
     return lines
 
 

@@ -88,33 +88,38 @@ def decode(
     works: Sequence[BatchWork],
     steps: int,
     around: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext,
+    *,
+    rows: int = ROWS,
+    passes: int = 1,
 ) -> dict[str, float]:
     """Decodes some steps of all batches side by side; seconds by where they went, all a step's mean but `step`."""
     watched: Any = Timed(mechanism)
     timings: list[StepTiming] = []
     found: dict[str, float] = {}
-    with timed_passes(module_of(model)) as passes, contextlib.ExitStack() as inner:
+    with timed_passes(module_of(model)) as clocked, contextlib.ExitStack() as inner:
         before = cache_tensors()
 
         def observe(timing: StepTiming) -> None:
             timings.append(timing)
             if len(timings) == WARM:
-                found["prefill"] = passes["prompts"]
-                passes.clear()
+                found["prefill"] = clocked["prompts"]
+                clocked.clear()
                 watched.seconds.clear()
                 inner.enter_context(around())
             if len(timings) == WARM + steps:
                 inner.close()
-                found["forward"] = passes["forward"]
+                found["forward"] = clocked["forward"]
                 found.update({name: watched.seconds[name] for name in ("support", "distribution", "cost")})
                 found["cache bytes"] = sum(one.nbytes for key, one in cache_tensors().items() if key not in before)
 
         stop = StopRule(None, WARM + steps + 1, WARM + steps)
-        decoder = Decoder(model, watched, stop, rows=ROWS, randomness=SystemRandomness(), observer=observe)
+        decoder = Decoder(
+            model, watched, stop, rows=rows, passes=passes, randomness=SystemRandomness(), observer=observe
+        )
         assert len(list(decoder.run(works))) == len(works)
     each = timings[WARM : WARM + steps]
     if {timing.batches for timing in each} != {len(works)}:
-        raise ValueError(f"{len(works)} batches do not share a pass of {ROWS} rows; take fewer")
+        raise ValueError(f"{len(works)} batches are not written together at {passes} passes of {rows} rows; take fewer")
     private = sum(timing.private_pass for timing in each)
     public = sum(timing.public_pass for timing in each)
     found["hand over"] = private + public - found["forward"]

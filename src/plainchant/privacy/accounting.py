@@ -564,6 +564,11 @@ class Filter:
     budget: Budget
     orders: tuple[tuple[float, float], ...]
 
+    def __post_init__(self) -> None:
+        parts = [part for order, part in self.orders if math.isfinite(order) and order > 1 and part > 0]
+        if not parts or len(parts) < len(self.orders) or math.fsum(parts) > self.budget.delta * (1 + 1e-9):
+            raise ConfigError(f"orders = {self.orders}: must be finite and above 1, with parts of δ that add up to it")
+
     @classmethod
     def beginning_with(cls, budget: Budget, cost: Cost) -> Self:
         """The filter for steps of which the first has this cost, known before anything is drawn.

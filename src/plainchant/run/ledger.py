@@ -127,7 +127,7 @@ class Ledger:
     def _filter(self, content: dict[str, Any], cost: Cost) -> Filter:
         """The filter that the first entry that costs anything has fixed, or that an entry of this cost would fix."""
         if "orders" in content:
-            return Filter(self._budget, tuple((order, part) for order, part in content["orders"]))
+            return _filter_of(content)
         return Filter.beginning_with(self._budget, next(iter(_that_cost(content)), cost))
 
     def _check_unit(self, guarantee: Guarantee) -> None:
@@ -290,6 +290,8 @@ class Ledger:
             Cost.of(content["epsilon"], content["delta"])
             if not all(Cost.from_dict(entry).is_limited and str(entry["unit"]) for entry in content["runs"]):
                 raise ValueError
+            if "orders" in content:
+                _filter_of(content)
         except FileNotFoundError:
             raise ConfigError(
                 f"ledger = {self.path}: there is none; plainchant account --ledger {self.path} --epsilon E creates one"
@@ -336,6 +338,12 @@ def _locked(path: Path) -> Iterator[None]:
 
 def _entry_of(content: dict[str, Any], name: str) -> dict[str, Any] | None:
     return next((entry for entry in content["runs"] if entry["run"] == name), None)
+
+
+def _filter_of(content: dict[str, Any]) -> Filter:
+    """The filter that a ledger holds."""
+    budget = Budget(content["epsilon"], content["delta"])
+    return Filter(budget, tuple((order, part) for order, part in content["orders"]))
 
 
 def _that_cost(content: dict[str, Any]) -> list[Cost]:

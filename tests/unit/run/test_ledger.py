@@ -134,7 +134,13 @@ CURVE = HEAD + '[{"unit": "u", "rho": null, "curve": {"rho": 0, "orders": [2], "
 NEGATIVE, NO_UNIT = HEAD + '[{"unit": "u", "rho": -1}]}', HEAD + '[{"rho": 0.1}]}'
 
 
-@pytest.mark.parametrize("content", ["", "{}", NEGATIVE, "[]", CURVE, NO_UNIT])
+ORDERS = [
+    HEAD + f'[], "orders": {own}}}'
+    for own in ("[]", "[[1, 1e-6]]", "[[3, NaN]]", "[[2, 6e-7], [3, 6e-7]]", "[[2]]", "3")
+]
+
+
+@pytest.mark.parametrize("content", ["", "{}", NEGATIVE, "[]", CURVE, NO_UNIT, *ORDERS])
 def test_a_damaged_ledger_is_no_empty_ledger(ledger, content):
     ledger.path.write_text(content)
     with pytest.raises(ConfigError, match="not a ledger"):
