@@ -45,10 +45,16 @@ class Bias:
     tokens: IntArray
     nats: Float32Array
 
-    def on(self, logits: Float32Array) -> Float32Array:
-        """The logits with it, float32 [V]; the given ones stay as they are."""
+    def on(self, logits: Float32Array, written: Sequence[int] = ()) -> Float32Array:
+        """The logits with it, float32 [V]; the given ones stay as they are.
+
+        Args:
+            logits: of the next token, float32 [V].
+            written: the tokens of the text so far. What is there already is made no likelier: words are counted once a
+                record, and a model that is pushed to a word again and again writes nothing else.
+        """
         moved = logits.copy()
-        moved[self.tokens] += self.nats
+        moved[self.tokens] += np.where(np.isin(self.tokens, written), np.minimum(self.nats, 0), self.nats)
         return moved
 
 
@@ -308,7 +314,7 @@ class Decoder:
         public_logits = self._model.step([(s.public, s.last) for s in active if s.public is not None])
         public_pass = watch.lap()
         publics = [
-            logits[0] if session.work.bias is None else session.work.bias.on(logits[0])
+            logits[0] if session.work.bias is None else session.work.bias.on(logits[0], session.tokens)
             for logits, session in zip(public_logits, active, strict=False)
         ] or [None] * len(active)
         supports = [

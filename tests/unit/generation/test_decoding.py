@@ -189,8 +189,14 @@ def test_a_bias_moves_public_logits_of_its_own_work_alone():
     texts, _ = decode(works, table=lambda _: logits)
     # what a model hands out stays as it is
     assert not logits.any()
-    assert {text.text for text in texts if text.batch % 2} == {"bbbbbb"}
-    assert len({text.text for text in texts if not text.batch % 2}) > 3
+    own = [text.text for text in texts if text.batch % 2]
+    assert {text[0] for text in own} == {"b"}
+    # what is there already is made no likelier
+    assert len(set(own)) > 3
+    assert "bbbbbb" not in own
+    assert len({text.text[0] for text in texts if not text.batch % 2}) > 1
+    moved = Bias(np.array([1, 2]), np.array([4.0, -4.0], dtype=np.float32)).on(logits[:4], [2, 1])
+    assert moved.tolist() == [0, 0, -4, 0]
     # the support follows: one token is left of those that are ranked highest
     mechanism = PublicMechanism(settings(batch_size=2, support=Support.TOP_K, k=1))
     lowered = Bias(np.array([1]), np.array([-1.0], dtype=np.float32))
