@@ -1,6 +1,6 @@
 """The outputs in docs/tutorial.md, made by running its commands.
 
-    python bench/tutorial.py run       every command of the page in an empty folder, in order: ten minutes on two quiet cores
+    python bench/tutorial.py run       every command of the page in an empty folder, in order: about ten minutes
     python bench/tutorial.py page      the outputs into docs/tutorial.md and README.md, from bench/tutorial/outputs.json
 
 A block with `title="NAME"` is a file, and a block of `console` holds commands, each after a dollar sign. What follows a
