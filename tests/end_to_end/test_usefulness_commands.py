@@ -36,7 +36,7 @@ def test_evaluate_writes_private_figures_and_gates_stop_a_pipeline(command, made
     arguments = ["evaluate", made / "mine", "--real", made / "private.jsonl"]
     shown = command(*arguments)
     assert "MAUVE" in shown.out
-    assert "label agreement" in shown.out
+    assert "do labels fit" in shown.out
     assert "private" in shown.err
     path = made / "mine" / "private" / "evaluation.json"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
