@@ -26,7 +26,7 @@ DTYPES = ("float32", "bfloat16")
 SMOLLM2 = "SmolLM2-135M"
 ROWS, BATCH = 64, 16  # rows of a full pass, and of a batch where nothing else is said
 PROMPT = 64  # tokens of a prompt where nothing else is said
-CONTEXT, WRITTEN = 96, 48  # tokens of a prompt, half of them public, and of a text, as in a run
+CONTEXT, WRITTEN = 96, 48  # tokens of a short record's prompt, half of them public, and of a text
 WARM = 2  # steps before the clock starts
 
 

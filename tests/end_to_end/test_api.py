@@ -11,6 +11,7 @@ from doubles.embedders import Hashing
 
 import plainchant as pc
 from plainchant.cli.main import main
+from plainchant.data.centres import Centres
 from plainchant.errors import DataNote
 from plainchant.models.table import TableModel
 from plainchant.randomness import SeededRandomness
@@ -133,6 +134,23 @@ def test_evaluate_and_compare_take_a_run_however_it_is_named(finished, tmp_path)
         compared = pc.compare(pair, ROWS, embedder=Hashing())
         assert [found.name for found in compared] == ["a", "b"]
         assert isinstance(compared[0], pc.Compared)
+
+
+def test_vectors_of_other_dimensions_are_not_compared_with_the_runs_centres(tmp_path):
+    class Wider(Hashing):
+        def encode(self, texts, **options):
+            return np.pad(super().encode(texts, **options), ((0, 0), (0, 1)))
+
+    Centres(np.eye(3, dtype=np.float32), "axes").save(tmp_path / "axes.npz")
+    around = {"clusters": "public-centres", "centres": str(tmp_path / "axes.npz"), "min_cell": 1}
+    plan, path = pc.plan(pc.SynthesisConfig(**(ONCE | around))), tmp_path / "run"
+    options = pc.PerformanceOptions(rows=8)
+    with pc.synthesize(ROWS, plan, out=path, model=model(), embedder=Hashing(), performance=options) as run:
+        run.finish()
+    usual, wider = (pc.evaluate(path, ROWS, embedder=embedder) for embedder in (Hashing(), Wider()))
+    assert usual.figure("cell agreement") is not None
+    assert wider.figure("cell agreement") is None
+    assert wider.figure("MAUVE") is not None
 
 
 def test_figures_of_another_table_than_the_runs_say_so(finished):

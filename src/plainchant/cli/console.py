@@ -249,20 +249,20 @@ class ProgressBars:
             self._draw(name, done, total, note)
 
     def _draw(self, name: str, done: float, total: float, note: str) -> None:
-        self._now_and_then(name, done, total, note, _log)
+        said = f"{name}: {note or f'{done / total:.0%}'}{self._pace.left(name, done, total)}"
+        finished = done >= total
+        self._now_and_then(name, said, _log, finished=finished)
         if self._live:
             if name not in self._tasks:
                 self._tasks[name] = self._bars.add_task(name, total=total, note=note)
             self._bars.update(self._tasks[name], completed=done, note=note)
         elif self._shown:
             # where nobody watches a terminal: at the start, every ten seconds, at the end
-            self._now_and_then(name, done, total, note, self._console.print)
+            self._now_and_then(name, said, self._console.print, finished=finished)
 
-    def _now_and_then(self, name: str, done: float, total: float, note: str, say: Callable[[str], Any]) -> None:
+    def _now_and_then(self, name: str, said: str, say: Callable[[str], Any], *, finished: bool) -> None:
         """Says how far a step is, at its start, every ten seconds, and once at its end."""
         now, key = time.monotonic(), f"{name}, to {say!r}"
-        left = self._pace.left(key, done, total, now=now)
-        finished = done >= total
         if key not in self._spoken or finished > self._ended.get(key, False) or now - self._spoken[key] > 10:
             self._spoken[key], self._ended[key] = now, finished
-            say(f"{name}: {note or f'{done / total:.0%}'}{left}")
+            say(said)

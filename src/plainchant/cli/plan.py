@@ -41,8 +41,7 @@ from plainchant.run.joint import missing_package
 from plainchant.run.speed import (
     SAMPLED_CORPUS,
     duration,
-    expected,
-    kept_embedding_speed,
+    forecast,
     kept_speed,
     samples_corpus,
 )
@@ -234,9 +233,8 @@ def plan(console: Console, config: SynthesisConfig, trial: bool, performance: Pe
         document["sends"] = dataclasses.asdict(_sending(config))
     if trial:
         document["measured"] = _measured(console, plan, texts, performance)
-    speed = kept_speed(config.model, performance)
-    rate = kept_embedding_speed(config.embedder, performance)
-    document["expected"] = None if speed is None else dataclasses.asdict(expected(plan, speed, rate))
+    found = forecast(plan, performance)
+    document["expected"] = None if found is None else dataclasses.asdict(found)
     console.result(document, plan.guarantee.statement)
 
 
@@ -369,7 +367,7 @@ def _unit(plan: Plan) -> str:
 def _machine_rows(plan: Plan, performance: PerformanceOptions) -> list[tuple[str, Any]]:
     """Public corpus, time and memory; how long is known where this machine was measured."""
     config, speed = plan.config, kept_speed(plan.config.model, performance)
-    found = None if speed is None else expected(plan, speed, kept_embedding_speed(config.embedder, performance))
+    found = forecast(plan, performance)
     rows: list[tuple[str, Any]] = []
     if samples_corpus(plan):
         lasts = "often the longest step" if found is None else duration(found.corpus)

@@ -151,9 +151,9 @@ def evaluate(
     beside = None if public is None else _public_sample(public, config, embedder)
     cells, centres = directory.cells(), centres_of(directory, config)
     nearest = own = None
-    # vectors of another embedder than the run's are near to none of its centres
-    comparable = centres is not None and centres.vectors.shape[1] == synthetic.vectors.shape[1]
-    if centres is not None and comparable and any(cell.centre != WHOLE_LABEL for cell in cells):
+    if centres is not None and centres.vectors.shape[1] != synthetic.vectors.shape[1]:
+        centres = None  # vectors of another embedder than the run's are near to none of its centres
+    if centres is not None and any(cell.centre != WHOLE_LABEL for cell in cells):
         own = np.array([cells[row["cell"]].centre for row in rows], dtype=np.int64)
         among = np.unique([cell.centre for cell in cells if cell.centre != WHOLE_LABEL])
         nearest = centres.nearest(synthetic.vectors, among)

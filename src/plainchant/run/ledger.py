@@ -80,7 +80,7 @@ class Ledger:
     @property
     def spent(self) -> Cost:
         """What all entries cost together."""
-        return sum((Cost.from_dict(run) for run in self.runs), Cost())
+        return _sum_of(self._read())
 
     @property
     def left(self) -> Cost:

@@ -2,9 +2,9 @@
 
 from plainchant import models
 from plainchant.config import PerformanceOptions, SynthesisConfig
-from plainchant.errors import ConfigError, MissingDependencyError
+from plainchant.errors import ConfigError
 from plainchant.models import LanguageModel
-from plainchant.run.joint import missing_package
+from plainchant.run.joint import check_package
 from plainchant.run.progress import NoProgress, Progress
 from plainchant.run.released import SyntheticText
 from plainchant.run.writers import Loaded, LocalWriter, public_requests
@@ -45,8 +45,8 @@ def preview(
         raise ConfigError(f"texts = {texts}: must be at least 1")
     if not config.has_text:
         raise ConfigError(f"method = {config.method.value}: writes no texts that could be shown; use another method")
-    if (missing := missing_package(config)) is not None:
-        raise MissingDependencyError(missing)
+    if config.columns.attributes:
+        check_package()
     progress, performance = progress or NoProgress(), performance or PerformanceOptions()
     progress.stage("loading the language model", 0.0)
     model = model or models.load(config.model, performance)

@@ -196,6 +196,12 @@ class Expected:
     memory: float
 
 
+def forecast(plan: Plan, performance: PerformanceOptions) -> Expected | None:
+    """What a run of a plan takes here, as far as this machine was measured; None where the model was not."""
+    config, speed = plan.config, kept_speed(plan.config.model, performance)
+    return None if speed is None else expected(plan, speed, kept_embedding_speed(config.embedder, performance))
+
+
 def expected(plan: Plan, speed: Speed, embeddings: float | None = None) -> Expected:
     """What a run of a plan takes on the machine that was measured, if all texts have their maximum length.
 

@@ -4,6 +4,7 @@ All that a request holds is public or released, so that writing for it is post-p
 """
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -103,26 +104,30 @@ class LocalWriter:
 
     def write(self, requests: Sequence[Request]) -> Iterator[FinishedText]:
         """See `Writer`."""
+        # what the prompts of a label and turn begin with, whatever they show
+        shared = functools.cache(functools.partial(self.loaded.prompts.prefix, released=()))
         by_warmth = sorted(requests, key=lambda request: request.warmth)
         for warmth, own in itertools.groupby(by_warmth, key=lambda request: request.warmth):
             works = [
-                BatchWork(request.place[0], *self._parts(request), (), (request.place[1],), bias=request.bias)
+                BatchWork(
+                    request.place[0],
+                    *self._parts(request, shared(request.label, turn=request.turn)),
+                    (),
+                    (request.place[1],),
+                    bias=request.bias,
+                )
                 for request in own
             ]
             # those that share a part of their prompt side by side, so that it is read once
             yield from self._decoder(warmth).run(sorted(works, key=lambda work: (work.prefix, work.batch)))
 
-    def _parts(self, request: Request) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """The tokens of a prompt: those that many share, which are read once, and its own."""
-        prompts, label, turn = self.loaded.prompts, request.label, request.turn
-        whole = prompts.prefix(label, request.shown, turn, request.lines)
-        shared = 0
-        if request.shown:
-            pairs = zip(whole, prompts.prefix(label, (), turn), strict=False)
-            shared = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
-        # by itself a text that shows nothing released shares all of it
-        at = shared or len(whole)
-        return tuple(whole[:at]), (*whole[at:], *prompts.start(label, request.attributes))
+    def _parts(self, request: Request, shared: list[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The tokens of a prompt: those that it shares with others, which are read once, and its own."""
+        prompts = self.loaded.prompts
+        whole = prompts.prefix(request.label, request.shown, request.turn, request.lines)
+        pairs = enumerate(zip(whole, shared, strict=False))
+        at = next((place for place, (own, other) in pairs if own != other), min(len(whole), len(shared)))
+        return tuple(whole[:at]), (*whole[at:], *prompts.start(request.label, request.attributes))
 
     def _decoder(self, warmth: float) -> Decoder:
         settings = dataclasses.replace(
