@@ -56,9 +56,11 @@ class Segment:
     Attributes:
         cache: holds their keys and values.
         rows: int64 [m], indices of rows in the cache.
-        positions: int64 [m, q], positions of their new tokens, all < `stop`.
+        positions: int64 [m, q], positions of their new tokens; the first one of a row is always there.
         stop: number of positions of the cache that are read.
         whole: whether `rows` are all rows in order, so that reading the cache needs no copy.
+        places: int64 [t], which of the m * q places have a token, in order; None for all. Nothing else of a model is
+            computed, nor stored, at the others.
     """
 
     cache: Cache
@@ -66,15 +68,35 @@ class Segment:
     positions: Tensor
     stop: int
     whole: bool
+    places: Tensor | None = None
     masks: dict[tuple[int | None, int], Tensor] = field(default_factory=dict)
 
+    @property
+    def tokens(self) -> int:
+        """t, the number of new tokens."""
+        return self.positions.numel() if self.places is None else len(self.places)
+
     def extend(self, index: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Writes keys and values [m, kv_heads, q, d] at their positions; returns the rows' [m, kv_heads, stop, d]."""
+        """Writes keys and values [t, kv_heads, 1, d] at their positions; returns the rows' [m, kv_heads, stop, d]."""
         stored = self.cache.layer(index, (key, value))
+        rows = self.of_tokens(self.rows[:, None].expand_as(self.positions))
         for tensor, new in zip(stored, (key, value), strict=True):
-            tensor[self.rows[:, None], :, self.positions] = new.transpose(1, 2)
+            tensor[rows, :, self.of_tokens(self.positions)] = new[:, :, 0]
         keys, values = (x[:, :, : self.stop] if self.whole else x[self.rows, :, : self.stop] for x in stored)
         return keys, values
+
+    def of_tokens(self, placed: Tensor) -> Tensor:
+        """Of something at every place, [m, q, ...], what is at those with a token, [t, ...]."""
+        flat = placed.flatten(0, 1)
+        return flat if self.places is None else flat[self.places]
+
+    def placed(self, of_tokens: Tensor) -> Tensor:
+        """Something of every token, [t, ...], at its place, [m, q, ...]; zeros elsewhere."""
+        flat = of_tokens
+        if self.places is not None:
+            flat = of_tokens.new_zeros(self.positions.numel(), *of_tokens.shape[1:])
+            flat[self.places] = of_tokens
+        return flat.reshape(*self.positions.shape, *flat.shape[1:])
 
     def mask(self, window: int | None, heads: int) -> Tensor:
         """True where a query sees a key: bool [m, 1, q, stop], or [m, 1, heads * q, stop] for q > 1."""
@@ -122,9 +144,9 @@ def attention(
 
     Args:
         module: the attention layer.
-        query: [rows, heads, q, d].
-        key: [rows, kv_heads, q, d], the new tokens only.
-        value: [rows, kv_heads, q, d_value], the new tokens only.
+        query: [tokens, heads, 1, d].
+        key: [tokens, kv_heads, 1, d].
+        value: [tokens, kv_heads, 1, d_value].
         attention_mask: must be None; the mask follows from the positions.
         dropout: must be 0.
         scaling: factor of the scores, None for 1/sqrt(d).
@@ -134,7 +156,7 @@ def attention(
         **others: refused, unless empty or harmless.
 
     Returns:
-        [rows, q, heads, d_value] in the query's dtype, and None instead of the weights.
+        [tokens, 1, heads, d_value] in the query's dtype, and None instead of the weights; zeros for tokens of no row.
 
     Raises:
         ModelError: the layer needs something that is not computed here.
@@ -147,15 +169,16 @@ def attention(
         )
     current = CURRENT_PASS.get()
     current.windows[module.layer_idx] = sliding_window
-    heads, length, width = query.shape[1:]
-    output = query.new_empty(len(query), length, heads, value.shape[-1])
+    heads, _, width = query.shape[1:]
+    output = query.new_zeros(len(query), 1, heads, value.shape[-1])
     first = 0
     for segment in current.segments:
-        here = slice(first, first := first + len(segment.rows))
+        here, (rows, length) = slice(first, first := first + segment.tokens), segment.positions.shape
         keys, values = segment.extend(module.layer_idx, key[here], value[here])
         kv_heads = keys.shape[1]
         # The query heads of one key head are adjacent, so the keys need no copies.
-        queries = query[here].reshape(-1, kv_heads, heads // kv_heads * length, width)
+        placed = segment.placed(query[here, :, 0]).transpose(1, 2)
+        queries = placed.reshape(rows, kv_heads, heads // kv_heads * length, width)
         mask = segment.mask(sliding_window, heads // kv_heads)
         if softcap is None:
             attended = scaled_dot_product_attention(queries, keys, values, attn_mask=mask, scale=scaling)
@@ -163,7 +186,8 @@ def attention(
             scores = queries @ keys.transpose(2, 3) * (width**-0.5 if scaling is None else scaling)
             scores = (softcap * torch.tanh(scores / softcap)).masked_fill(~mask, -torch.inf)
             attended = scores.softmax(-1, dtype=torch.float32).to(values.dtype) @ values
-        output[here] = attended.reshape(-1, heads, length, values.shape[-1]).transpose(1, 2)
+        attended = attended.reshape(rows, heads, length, values.shape[-1]).transpose(1, 2)
+        output[here, 0] = segment.of_tokens(attended)
     return output, None
 
 

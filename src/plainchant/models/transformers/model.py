@@ -10,7 +10,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import linear
+from torch.nn.functional import linear, pad
 from transformers.utils import logging as transformers_logging
 
 from plainchant.arrays import Float32Array, IntArray
@@ -80,7 +80,7 @@ class TransformersModel:
         self._coder = TextCoder(name, tokenizer, self.vocabulary_size, ends)
         self.end_of_text, self.special = self._coder.end_of_text, self._coder.special
         self.start_tokens, self.largest_id = self._coder.start_tokens, self._coder.largest_id
-        # Padding after a row's end is a token like any other: it is masked, then overwritten.
+        # Padding of a pass is a token like any other, of no row.
         self._filler = next((i for i in range(self.vocabulary_size) if i not in self.special), 0)
         self._restricted = False
         with quiet():
@@ -181,25 +181,27 @@ class TransformersModel:
             left = [(place, row) for place, (_, texts, _) in enumerate(groups) for row in range(len(texts))
                     if len(texts[row]) > offset]  # fmt: skip
             for first in range(0, len(left), together):
-                segments, padded = [], []
+                segments, tokens = [], []
                 for place, some in itertools.groupby(left[first : first + together], key=lambda found: found[0]):
                     cache, texts, start = groups[place]
                     rows = [row for _, row in some]
                     parts = [texts[row][offset : offset + piece] for row in rows]
-                    padded += [[*part, *[self._filler] * (piece - len(part))] for part in parts]
-                    # padding goes to positions that are overwritten before they are read
+                    tokens += [[token] for part in parts for token in part]
                     begin, end = start + offset, start + offset + piece
-                    last = min(self.context_length, cache.capacity) - 1
-                    positions = torch.arange(begin, end, device=self._device).clamp(max=last)
+                    positions = torch.arange(begin, end, device=self._device).expand(len(rows), -1)
                     stop = min(-(-end // CACHE_STEP) * CACHE_STEP, cache.capacity)
                     where = torch.tensor(rows, device=self._device)
-                    segments.append(Segment(cache, where, positions.expand(len(rows), -1), stop, whole=False))
-                self._forward(self._model.base_model, segments, torch.tensor(padded, device=self._device))
+                    lengths = torch.tensor([len(part) for part in parts], device=self._device)
+                    places = (torch.arange(piece, device=self._device) < lengths[:, None]).flatten().nonzero()[:, 0]
+                    segments.append(Segment(cache, where, positions, stop, whole=False, places=places))
+                # a pass is padded, not each of its rows
+                tokens += [[self._filler]] * (-len(tokens) % _PIECE)
+                self._forward(self._model.base_model, segments, torch.tensor(tokens, device=self._device))
 
     def _forward(
         self, module: Any, segments: list[Segment], tokens: Tensor, supports: list[Tensor] | None = None
     ) -> Any:
-        """Runs the model, or its body without the head, on tokens [rows, q] of all segments."""
+        """Runs the model, or its body without the head, on the tokens [t, 1] of all segments, and others after them."""
         if tokens.numel() == 1:
             # a single row would be computed by other kernels than a row among others
             only, tokens = segments[0], tokens.repeat(2, 1)
@@ -208,7 +210,9 @@ class TransformersModel:
         self._windows = current.windows  # not the segments: their caches must not outlive their owners
         token = CURRENT_PASS.set(current)
         try:
-            positions = torch.cat([segment.positions for segment in segments])
+            positions = torch.cat([segment.of_tokens(segment.positions) for segment in segments])
+            # tokens of no row stand at the end
+            positions = pad(positions, (0, len(tokens) - len(positions)))[:, None]
             return module(input_ids=tokens, position_ids=positions, use_cache=False)
         finally:
             CURRENT_PASS.reset(token)

@@ -220,12 +220,13 @@ def test_prompts_of_all_groups_are_read_together_once_and_within_a_bound(
 
     monkeypatch.setattr(llama, "_forward", forward)
     prefix = llama.prefill(some(0, 75))
-    assert sizes == [32, 32, 11]
+    assert sizes == [32, 32, 16]
     sizes.clear()
     groups = [(llama.open_rows(prefix, [some(row, 20)] * row, room=2), 1) for row in (2, 0, 3)]
     assert sizes == []
     llama.step(groups)
-    assert sizes == [32, 32, 16, 32, 32, 16, 5]
+    # 20 tokens of each of five rows; of the last four of each, two rows' are one pass, filled up to 16
+    assert sizes == [32, 32, 16, 16, 16, 16, 5]
     for rows, _ in groups:
         rows.rewind()
     llama.step(groups)
