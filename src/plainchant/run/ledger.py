@@ -24,7 +24,8 @@ class Ledger:
       So the cap holds even if the settings of one run were chosen after seeing another's release.
     * One ledger has one unit, that of its first entry that costs anything: costs to different units do not add up.
     * A run's whole cost is entered once, before it draws anything; what the run does not use is not refunded. One case
-      apart: a run that ends before its first token, and can never continue, keeps the cost of its noisy counts only.
+      apart: a run that ends before its first token, and can never continue, keeps the cost of its noisy counts only
+      (but not a run on a sample).
     * One entry pays for one release: at each opening the run's directory and its entry get the same fresh mark. A
       directory whose mark is not the entry's is a copy, or was restored, and is refused.
     * One file has one lock and one sum: links are followed, and a file with several names is refused.
@@ -184,8 +185,8 @@ class Ledger:
 
         The directory is marked as ended before this is called, so at no moment is there an entry that was reduced and
         a directory that may continue. The entry keeps its whole cost where it cannot be ruled out that another process
-        drew something: where the run was opened more than once. Its mark is taken away, so that no copy of the
-        directory opens it again.
+        drew something: where the run was opened more than once. So does that of a run on a sample. A reduced entry
+        loses its mark, so that no copy of the directory opens it again.
 
         Args:
             run: a directory that has ended.
@@ -211,7 +212,9 @@ class Ledger:
             self._check_entry(entry, run, guarantee)
             known = self._filter(content, guarantee.cost)
             less = all(drawn.at(order) <= Cost.from_dict(entry).at(order) for order, _ in known.orders)
-            if entry["openings"] != 1 or not less or drawn.delta or not known.covers(_sum_of(content)):
+            # the counts of a sample say who is in it, and so what the rest would cost
+            whole = drawn.delta or guarantee.cost.rate < 1
+            if entry["openings"] != 1 or not less or whole or not known.covers(_sum_of(content)):
                 return False
             entry.pop("curve", None)
             entry |= {**drawn.as_dict(), "ended": "before its first token", "mark": None}

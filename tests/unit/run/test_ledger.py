@@ -533,8 +533,11 @@ def test_a_run_with_deals_that_ends_is_charged_its_counts_alone(ledger, tmp_path
     assert json.loads(ledger.path.read_text())["orders"] == orders
 
 
-def test_a_run_on_a_sample_that_fits_at_no_order_keeps_its_whole_cost(ledger, tmp_path):
-    decided = make_plan(SynthesisConfig(epsilon=8.0, max_tokens=20, expected_units=300_000, sample_rate=0.1, texts=10))
+@pytest.mark.parametrize(("epsilon", "rate"), [(1.0, 0.3), (4.0, 0.3), (8.0, 0.1)])
+def test_a_run_on_a_sample_that_ends_keeps_its_whole_cost(ledger, tmp_path, epsilon, rate):
+    """Whether it fits at an order of the filter or by itself alone: its counts say who may be in the sample."""
+    config = SynthesisConfig(epsilon=epsilon, max_tokens=20, expected_units=300_000, sample_rate=rate, texts=10)
+    decided = make_plan(config)
     run = RunDirectory.create(tmp_path / "a", decided, decided.guarantee, data="", private=True)
     ledger.enter(run, decided.guarantee)
     formed(run).end("no batch")
