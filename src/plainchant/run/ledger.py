@@ -21,7 +21,8 @@ class Ledger:
     """What all runs on one data set may cost together, and what they have cost (guarantee 6.4). A JSON file.
 
     * Costs add up over runs at Rényi orders that are fixed with the first entry that costs anything: a privacy filter.
-      So the cap holds even if the settings of one run were chosen after seeing another's release.
+      So the cap holds even if the settings of one run were chosen after seeing another's release. A part of δ, fixed
+      then too, is kept for values of attributes that runs find in the data.
     * One ledger has one unit, that of its first entry that costs anything: costs to different units do not add up.
     * A run's whole cost is entered once, before it draws anything; what the run does not use is not refunded. One case
       apart: a run that ends before its first token, and can never continue, keeps the cost of its noisy counts only
@@ -105,21 +106,32 @@ class Ledger:
         self._check_unit(guarantee)
         content = self._read()
         spent = _sum_of(content)
+        known = self._filter(content, cost)
         # the first run fits if it does by itself
         alone = spent.is_zero and cost.fits(self._budget)
-        if not (alone or self._filter(content, cost).covers(spent + cost)):
-            left = self.left
-            epsilon = _rounded_down(left.epsilon(self.delta))
-            raise PrivacyError(
-                f"ledger = {self.path}: has ρ = {left.rho:.4g} left of its cap (ε = {self.epsilon:g}, "
-                f"δ = {self.delta:g}), and the run costs {self._figure(cost)}; "
-                + (
-                    f"plan with epsilon = {epsilon} {'' if cost.is_zcdp else 'or less '}at delta = {self.delta:g}"
-                    if float(epsilon)
-                    else "nothing more may be released from this data"
-                )
-            )
+        if not (alone or known.covers(spent + cost)):
+            raise PrivacyError(f"ledger = {self.path}: {self._refusal(known, spent, cost)}")
         return cost
+
+    def _refusal(self, known: Filter, spent: Cost, cost: Cost) -> str:
+        """Why a run does not fit, and what would."""
+        if not known.finds(spent + cost):
+            return (
+                f"keeps δ = {known.kept:.2g} for values of attributes that are found in the data, as its first entry "
+                f"fixed it, and with this run they would cost {spent.delta + cost.delta:.2g}; list the values in the "
+                "configuration, or plan with a smaller delta"
+            )
+        left = self.left
+        epsilon = _rounded_down(left.epsilon(self.delta))
+        return (
+            f"has ρ = {left.rho:.4g} left of its cap (ε = {self.epsilon:g}, δ = {self.delta:g}), and the run costs "
+            f"{self._figure(cost)}; "
+            + (
+                f"plan with epsilon = {epsilon} {'' if cost.is_zcdp else 'or less '}at delta = {self.delta:g}"
+                if float(epsilon)
+                else "nothing more may be released from this data"
+            )
+        )
 
     @property
     def _budget(self) -> Budget:

@@ -552,13 +552,40 @@ def test_values_found_at_a_part_of_delta_are_never_refunded(ledger, begin):
     assert not ledger.settle(run, guarantee(), Cost(COUNTS.rho, delta=1e-8))
 
 
+def test_values_found_at_a_part_of_delta_have_a_part_that_the_first_entry_fixes(ledger, tmp_path):
+    columns = {"attributes": {"kind": {"type": "category"}}}
+
+    def enter(name, book, epsilon=0.5, **changes):
+        decided = make_plan(
+            SynthesisConfig(**{"epsilon": epsilon, "max_tokens": 20, "deals": False, "columns": columns} | changes)
+        )
+        run = RunDirectory.create(tmp_path / name, decided, decided.guarantee, data="", private=True)
+        book.enter(run, decided.guarantee)
+
+    # half of δ where the first run finds values: five runs with a tenth of it each
+    for number in range(5):
+        enter(f"finds-{number}", ledger)
+    with pytest.raises(PrivacyError, match=r"keeps δ = 5e-07 for values of attributes .* would cost 6e-07"):
+        enter("finds-too-much", ledger)
+    enter("finds-none", ledger, columns={})
+    # a tenth where it does not
+    other = Ledger.create(tmp_path / "other", 8.0, 1e-6)
+    enter("begins", other, columns={})
+    enter("finds", other)
+    with pytest.raises(PrivacyError, match="keeps δ = 1e-07"):
+        enter("finds-once-more", other)
+    # a cap with a δ below what the first run would spend on values
+    with pytest.raises(PrivacyError, match="would cost 1e-07; list the values"):
+        enter("too-small", Ledger.create(tmp_path / "small", 8.0, 1e-8))
+
+
 def test_the_first_entry_that_costs_anything_fixes_the_orders(ledger, begin):
     ledger.enter(begin("public"), guarantee(method="public"))
     assert "orders" not in json.loads(ledger.path.read_text())
     assert ledger.left == ledger.cap
     ledger.enter(begin("a"), guarantee())
     orders = json.loads(ledger.path.read_text())["orders"]
-    assert sum(part for _, part in orders) == pytest.approx(1e-6)
+    assert sum(part for _, part in orders) == pytest.approx(0.9e-6)
     ledger.enter(begin("b"), guarantee(deals=True, texts=10))
     assert json.loads(ledger.path.read_text())["orders"] == orders
 
