@@ -285,6 +285,23 @@ def test_a_log_holds_what_was_said_and_nothing_private(command, model, table, tm
     assert "cannot be written" in command("--log-file", tmp_path, "plan", code=2).err
 
 
+def test_a_log_keeps_no_figure_of_the_private_data(command, model, table, tmp_path):
+    """Notes on the table have exact counts: they are for whoever sits at the terminal (guarantee 12)."""
+    log, data = tmp_path / "log.txt", tmp_path / "private.jsonl"
+    data.write_bytes(table.read_bytes() * 9 + b'{"text": "caf\xe9", "label": "red"}\n')
+    said = command("run", *OPTIONS, "--model", model, "--data", data, "--out", tmp_path / "run", "--log-file", log).err
+    kept = log.read_text()
+    assert "has lines" in said
+    assert "has lines" not in kept
+    assert "a log does not keep" in kept
+    # a look at many labels
+    many = write(tmp_path / "many.jsonl", [{"text": f"a note {n}", "kind": f"k{n % 70}"} for n in range(140)])
+    named = ["--label-column", "kind", "--labels", "k0,k1"]
+    shown = command("check", "--data", many, *named, "--model", model, "--log-file", log)
+    assert "48 more; -v shows all" in shown.out
+    assert "48 more" not in shown.err + log.read_text()
+
+
 # while a run works, and when it is interrupted
 
 
