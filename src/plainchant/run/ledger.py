@@ -107,8 +107,8 @@ class Ledger:
         content = self._read()
         spent = _sum_of(content)
         known = self._filter(content, cost)
-        # the first run fits if it does by itself
-        alone = spent.is_zero and cost.fits(self._budget)
+        # the first run fits if it does by itself, and what costs nothing whatever is spent
+        alone = cost.is_zero or (spent.is_zero and cost.fits(self._budget))
         if not (alone or known.covers(spent + cost)):
             raise PrivacyError(f"ledger = {self.path}: {self._refusal(known, spent, cost)}")
         return cost

@@ -543,6 +543,8 @@ def test_a_run_on_a_sample_that_ends_keeps_its_whole_cost(ledger, tmp_path, epsi
     formed(run).end("no batch")
     assert not ledger.settle(run, decided.guarantee, Cost(decided.rho_rebalance))
     assert ledger.spent == decided.guarantee.cost
+    # even where nothing more fits, public text does
+    assert ledger.check(guarantee(method="public")).is_zero
 
 
 def test_values_found_at_a_part_of_delta_are_never_refunded(ledger, begin):
