@@ -231,8 +231,8 @@ def test_doctor_is_not_silent_while_it_loads(command, model, tmp_path, monkeypat
     [
         (0.0, "nothing was read"),
         (0.1, "at most 1.11 times"),
-        (1.0, "at most 2.7 times"),
-        (3.0, "at most 20 times. This is a moderate promise."),
+        (1.0, "at most 2.72 times"),
+        (3.0, "at most 20.1 times. This is a moderate promise."),
         (8.0, "2,981 times. By itself this is a weak promise for the worst case; an audit says what attacks found."),
         (100.0, "at most 10^44 times"),
     ],
@@ -249,7 +249,7 @@ def test_the_card_says_what_its_own_epsilon_means(command, model, table, tmp_pat
     batches = ["--batch-size", 40, "--clip", 0.5, "--labels", "red", "--texts", 2, "--max-tokens", 6]
     command("run", *OPTIONS, *small, *batches, "--rebalance-share", "0.3", "--numerical-slack", "0.01")
     card = (out / "release" / "README.md").read_text()
-    assert "at most 2.7 times" in card or "at most 2.6 times" in card
+    assert re.search(r"at most 2\.[67]\d? times", card)
     assert "hardly more" not in card
     assert "# Harbour &#124; notes\n" in card
     guarantee = json.loads((out / "release" / "guarantee.json").read_text())

@@ -39,8 +39,8 @@ def answer(text, name):
 @pytest.mark.parametrize(
     ("epsilon", "odds", "worth"),
     [
-        (1.0, "at most 2.7 times", "strong promise"),
-        (3.0, "at most 20 times", "moderate promise"),
+        (1.0, "at most 2.72 times", "strong promise"),
+        (3.0, "at most 20.1 times", "moderate promise"),
         (8.0, "at most 2,981 times", "weak promise for the worst case; an audit says what attacks found"),
     ],
 )
