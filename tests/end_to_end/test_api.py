@@ -214,6 +214,14 @@ def test_an_audit_with_canaries_makes_a_run_of_its_own_and_goes_on_with_it(tmp_p
         pc.audit_with_canaries(ROWS, plan, resume=True, **(options | {"out": tmp_path / "plain"}))
 
 
+def test_an_audit_with_canaries_sends_nothing_that_follows_from_records(tmp_path):
+    there = {"expand": 4, "candidate_model": "m", "candidate_endpoint": "http://localhost:9/v1"}
+    plan = pc.plan(pc.SynthesisConfig(**ONCE | there))
+    with pytest.raises(pc.PrivacyError, match="no ledger counts it"):
+        pc.audit_with_canaries(ROWS, plan, out=tmp_path / "run", model=model())
+    assert not (tmp_path / "run").exists()
+
+
 def test_an_audit_with_canaries_takes_unit_ids_of_any_type(tmp_path):
     plan = pc.plan(pc.SynthesisConfig(unit_column="customer", **ONCE))
     rows = [

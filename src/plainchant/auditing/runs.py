@@ -15,7 +15,7 @@ from plainchant.auditing.replay import Replay, Steps, record_steps, replay, repl
 from plainchant.config import PerformanceOptions, SynthesisConfig
 from plainchant.data.embedding import Embedder, load_embedder
 from plainchant.data.tables import Record, fingerprint
-from plainchant.errors import ConfigError, DataError
+from plainchant.errors import ConfigError, DataError, PrivacyError
 from plainchant.evaluation.figures import Figure, Figures
 from plainchant.evaluation.runs import directory_of
 from plainchant.generation.decoding import BatchWork
@@ -222,9 +222,15 @@ def audit_with_canaries(
 
     Raises:
         ConfigError, DataError, PrivacyError, RunError: as `synthesize` and `audit`; or `out` holds no canaries to
-            resume with.
+            resume with; or an endpoint would be sent what follows from the records, which no ledger counts here.
     """
     performance, progress = performance or PerformanceOptions(), progress or NoProgress()
+    if plan.config.sends_released:
+        # sending is releasing (guarantee 8.4), and an audit's run is not to be released
+        raise PrivacyError(
+            f"candidate_endpoint = {plan.config.candidate_endpoint}: an audit's run would be released by sending it "
+            "there, and no ledger counts it; audit with a local candidate_model, or attack a finished run instead"
+        )
     if held_out is not None:
         # before anything is spent
         _held_out_texts(held_out, read_table(real, plan.config), plan.config)
