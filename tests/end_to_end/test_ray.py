@@ -190,9 +190,9 @@ def test_what_a_reader_finds_wrong_is_said_and_quotes_nothing(tmp_path):
     def fails(item):
         raise ValueError(f"{MARKER} in a message")
 
-    with pytest.raises(RunError, match="ValueError") as caught:
+    with pytest.raises(RunError, match="ValueError") as failed:
         read(fails, [1])
-    assert MARKER not in str(caught.value)
+    assert MARKER not in str(failed.value)
 
 
 def test_a_run_on_a_sample_of_files_is_read_by_workers(model, tmp_path, monkeypatch):
