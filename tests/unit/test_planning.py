@@ -137,11 +137,13 @@ def test_clip_and_batch_size_cannot_both_be_derived():
         (
             {
                 "method": "plainchant",
-                "expected_units": 3_000,
-                "texts": 120,
+                "expected_units": 15_000,
+                "texts": 453,
                 "epsilon": 1,
+                "max_tokens": 24,
+                "centres": 20,
                 "label_column": "label",
-                "labels": [f"label {number}" for number in range(40)],
+                "labels": [f"label {number}" for number in range(151)],
             },
             "records pay for only",
         ),
