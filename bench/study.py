@@ -19,6 +19,7 @@ import json
 import os
 import time
 import tomllib
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -93,17 +94,74 @@ def centres_of(cell, work, embedder):
     return path
 
 
-def table_of(cell, work):
-    """The private table of a cell: a data set's file, or `records` of its rows, drawn once and the same everywhere."""
-    path = Path(cell["folder"]) / cell["file"]
-    if "records" not in cell:
+def table_of(cell, work, file="file"):
+    """A cell's private table, or the unread one (`file` = "held_out"): a file, or what is made of it, once.
+
+    What may be made of the private one: `records` of its rows, drawn at random; its smallest labels cut short
+    (`cut = {labels, records}`). What may be made of both: columns beside the text (`made`, a name of bench/tables.py).
+    """
+    path = Path(cell["folder"]) / cell[file]
+    private = file == "file"
+    records, cut, made = (
+        cell.get("records") if private else None,
+        small_labels(cell) if private else {},
+        cell.get("made"),
+    )
+    if records is None and not cut and made is None:
         return path
-    part = work / f"{path.stem}-{cell['records']}.jsonl"
+    named = "-".join(
+        str(part) for part in (path.stem, records, cut and f"{len(cut)}x{cell['cut']['records']}", made) if part
+    )
+    part = work / f"{named}.jsonl"
     if not part.exists():
-        rows = path.read_text(encoding="utf-8").splitlines()
-        chosen = np.random.default_rng(0).permutation(len(rows))[: cell["records"]]
-        part.write_text("\n".join(rows[row] for row in sorted(chosen)) + "\n", encoding="utf-8")
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        order = np.random.default_rng(0).permutation(len(rows))
+        left, chosen = dict.fromkeys(cut, cell.get("cut", {}).get("records")), []
+        for row in order[:records]:
+            label = rows[row]["label"]
+            if left.get(label, 1):
+                chosen.append(row)
+                left |= {label: left[label] - 1} if label in left else {}
+        rows = [with_columns(rows[row], made) for row in sorted(chosen)]
+        part.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return part
+
+
+def with_columns(row, made):
+    """A row with the columns that bench/tables.py makes of it."""
+    from tables import TABLES
+
+    return row if made is None else row | TABLES[made][0](row)
+
+
+def small_labels(cell):
+    """The labels that a cell leaves hardly any records: drawn at random, the same everywhere."""
+    if "cut" not in cell:
+        return set()
+    lines = (Path(cell["folder"]) / cell["file"]).read_text(encoding="utf-8").splitlines()
+    labels = sorted({json.loads(line)["label"] for line in lines})
+    return set(np.random.default_rng(0).permutation(labels)[: cell["cut"]["labels"]].tolist())
+
+
+def of_small_labels(run, unread, small, embedder):
+    """Accuracy on unread texts of the small labels and of the others, and the fewest texts that one of each got."""
+    from plainchant.evaluation.figures import share
+    from plainchant.evaluation.measures import predicted
+    from plainchant.evaluation.runs import real_sample, released_sample
+
+    rows = [row for row in run.directory.released() if row["text"].strip()]
+    real = real_sample([run.directory], unread, embedder)
+    truth = np.array(real.labels, dtype=str)
+    right = predicted(released_sample(rows, embedder), real) == truth
+    inside = np.isin(truth, sorted(small))
+    counts = Counter(row["label"] for row in rows)
+    fewest = {which: min(counts[label] for label in set(truth[here])) for which, here in parts_of(inside).items()}
+    found = {which: vars(share(right[here])) for which, here in parts_of(inside).items()}
+    return {which: {"accuracy": found[which], "fewest texts": fewest[which]} for which in found}
+
+
+def parts_of(inside):
+    return {"small labels": inside, "other labels": ~inside}
 
 
 def run_cell(name, number, cell, options, loaded):
@@ -114,7 +172,7 @@ def run_cell(name, number, cell, options, loaded):
     from plainchant.planning import make_plan
 
     out = options.work / "runs" / stem(name, number)
-    table, whole = table_of(cell, options.work), Path(cell["folder"]) / cell["file"]
+    table = table_of(cell, options.work)
     embedder = loaded.embedder()
     config = load_config(HERE.parent / cell["config"], cell["set"])
     if "prompt" in cell:
@@ -145,7 +203,7 @@ def run_cell(name, number, cell, options, loaded):
         processor = time.process_time() - processor
         seconds = time.perf_counter() - began
         evaluation = evaluate(run, table, embedder=embedder).as_dict()["groups"]
-        unread = whole.with_name(cell["held_out"]) if "held_out" in cell else None
+        unread = table_of(cell, options.work, "held_out") if "held_out" in cell else None
         again = evaluate(run, unread, embedder=embedder).as_dict()["groups"] if unread else {}
         costs = made.read_private("costs.json")
         guarantee = run.guarantee
@@ -168,6 +226,7 @@ def run_cell(name, number, cell, options, loaded):
             "seconds": round(seconds),
             "evaluation": evaluation,
             "held out": again,
+            "small labels": of_small_labels(run, unread, small_labels(cell), embedder) if "cut" in cell else None,
         }
 
 
@@ -262,7 +321,7 @@ def judge(options):
         if not (path.exists() and out.exists()) or "second" in (found := json.loads(path.read_text())):
             continue
         cell = cells[name]
-        table = Path(cell["folder"]) / cell.get("held_out", cell["file"])
+        table = table_of(cell, options.work, "held_out" if "held_out" in cell else "file")
         found["second"] = {
             "embedder": embedder.name,
             **evaluate(out, table, embedder=embedder).as_dict()["groups"],

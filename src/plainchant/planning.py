@@ -262,6 +262,11 @@ class Plan:
                 f"texts = {config.released}: more than the {config.expected_units} units that they are made from. "
                 "Further texts bring little that is new, and may read as repetitions; plainchant evaluate measures it"
             )
+        if config.votes and 0 < config.written < min(config.texts // 2, len(config.label_set)):
+            notes.append(
+                f"records pay for only {_number(config.written, 'text')} at this ε, in {len(config.label_set)} labels; "
+                "with --method private-evolution they vote with the whole budget, and the model writes every text"
+            )
         if self.units is not None and self.rho_select and isinstance(config.centres, int):
             average = self.units / (len(config.label_set) * config.centres)
             if average < self.settings.batch_size / 8:

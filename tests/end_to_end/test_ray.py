@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 import sys
 import time
 
@@ -14,14 +15,18 @@ from doubles.tables import MARKER, rows
 from strategies import settings
 
 from plainchant.config import PerformanceOptions, SynthesisConfig
-from plainchant.errors import ConfigError, PrivacyError, RunError
+from plainchant.data.sample import Sample
+from plainchant.data.tables import fingerprint, read_records
+from plainchant.errors import ConfigError, DataError, PrivacyError, RunError
 from plainchant.generation.decoding import BatchWork, Decoder, StopRule
-from plainchant.generation.ray import RayEmbedder, RayExecutor
+from plainchant.generation.executor import open_readers
+from plainchant.generation.ray import RayEmbedder, RayExecutor, read_on_workers
 from plainchant.planning import make_plan
 from plainchant.privacy.aggregation import Clipping
 from plainchant.privacy.individual import IndividualMeanMechanism
 from plainchant.privacy.mechanisms import MeanMechanism
 from plainchant.randomness import SeededRandomness, SystemRandomness
+from plainchant.run.inputs import read_table
 from plainchant.run.synthesis import synthesize
 
 ray = pytest.importorskip("ray")
@@ -37,8 +42,6 @@ def cluster():
     # the workers know no tests
     for module in (sys.modules[__name__], doubles.models, doubles.embedders):
         ray.cloudpickle.register_pickle_by_value(module)
-    import os
-
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     ray.init(num_cpus=16, include_dashboard=False, log_to_driver=False, logging_level="error")
     yield
@@ -145,6 +148,73 @@ def test_a_run_on_two_workers_finishes_like_one_in_this_process_though_one_is_ki
     with pytest.raises(PrivacyError, match="no seed"):
         synthesize(rows(200), decided, out=tmp_path / "seeded", performance=options, allow_not_private=True,
                    randomness=SeededRandomness(1))  # fmt: skip
+
+
+class Dying:
+    """Reads; the first process that comes to one of the files dies."""
+
+    def __init__(self, function, mark):
+        self.function, self.mark = function, mark
+
+    def __call__(self, item):
+        if "part-2" in str(item) and not self.mark.exists():
+            self.mark.touch()
+            os._exit(1)
+        return self.function(item)
+
+
+def shards(folder, count=5, size=400):
+    for part in range(count):
+        lines = (f'{{"text": "text {part} {row}"}}\n' for row in range(size + part))
+        (folder / f"part-{part}.jsonl").write_text("".join(lines))
+    return folder
+
+
+@pytest.mark.parametrize("sample", [None, Sample(bytes(range(32)), 0.3)])
+def test_several_readers_find_what_one_does_though_one_is_lost(sample, tmp_path):
+    (tmp_path / "data").mkdir()
+    folder = shards(tmp_path / "data")
+    read, mark = open_readers(PerformanceOptions(executor="ray")), tmp_path / "died"
+    found = read_records(folder, sample=sample, readers=lambda function, items: read(Dying(function, mark), items))
+    assert mark.exists()
+    assert found == read_records(folder, sample=sample)
+
+
+def test_what_a_reader_finds_wrong_is_said_and_quotes_nothing(tmp_path):
+    read = open_readers(PerformanceOptions(executor="ray"))
+    (tmp_path / "a.parquet").write_text(MARKER)
+    with pytest.raises(DataError, match="parsed as Parquet") as caught:
+        read_records(tmp_path, readers=read)
+    assert MARKER not in str(caught.value)
+
+    def fails(item):
+        raise ValueError(f"{MARKER} in a message")
+
+    with pytest.raises(RunError, match="ValueError") as failed:
+        read(fails, [1])
+    assert MARKER not in str(failed.value)
+
+
+def test_a_run_on_a_sample_of_files_is_read_by_workers(model, tmp_path, monkeypatch):
+    config = SynthesisConfig(
+        method="plainchant", clusters="none", model=str(model), texts=4, max_tokens=6, max_record_tokens=40,
+        expected_units=2000, sample_rate=0.4, numerical_slack=1e-3,
+    )  # fmt: skip
+    (tmp_path / "data").mkdir()
+    names, real = [], read_on_workers
+    monkeypatch.setattr(
+        "plainchant.generation.executor.read_on_workers",
+        lambda performance, function, items: names.append(len(items)) or real(performance, function, items),
+    )
+    options = PerformanceOptions(executor="ray", workers=2, threads=1)
+    run = synthesize(shards(tmp_path / "data"), make_plan(config), out=tmp_path / "run", performance=options)
+    with run:
+        run.finish()
+    assert names == [5, 5]
+    assert len(run.directory.released()) == 4
+    # the sample is the one that a single process finds
+    again = read_table(tmp_path / "data", config, run.directory.sample())
+    assert fingerprint(again) == run.directory.origin.data
 
 
 def test_embeddings_come_back_in_order():

@@ -134,6 +134,19 @@ def test_clip_and_batch_size_cannot_both_be_derived():
         ({"expected_units": 10_000_000}, "delta = 1e-06"),
         ({"method": "invisibleink", "epsilon": 0.6}, "clip = "),
         ({"expected_units": 5_000, "texts": 10, "centres": 1000}, "centres = 1000"),
+        (
+            {
+                "method": "plainchant",
+                "expected_units": 15_000,
+                "texts": 453,
+                "epsilon": 1,
+                "max_tokens": 24,
+                "centres": 20,
+                "label_column": "label",
+                "labels": [f"label {number}" for number in range(151)],
+            },
+            "records pay for only",
+        ),
     ],
 )
 def test_notes_warn(changes, words):

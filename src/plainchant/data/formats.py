@@ -10,7 +10,19 @@ from typing import Any
 
 from plainchant.data.arrow import checked_floats, class_names, column_of_arrow, unit_kind, wrong_type
 from plainchant.data.encodings import Lines, bare_suffix
-from plainchant.data.raw import Dialect, Keep, RawTable, Row, Wanted, check_columns, check_path, describe, purpose_of
+from plainchant.data.raw import (
+    Dialect,
+    Keep,
+    RawTable,
+    Readers,
+    Row,
+    RowFilter,
+    Wanted,
+    check_columns,
+    check_path,
+    describe,
+    purpose_of,
+)
 from plainchant.data.textual import of_csv, of_dicts, of_json
 from plainchant.errors import DataError, MissingDependencyError
 
@@ -20,21 +32,28 @@ FORMATS = (
 )
 
 
+_COLUMNAR = (".parquet", ".arrow", ".feather", ".ipc")
 # Rows of a table with columns that are looked at together where only some are kept.
 _SLICE = 2**16
 
 
-def read_raw(source: Any, wanted: Wanted, dialect: Dialect, keep: Keep = None) -> RawTable:
+def read_raw(
+    source: Any, wanted: Wanted, dialect: Dialect, keep: Keep = None, readers: Readers | None = None
+) -> RawTable:
     """The wanted columns of any source; with `keep` of some of its rows, and no others are held in memory.
 
-    Two sources are in memory as a whole in any case: objects, and a .json file that is one array.
+    Two sources are in memory as a whole in any case: objects, and a .json file that is one array. The files of a
+    directory are read by `readers`, or one after the other.
 
     Raises:
         DataError: the table cannot be read as a whole. No message quotes a cell.
         MissingDependencyError: the source is a data set directory, and the package `datasets` is not installed.
     """
     if isinstance(source, (str, os.PathLike)):
-        return _of_path(Path(source), wanted, dialect, keep)
+        path = Path(source)
+        check_path(path)
+        return (_of_directory(path, wanted, dialect, keep, readers) if path.is_dir()
+                else _of_file(path, wanted, dialect, keep))  # fmt: skip
     return _of_object(source, wanted, dialect, describe(source), keep)
 
 
@@ -49,12 +68,9 @@ def lines_of(path: Path, dialect: Dialect) -> Lines:
 # Paths
 
 
-def _of_path(path: Path, wanted: Wanted, dialect: Dialect, keep: Keep) -> RawTable:
-    check_path(path)
-    if path.is_dir():
-        return _of_directory(path, wanted, dialect, keep)
+def _of_file(path: Path, wanted: Wanted, dialect: Dialect, keep: Keep) -> RawTable:
     suffix = bare_suffix(path)
-    if suffix == ".parquet" or suffix in (".arrow", ".feather", ".ipc"):
+    if suffix in _COLUMNAR:
         return _of_columnar_file(path, suffix, wanted, keep)
     readers = dict.fromkeys((".jsonl", ".ndjson", ".json"), of_json) | dict.fromkeys((".csv", ".tsv"), of_csv)
     reader = readers.get(suffix)
@@ -81,12 +97,15 @@ def shards_of(path: Path) -> list[Path]:
     return known
 
 
-def _of_directory(path: Path, wanted: Wanted, dialect: Dialect, keep: Keep) -> RawTable:
+def _of_directory(path: Path, wanted: Wanted, dialect: Dialect, keep: Keep, readers: Readers | None) -> RawTable:
     known = shards_of(path)
     if not known:
         return _of_object(table_of(path), wanted, dialect, describe(path), keep)
-    # one after the other, in the order of their names: `keep` counts the rows of all
-    tables = [_of_path(child, wanted, dialect, keep) for child in known]
+    if readers is None:
+        # one after the other, in the order of their names: `keep` counts the rows of all
+        tables = [_of_file(child, wanted, dialect, keep) for child in known]
+    else:
+        tables = _by_readers(readers, known, wanted, dialect, keep)
     kinds = {table.unit_kind for table in tables} - {None}
     if len(kinds) > 1:
         raise DataError(
@@ -102,6 +121,43 @@ def _of_directory(path: Path, wanted: Wanted, dialect: Dialect, keep: Keep) -> R
         notes + tuple(note for table in tables for note in table.notes),
         tables[0].class_names,
     )
+
+
+def _by_readers(
+    readers: Readers, files: Sequence[Path], wanted: Wanted, dialect: Dialect, keep: Keep
+) -> list[RawTable]:
+    """Files that are read at the same time. Each of them knows the number of its first row, by which rows are drawn."""
+    if keep is None:
+        return list(readers(functools.partial(_of_file, wanted=wanted, dialect=dialect, keep=None), files))
+    rows = list(readers(functools.partial(_rows_of, wanted, dialect), files))
+    firsts = [0, *itertools.accumulate(rows)][: len(files)]
+    return list(readers(functools.partial(_part, wanted, dialect, keep), list(zip(files, firsts, strict=True))))
+
+
+def _part(wanted: Wanted, dialect: Dialect, keep: RowFilter, part: tuple[Path, int]) -> RawTable:
+    path, first = part
+    return _of_file(path, wanted, dialect, keep.starting_at(first))
+
+
+class _Counted:
+    """A filter that counts rows and keeps none."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+
+    def __call__(self, unit: Any) -> bool:
+        self.rows += 1
+        return False
+
+    def starting_at(self, row: int) -> "_Counted":
+        return self
+
+
+def _rows_of(wanted: Wanted, dialect: Dialect, path: Path) -> int:
+    """The number of a file's rows; of a file with columns no value is read."""
+    counted = _Counted()
+    _of_file(path, {"unit_column": None} if bare_suffix(path) in _COLUMNAR else wanted, dialect, counted)
+    return counted.rows
 
 
 def _of_columnar_file(path: Path, suffix: str, wanted: Wanted, keep: Keep) -> RawTable:
@@ -194,14 +250,18 @@ def _of_object(source: Any, wanted: Wanted, dialect: Dialect, where: str, keep: 
     if "pandas" in libraries and hasattr(source, "columns"):
 
         def of_pandas(part: Any) -> list[Row]:
-            return _of_columns(part.columns, lambda i, role: _of_pandas(part.iloc[:, i], role, where), wanted, where)
+            return _of_columns(
+                part.columns, len(part), lambda i, role: _of_pandas(part.iloc[:, i], role, where), wanted, where
+            )
 
         parts = [source] if keep is None else _slices(len(source), lambda a, b: source.iloc[a:b])
         return RawTable(_kept(map(of_pandas, parts), wanted, keep))
     if "polars" in libraries and hasattr(source, "to_series"):
 
         def of_polars(part: Any) -> list[Row]:
-            return _of_columns(part.columns, lambda i, role: _of_polars(part.to_series(i), role, where), wanted, where)
+            return _of_columns(
+                part.columns, len(part), lambda i, role: _of_polars(part.to_series(i), role, where), wanted, where
+            )
 
         parts = [source] if keep is None else _slices(len(source), lambda a, b: source[a:b])
         return RawTable(_kept(map(of_polars, parts), wanted, keep))
@@ -268,9 +328,7 @@ def _of_arrow(
         if column is not None and column in table.column_names:
             kind = unit_kind(table.schema.field(table.column_names.index(column)).type)
         kept = table if keep is None else _kept_of_arrow(table, column, where, keep)
-        rows += _of_columns(
-            kept.column_names, functools.partial(_column_of, kept, where), wanted, where
-        )  # fmt: skip
+        rows += _of_columns(kept.column_names, len(kept), functools.partial(_column_of, kept, where), wanted, where)
     return RawTable(rows, class_names=names, unit_kind=kind)
 
 
@@ -278,7 +336,7 @@ def _column_of(table: Any, where: str, index: int, role: str) -> list[Any]:
     return column_of_arrow(table.column(index), role, where)
 
 
-def _kept_of_arrow(table: Any, column: str | None, where: str, keep: Callable[[Any], bool]) -> Any:
+def _kept_of_arrow(table: Any, column: str | None, where: str, keep: RowFilter) -> Any:
     """The rows of a table that are kept, before any other value is taken out of Arrow."""
     import pyarrow
 
@@ -293,9 +351,12 @@ def _kept_of_arrow(table: Any, column: str | None, where: str, keep: Callable[[A
 
 
 def _of_columns(
-    found: Iterable[Any], column_at: Callable[[int, str], Iterable[Any]], wanted: Wanted, where: str
+    found: Iterable[Any], size: int, column_at: Callable[[int, str], Iterable[Any]], wanted: Wanted, where: str
 ) -> list[Row]:
+    """The rows of a table with these columns and so many rows."""
     names = [str(name) for name in found]
     check_columns(names, wanted, where)
-    columns = (repeat(None) if name is None else column_at(names.index(name), role) for role, name in wanted.items())
-    return list(zip(*columns, strict=False))  # a column that was not requested repeats None
+    columns = (
+        repeat(None, size) if name is None else column_at(names.index(name), role) for role, name in wanted.items()
+    )
+    return list(zip(*columns, strict=True))

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from plainchant.data.encodings import AUTO
 from plainchant.errors import DataError
@@ -21,8 +21,21 @@ A role is one of the options text_column, label_column and unit_column, or a par
 """
 Row: TypeAlias = tuple[Any, ...]
 """The raw values of the wanted columns; None means a missing one."""
-Keep: TypeAlias = Callable[[Any], bool] | None
-"""Whether a row is read, by the raw value of its unit column; called once for each row, in order. None: all are."""
+Readers: TypeAlias = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
+"""Calls a function for each item, at once or on several machines, and gives the results in order, as `map` does."""
+
+
+class RowFilter(Protocol):
+    """Whether a row is read, by the raw value of its unit column; called once for each row, in order."""
+
+    def __call__(self, unit: Any) -> bool: ...
+
+    def starting_at(self, row: int) -> "RowFilter":
+        """The same for a part of the table that begins with that row."""
+
+
+Keep: TypeAlias = RowFilter | None
+"""Which rows are read; None: all are."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ they depend on private rows. Notes are warnings of the class `DataNote`.
 """
 
 import hashlib
-import itertools
 import os
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,7 +19,7 @@ from typing import Any, TypeAlias
 from plainchant.data.encodings import bare_suffix
 from plainchant.data.formats import lines_of, read_raw
 from plainchant.data.labels import LabelMatcher, difference
-from plainchant.data.raw import Dialect, Keep, RawTable, describe, role_in_schema
+from plainchant.data.raw import Dialect, RawTable, Readers, describe, role_in_schema
 from plainchant.data.sample import Sample
 from plainchant.data.schema import Category, Code, Schema
 from plainchant.data.values import UnreadableUnit, as_name, as_text, unit_key
@@ -64,6 +63,7 @@ def read_records(
     schema: Schema = NO_SCHEMA,
     dialect: Dialect | None = None,
     sample: Sample | None = None,
+    readers: Readers | None = None,
 ) -> list[Record]:
     """Reads a private table: one record per row, in order, by the rules of this package.
 
@@ -81,6 +81,7 @@ def read_records(
         schema: Attributes, and where the text comes from if not from `text_column`.
         dialect: Encoding, separator, and whether a mostly malformed table is read.
         sample: Which units are read; None: all.
+        readers: Read the files of a directory, all of which they must see; None: this process does.
 
     Returns:
         As many records as the table has rows; with a sample, as it has rows of units in it.
@@ -105,14 +106,14 @@ def read_records(
     wanted: dict[str, str | None] = {_text_role(schema, name): name for name in fields}
     wanted |= {"label_column": label_column, "unit_column": unit_column}
     wanted |= {_attribute_role(schema, name): name for name in schema.attributes}
-    raw = _read(source, wanted, dialect, sample)
+    raw = _read(source, wanted, dialect, sample, readers)
     _check_well_formed(raw, source, dialect)
     columns = dict(zip(wanted, zip(*raw.rows, strict=True), strict=True))
     texts = texts_of(schema, {name: columns[_text_role(schema, name)] for name in fields}, len(raw.rows))
     if fields:
         _check_not_blank(texts, source, dialect)
     found = _labels(columns["label_column"], raw, label_column, labels, source, dialect)
-    units = _units(columns["unit_column"], source)
+    units = _units(columns["unit_column"], describe(source))
     codes = [
         _codes(columns[_attribute_role(schema, name)], raw, schema, name, source, dialect) for name in schema.attributes
     ]
@@ -171,9 +172,13 @@ def fingerprint(records: Iterable[Record]) -> str:
 
 
 def _read(
-    source: Source, wanted: dict[str, str | None], dialect: Dialect, sample: Sample | None = None
-) -> RawTable:  # fmt: skip
-    raw = read_raw(source, wanted, dialect, None if sample is None else _keep(sample, source))
+    source: Source,
+    wanted: dict[str, str | None],
+    dialect: Dialect,
+    sample: Sample | None = None,
+    readers: Readers | None = None,
+) -> RawTable:
+    raw = read_raw(source, wanted, dialect, None if sample is None else _InSample(sample, describe(source)), readers)
     if not raw.rows and sample is not None:
         raise DataError(f"{describe(source)} has no rows in the sample of its units: set a larger sample_rate.")
     if not raw.rows:
@@ -182,15 +187,19 @@ def _read(
     return raw
 
 
-def _keep(sample: Sample, source: Source) -> Keep:
+class _InSample:
     """Whether the unit of a row is in the sample; called for each row, in order."""
-    rows = itertools.count()
 
-    def keep(unit: Any) -> bool:
-        (key,) = _units((unit,), source)
-        return sample.holds(key, next(rows))
+    def __init__(self, sample: Sample, where: str, first: int = 0):
+        self._sample, self._where, self._next = sample, where, first
 
-    return keep
+    def __call__(self, unit: Any) -> bool:
+        (key,) = _units((unit,), self._where)
+        row, self._next = self._next, self._next + 1
+        return self._sample.holds(key, row)
+
+    def starting_at(self, row: int) -> "_InSample":
+        return _InSample(self._sample, self._where, row)
 
 
 def _tell(notes: Iterable[str]) -> None:
@@ -290,12 +299,12 @@ def _is_blank(cell: Any) -> bool:
     return cell is None or (isinstance(cell, str) and (not cell or cell.isspace())) or as_name(cell) is None
 
 
-def _units(values: Sequence[Any], source: Source) -> list[str | None]:
+def _units(values: Sequence[Any], where: str) -> list[str | None]:
     try:
         return [unit_key(unit) for unit in values]
     except (UnreadableUnit, RecursionError, OverflowError, ValueError) as error:
         kind = str(error) if isinstance(error, UnreadableUnit) else "that is too deep or too large"
         raise DataError(
-            f"unit_column: {describe(source)} has ids of a type ({kind}) that cannot be distinguished: write them as "
+            f"unit_column: {where} has ids of a type ({kind}) that cannot be distinguished: write them as "
             "strings or whole numbers."
         ) from None

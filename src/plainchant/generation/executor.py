@@ -8,9 +8,10 @@ from typing import Protocol
 from plainchant import models
 from plainchant.config import PerformanceOptions
 from plainchant.data.embedding import Embedder, load_embedder
+from plainchant.data.raw import Readers
 from plainchant.errors import PrivacyError
 from plainchant.generation.decoding import BatchWork, Decoder, FinishedText, StopRule
-from plainchant.generation.ray import RayEmbedder, RayExecutor
+from plainchant.generation.ray import RayEmbedder, RayExecutor, read_on_workers
 from plainchant.models import LanguageModel
 from plainchant.planning import Plan
 from plainchant.randomness import RandomSource, SystemRandomness
@@ -28,6 +29,11 @@ def open_embedder(name: str, performance: PerformanceOptions) -> Embedder:
     if performance.executor == "ray":
         return RayEmbedder(performance, name)
     return load_embedder(name, device=performance.device)
+
+
+def open_readers(performance: PerformanceOptions) -> Readers | None:
+    """What reads several files at the same time: the workers of a cluster; None where this process reads them."""
+    return functools.partial(read_on_workers, performance) if performance.executor == "ray" else None
 
 
 @contextlib.contextmanager

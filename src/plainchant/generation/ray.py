@@ -1,9 +1,11 @@
-"""Batches and embeddings on a Ray cluster (extra `ray`): each worker holds one model, only the driver commits texts.
+"""Reading, batches and embeddings on a Ray cluster (extra `ray`): each worker holds one model, only the driver commits.
 
-* A text counts once the driver has committed it, which happens before it requests more. Ray never repeats a task.
+* A text counts once the driver has committed it, which happens before it requests more. Ray never repeats its task.
 * Texts that a lost worker had not delivered are written again by another worker, which starts from the budgets left
   after the committed texts. No place is delivered twice.
-* Private tokens are sent to workers: the cluster's network, memory and spill directories are as private as the data.
+* Files are read by tasks that Ray repeats when they are lost: what a file holds in the sample is the same each time.
+* Private tokens, the rows of the sample and its key are sent to workers: the cluster's network, memory and spill
+  directories are as private as the data.
 """
 
 import dataclasses
@@ -177,6 +179,35 @@ def _without(work: BatchWork, text: FinishedText) -> BatchWork:
     positions = [position for position in work.positions if position != text.position]
     spent = np.array(text.spent) if text.spent else work.spent
     return dataclasses.replace(work, positions=positions, spent=spent)
+
+
+def read_on_workers(performance: PerformanceOptions, function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+    """A function's results for some items, in order, from tasks on all processors of the cluster.
+
+    Args:
+        performance: the cluster's address.
+        function: has no effect but its result, since a lost task is done again.
+        items: its arguments.
+
+    Raises:
+        PlainchantError: one that the function raised.
+        RunError: a task failed otherwise, or was lost again and again.
+    """
+    ray = _ray(performance)
+    from ray.exceptions import RayError
+
+    task = ray.remote(num_cpus=1, max_retries=MOST_LOST)(_quietly)
+    try:
+        return list(ray.get([task.remote(function, item) for item in items]))
+    except RayError as error:
+        cause = getattr(error, "cause", None)
+        failed = f"reading failed on a worker ({type(error).__name__}); start it again"
+        raise (cause if isinstance(cause, PlainchantError) else RunError(failed)) from None
+
+
+def _quietly(function: Callable[[Any], Any], item: Any) -> Any:
+    with _HideForeignMessages():
+        return function(item)
 
 
 class RayEmbedder:

@@ -7,12 +7,14 @@ from typing import Any
 from plainchant.config import SynthesisConfig
 from plainchant.data.centres import Centres
 from plainchant.data.overlap import Overlap, check_public_files, check_public_inputs
-from plainchant.data.raw import Dialect
+from plainchant.data.raw import Dialect, Readers
 from plainchant.data.sample import Sample
 from plainchant.data.tables import Record, read_records, read_texts
 
 
-def read_table(source: Any, config: SynthesisConfig, sample: Sample | None = None) -> list[Record]:
+def read_table(
+    source: Any, config: SynthesisConfig, sample: Sample | None = None, readers: Readers | None = None
+) -> list[Record]:
     """The private table by the columns that a configuration names (see `data.tables.read_records`).
 
     Args:
@@ -20,6 +22,7 @@ def read_table(source: Any, config: SynthesisConfig, sample: Sample | None = Non
             not a string would become another.
         config: names the columns.
         sample: the secret sample of its units; None: all of them.
+        readers: read the files of a directory at the same time; None: one after the other.
     """
     if isinstance(source, list) and source and all(isinstance(record, Record) for record in source):
         return source if sample is None else [source[row] for row in sample.of([record.unit for record in source])]
@@ -32,6 +35,7 @@ def read_table(source: Any, config: SynthesisConfig, sample: Sample | None = Non
         schema=config.columns,
         dialect=Dialect(config.encoding, config.separator, config.allow_malformed),
         sample=sample,
+        readers=readers,
     )
 
 

@@ -16,7 +16,7 @@ from plainchant.data.embedding import Embedder, in_public_steps
 from plainchant.data.sample import KEY_BYTES, Sample
 from plainchant.data.tables import Record, fingerprint
 from plainchant.errors import ConfigError, DataError, ModelError, PrivacyError, RunError, foreign_messages_hidden
-from plainchant.generation.executor import open_embedder
+from plainchant.generation.executor import open_embedder, open_readers
 from plainchant.generation.prompting import Prompts
 from plainchant.models import LanguageModel
 from plainchant.planning import Guarantee, Plan, guarantee_of
@@ -155,7 +155,7 @@ def prepare(
     if reads_records and records is None:
         raise DataError("data: not given; name the private table with --data FILE")
     sample = sample_of(plan, begun, randomness)
-    table = read_table(records, config, sample) if reads_records else []
+    table = read_table(records, config, sample, open_readers(performance)) if reads_records else []
     if begun is not None:
         # before anything is loaded, which may take minutes
         _check_begun_alike(begun, plan, guarantee, table, randomness)

@@ -3,6 +3,7 @@
 import csv
 import gzip
 import json
+import pickle
 import tracemalloc
 import warnings
 from typing import Any
@@ -132,6 +133,55 @@ def test_all_records_of_a_unit_agree_and_rows_of_several_files_are_different_row
     inside = [SAMPLE.holds(None, row) for row in range(1000)]
     assert inside[:500] != inside[500:]
     assert len(read_records(tmp_path, sample=SAMPLE)) == sum(inside)
+
+
+def by_others(function, items):
+    """Readers that begin with the last file, and get and give everything as other processes would."""
+    found = [pickle.loads(pickle.dumps(function))(item) for item in reversed(pickle.loads(pickle.dumps(items)))]
+    return pickle.loads(pickle.dumps(found[::-1]))
+
+
+def write_files(kind, folder):
+    """The rows in three files of different length, and what no reader takes for a row."""
+    for number, (first, last) in enumerate([(0, 7), (7, 310), (310, 600)]):
+        path, own = folder / f"part-{number}{kind}", ROWS[first:last]
+        if kind == ".parquet":
+            pyarrow.parquet.write_table(pyarrow.Table.from_pylist(own), path, row_group_size=64)
+        elif kind == ".arrow":
+            with pyarrow.OSFile(str(path), "wb") as sink, pyarrow.ipc.new_file(sink, UNITED) as writer:
+                writer.write_table(pyarrow.Table.from_pylist(own, UNITED), max_chunksize=50)
+        elif kind == ".jsonl.gz":
+            lines = "\n\n".join(json.dumps(row) for row in own)
+            path.write_bytes(gzip.compress(f"[\n{lines}\n]\n{{broken".encode()))
+        else:
+            with path.open("w", newline="") as file:
+                writer = csv.DictWriter(file, ["text", "label", "unit"], delimiter=";")
+                writer.writeheader()
+                writer.writerows([{**row, "text": f"line\n{row['text']};"} for row in own])
+
+
+UNITED = pyarrow.schema([("text", pyarrow.string()), ("label", pyarrow.string()), ("unit", pyarrow.string())])
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", [".parquet", ".arrow", ".jsonl.gz", ".csv"])
+@pytest.mark.parametrize("unit", [None, "unit"])
+@pytest.mark.parametrize("sample", [None, SAMPLE])
+def test_several_readers_find_what_one_does(kind, unit, sample, tmp_path):
+    write_files(kind, tmp_path)
+    found = [
+        read_records(tmp_path, unit_column=unit, **COLUMNS, sample=sample, readers=readers)
+        for readers in (None, by_others)
+    ]
+    assert found[0] == found[1]
+    assert len(found[0]) > 0
+    assert sample is None or len(found[0]) < 600
+
+
+def test_a_fault_that_a_reader_finds_is_the_users_to_mend(tmp_path):
+    write_files(".parquet", tmp_path)
+    with pytest.raises(DataError, match="topic"):
+        read_records(tmp_path, label_column="topic", sample=SAMPLE, readers=by_others)
 
 
 def test_whole_numbers_that_are_equal_are_one_unit(tmp_path):
