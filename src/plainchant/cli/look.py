@@ -54,7 +54,7 @@ def check(console: Console, config: SynthesisConfig, data: Path) -> None:
     console.result({"note": PRIVATE_NOTE, **found.as_dict()}, "not ok" if found.problems else "ok")
     if found.problems:
         # what they say is private: it stands in the table above, and not in the error, which may be logged
-        raise ConfigError(f"check: {len(found.problems)} to mend, named above; then check again")
+        raise ConfigError("check: what is to mend is named above; then check again")
 
 
 def _show(console: Console, found: "Survey", config: SynthesisConfig) -> None:
