@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from doubles.embedders import Hashing
+from doubles.tables import rows
 
 import plainchant as pc
 from plainchant.cli.main import main
@@ -277,3 +278,22 @@ def test_every_error_is_one_of_plainchants_and_has_an_exit_code():
 def test_results_are_frozen(finished):
     with pytest.raises(dataclasses.FrozenInstanceError):
         pc.open(finished[0]).directory = None  # type: ignore[misc]
+
+
+def test_where_records_cannot_pay_for_texts_the_default_lets_them_vote(model, tmp_path):
+    config = pc.SynthesisConfig(
+        epsilon=0.3, model=str(model), label_column="label", labels=("red", "blue"), texts=6, max_tokens=8,
+        max_record_tokens=40, expected_units=200, candidates=3, numerical_slack=1e-3,
+    )  # fmt: skip
+    made = pc.plan(config)
+    assert made.config.private_texts == made.config.written == 0
+    with pc.synthesize(rows(200), made, out=tmp_path / "run") as run:
+        next(iter(run))
+    # the plan of the directory is this one, and so is that of the configuration which was given
+    with pc.synthesize(rows(200), pc.plan(config), out=tmp_path / "run", resume=True) as run:
+        run.finish()
+    assert {row["origin"] for row in run.directory.released()} == {"model"}
+    guarantee = run.guarantee
+    assert guarantee.epsilon <= 0.3
+    assert guarantee.cost.rho == made.rho_vote > 0
+    assert run.directory.batches() == []

@@ -49,8 +49,16 @@ def test_evaluate_writes_private_figures_and_gates_stop_a_pipeline(command, made
     for bound in (0.0, 0.9):
         assert "too few for MAUVE" in command(*arguments, "--min-mauve", bound, code=4).err
     command(*arguments, "--min-accuracy", 0.01)
-    failed = command(*arguments, "--min-accuracy", 1.01, code=4)
-    assert "--min-accuracy 1.01: the figure is" in failed.err
+    log = made / "log.txt"
+    failed = command(*arguments, "--min-accuracy", 1.01, "--log-file", log, code=4)
+    assert "--min-accuracy 1.01: the figure" in failed.err
+    # the figures are private: they stand on standard output and in private/, not in an error, which may be logged
+    assert "24 texts" not in log.read_text()
+    accuracies = [
+        figure for group in document["groups"].values() for name, figure in group.items() if "ccuracy" in name
+    ]
+    assert accuracies
+    assert not any(f"{figure['value']:.4g}" in failed.err.partition("error:")[2] for figure in accuracies)
 
 
 def test_figures_stand_beside_those_of_real_texts_and_of_the_public_model(command, made):

@@ -539,6 +539,28 @@ def test_power_a_sample_that_is_none_is_caught(scheme, units):
     assert use(toy, units, scheme, claim) > 1.5
 
 
+def charged_by_path(rate, counts, texts, order, bound):
+    """E_Q of (P/Q)^α·e^{−(α−1)·cost}, where a run whose noisy count is low ends and is charged for its count alone.
+
+    A filter takes such charges where this is at most 1. Count and texts are Gaussian, and tight for their ρ.
+    """
+    x = np.linspace(-9, 20, 2000)
+    mass = np.exp(-x * x / 2) * (x[1] - x[0]) / math.sqrt(2 * math.pi)
+    count, text = (np.exp(x * math.sqrt(2 * rho) - rho) for rho in (counts, texts))
+    ends = x < bound
+    cheap, whole = Cost(counts), Cost(counts + texts).sampled(rate) if rate < 1 else Cost(counts + texts)
+    ended = (mass * (1 - rate + rate * count) ** order)[ends].sum()
+    goes_on = (np.outer(mass, mass) * (1 - rate + rate * np.outer(count, text)) ** order)[~ends].sum()
+    return ended * math.exp(-(order - 1) * cheap.at(order)) + goes_on * math.exp(-(order - 1) * whole.at(order))
+
+
+@pytest.mark.parametrize("bound", [-1.0, 0.0, 0.5, 1.0])
+def test_power_a_refund_after_the_counts_of_a_sample_is_caught(bound):
+    # without a sample such a run may be charged for what it drew; with one, even counts charged in full are too little
+    assert charged_by_path(1.0, 0.03, 3.0, 4.0, bound) == pytest.approx(1, abs=1e-6)
+    assert charged_by_path(0.1, 0.03, 3.0, 4.0, bound) > 1.05
+
+
 def test_power_a_sample_that_is_drawn_anew_at_resume_is_caught():
     # what a unit has paid is kept by its place in the sample: in another sample it would have its whole budget again
     toy, units = steady(1, 1, rate=0.2, clip=0.5, length=1, lean=1.0)

@@ -40,6 +40,8 @@ class _Talk(rich.console.Console):
         self.quiet = True
 
 
+# What a log holds in the place of exact figures of private data (guarantee 12).
+_KEPT_NOWHERE = "something about the private data was said, which a log does not keep"
 # Where the log of a command is kept among the values of its context.
 _LOG = "plainchant.log"
 
@@ -84,15 +86,15 @@ class Console:
         self._out = _Results(highlight=False, soft_wrap=True, emoji=False)
         self._err = _Talk(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
-    def say(self, message: str) -> None:
-        """Talk, on stderr; only for people."""
-        _log(message)
+    def say(self, message: str, *, private: bool = False) -> None:
+        """Talk, on stderr; only for people. What is private is not kept in a log."""
+        _log(_KEPT_NOWHERE if private else message)
         if self._style == "human":
             self._tell(_safe(message))
 
-    def warn(self, message: str) -> None:
-        """A warning, on stderr, in every format."""
-        _log(f"warning: {message}")
+    def warn(self, message: str, *, private: bool = False) -> None:
+        """A warning, on stderr, in every format. What is private is not kept in a log."""
+        _log(f"warning: {_KEPT_NOWHERE if private else message}")
         self._tell(f"[yellow]warning:[/] {_safe(message)}")
 
     def fail(self, message: str) -> None:

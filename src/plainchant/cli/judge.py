@@ -88,12 +88,12 @@ def evaluate(
     mauve = found.figure(MAUVE)
     with _saved_whatever_happens(console, run, "evaluation.json", found.as_dict()):
         _show_beside(console, found)
-        console.say(f"\n{found.compared} texts on each side")
+        console.say(f"\n{found.compared} texts on each side", private=True)
         _warn_of_mauve(console, found)
         console.result(found.as_dict(), str(mauve or found.figure(PAIRS)))
     if min_mauve is not None and mauve is not None and not found.mauve_is_sound:
         raise GateError(
-            f"--min-mauve {min_mauve:g}: {found.compared} texts are too few for MAUVE, which needs {FEWEST_FOR_MAUVE}; "
+            f"--min-mauve {min_mauve:g}: the texts on each side are too few for MAUVE, which needs {FEWEST_FOR_MAUVE}; "
             "release more texts, or gate on --min-accuracy"
         )
     _gate("min-mauve", mauve, min_mauve)
@@ -111,7 +111,8 @@ def _loaded_embedder(progress: ProgressBars, name: str, device: str = "cpu") -> 
 
 def _warn_of_mauve(console: Console, found: "Evaluation") -> None:
     if found.figure(MAUVE) is not None and not found.mauve_is_sound:
-        console.warn(f"{WEAK_MAUVE}, and these are {found.compared}. Read it against the one of as many real texts")
+        said = f"{WEAK_MAUVE}, and these are {found.compared}. Read it against the one of as many real texts"
+        console.warn(said, private=True)
 
 
 def _show_beside(console: Console, found: "Evaluation") -> None:
@@ -193,7 +194,9 @@ def _gate(option: str, figure: "Figure | None", bound: float | None) -> None:
     if figure is None:
         raise GateError(f"--{option} {bound:g}: there is no such figure here; see --help for what it needs")
     if figure.value < bound if option.startswith("min") else figure.value > bound:
-        raise GateError(f"--{option} {bound:g}: the figure is {figure.value:.4g}")
+        # not the figure, which is private: an error may be logged
+        side = "below" if option.startswith("min") else "above"
+        raise GateError(f"--{option} {bound:g}: the figure, which is shown above and kept in private/, is {side} that")
 
 
 @command()
@@ -235,7 +238,8 @@ def compare(console: Console, directories: tuple[Path, ...], real: Path, limit: 
     finally:
         # what cannot be written was seen, what cannot be shown is kept
         paths = write_comparison(out, found)
-    console.say(f"\n{found[0].evaluation.compared} texts of each run; written to {', '.join(map(str, paths))}")
+    console.say(f"\n{found[0].evaluation.compared} texts of each run", private=True)
+    console.say(f"written to {', '.join(map(str, paths))}")
     console.result({"note": NOTE, "runs": [run.as_dict() for run in found]}, str(out))
 
 
@@ -398,6 +402,6 @@ def audit(
     claimed = found.figure("epsilon_claimed")
     if shown and claimed and shown.value > claimed.value:
         raise PrivacyError(
-            f"the replay shows ε of at least {shown.value:.4g}, more than the {claimed.value:.4g} that is claimed: do "
-            "not release, and please report it"
+            f"the replay shows more than the ε = {claimed.value:.4g} that is claimed (the figures stand above): do not "
+            "release, and please report it"
         )

@@ -87,7 +87,7 @@ def _show(console: Console, found: "Survey", config: SynthesisConfig) -> None:
             console.table("\n", [(title if place == 0 else "", line) for place, line in enumerate(lines)])
     left = max(0, len(found.labels) - most) + max(0, len(found.others) - most)
     if left:
-        console.say(f"{left} more; -v shows all")
+        console.table("", [("", f"{left} more; -v shows all")])
 
 
 def _rows(found: "Survey", config: SynthesisConfig) -> list[tuple[str, Any]]:

@@ -68,7 +68,7 @@ def _notes_shown() -> Iterator[None]:
             line: str | None = None,
         ) -> None:
             if issubclass(category, DataNote):
-                Console("quiet").warn(str(message))
+                Console("quiet").warn(str(message), private=True)
             else:
                 otherwise(message, category, filename, lineno, file, line)
 

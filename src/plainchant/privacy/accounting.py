@@ -186,6 +186,8 @@ def steps_affordable(rho: float, rho_per_step: float) -> int:
 
 # The lower of the two orders of a privacy filter, above 1, as a part of the higher one.
 LOWER = 0.8
+# The part of δ that it keeps for values found at a part of δ; half where its first step finds some.
+KEPT, KEPT_BY_FINDERS = 0.1, 0.5
 
 # A curve holds every integer order from 2 to this one, unless a small budget needs more.
 LARGEST_ORDER = 64
@@ -542,12 +544,12 @@ class Filter:
 
     * Steps are paid for where at one of the orders the sum of their Rényi divergences stays within (epsilon, part).
       The orders and their parts of δ are fixed before the first step: so any number of steps costs (epsilon, delta).
-    * Of values that were found at a part of δ, the largest sum on a path comes on top of delta.
+    * What these parts leave of delta is for steps that find values at a part of δ; it is fixed beforehand too.
 
     >>> budget = Budget(epsilon=8.0, delta=1e-6)
     >>> of_plain = Filter.beginning_with(budget, Cost(0.5))
-    >>> [round(order, 1) for order, _ in of_plain.orders], sum(part for _, part in of_plain.orders)
-    ([4.4, 3.7], 1e-06)
+    >>> [(round(order, 1), part) for order, part in of_plain.orders], round(of_plain.kept, 9)
+    ([(4.4, 4.5e-07), (3.7, 4.5e-07)], 1e-07)
     >>> whole = Filter.beginning_with(budget, budget.zcdp)
     >>> len(whole.orders), whole.covers(budget.zcdp), round(whole.left_after(budget.zcdp).rho, 9)
     (1, True, 0.0)
@@ -555,6 +557,8 @@ class Filter:
     >>> of_curve = Filter.beginning_with(budget, curved)
     >>> of_curve.covers(curved.scaled(8)), of_curve.epsilon(curved) > curved.epsilon(1e-6)
     (True, True)
+    >>> of_plain.covers(Cost(0.5, delta=1e-7)), of_plain.covers(Cost(0.5, delta=2e-7))
+    (True, False)
 
     Attributes:
         budget: what may be spent by all steps together.
@@ -577,35 +581,42 @@ class Filter:
         which suits costs that are not. A first step that does not fit so gets one order for itself.
         """
         best = zcdp_order(budget.zcdp.rho, budget.epsilon)
-        shared = cls(budget, ((best, budget.delta / 2), (1 + (best - 1) * LOWER, budget.delta / 2)))
-        if shared.covers(cost):
+        part = budget.delta * (1 - (KEPT_BY_FINDERS if cost.delta else KEPT)) / 2
+        shared = cls(budget, ((best, part), (1 + (best - 1) * LOWER, part)))
+        if shared.covers(cost) or cost.delta >= budget.delta:
             return shared
-        return cls(budget, ((best if cost.is_zcdp else cost.order(budget.delta), budget.delta),))
+        order = best if cost.is_zcdp else cost.order(budget.delta)
+        return cls(budget, ((order, budget.delta - cost.delta),))
+
+    @property
+    def kept(self) -> float:
+        """What is left of δ for values that are found at a part of it."""
+        return max(0.0, self.budget.delta - math.fsum(part for _, part in self.orders))
 
     def covers(self, cost: Cost) -> bool:
         """Whether the steps are paid for whose costs were added up; a sum that is too large in its 9th digit fits."""
-        return self.epsilon(cost) <= self.budget.epsilon * (1 + 1e-9)
+        return self.finds(cost) and self.epsilon(cost) <= self.budget.epsilon * (1 + 1e-9)
+
+    def finds(self, cost: Cost) -> bool:
+        """Whether the values are paid for that steps have found at a part of δ."""
+        return cost.delta <= self.kept + self.budget.delta * 1e-9
 
     def epsilon(self, cost: Cost) -> float:
-        """The ε at the budget's δ of steps whose costs were added up; inf where no order is known or δ is spent."""
-        return max(0.0, min(at + self._conversion(order, part, cost) for order, part, at in self._sums(cost)))
+        """The ε at the budget's δ of steps whose costs were added up; inf where no order is known."""
+        return max(0.0, min(at + epsilon_at(0.0, order, part) for order, part, at in self._sums(cost)))
 
     def left_after(self, cost: Cost) -> Cost:
         """The largest plain zCDP (rounded down) that may come on top of these steps; nothing where all is spent."""
+        if not self.finds(cost):
+            return Cost()
         rooms = (
-            (self.budget.epsilon - self._conversion(order, part, cost) - at) / order
-            for order, part, at in self._sums(cost)
+            (self.budget.epsilon - epsilon_at(0.0, order, part) - at) / order for order, part, at in self._sums(cost)
         )
         return Cost(max(0.0, *rooms) * (1 - 1e-12))
 
     def _sums(self, cost: Cost) -> list[tuple[float, float, float]]:
         """Each order with its part of δ and the divergence of that order."""
         return [(order, part, cost.at(order)) for order, part in self.orders]
-
-    def _conversion(self, order: float, part: float, cost: Cost) -> float:
-        """What the conversion to ε adds, at what the values that were found at a part of δ leave of this part."""
-        left = 1 - cost.delta / self.budget.delta
-        return epsilon_at(0.0, order, part * left) if left > 0 else math.inf
 
 
 @dataclass(frozen=True)

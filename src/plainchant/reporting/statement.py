@@ -10,6 +10,7 @@ from plainchant.config import SynthesisConfig
 from plainchant.errors import ConfigError, PrivacyError, RunError
 from plainchant.evaluation.runs import directory_of
 from plainchant.planning import Guarantee, make_plan
+from plainchant.privacy.accounting import Cost, rounded_up
 from plainchant.reporting.page import readable
 from plainchant.reporting.rendering import render
 from plainchant.reporting.runs import named
@@ -189,12 +190,15 @@ def _total(directory: RunDirectory, book: Ledger | None) -> Line:
         raise ConfigError(
             f"ledger = {book.path}: has no entry for {directory.path}; name the ledger that the run was started with"
         )
-    spent = book.spent.epsilon(book.delta)
+    spent = rounded_up(book.spent.epsilon(book.delta), 4)
+    # guarantee 6.4: a sum that is converted afterwards is no bound for runs that were planned after seeing others
+    alone = sum(not Cost.from_dict(entry).is_zero for entry in runs) < 2
+    unseen, always = ("", "") if alone else (", if none was planned after seeing another's release", ", seen or not")
     return Line(
         title,
-        f"{len(runs)} run{'' if len(runs) == 1 else 's'} in ledger {book.path.name}, together ε = {spent:.4g} at δ = "
-        f"{book.delta:g}: the odds change by at most {times(spent)} times. The ledger refuses more than ε = "
-        f"{book.epsilon:g}.",
+        f"{len(runs)} run{'' if len(runs) == 1 else 's'} in ledger {book.path.name}, together ε = {spent:g} at δ = "
+        f"{book.delta:g}: the odds change by at most {times(spent)} times{unseen}. The ledger refuses more than ε = "
+        f"{book.epsilon:g}{always}.",
     )
 
 
@@ -276,9 +280,9 @@ def _twice(guarantee: Guarantee, charged: bool) -> str:
     kept = "The ledger of this run adds them up." if charged else "A ledger (plainchant account) would add them up."
     if guarantee.epsilon is None or guarantee.delta is None:
         return f"Costs add up: each further release from the same records tells more about each of them. {kept}"
-    both = (guarantee.cost + guarantee.cost).epsilon(guarantee.delta)
+    both = rounded_up((guarantee.cost + guarantee.cost).epsilon(guarantee.delta), 3)
     return (
-        f"Costs add up. Two releases like this one have ε = {both:.3g} together at the same δ: the odds then "
+        f"Costs add up. Two releases like this one have ε = {both:g} together at the same δ: the odds then "
         f"change by at most {times(both)} times. {kept}"
     )
 

@@ -21,10 +21,12 @@ class Ledger:
     """What all runs on one data set may cost together, and what they have cost (guarantee 6.4). A JSON file.
 
     * Costs add up over runs at Rényi orders that are fixed with the first entry that costs anything: a privacy filter.
-      So the cap holds even if the settings of one run were chosen after seeing another's release.
+      So the cap holds even if the settings of one run were chosen after seeing another's release. A part of δ, fixed
+      then too, is kept for values of attributes that runs find in the data.
     * One ledger has one unit, that of its first entry that costs anything: costs to different units do not add up.
     * A run's whole cost is entered once, before it draws anything; what the run does not use is not refunded. One case
-      apart: a run that ends before its first token, and can never continue, keeps the cost of its noisy counts only.
+      apart: a run that ends before its first token, and can never continue, keeps the cost of its noisy counts only
+      (but not a run on a sample).
     * One entry pays for one release: at each opening the run's directory and its entry get the same fresh mark. A
       directory whose mark is not the entry's is a copy, or was restored, and is refused.
     * One file has one lock and one sum: links are followed, and a file with several names is refused.
@@ -104,21 +106,32 @@ class Ledger:
         self._check_unit(guarantee)
         content = self._read()
         spent = _sum_of(content)
-        # the first run fits if it does by itself
-        alone = spent.is_zero and cost.fits(self._budget)
-        if not (alone or self._filter(content, cost).covers(spent + cost)):
-            left = self.left
-            epsilon = _rounded_down(left.epsilon(self.delta))
-            raise PrivacyError(
-                f"ledger = {self.path}: has ρ = {left.rho:.4g} left of its cap (ε = {self.epsilon:g}, "
-                f"δ = {self.delta:g}), and the run costs {self._figure(cost)}; "
-                + (
-                    f"plan with epsilon = {epsilon} {'' if cost.is_zcdp else 'or less '}at delta = {self.delta:g}"
-                    if float(epsilon)
-                    else "nothing more may be released from this data"
-                )
-            )
+        known = self._filter(content, cost)
+        # the first run fits if it does by itself, and what costs nothing whatever is spent
+        alone = cost.is_zero or (spent.is_zero and cost.fits(self._budget))
+        if not (alone or known.covers(spent + cost)):
+            raise PrivacyError(f"ledger = {self.path}: {self._refusal(known, spent, cost)}")
         return cost
+
+    def _refusal(self, known: Filter, spent: Cost, cost: Cost) -> str:
+        """Why a run does not fit, and what would."""
+        if not known.finds(spent + cost):
+            return (
+                f"keeps δ = {known.kept:.2g} for values of attributes that are found in the data, as its first entry "
+                f"fixed it, and with this run they would cost {spent.delta + cost.delta:.2g}; list the values in the "
+                "configuration, or plan with a smaller delta"
+            )
+        left = self.left
+        epsilon = _rounded_down(left.epsilon(self.delta))
+        return (
+            f"has ρ = {left.rho:.4g} left of its cap (ε = {self.epsilon:g}, δ = {self.delta:g}), and the run costs "
+            f"{self._figure(cost)}; "
+            + (
+                f"plan with epsilon = {epsilon} {'' if cost.is_zcdp else 'or less '}at delta = {self.delta:g}"
+                if float(epsilon)
+                else "nothing more may be released from this data"
+            )
+        )
 
     @property
     def _budget(self) -> Budget:
@@ -184,8 +197,8 @@ class Ledger:
 
         The directory is marked as ended before this is called, so at no moment is there an entry that was reduced and
         a directory that may continue. The entry keeps its whole cost where it cannot be ruled out that another process
-        drew something: where the run was opened more than once. Its mark is taken away, so that no copy of the
-        directory opens it again.
+        drew something: where the run was opened more than once. So does that of a run on a sample. A reduced entry
+        loses its mark, so that no copy of the directory opens it again.
 
         Args:
             run: a directory that has ended.
@@ -211,7 +224,9 @@ class Ledger:
             self._check_entry(entry, run, guarantee)
             known = self._filter(content, guarantee.cost)
             less = all(drawn.at(order) <= Cost.from_dict(entry).at(order) for order, _ in known.orders)
-            if entry["openings"] != 1 or not less or drawn.delta or not known.covers(_sum_of(content)):
+            # the counts of a sample say who is in it, and so what the rest would cost
+            whole = drawn.delta or guarantee.cost.rate < 1
+            if entry["openings"] != 1 or not less or whole or not known.covers(_sum_of(content)):
                 return False
             entry.pop("curve", None)
             entry |= {**drawn.as_dict(), "ended": "before its first token", "mark": None}

@@ -3,6 +3,7 @@
 import math
 
 from plainchant.planning import WEAK_EPSILON, Guarantee
+from plainchant.privacy.accounting import rounded_up
 
 # Up to these ε a promise is called strong and moderate (docs/how-it-works.md).
 _STRONG, _MODERATE = 1.5, 5.0
@@ -17,37 +18,37 @@ DRAWN = (
 
 
 def times(epsilon: float) -> str:
-    """The factor e^ε for reading.
+    """The factor e^ε for reading, rounded up: a bound stays one.
 
-    >>> [times(epsilon) for epsilon in (0, 0.001, 0.1, 1, 8, 30)]
-    ['1', '1.01', '1.11', '2.7', '2,981', '10^14']
+    >>> [times(epsilon) for epsilon in (0, 0.001, 0.1, 1, 3, 8, 30)]
+    ['1', '1.01', '1.11', '2.72', '20.1', '2,981', '10^14']
     """
     if epsilon > math.log(1e9):
         return f"10^{math.ceil(epsilon / math.log(10))}"
     factor = math.exp(epsilon)
-    if factor >= 10:
-        return f"{factor:,.0f}"
-    # a factor above 1 is never shown as 1
-    return f"{factor:.1f}" if factor >= 1.5 else f"{max(factor, 1.01):.2f}" if epsilon else "1"
+    return f"{math.ceil(factor):,}" if factor >= 100 else f"{rounded_up(factor, 3):g}"
 
 
 def one_in(probability: float) -> str:
-    """A small probability for reading.
+    """A small probability for reading, rounded up: so the number is rounded down.
 
-    >>> one_in(1e-6), one_in(3e-5), one_in(1e-30)
-    ('1 in 1,000,000', '1 in 33,333', '1e-30')
+    >>> one_in(1e-6), one_in(1e-5), one_in(6e-6), one_in(1e-30)
+    ('1 in 1,000,000', '1 in 100,000', '1 in 166,666', '1e-30')
     """
-    return f"1 in {1 / probability:,.0f}" if probability >= 1e-12 else f"{probability:g}"
+    # 1 / 1e-5 lies below 100,000 in its last digit
+    return f"1 in {math.floor(1 / probability * (1 + 1e-12)):,}" if probability >= 1e-12 else f"{probability:g}"
 
 
 def suspicion(epsilon: float) -> str:
-    """What a suspicion of one in two becomes at most, if δ is left aside.
+    """What a suspicion of one in two becomes at most, rounded up, if δ is left aside.
 
-    >>> suspicion(1), suspicion(8)
-    ('73 in 100', '99.97 in 100')
+    >>> suspicion(0), suspicion(1), suspicion(8)
+    ('50 in 100', '74 in 100', '99.97 in 100')
     """
     share = 100 / (1 + math.exp(-epsilon))
-    return f"{share:.0f} in 100" if share < 99 else f"{share:.2f} in 100" if share < 99.99 else "almost certainty"
+    if share < 98:
+        return f"{math.ceil(share)} in 100"
+    return f"{rounded_up(share, 4):g} in 100" if share < 99.99 else "almost certainty"
 
 
 def strength(epsilon: float) -> str:
@@ -69,7 +70,7 @@ def odds_in_words(epsilon: float) -> str:
     """What a promised ε means, in one line.
 
     >>> odds_in_words(1.0)
-    'the odds of any conclusion change by at most 2.7 times. This is a strong promise.'
+    'the odds of any conclusion change by at most 2.72 times. This is a strong promise.'
     """
     if epsilon == 0:
         return "nothing was read"

@@ -533,13 +533,18 @@ def test_a_run_with_deals_that_ends_is_charged_its_counts_alone(ledger, tmp_path
     assert json.loads(ledger.path.read_text())["orders"] == orders
 
 
-def test_a_run_on_a_sample_that_fits_at_no_order_keeps_its_whole_cost(ledger, tmp_path):
-    decided = make_plan(SynthesisConfig(epsilon=8.0, max_tokens=20, expected_units=300_000, sample_rate=0.1, texts=10))
+@pytest.mark.parametrize(("epsilon", "rate"), [(1.0, 0.3), (4.0, 0.3), (8.0, 0.1)])
+def test_a_run_on_a_sample_that_ends_keeps_its_whole_cost(ledger, tmp_path, epsilon, rate):
+    """Whether it fits at an order of the filter or by itself alone: its counts say who may be in the sample."""
+    config = SynthesisConfig(epsilon=epsilon, max_tokens=20, expected_units=300_000, sample_rate=rate, texts=10)
+    decided = make_plan(config)
     run = RunDirectory.create(tmp_path / "a", decided, decided.guarantee, data="", private=True)
     ledger.enter(run, decided.guarantee)
     formed(run).end("no batch")
     assert not ledger.settle(run, decided.guarantee, Cost(decided.rho_rebalance))
     assert ledger.spent == decided.guarantee.cost
+    # even where nothing more fits, public text does
+    assert ledger.check(guarantee(method="public")).is_zero
 
 
 def test_values_found_at_a_part_of_delta_are_never_refunded(ledger, begin):
@@ -549,13 +554,40 @@ def test_values_found_at_a_part_of_delta_are_never_refunded(ledger, begin):
     assert not ledger.settle(run, guarantee(), Cost(COUNTS.rho, delta=1e-8))
 
 
+def test_values_found_at_a_part_of_delta_have_a_part_that_the_first_entry_fixes(ledger, tmp_path):
+    columns = {"attributes": {"kind": {"type": "category"}}}
+
+    def enter(name, book, epsilon=0.5, **changes):
+        decided = make_plan(
+            SynthesisConfig(**{"epsilon": epsilon, "max_tokens": 20, "deals": False, "columns": columns} | changes)
+        )
+        run = RunDirectory.create(tmp_path / name, decided, decided.guarantee, data="", private=True)
+        book.enter(run, decided.guarantee)
+
+    # half of δ where the first run finds values: five runs with a tenth of it each
+    for number in range(5):
+        enter(f"finds-{number}", ledger)
+    with pytest.raises(PrivacyError, match=r"keeps δ = 5e-07 for values of attributes .* would cost 6e-07"):
+        enter("finds-too-much", ledger)
+    enter("finds-none", ledger, columns={})
+    # a tenth where it does not
+    other = Ledger.create(tmp_path / "other", 8.0, 1e-6)
+    enter("begins", other, columns={})
+    enter("finds", other)
+    with pytest.raises(PrivacyError, match="keeps δ = 1e-07"):
+        enter("finds-once-more", other)
+    # a cap with a δ below what the first run would spend on values
+    with pytest.raises(PrivacyError, match="would cost 1e-07; list the values"):
+        enter("too-small", Ledger.create(tmp_path / "small", 8.0, 1e-8))
+
+
 def test_the_first_entry_that_costs_anything_fixes_the_orders(ledger, begin):
     ledger.enter(begin("public"), guarantee(method="public"))
     assert "orders" not in json.loads(ledger.path.read_text())
     assert ledger.left == ledger.cap
     ledger.enter(begin("a"), guarantee())
     orders = json.loads(ledger.path.read_text())["orders"]
-    assert sum(part for _, part in orders) == pytest.approx(1e-6)
+    assert sum(part for _, part in orders) == pytest.approx(0.9e-6)
     ledger.enter(begin("b"), guarantee(deals=True, texts=10))
     assert json.loads(ledger.path.read_text())["orders"] == orders
 
