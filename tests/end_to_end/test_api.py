@@ -184,6 +184,23 @@ def test_held_out_texts_of_the_table_itself_are_refused(finished, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_progress_counts_a_text_by_records_as_a_row_of_each_of_them(tmp_path):
+    heard = []
+
+    class Listening(pc.NoProgress):
+        def texts(self, done, requested, tokens, work=None):
+            heard.append((done, *work))
+
+    made = pc.plan(pc.SynthesisConfig(**(ONCE | {"expand": 8})))
+    with pc.synthesize(ROWS, made, out=tmp_path / "run", model=model(), progress=Listening()) as run:
+        run.finish()
+    # 24 texts by 4 records each, and 8 by the public model alone
+    assert [share for _, share, _ in heard] == pytest.approx(
+        [min(n, 24) * 4 / 104 + max(0, n - 24) / 104 for n in range(33)]
+    )
+    assert [each for _, _, each in heard[:32]] == pytest.approx([4 / 104] * 24 + [1 / 104] * 8)
+
+
 def test_an_audit_with_canaries_makes_a_run_of_its_own_and_goes_on_with_it(tmp_path):
     plan = pc.plan(pc.SynthesisConfig(**ONCE))
     stages = []
@@ -194,7 +211,7 @@ def test_an_audit_with_canaries_makes_a_run_of_its_own_and_goes_on_with_it(tmp_p
 
         def tokens(self, drawn): ...
 
-        def texts(self, done, requested, tokens):
+        def texts(self, done, requested, tokens, work=None):
             stages.append("texts")
 
     options = {
