@@ -635,7 +635,8 @@ def advice():
                     decided = make_plan(SynthesisConfig(epsilon=epsilon, texts=texts, expected_units=records))
                     size, written = decided.settings.batch_size, decided.config.written
                     fewer = f" ({written})" if decided.config.private_texts else ""
-                    cells.append(f"{size}{fewer}" if size <= LARGEST_SHOWN else "–")
+                    shown_size = f"{size}{fewer}" if size <= LARGEST_SHOWN else "–"
+                    cells.append("votes" if decided.config.only_votes else shown_size)
                 except PrivacyError:
                     cells.append("–")
             lines.append(f"| {records:,} | {epsilon:g} | {' | '.join(cells)} |")

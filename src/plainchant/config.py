@@ -242,6 +242,8 @@ PRESETS: Mapping[Method, Parts] = {
 }
 
 
+# What there is to choose where records only vote.
+_PARTS_OF_VOTES = ("top_k", "candidates", "rounds")
 # How some methods count their cost, which no other may.
 _ONLY_FOR: Mapping[Accounting, Method] = {
     Accounting.PUBLIC: Method.PUBLIC,
@@ -363,9 +365,10 @@ class SynthesisConfig(_Frozen):
 release. 1: no vote."""
     rounds: int | None = Field(None, ge=1, le=8)
     """Number of votes. After each vote but the last, the public model writes further texts after the winning ones."""
-    private_texts: int | None = Field(None, ge=1)
+    private_texts: int | None = Field(None, ge=0)
     """Number of texts that private records contribute to. Unset: all without several votes; with them half, or fewer \
-where half would need batches of more than 40 records."""
+where half would need batches of more than 40 records. 0, also where these would not pay for a text of each label: \
+records only vote, with the whole budget, as with private-evolution."""
     vote_share: Annotated[float, Field(gt=0, lt=1)] | Literal["auto"] = "auto"
     """Share of the budget for all votes together, split evenly. auto: as much as the votes of expected_units need to \
 tell candidates apart, 5 % to half of the budget; private-evolution spends all of it on votes."""
@@ -575,6 +578,10 @@ too."""
             raise ConfigError(
                 f"private_texts = {self.private_texts}: without votes every text is written from records; set texts"
             )
+        if self.private_texts == 0 and not self.only_votes:
+            raise ConfigError(
+                "private_texts = 0: records that only vote have --method private-evolution, or plainchant"
+            )
         if self.private_texts is not None and self.private_texts > parts.candidates * self.texts:
             raise ConfigError(
                 f"private_texts = {self.private_texts}: more than candidates x texts = {parts.candidates * self.texts}"
@@ -688,8 +695,9 @@ too."""
                 "accounting = individual: who moves a median depends on the others; set aggregate = mean, or "
                 "accounting = ex-post"
             )
+        own = Method.PRIVATE_EVOLUTION if self.only_votes else self.method
         for accounting, method in _ONLY_FOR.items():
-            if (parts.accounting is accounting) != (self.method is method):
+            if (parts.accounting is accounting) != (own is method):
                 raise PrivacyError(f"accounting = {parts.accounting}: belongs to --method {method.value} alone")
         if self.sample_rate not in ("auto", 1) and not self.samples:
             raise PrivacyError(
@@ -815,16 +823,28 @@ too."""
         return self.candidate_form or self.prompt.form
 
     @property
+    def only_votes(self) -> bool:
+        """Whether records only vote, as they do with private-evolution."""
+        return self.method is Method.PRIVATE_EVOLUTION or (self.method is Method.PLAINCHANT and self.private_texts == 0)
+
+    @property
     def sends_released(self) -> bool:
         """Whether the endpoint is shown what follows from the records: released texts or rows, or which texts won."""
         follows = self.written > 0 or self.parts.rounds > 1 or bool(self.columns.attributes)
         return self.candidate_endpoint is not None and follows
 
+    def with_private_texts(self, number: int) -> "SynthesisConfig":
+        """The same configuration with so many texts from records."""
+        copied = self.model_copy(update={"private_texts": number})
+        copied.__dict__.pop("parts", None)  # a copy has what was cached, and the parts depend on the number
+        return copied
+
     @functools.cached_property
     def parts(self) -> Parts:
         """The preset's parts, replaced by those that this configuration sets."""
-        preset = PRESETS[self.method]
-        own = {name: getattr(self, name) for name in Parts.model_fields if getattr(self, name) is not None}
+        preset = PRESETS[Method.PRIVATE_EVOLUTION if self.only_votes else self.method]
+        names = _PARTS_OF_VOTES if self.only_votes else Parts.model_fields
+        own = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         if own.get("accounting", preset.accounting) not in _EX_ANTE:
             own.setdefault("deals", False)
         return preset.model_copy(update=own)

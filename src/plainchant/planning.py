@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from plainchant.config import Clusters, SynthesisConfig, is_loopback
+from plainchant.config import Clusters, Method, SynthesisConfig, is_loopback
 from plainchant.display import html_table
 from plainchant.errors import PrivacyError
 from plainchant.privacy.accounting import Budget, Cost, rho_of
@@ -262,11 +262,6 @@ class Plan:
                 f"texts = {config.released}: more than the {config.expected_units} units that they are made from. "
                 "Further texts bring little that is new, and may read as repetitions; plainchant evaluate measures it"
             )
-        if config.votes and 0 < config.written < min(config.texts // 2, len(config.label_set)):
-            notes.append(
-                f"records pay for only {_number(config.written, 'text')} at this ε, in {len(config.label_set)} labels; "
-                "with --method private-evolution they vote with the whole budget, and the model writes every text"
-            )
         if self.units is not None and self.rho_select and isinstance(config.centres, int):
             average = self.units / (len(config.label_set) * config.centres)
             if average < self.settings.batch_size / 8:
@@ -471,7 +466,9 @@ def make_plan(config: SynthesisConfig) -> Plan:
     while rate < 1:
         # a sample that is too small for the texts is doubled
         with contextlib.suppress(PrivacyError):
-            return _plan_at(config, rate)
+            made = _plan_at(config, rate)
+            if made.config.only_votes == config.only_votes:
+                return made
         rate *= 2
     return _plan_at(config, 1.0)
 
@@ -546,17 +543,11 @@ def _plan_with_deals(
     # what finding values takes of δ is gone for all else (guarantee 14.3)
     whole = Budget(config.epsilon, config.delta).in_sample(rate)
     budget, zcdp = Budget(whole.epsilon, whole.delta - counts.delta), dataclasses.replace(counts, delta=0.0)
-    config = _with_affordable_texts(config, rate, budget, zcdp)
+    config = _with_affordable_texts(config, rate, budget, zcdp, rhos[1])
+    if config.only_votes:
+        return _plan_at(config, rate)
     request = _request(config, rate)
-    mechanism, rule, expected = choose_with_deals(request, budget, zcdp)
-    if request.batch_size == "auto":
-        # deals pay for batches so small that noise in the sizes may overfill them; what is not covered is refused below
-        size, unlikely = mechanism.settings.batch_size, _unlikely(config)
-        while size < LARGEST_COVERED and _slack_needed(mechanism.resized(size), rhos[1], unlikely)[0] > request.slack:
-            size += 1
-        if size > mechanism.settings.batch_size:
-            sized = dataclasses.replace(request, batch_size=size)
-            mechanism, rule, expected = choose_with_deals(sized, budget, zcdp)
+    mechanism, rule, expected = _choose_covered(config, request, budget, zcdp, rhos[1])
     promised = mechanism.promised((counts + rule.cost).sampled(rate), config.epsilon, config.delta, unit_name(config))
     made = Plan(
         config, mechanism, _guarantee(config, promised), *rhos, table, rule.cost, config.head, 1, rule, expected,
@@ -567,25 +558,46 @@ def _plan_with_deals(
     return made
 
 
-def _with_affordable_texts(config: SynthesisConfig, rate: float, budget: Budget, counts: Cost) -> SynthesisConfig:
+def _choose_covered(
+    config: SynthesisConfig, request: TokenRequest, budget: Budget, counts: Cost, rho_size: float
+) -> tuple[TokenMechanism, DealRule, Expected]:
+    """What writes, by which deals: in batches that the slack covers, where their size is open.
+
+    Deals pay for batches so small that noise in the sizes may overfill them; what is not covered is refused later.
+    """
+    chosen = choose_with_deals(request, budget, counts)
+    if request.batch_size != "auto":
+        return chosen
+    size, unlikely = chosen[0].settings.batch_size, _unlikely(config)
+    while size < LARGEST_COVERED and _slack_needed(chosen[0].resized(size), rho_size, unlikely)[0] > request.slack:
+        size += 1
+    if size == chosen[0].settings.batch_size:
+        return chosen
+    return choose_with_deals(dataclasses.replace(request, batch_size=size), budget, counts)
+
+
+def _with_affordable_texts(
+    config: SynthesisConfig, rate: float, budget: Budget, counts: Cost, rho_size: float
+) -> SynthesisConfig:
     """The configuration with fewer texts from records, where half of them would need large batches.
 
-    Halved until moderate batches pay; where none do, the fewest that any batches pay for. Public candidates take the
-    place of the others, so that as many texts are released. Only public numbers decide.
+    Halved until moderate batches pay; where they do not pay for one of each label, records only vote. Public candidates
+    take the place of the others, so that as many texts are released. Only public numbers decide.
     """
-    request, paid = _request(config, rate), None
+    request = _request(config, rate)
     is_open = config.private_texts is None and config.written < config.texts and request.batch_size == "auto"
     if not is_open or request.units is None or request.clip == "auto":
         return config
-    texts = config.written
-    while texts:
-        mechanism, rule, expected = choose_with_deals(dataclasses.replace(request, texts=texts), budget, counts)
-        if rule.most_texts(expected.batches, expected.texts) >= expected.texts:
-            paid = texts
-            if mechanism.settings.batch_size <= LARGEST_AFFORDED:
-                break
-        texts //= 2
-    return config if paid in (None, config.written) else config.model_copy(update={"private_texts": paid})
+    texts, fewest = config.written, min(config.written, len(config.label_set))
+    while texts >= fewest:
+        fewer = config if texts == config.written else config.with_private_texts(texts)
+        mechanism, rule, expected = _choose_covered(fewer, _request(fewer, rate), budget, counts, rho_size)
+        is_paid = rule.most_texts(expected.batches, expected.texts) >= expected.texts
+        if is_paid and mechanism.settings.batch_size <= LARGEST_AFFORDED:
+            return fewer
+        # the last try is one text of each label
+        texts = max(texts // 2, fewest) if texts > fewest else 0
+    return config.with_private_texts(0) if config.method is Method.PLAINCHANT else config
 
 
 def _check_deals(made: Plan, budget: Budget, counts: Cost) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from doubles.embedders import Hashing
+from doubles.tables import rows
 
 import plainchant as pc
 from plainchant.cli.main import main
@@ -183,6 +184,23 @@ def test_held_out_texts_of_the_table_itself_are_refused(finished, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_progress_counts_a_text_by_records_as_a_row_of_each_of_them(tmp_path):
+    heard = []
+
+    class Listening(pc.NoProgress):
+        def texts(self, done, requested, tokens, work=None):
+            heard.append((done, *work))
+
+    made = pc.plan(pc.SynthesisConfig(**(ONCE | {"expand": 8})))
+    with pc.synthesize(ROWS, made, out=tmp_path / "run", model=model(), progress=Listening()) as run:
+        run.finish()
+    # 24 texts by 4 records each, and 8 by the public model alone
+    assert [share for _, share, _ in heard] == pytest.approx(
+        [min(n, 24) * 4 / 104 + max(0, n - 24) / 104 for n in range(33)]
+    )
+    assert [each for _, _, each in heard[:32]] == pytest.approx([4 / 104] * 24 + [1 / 104] * 8)
+
+
 def test_an_audit_with_canaries_makes_a_run_of_its_own_and_goes_on_with_it(tmp_path):
     plan = pc.plan(pc.SynthesisConfig(**ONCE))
     stages = []
@@ -193,7 +211,7 @@ def test_an_audit_with_canaries_makes_a_run_of_its_own_and_goes_on_with_it(tmp_p
 
         def tokens(self, drawn): ...
 
-        def texts(self, done, requested, tokens):
+        def texts(self, done, requested, tokens, work=None):
             stages.append("texts")
 
     options = {
@@ -285,3 +303,22 @@ def test_every_error_is_one_of_plainchants_and_has_an_exit_code():
 def test_results_are_frozen(finished):
     with pytest.raises(dataclasses.FrozenInstanceError):
         pc.open(finished[0]).directory = None  # type: ignore[misc]
+
+
+def test_where_records_cannot_pay_for_texts_the_default_lets_them_vote(model, tmp_path):
+    config = pc.SynthesisConfig(
+        epsilon=0.3, model=str(model), label_column="label", labels=("red", "blue"), texts=6, max_tokens=8,
+        max_record_tokens=40, expected_units=200, candidates=3, numerical_slack=1e-3,
+    )  # fmt: skip
+    made = pc.plan(config)
+    assert made.config.private_texts == made.config.written == 0
+    with pc.synthesize(rows(200), made, out=tmp_path / "run") as run:
+        next(iter(run))
+    # the plan of the directory is this one, and so is that of the configuration which was given
+    with pc.synthesize(rows(200), pc.plan(config), out=tmp_path / "run", resume=True) as run:
+        run.finish()
+    assert {row["origin"] for row in run.directory.released()} == {"model"}
+    guarantee = run.guarantee
+    assert guarantee.epsilon <= 0.3
+    assert guarantee.cost.rho == made.rho_vote > 0
+    assert run.directory.batches() == []

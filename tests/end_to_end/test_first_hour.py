@@ -329,7 +329,7 @@ def test_a_bar_moves_with_tokens_and_ends_with_texts(monkeypatch):
     bars.texts(1, 2, 4)
     bars.tokens(2)
     bars.texts(2, 2, 10)
-    assert [done for done, _, _ in shown] == pytest.approx([0, 0.4, 0.8, 1.4, 1.6, 2])
+    assert [done for done, _, _ in shown] == pytest.approx([0, 0.2, 0.4, 0.7, 0.8, 1])
     assert "10 tokens" in shown[-1][2]
 
 

@@ -425,7 +425,7 @@ def test_progress_names_the_rounds(run, config):
 
         def tokens(self, drawn): ...
 
-        def texts(self, done, requested, tokens):
+        def texts(self, done, requested, tokens, work=None):
             pass
 
     settings = config(candidates=3, rounds=2)

@@ -1,5 +1,6 @@
 """A plan never promises more than its budget, and says what is feasible where the wish is not (guarantee 6.2)."""
 
+import dataclasses
 import math
 import re
 from typing import Any
@@ -10,7 +11,7 @@ from scipy.stats import binom
 
 from plainchant.config import SynthesisConfig
 from plainchant.errors import ConfigError, PrivacyError
-from plainchant.planning import ENOUGH_FOR_WORDS, make_plan, not_private
+from plainchant.planning import ENOUGH_FOR_WORDS, LARGEST_AFFORDED, make_plan, not_private
 from plainchant.privacy.accounting import Cost, delta_of, epsilon_of, rho_of
 from plainchant.privacy.histograms import batches_of, most_contexts, noise_sigma
 
@@ -134,19 +135,6 @@ def test_clip_and_batch_size_cannot_both_be_derived():
         ({"expected_units": 10_000_000}, "delta = 1e-06"),
         ({"method": "invisibleink", "epsilon": 0.6}, "clip = "),
         ({"expected_units": 5_000, "texts": 10, "centres": 1000}, "centres = 1000"),
-        (
-            {
-                "method": "plainchant",
-                "expected_units": 15_000,
-                "texts": 453,
-                "epsilon": 1,
-                "max_tokens": 24,
-                "centres": 20,
-                "label_column": "label",
-                "labels": [f"label {number}" for number in range(151)],
-            },
-            "records pay for only",
-        ),
     ],
 )
 def test_notes_warn(changes, words):
@@ -164,6 +152,41 @@ def test_who_changes_nothing_is_not_warned(units, labels):
     if units is not None and made.centres > 1:
         assert units / (labels * made.centres) >= min(made.settings.units_per_batch, units / (labels * 1_000))
     assert made.centres == (100 if units is None else made.centres) <= 1_000
+
+
+@pytest.mark.parametrize("labels", [1, 4, 151])
+@pytest.mark.parametrize("units", [300, 3_000, 15_000])
+@pytest.mark.parametrize("texts", [2, 200, 1_000])
+def test_records_write_a_text_of_each_label_or_only_vote(labels, units, texts):
+    changes = {
+        "epsilon": 1.0, "expected_units": units, "texts": texts, "max_tokens": 24, "label_column": "label",
+        "labels": [f"label {number}" for number in range(labels)],
+    }  # fmt: skip
+    made = planned("plainchant", **changes)
+    votes = planned("private-evolution", **changes)
+    if made.config.written:
+        assert made.settings.batch_size <= LARGEST_AFFORDED
+        assert made.config.written >= min(labels, -(-texts // 2))
+    else:
+        # the very plan of the method that does nothing else
+        assert made.rho_vote == votes.rho_vote
+        assert made.rho_words == votes.rho_words
+        assert dataclasses.replace(made.guarantee, method="private-evolution") == votes.guarantee
+        assert make_plan(made.config) == made
+    # with one label and many records there is always something to write, with many and few there never is
+    assert (made.config.written > 0) == {(1, 15_000): True, (151, 300): False}.get(
+        (labels, units), made.config.written > 0
+    )
+
+
+def test_a_sample_is_enlarged_before_records_only_vote():
+    changes = {"expected_units": 400_000, "texts": 10_000, "epsilon": 1.0, "max_tokens": 24, "label_column": "label"}
+    few, many = (
+        planned("plainchant", labels=[f"label {number}" for number in range(labels)], **changes)
+        for labels in (1_000, 2_000)
+    )
+    assert (few.sample_rate, many.sample_rate) == (0.25, 1.0)
+    assert min(few.config.written, many.config.written) >= 1_000
 
 
 def test_centres_are_as_asked_for_or_none():
@@ -421,10 +444,11 @@ def test_records_write_fewer_of_the_texts_where_half_would_need_large_batches():
     twice = planned("plainchant", epsilon=3.0, private_texts=2 * made.config.written, **wish)
     assert twice.settings.batch_size > 40
     assert planned("plainchant", epsilon=30.0, **wish).config.private_texts is None
-    # where so few cannot be paid for either, the plan names the method that does without
-    with pytest.raises(PrivacyError, match=r"texts = 200, 100 of them .* method = private-evolution"):
-        planned("plainchant", epsilon=0.3, **wish)
+    # where so few cannot be paid for either, records only vote
+    assert planned("plainchant", epsilon=0.3, **wish).config.private_texts == 0
     assert planned("plainchant", epsilon=1.0, **wish).config.written < 8
+    with pytest.raises(PrivacyError, match=r"private_texts = 100: .* method = private-evolution"):
+        planned("plainchant", epsilon=0.3, private_texts=100, **wish)
 
 
 def test_deals_are_refused_where_no_cost_is_known_in_advance_and_left_out_unless_asked_for():

@@ -186,6 +186,7 @@ class ProgressBars:
         self._max_tokens = max_tokens
         # finished texts, requested ones, tokens of finished texts, and all tokens since the process started
         self._done = self._requested = self._finished = self._drawn = 0
+        self._work = (0.0, 1.0)
         self._shown = shown
         self._live = shown and console.is_terminal
         self._bars = rich.progress.Progress(
@@ -216,9 +217,10 @@ class ProgressBars:
         """See `Progress`."""
         self._update(name, share, 1.0, "")
 
-    def texts(self, done: int, requested: int, tokens: int) -> None:
+    def texts(self, done: int, requested: int, tokens: int, work: tuple[float, float] | None = None) -> None:
         """See `Progress`."""
         self._done, self._requested, self._finished = done, requested, tokens
+        self._work = work or (done / max(1, requested), 1 / max(1, requested))
         self._drawn = max(self._drawn, tokens)
         self._show_texts()
 
@@ -234,7 +236,8 @@ class ProgressBars:
         begun = (self._drawn - self._finished) / self._max_tokens
         pace = f", {self._drawn:,} tokens, {self._drawn / (now - self._began):.1f} per second" if self._drawn else ""
         note = f"{self._done} of {self._requested} texts{pace}"
-        self._update("writing texts", min(self._done + begun, self._requested), self._requested, note)
+        share, each = self._work
+        self._update("writing texts", min(share + begun * each, 1.0), 1.0, note)
 
     @contextlib.contextmanager
     def aside(self) -> Iterator[None]:

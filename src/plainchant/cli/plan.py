@@ -334,9 +334,12 @@ def _choice_rows(config: SynthesisConfig) -> list[tuple[str, Any]]:
     if not config.votes:
         return []
     by_records = f"{config.written} by the records together and " if config.written else ""
+    why = ""
+    if config.method is Method.PLAINCHANT and config.only_votes:
+        why = ". Records write none: at this ε so few of them do more by their votes"
     return [
         ("written", f"{by_records}{config.further} by the public model, which cost no privacy; the records vote, with "
-                    "noise, for those to release"),
+                    f"noise, for those to release{why}"),
     ]  # fmt: skip
 
 

@@ -5,8 +5,8 @@ import sys
 import time
 from typing import Protocol, TextIO
 
-# Seconds that a step must have taken before anything is said of the rest.
-SOONEST = 1.0
+# What a step must have taken and done, seconds and a share, before anything is said of the rest.
+SOONEST, LEAST = 5.0, 0.01
 
 
 class Progress(Protocol):
@@ -15,8 +15,11 @@ class Progress(Protocol):
     def stage(self, name: str, share: float) -> None:
         """A preparing step is done by `share`, 0 to 1."""
 
-    def texts(self, done: int, requested: int, tokens: int) -> None:
-        """`done` of `requested` texts are written, with `tokens` tokens since the process started."""
+    def texts(self, done: int, requested: int, tokens: int, work: tuple[float, float] | None = None) -> None:
+        """`done` of `requested` texts are written, with `tokens` tokens since the process started.
+
+        `work`: what share of all work that is, and what share the next text takes; None: each takes as much as another.
+        """
 
     def tokens(self, drawn: int) -> None:
         """`drawn` more tokens are written, of texts that may not be finished. Not reported by workers."""
@@ -27,7 +30,7 @@ class NoProgress:
 
     def stage(self, name: str, share: float) -> None: ...
 
-    def texts(self, done: int, requested: int, tokens: int) -> None: ...
+    def texts(self, done: int, requested: int, tokens: int, work: tuple[float, float] | None = None) -> None: ...
 
     def tokens(self, drawn: int) -> None: ...
 
@@ -51,7 +54,7 @@ class Pace:
         """Words to end a line with; empty where nothing is known yet or nothing is left."""
         now = time.monotonic() if now is None else now
         began, before = self._first.setdefault(name, (now, done))
-        if not before < done < total or now - began < SOONEST:
+        if done >= total or done - before < LEAST * (total - before) or now - began < SOONEST:
             return ""
         seconds = (now - began) / (done - before) * (total - done)
         return f", about {seconds:.0f} s left" if seconds < 100 else f", about {seconds / 60:.0f} min left"
@@ -69,9 +72,9 @@ class LineProgress:
         """See `Progress`."""
         self._show(f"{name}: {share:.0%}{self._pace.left(name, share, 1.0)}", finished=share >= 1)
 
-    def texts(self, done: int, requested: int, tokens: int) -> None:
+    def texts(self, done: int, requested: int, tokens: int, work: tuple[float, float] | None = None) -> None:
         """See `Progress`."""
-        left = self._pace.left("texts", done, requested)
+        left = self._pace.left("texts", *((done, requested) if work is None else (work[0], 1.0)))
         self._show(f"writing texts: {done} of {requested}{left}", finished=done >= requested)
 
     def tokens(self, drawn: int) -> None:

@@ -153,7 +153,7 @@ class Run:
         config, released, tokens = self.plan.config, Released.of(self.directory), 0
         yield from (released.labelled(text, config) for text in released.texts)
         done, requested = len(released.texts), self.requested + config.further
-        self._progress.texts(done, requested, tokens)
+        self._progress.texts(done, requested, tokens, self._work(done))
         for round in self._rounds:
             if config.votes:
                 self._progress.stage(round.name, 0.0)
@@ -162,12 +162,19 @@ class Run:
                 # a text counts once it is committed, with what it cost
                 self.directory.commit(text)
                 done, tokens = done + 1, tokens + text.tokens
-                self._progress.texts(done, requested, tokens)
+                self._progress.texts(done, requested, tokens, self._work(done))
                 yield released.labelled(text, config)
             if config.votes:
                 self._progress.stage(round.name, 1.0)
         self._release()
         self.close()
+
+    def _work(self, done: int) -> tuple[float, float]:
+        """What share of all work so many texts are, and the next one: a token by records takes a row of each."""
+        rows = self.plan.settings.batch_size if self.plan.mechanism.needs_private else 1
+        whole = max(1, self.requested * rows + self.plan.config.further)
+        by_records = min(done, self.requested)
+        return (by_records * rows + done - by_records) / whole, (rows if done < self.requested else 1) / whole
 
     def finish(self) -> list[SyntheticText]:
         """Writes what is missing and returns the released texts in their order; with a vote, only those kept."""

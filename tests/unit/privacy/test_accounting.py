@@ -344,7 +344,8 @@ def _largest_gain(mass, spent, orders):
     low, high = 0.0, 20.0
     for _ in range(60):
         middle = (low + high) / 2
-        sums = spent + _renyi(*_step(mass, middle), [order for order, _ in orders])
+        p, q = _step(mass, middle)
+        sums = spent + _renyi(p, q, [order for order, _ in orders])
         fits = min(epsilon_at(value, *pair) for value, pair in zip(sums, orders, strict=True)) <= ADAPTIVE.epsilon
         low, high = (middle, high) if fits else (low, middle)
     return low
