@@ -470,7 +470,9 @@ def make_plan(config: SynthesisConfig) -> Plan:
             if made.config.only_votes == config.only_votes:
                 return made
         rate *= 2
-    return _plan_at(config, 1.0)
+    made = _plan_at(config, 1.0)
+    # the plan of the configuration that the run keeps, from which it is made again
+    return made if made.config.only_votes == config.only_votes else make_plan(made.config)
 
 
 def _plan_at(config: SynthesisConfig, rate: float) -> Plan:

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tomli_w
 from scipy.stats import binom
 
-from plainchant.config import SynthesisConfig
+from plainchant.config import SynthesisConfig, parse_config
 from plainchant.errors import ConfigError, PrivacyError
 from plainchant.planning import ENOUGH_FOR_WORDS, LARGEST_AFFORDED, make_plan, not_private
 from plainchant.privacy.accounting import Cost, delta_of, epsilon_of, rho_of
@@ -534,3 +535,17 @@ def test_a_table_without_texts_is_counted_whole():
     sampled = make_plan(own.model_copy(update={"sample_rate": 0.1}))
     assert sampled.guarantee.delta_found == make_plan(own).guarantee.delta_found
     assert sampled.guarantee.cost.epsilon(own.delta) <= own.epsilon * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("units", [3_000, 250_000])
+def test_a_run_makes_its_plan_again_from_the_configuration_that_it_keeps(units):
+    """Also where records only vote because texts of each label would be too expensive, and a sample would do."""
+    made = make_plan(
+        SynthesisConfig(
+            epsilon=0.3, max_tokens=30, texts=40, expected_units=units, labels=tuple("abcdefgh"), label_column="label",
+            columns={"attributes": {"kind": {"type": "category"}}},
+        )
+    )  # fmt: skip
+    assert made.config.only_votes
+    kept = parse_config(tomli_w.dumps(made.config.model_dump(mode="json", exclude_none=True)))
+    assert make_plan(kept).as_dict() == made.as_dict()

@@ -597,8 +597,9 @@ def test_after_a_small_run_there_is_room_for_a_large_one(tmp_path, cap):
     ledger = Ledger.create(tmp_path / "ledger", cap, 1e-6)
     for share in (0.25, 0.8):
         decided = make_plan(SynthesisConfig(epsilon=share * cap, max_tokens=48, texts=200, expected_units=5000))
-        assert decided.deals is not None
         run = RunDirectory.create(tmp_path / str(share), decided, decided.guarantee, data="", private=True)
         ledger.enter(run, decided.guarantee)
+    # the small one may have votes alone
+    assert decided.deals is not None
     with pytest.raises(PrivacyError):
         ledger.check(decided.guarantee)
