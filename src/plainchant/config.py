@@ -1045,7 +1045,10 @@ def _translated(error: ValidationError) -> ConfigError | PrivacyError:
         field = ".".join(str(part) for part in item["loc"]) if inside else str(item["loc"][0])
         if item["type"] == "extra_forbidden":
             known = (inside or SynthesisConfig).model_fields
-            other = _closest(str(item["loc"][-1]), list(known)) if len(item["loc"]) < 3 else ""
+            name = str(item["loc"][-1])
+            other = _closest(name, list(known)) if len(item["loc"]) < 3 else ""
+            parts = [part for part, own in _NESTED.items() if not inside and name in own.model_fields]
+            other = f"; it stands under [{parts[0]}], whose mark # is to be taken away too" if parts else other
             problems[f"{field}: no such field{other}"] = []
         else:
             message = item["msg"].removeprefix("Input ").removesuffix(", unable to parse string as an integer")

@@ -322,3 +322,59 @@ def test_where_records_cannot_pay_for_texts_the_default_lets_them_vote(model, tm
     assert guarantee.epsilon <= 0.3
     assert guarantee.cost.rho == made.rho_vote > 0
     assert run.directory.batches() == []
+
+
+@pytest.mark.parametrize("changes", [{}, {"candidates": 1}, {"method": "private-evolution", "clusters": None}])
+def test_a_run_that_writes_no_more_releases_the_best_of_what_is_saved(model, tmp_path, changes):
+    settings = {
+        "model": str(model), "label_column": "label", "labels": ("red", "blue"), "texts": 6, "max_tokens": 8,
+        "max_record_tokens": 40, "candidates": 4, "expected_range": 2.0, "numerical_slack": 1e-3, "clusters": "none",
+    }  # fmt: skip
+    made, out = pc.plan(pc.SynthesisConfig(**(settings | changes))), tmp_path / "run"
+    ledger = pc.Ledger.create(tmp_path / "book", epsilon=10.0, delta=1e-6)
+    paid: dict[str, Any] = {"out": out, "ledger": ledger.path}
+    with pytest.raises(pc.ConfigError, match="with --resume"):
+        pc.synthesize(rows(200), made, no_more_texts=True, **paid)
+    with pc.synthesize(rows(200), made, **paid):
+        pass
+    spent = ledger.spent
+    assert not spent.is_zero
+    with pytest.raises(pc.RunError, match="no text is saved yet"):
+        pc.synthesize(rows(200), made, resume=True, no_more_texts=True, **paid)
+    with pc.synthesize(rows(200), made, resume=True, **paid) as run:
+        for _ in range(4):
+            next(iter(run))
+    saved = run.directory.texts()
+    assert 0 < len(saved) < 6
+    with pc.synthesize(rows(200), made, resume=True, no_more_texts=True, **paid) as run:
+        # an interrupt here changes nothing: the choice is kept
+        pass
+    with pc.synthesize(rows(200), made, resume=True, **paid) as run:
+        run.finish()
+    assert run.directory.texts() == saved
+    assert sorted(row["text"] for row in run.directory.released()) == sorted(text.text for text in saved)
+    # nothing is given back
+    assert run.guarantee == made.guarantee
+    assert ledger.spent == spent
+
+
+def test_a_run_that_its_ledger_has_not_paid_for_yet_is_refused_once_others_have_spent_the_budget(tmp_path, monkeypatch):
+    ledger, made = pc.Ledger.create(tmp_path / "ledger", epsilon=400.0, delta=1e-6), pc.plan(pc.SynthesisConfig(**ONCE))
+    paid: dict[str, Any] = {"model": model(), "ledger": ledger.path}
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("plainchant.run.synthesis.prepare_cells", interrupted)
+        pc.synthesize(ROWS, made, out=tmp_path / "a", **paid)
+    assert ledger.runs == []
+    # nothing would add up what it costs
+    with pytest.raises(pc.PrivacyError, match="name the ledger"):
+        pc.synthesize(ROWS, made, out=tmp_path / "a", resume=True, model=model())
+    pc.synthesize(ROWS, made, out=tmp_path / "b", **paid).close()
+    read = []
+    monkeypatch.setattr("plainchant.run.preparation.read_table", lambda *_: read.append(1))
+    with pytest.raises(pc.PrivacyError, match="ledger"):
+        pc.synthesize(ROWS, made, out=tmp_path / "a", resume=True, **paid)
+    assert read == []

@@ -191,7 +191,7 @@ def test_a_plan_is_short_and_says_what_it_takes_once_the_machine_is_measured(com
     assert document["expected"]["texts"] > 0
     assert document["expected"]["corpus"] > 0
     after = " ".join(command(*arguments, "--public-corpus", "encyclopaedia.jsonl").out.split())
-    assert "here, plus loading and embedding" in after
+    assert "here, with nothing beside it, plus loading and embedding" in after
     assert "about less" not in after
     assert "sampled from the model" not in after
     # another way to compute was not measured

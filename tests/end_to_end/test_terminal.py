@@ -103,7 +103,8 @@ def test_interrupted_twice(model, table, tmp_path):
 def test_asked_to_end(model, table, tmp_path):
     arguments = ["run", *OPTIONS, "--model", model, "--data", table, "--out", tmp_path / "run"]
     done = python("-c", TERMINATED, *arguments)
-    assert "interrupted; 2 of 10 texts are saved. Continue with: plainchant run --resume" in told(done)
+    saved = "2 of 10 texts are saved (--no-more-texts ends the run with these)"
+    assert f"interrupted; {saved}. Continue with: plainchant run --resume" in told(done)
     assert done.returncode == 130
 
 

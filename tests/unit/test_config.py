@@ -137,3 +137,8 @@ def test_what_a_release_says_of_itself_is_bounded(field, good, bad):
     for value in bad:
         with pytest.raises(ConfigError, match=field):
             SynthesisConfig(**{field: value})
+
+
+def test_a_field_of_the_prompt_outside_of_its_table_is_told_where_it_stands():
+    with pytest.raises(ConfigError, match=r"header: no such field; it stands under \[prompt\]"):
+        parse_config('header = "Tickets."')

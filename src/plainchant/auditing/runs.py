@@ -179,7 +179,7 @@ def _held_out_texts(held_out: Any, records: Sequence[Record], config: SynthesisC
     if shared > MOST_SHARED * len(others):
         raise DataError(
             f"held_out: more than {MOST_SHARED:.0%} of its texts stand in the private table too, so that membership "
-            "would look like chance; give texts that were not in the table"
+            "would look like chance; leave out those that stand in both, standard phrases too, or give other texts"
         )
     return others
 

@@ -152,8 +152,8 @@ def _show_ledger(console: Console, path: Path, epsilon: float | None, delta: flo
 
 
 def _left(book: "Ledger", left: Cost, verbose: bool) -> str:
-    # rounded down: a run that asks for it is accepted
-    epsilon = int(left.epsilon(book.delta) * 1000) / 1000
+    # rounded down: a run that asks for it is accepted, and of nothing spent the cap is
+    epsilon = int(left.epsilon(book.delta) * 1000) / 1000 if book.runs else book.epsilon
     return f"a run of up to ε = {epsilon:g} at δ = {book.delta:g}" + (f" (ρ = {left.rho:.4g})" if verbose else "")
 
 

@@ -73,9 +73,13 @@ def _show(console: Console, found: "Survey", config: SynthesisConfig) -> None:
     console.table("\nTable", _rows(found, config))
     if found.labels:
         console.say("")
+        by_unit = any(facts.units is not None for facts in found.labels)
         console.grid(
-            ("label", "rows", "of them written otherwise"),
-            [(facts.label, f"{facts.rows:,}", _written(facts.written)) for facts in found.labels[:most]],
+            ("label", "rows", *["about so many units"] * by_unit, "of them written otherwise"),
+            [
+                (facts.label, f"{facts.rows:,}", *[f"{facts.units or 0:,.0f}"] * by_unit, _written(facts.written))
+                for facts in found.labels[:most]
+            ],
         )
     if found.others:
         console.say("\nIn the label column, and not among the labels (their rows take no part):")

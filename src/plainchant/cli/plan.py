@@ -90,6 +90,8 @@ def init(console: Console, file: Path, data: Path | None, method: str) -> None:
     if data is not None:
         filled = ", ".join(f"{name} = {value!r}" for name, value in chosen.items()) or "none: no name says what it is"
         console.say(f"columns filled in by their names alone: {filled}. Are they right? plainchant check says more")
+        if "label_column" in chosen:
+            console.say(f"label_column counts once you have named the labels in {file} and taken its mark away")
         console.say(f"if the first line of {data} is a record and not a header, its words stand in {file}: delete it")
     console.say(f"wrote {file}; next: plainchant preview {file}, then plainchant plan {file}")
     console.result({"file": str(file), **chosen}, str(file))
@@ -386,7 +388,7 @@ def _machine_rows(plan: Plan, performance: PerformanceOptions) -> list[tuple[str
     if found is None or speed is None:
         return [*rows, ("time", "unknown here; plainchant doctor measures this machine once")]
     total = duration(found.corpus + found.texts + (found.embedding or 0.0))
-    beside = "plus loading" if found.embedding is not None else "plus loading and embedding"
+    beside = "with nothing beside it, plus loading" + ("" if found.embedding is not None else " and embedding")
     return [
         *rows,
         ("time", f"{total} here, {beside} (measured {speed.measured} by plainchant doctor)"),

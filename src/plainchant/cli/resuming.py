@@ -63,7 +63,8 @@ def _saved(out: Path) -> str:
         batches = directory.batches()
         # before the noisy counts are drawn, it is the number that was asked for
         written = sum(batch.texts for batch in batches) if directory.is_formed() else config.written
-        return f"{texts} of {written + config.further} texts are saved"
+        ends = " (--no-more-texts ends the run with these)" if texts else ""
+        return f"{texts} of {written + config.further} texts are saved{ends}"
     except PlainchantError:
         return "finished texts are saved"
 

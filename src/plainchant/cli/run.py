@@ -60,6 +60,12 @@ def _used_rows(used: dict[str, int] | None) -> list[tuple[str, Any]]:
     help="Directory of the run: a new one, or with --resume the one to continue.",
 )
 @option("--resume", is_flag=True, group="Output", help="Continue the run in --out.")
+@option(
+    "--no-more-texts",
+    is_flag=True,
+    group="Output",
+    help="With --resume: write no further texts, and release the best of those that are saved.",
+)
 @formatted
 @option(
     "--ledger",
@@ -83,6 +89,7 @@ def run(
     data: Path | None,
     out: Path,
     resume: bool,
+    no_more_texts: bool,
     not_private: bool,
     ledger: Path | None,
     performance: PerformanceOptions,
@@ -92,6 +99,7 @@ def run(
     \b
     plainchant run CONFIG --data FILE --out DIR
     plainchant run --resume --data FILE --out DIR
+    plainchant run --resume --data FILE --out DIR --no-more-texts    end with the texts that are saved
 
     Texts are stored one by one: --resume continues a run that was interrupted or killed, and takes the configuration
     that the run was started with. DIR/release may be shared, DIR/private must not.
@@ -111,6 +119,7 @@ def run(
             data,
             out,
             resume=resume,
+            no_more_texts=no_more_texts,
             not_private=not_private,
             ledger=ledger,
             performance=performance,
@@ -125,6 +134,7 @@ def execute(
     out: Path,
     *,
     resume: bool = False,
+    no_more_texts: bool = False,
     not_private: bool = False,
     ledger: Path | None = None,
     performance: PerformanceOptions | None = None,
@@ -150,6 +160,7 @@ def execute(
             plan,
             out=out,
             resume=resume,
+            no_more_texts=no_more_texts,
             performance=performance,
             allow_not_private=not_private,
             ledger=ledger,

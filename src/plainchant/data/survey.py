@@ -74,11 +74,14 @@ class LabelFacts:
         label: the label: as named or, where none are, as most rows write it.
         rows: rows that count as this label.
         written: other ways in which rows write it (case, spaces, composed letters), with the number of rows.
+        units: about how many units stand for it in a run, which uses one row of each, drawn at random; None where every
+            row is a unit or the labels are not named.
     """
 
     label: str
     rows: int
     written: Mapping[str, int]
+    units: float | None = None
 
 
 @dataclass(frozen=True)
@@ -211,7 +214,7 @@ def survey(
     found = _with_texts(found, values, asked, count_tokens, most_tokens)
     found = _missing_in_schema(found, "columns.attributes", [n for n in asked.schema.attributes if n not in values])
     found = _with_labels(found, values, asked, raw)
-    return _with_units(found, values, asked)
+    return _with_units(found, values, asked, raw)
 
 
 # columns
@@ -422,7 +425,7 @@ def _nearest(name: str, candidates: Sequence[str]) -> str | None:
 # units
 
 
-def _with_units(found: Survey, values: Mapping[str, Sequence[Any]], asked: Asked) -> Survey:
+def _with_units(found: Survey, values: Mapping[str, Sequence[Any]], asked: Asked, raw: RawTable) -> Survey:
     column = asked.unit_column
     if column is None:
         return dataclasses.replace(found, units=found.rows)
@@ -436,8 +439,19 @@ def _with_units(found: Survey, values: Mapping[str, Sequence[Any]], asked: Asked
     counts = Counter(key for key in keys if key is not None)
     without = sum(key is None for key in keys)
     sizes = [*counts.values(), *[1] * without]
+    labels = found.labels
+    named = asked.label_column
+    if asked.labels and named is not None and named in values:
+        matcher, names = LabelMatcher(asked.labels), raw.class_names.get(named)
+        units = dict.fromkeys(asked.labels, 0.0)
+        for key, value in zip(keys, values[named], strict=True):
+            label = matcher.match(value, names)
+            if label is not None:
+                units[label] += 1.0 if key is None else 1.0 / counts[key]
+        labels = [dataclasses.replace(facts, units=units[facts.label]) for facts in labels]
     return dataclasses.replace(
         found,
+        labels=labels,
         units=len(sizes),
         without_id=without,
         median_records=float(statistics.median(sizes)),

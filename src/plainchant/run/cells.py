@@ -192,7 +192,7 @@ def public_centres(preparation: Preparation) -> Centres:
     if texts is None:
         # a single centre is the nearest of every record, wherever it lies
         texts = sample_corpus(preparation) if samples_corpus(preparation.plan) else ["A public text."]
-    embeddings = preparation.encode(texts, stage="embedding the public corpus")
+    embeddings = preparation.encode(texts, stage="embedding public texts")
     progress.stage("finding public centres", 0.0)
     # a small corpus supports few centres; the corpus is public, so its size may decide
     most = preparation.plan.centres or 1

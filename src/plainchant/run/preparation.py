@@ -27,7 +27,7 @@ from plainchant.run.joint import check_package
 from plainchant.run.ledger import Ledger
 from plainchant.run.progress import Progress
 from plainchant.run.promise import checked_promise, recorded_version
-from plainchant.run.store import RunDirectory
+from plainchant.run.store import Marks, RunDirectory
 from plainchant.run.tuning import with_width
 from plainchant.run.writers import EndpointWriter, Loaded, LocalWriter, Writer
 
@@ -149,8 +149,9 @@ def prepare(
     _refuse_loaded_model(model, performance)
     if begun is None:
         RunDirectory.check_free(out)
-        if ledger is not None:
-            ledger.check(guarantee)
+    if ledger is not None and (begun is None or begun.marks() == Marks()):
+        # also of a run that was begun and not charged: others may have spent the budget since
+        ledger.check(guarantee)
     reads_records = config.reads_records
     if reads_records and records is None:
         raise DataError("data: not given; name the private table with --data FILE")

@@ -41,12 +41,19 @@ class Round(Protocol):
 
 
 def rounds_of(preparation: Preparation, executor: Executor | None) -> list[Round]:
-    """The rounds of a run, in order.
+    """The rounds of a run, in order; only its votes where it was told to write no more.
 
     Args:
         preparation: the run's.
         executor: writes the texts that records contribute to; None where there are none.
     """
+    rounds = _all_rounds(preparation, executor)
+    if preparation.directory.writes_no_more():
+        return [round for round in rounds if isinstance(round, Vote)]
+    return rounds
+
+
+def _all_rounds(preparation: Preparation, executor: Executor | None) -> list[Round]:
     config = preparation.config
     rounds: list[Round] = []
     if executor is not None and preparation.plan.deals is not None:

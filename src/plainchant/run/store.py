@@ -52,6 +52,8 @@ _SEAL = "release.json"
 
 # In private/: that a run has ended before its first token, and can never continue.
 _ENDED = "ended.json"
+# In private/: that the run was told to write no further texts.
+_NO_MORE = "no-more-texts.json"
 # Seconds that a process waits for the directory: so long may `is_in_use` hold it.
 _PATIENCE = 0.2
 # In private/: the ledger that the run was last opened with.
@@ -647,6 +649,20 @@ class RunDirectory:
         """Why the run has ended before its first token; None where it has not."""
         content = self.read_private(_ENDED)
         return None if content is None else str(content.get("reason"))
+
+    def write_no_more(self) -> None:
+        """Marks that no further text is written: votes and the release take those that are there.
+
+        Raises:
+            RunError: there is none.
+        """
+        if not self.texts():
+            raise RunError(f"{self.path}: no text is saved yet, so there is nothing to end with; go on with --resume")
+        self.write_private(_NO_MORE, {"texts": len(self.texts())})
+
+    def writes_no_more(self) -> bool:
+        """Whether the run was told to write no further text."""
+        return self.read_private(_NO_MORE) is not None
 
     # texts
 

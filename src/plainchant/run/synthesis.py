@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Self
 from plainchant.config import PerformanceOptions
 from plainchant.data.embedding import Embedder
 from plainchant.display import html_table
-from plainchant.errors import PrivacyError
-from plainchant.generation.executor import open_executor
+from plainchant.errors import ConfigError, PrivacyError
+from plainchant.generation.executor import Executor, open_executor
 from plainchant.models import LanguageModel
 from plainchant.planning import Plan
 from plainchant.randomness import RandomSource, SystemRandomness
@@ -38,6 +38,7 @@ def synthesize(
     *,
     out: str | Path,
     resume: bool = False,
+    no_more_texts: bool = False,
     performance: PerformanceOptions | None = None,
     allow_not_private: bool = False,
     ledger: str | Path | None = None,
@@ -53,6 +54,8 @@ def synthesize(
         plan: from `make_plan(config)`.
         out: the run's directory.
         resume: continue the run in `out`; data and configuration must be the same.
+        no_more_texts: with `resume`, write no further texts, now or later: votes and the release take those that are
+            saved. The cost stays what it is.
         performance: device, dtype and width; cannot change the guarantee.
         allow_not_private: needed where there is no guarantee.
         ledger: the data set's ledger; a run that would pass its cap is refused before it reads anything.
@@ -70,7 +73,7 @@ def synthesize(
     book = None if ledger is None else Ledger(Path(ledger))
     with contextlib.ExitStack() as resources:
         # 1. one process per directory, and only with the ledger that has paid for it
-        begun = _begun(Path(out), book, resources) if resume else None
+        begun = _begun(Path(out), book, resources, resume=resume, no_more_texts=no_more_texts)
         # 2. everything that can fail for public reasons: files, models, the plan; a new directory is made last
         preparation = prepare(
             records,
@@ -102,23 +105,35 @@ def synthesize(
             form_batches(preparation)
         if has_no_batch(directory, plan):
             raise ended_without_batch(preparation, book)
+        if no_more_texts:
+            directory.write_no_more()
         # 5. the rounds, which the returned run goes through
-        executor = None
-        if plan.config.written:
-            local, performance = preparation.loaded, preparation.performance
-            executor = resources.enter_context(
-                open_executor(
-                    plan, local.stop, performance, local.model, preparation.randomness, preparation.progress.tokens
-                )
-            )
+        executor = _executor_of(preparation, resources)
         return Run(preparation, rounds_of(preparation, executor), book, resources.pop_all())
 
 
-def _begun(out: Path, book: Ledger | None, resources: contextlib.ExitStack) -> RunDirectory:
-    """The directory of a run to continue, locked until `resources` are closed."""
+def _executor_of(preparation: Preparation, resources: contextlib.ExitStack) -> Executor | None:
+    """What writes texts from records, until `resources` are closed; None where there are none."""
+    plan, local = preparation.plan, preparation.loaded
+    if not plan.config.written:
+        return None
+    tokens = preparation.progress.tokens
+    return resources.enter_context(
+        open_executor(plan, local.stop, preparation.performance, local.model, preparation.randomness, tokens)
+    )
+
+
+def _begun(
+    out: Path, book: Ledger | None, resources: contextlib.ExitStack, *, resume: bool, no_more_texts: bool
+) -> RunDirectory | None:
+    """The directory of a run to continue, locked until `resources` are closed; None for a new run."""
+    if not resume:
+        if no_more_texts:
+            raise ConfigError("no_more_texts: is for a run that has texts already; use it with --resume")
+        return None
     directory = RunDirectory.open(out)
     resources.enter_context(directory.locked())
-    if book is None and directory.marks() != Marks():
+    if book is None and (directory.marks() != Marks() or directory.noted_ledger() is not None):
         raise PrivacyError(
             f"{out}: is paid for by a ledger, which tells it from its copies; name the ledger: --ledger FILE"
         )

@@ -1,11 +1,12 @@
 """`fit` and `sample`, the habit of the field, over the same run as `synthesize`."""
 
+import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from plainchant.config import PerformanceOptions, SynthesisConfig, SynthesisFields
 from plainchant.data.embedding import Embedder
-from plainchant.errors import ConfigError, PrivacyError
+from plainchant.errors import ConfigError, MissingDependencyError, PrivacyError
 from plainchant.models import LanguageModel
 from plainchant.planning import Plan, make_plan
 from plainchant.run.finished import FinishedRun
@@ -71,6 +72,7 @@ class Synthesizer:
 
         Raises:
             ConfigError, DataError, RunError: as `synthesize`.
+            MissingDependencyError: pandas is not installed, which `sample` needs.
             PrivacyError: as `synthesize`; or it was called before, and there is no ledger to add up the costs.
         """
         if hasattr(self, "run_") and self._ledger is None:
@@ -78,6 +80,9 @@ class Synthesizer:
                 "fit: was called before, and the costs of two releases from the same records add up; sample() again, "
                 "which costs nothing, or name a ledger that adds them up"
             )
+        if importlib.util.find_spec("pandas") is None:
+            # before anything is spent
+            raise MissingDependencyError("fit: sample() hands out a table of pandas; pip install pandas")
         out = self._out or next_free(Path("runs") / "synthesizer")
         with synthesize(
             table, self.plan, out=out, performance=self._performance, ledger=self._ledger, model=model,

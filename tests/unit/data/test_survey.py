@@ -151,3 +151,12 @@ def test_many_different_labels_are_compared_in_bounded_time():
     began = time.process_time()
     survey(rows, Asked("text", "label", None, tuple(f"label number {n}" for n in range(150))))
     assert time.process_time() - began < 60
+
+
+def test_units_of_a_label_are_counted_as_a_run_draws_one_row_of_each():
+    rows = [{"text": "a", "label": label, "who": who} for label, who in ("x1", "x1", "x1", "y1", "y2", "z2", "X3")]
+    rows.append({"text": "a", "label": "y", "who": None})
+    found = survey(rows, Asked("text", "label", "who", ("x", "y")))
+    assert [(facts.label, facts.rows, facts.units) for facts in found.labels] == [("x", 4, 1.75), ("y", 3, 1.75)]
+    assert found.units == 4
+    assert survey(rows, Asked("text", "label", None, ("x", "y"))).labels[0].units is None
