@@ -843,7 +843,8 @@ too."""
     def parts(self) -> Parts:
         """The preset's parts, replaced by those that this configuration sets."""
         preset = PRESETS[Method.PRIVATE_EVOLUTION if self.only_votes else self.method]
-        names = _PARTS_OF_VOTES if self.only_votes else Parts.model_fields
+        # what was set for writing counts for nothing where the default goes over to votes
+        names = _PARTS_OF_VOTES if preset is not PRESETS[self.method] else Parts.model_fields
         own = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         if own.get("accounting", preset.accounting) not in _EX_ANTE:
             own.setdefault("deals", False)
