@@ -33,7 +33,7 @@ MUCH_ALIKE = 0.25
 HARDLY_A_CHOICE = 0.5
 NOT_COVERED = (
     "what the language model learnt before, from its own training data",
-    "facts that many units share",
+    "facts that many units share, such as what the records of several units say of a person whom they mention",
     "anything else released from the same data: the costs of several releases add up",
 )
 
