@@ -324,8 +324,12 @@ def test_where_records_cannot_pay_for_texts_the_default_lets_them_vote(model, tm
     assert run.directory.batches() == []
 
 
+def _interrupted(*_):
+    raise KeyboardInterrupt
+
+
 @pytest.mark.parametrize("changes", [{}, {"candidates": 1}, {"method": "private-evolution", "clusters": None}])
-def test_a_run_that_writes_no_more_releases_the_best_of_what_is_saved(model, tmp_path, changes):
+def test_a_run_that_writes_no_more_releases_the_best_of_what_is_saved(model, tmp_path, changes, monkeypatch):
     settings = {
         "model": str(model), "label_column": "label", "labels": ("red", "blue"), "texts": 6, "max_tokens": 8,
         "max_record_tokens": 40, "candidates": 4, "expected_range": 2.0, "numerical_slack": 1e-3, "clusters": "none",
@@ -335,7 +339,13 @@ def test_a_run_that_writes_no_more_releases_the_best_of_what_is_saved(model, tmp
     paid: dict[str, Any] = {"out": out, "ledger": ledger.path}
     with pytest.raises(pc.ConfigError, match="with --resume"):
         pc.synthesize(rows(200), made, no_more_texts=True, **paid)
-    with pc.synthesize(rows(200), made, **paid):
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("plainchant.run.synthesis.prepare_cells", _interrupted)
+        pc.synthesize(rows(200), made, **paid)
+    with pytest.raises(pc.RunError, match="no text is saved yet"):
+        pc.synthesize(rows(200), made, resume=True, no_more_texts=True, **paid)
+    assert ledger.spent.is_zero
+    with pc.synthesize(rows(200), made, resume=True, **paid):
         pass
     spent = ledger.spent
     assert not spent.is_zero
@@ -362,11 +372,8 @@ def test_a_run_that_its_ledger_has_not_paid_for_yet_is_refused_once_others_have_
     ledger, made = pc.Ledger.create(tmp_path / "ledger", epsilon=400.0, delta=1e-6), pc.plan(pc.SynthesisConfig(**ONCE))
     paid: dict[str, Any] = {"model": model(), "ledger": ledger.path}
 
-    def interrupted(*_):
-        raise KeyboardInterrupt
-
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr("plainchant.run.synthesis.prepare_cells", interrupted)
+        patched.setattr("plainchant.run.synthesis.prepare_cells", _interrupted)
         pc.synthesize(ROWS, made, out=tmp_path / "a", **paid)
     assert ledger.runs == []
     # nothing would add up what it costs
@@ -378,3 +385,20 @@ def test_a_run_that_its_ledger_has_not_paid_for_yet_is_refused_once_others_have_
     with pytest.raises(pc.PrivacyError, match="ledger"):
         pc.synthesize(ROWS, made, out=tmp_path / "a", resume=True, **paid)
     assert read == []
+
+
+def test_status_of_a_run_that_writes_no_more_waits_for_nothing(model, tmp_path):
+    config = pc.SynthesisConfig(
+        method="private-evolution", model=str(model), label_column="label", labels=("red", "blue"), texts=6,
+        max_tokens=8, max_record_tokens=40, candidates=4, numerical_slack=1e-3,
+    )  # fmt: skip
+    with pc.synthesize(rows(200), pc.plan(config), out=tmp_path / "run") as run:
+        next(iter(run))
+    with pc.synthesize(rows(200), pc.plan(config), out=tmp_path / "run", resume=True, no_more_texts=True) as run:
+        run.finish()
+    said = CliRunner().invoke(main, ["status", str(tmp_path / "run")]).output
+    assert "1 of 24; it was told to write no more" in " ".join(said.split())
+    assert "--resume" not in said
+    assert json.loads(CliRunner().invoke(main, ["status", str(tmp_path / "run"), "--format", "json"]).output)[
+        "finished"
+    ]

@@ -223,6 +223,7 @@ def test_zero_is_zero_and_infinite_is_none(run, config):
     assert epsilon_of(float("inf"), 1e-6) == float("inf")
 
 
+@pytest.mark.filterwarnings("ignore::plainchant.errors.DataNote")  # a label without a row
 def test_private_text_is_nowhere(run, config, tmp_path, caplog, capfd):
     caplog.set_level(logging.DEBUG)
     marks = ("QXTEXTQX", "QXLABELQX", "QXUNITQX")
@@ -489,6 +490,7 @@ def test_private_evolution_shows_no_record_and_spends_everything_on_votes(run, c
     assert "chose 6 of 72" in " ".join((shown.stdout + shown.stderr).split())
 
 
+@pytest.mark.filterwarnings("ignore::plainchant.errors.DataNote")  # a label without a row
 def test_labels_that_the_noise_drowns_are_named_wherever_a_run_is_described(run):
     settings = SynthesisConfig(**{**EVOLUTION, "epsilon": 0.01, "labels": ("x", "y", "zz")})
     made = run(records=LABELLED, settings=settings)

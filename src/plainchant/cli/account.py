@@ -152,9 +152,12 @@ def _show_ledger(console: Console, path: Path, epsilon: float | None, delta: flo
 
 
 def _left(book: "Ledger", left: Cost, verbose: bool) -> str:
+    from plainchant.run.ledger import FITS
+
     # rounded down: a run that asks for it is accepted, and of nothing spent the cap is
     epsilon = int(left.epsilon(book.delta) * 1000) / 1000 if book.runs else book.epsilon
-    return f"a run of up to ε = {epsilon:g} at δ = {book.delta:g}" + (f" (ρ = {left.rho:.4g})" if verbose else "")
+    less = f"; with deals, about {int(FITS * epsilon * 100) / 100:g} at most" if book.runs else ""
+    return f"a run of up to ε = {epsilon:g} at δ = {book.delta:g}{less}" + (f" (ρ = {left.rho:.4g})" if verbose else "")
 
 
 def _epsilon(run: dict[str, Any]) -> str:

@@ -338,7 +338,7 @@ def _choice_rows(config: SynthesisConfig) -> list[tuple[str, Any]]:
     by_records = f"{config.written} by the records together and " if config.written else ""
     why = ""
     if config.method is Method.PLAINCHANT and config.only_votes:
-        why = ". Records write none: at this ε so few of them do more by their votes"
+        why = ". Records write none: with so few of them at this ε, votes alone achieve more"
     return [
         ("written", f"{by_records}{config.further} by the public model, which cost no privacy; the records vote, with "
                     f"noise, for those to release{why}"),

@@ -179,12 +179,13 @@ def execute(
             _warn_of_labels(console, run.directory, plan)
         texts = run.finish()
     seconds = time.monotonic() - began
-    if run.requested < plan.config.written:
+    if run.requested < plan.config.written and not run.directory.writes_no_more():
         console.warn(
             f"{run.requested} of {plan.config.written} texts from records: by the noisy counts, the data has too few "
             f"batches for more. A larger ε{_fewer_centres(plan)} or shorter texts allow more"
         )
-    for advice in vote_advice(run.directory.facts()):
+    stopped = run.directory.writes_no_more()
+    for advice in [] if stopped else vote_advice(run.directory.facts()):
         console.warn(advice)
     if samples:
         console.say(f"\n{samples} of the {len(texts)} texts:")
@@ -193,12 +194,13 @@ def execute(
             shown = text.text.replace("\n", "\n    ")
             console.say(f"  {f'[{text.label}] ' if text.label else ''}{shown}")
     # what earlier processes took is not known
+    asked = f" of {plan.config.released}; it was told to write no more" if stopped else ""
     lasted = f"; {seconds:.0f} seconds since it was resumed" if resume else f" in {seconds:.0f} seconds"
     console.table(
         "\nDone",
         [
             ("guarantee", run.guarantee.statement),
-            ("texts" if plan.config.has_text else "rows", f"{len(texts)}{lasted}"),
+            ("texts" if plan.config.has_text else "rows", f"{len(texts)}{asked}{lasted}"),
             ("to share", f"{out / 'release'} (synthetic.jsonl, synthetic.parquet, README.md, guarantee.json)"),
             ("keep private", f"{out / 'private'}"),
         ],
@@ -281,12 +283,13 @@ def status(console: Console, directory: Path) -> None:
         }
         for cell in run.cells()
     ]
+    stopped = run.writes_no_more()
     finished = (
         run.is_formed()
-        and len(texts) == requested + plan.config.further
+        and (stopped or len(texts) == requested + plan.config.further)
         and len(run.facts()) == (plan.config.parts.rounds if plan.config.votes else 0)
     )
-    advice = vote_advice(run.facts()) if finished else []
+    advice = vote_advice(run.facts()) if finished and not stopped else []
     used = all_used(run.requests()) if plan.config.candidate_endpoint else None
     document = {
         "guarantee": dataclasses.asdict(guarantee),
@@ -308,6 +311,7 @@ def status(console: Console, directory: Path) -> None:
             "texts",
             f"{len(texts)} of {document['texts_planned']}" * plan.config.has_text
             + "none: rows only" * (not plan.config.has_text)
+            + ("; it was told to write no more" if stopped else "")
             + (f", of which the private records vote for {plan.config.released}" if plan.config.votes else ""),
         ),
         ("tokens", document["tokens"]),

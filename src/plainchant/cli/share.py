@@ -29,8 +29,11 @@ def statement(console: Console, directory: Path, name: str | None, holder: str |
     is refused.
     """
     from plainchant.reporting.statement import statement as write_pages
+    from plainchant.run.store import RunDirectory
 
     paths = write_pages(directory, name=name, holder=holder, ledger=ledger)
+    if ledger is None and (noted := RunDirectory.open(directory).noted_ledger()) is not None:
+        console.warn(f"the pages do not say what all releases cost together; --ledger {noted} adds it")
     console.table("", [("to share" if path.parent.name == "release" else "keep private", path) for path in paths])
     console.result({"pages": [str(path) for path in paths]}, str(paths[0]))
 

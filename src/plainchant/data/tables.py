@@ -30,6 +30,8 @@ Source: TypeAlias = Any
 # A table is refused if fewer than one in this many rows has a named label: its labels are probably others. The same
 # goes for the values of an attribute.
 FEWEST_LABELLED = 100
+# Labels without a row that a note names.
+NAMED = 5
 NO_SCHEMA = Schema()
 
 
@@ -269,6 +271,9 @@ def _labels(
             f"{column!r}{kind} {difference(matcher, values)}: name the labels as written there, or another "
             "label_column. Nothing was spent."
         )
+    if missing := [label for label in labels if label not in set(matched)]:
+        shown = ", ".join(map(repr, missing[:NAMED])) + (" and others" if len(missing) > NAMED else "")
+        _tell([f"labels: no row has {shown}; plainchant check says whether it is spelled as in the table."])
     # a label that is not named stays unchanged: its row is left out later
     return [as_name(value) if label is None else label for value, label in zip(values, matched, strict=True)]
 

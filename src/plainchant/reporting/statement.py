@@ -183,7 +183,7 @@ def _total(directory: RunDirectory, book: Ledger | None) -> Line:
     title = "Total of all releases"
     if book is None:
         charged = directory.marks() != Marks()
-        return Line(title, "not stated here: name the ledger of this run with --ledger" if charged else
+        return Line(title, "not stated on this page; the ledger of this run has it" if charged else
                            "not known: no ledger was kept for this run")  # fmt: skip
     runs = book.runs
     if directory.origin.name not in [entry["run"] for entry in runs]:
@@ -193,7 +193,14 @@ def _total(directory: RunDirectory, book: Ledger | None) -> Line:
     spent = rounded_up(book.spent.epsilon(book.delta), 4)
     # guarantee 6.4: a sum that is converted afterwards is no bound for runs that were planned after seeing others
     alone = sum(not Cost.from_dict(entry).is_zero for entry in runs) < 2
-    unseen, always = ("", "") if alone else (", if none was planned after seeing another's release", ", seen or not")
+    unseen, always = (
+        ("", "")
+        if alone
+        else (
+            ", if none was planned after seeing another's release; otherwise the cap is what holds",
+            ", seen or not",
+        )
+    )
     return Line(
         title,
         f"{len(runs)} run{'' if len(runs) == 1 else 's'} in ledger {book.path.name}, together ε = {spent:g} at δ = "

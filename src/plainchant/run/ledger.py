@@ -123,11 +123,12 @@ class Ledger:
             )
         left = self.left
         epsilon = _rounded_down(left.epsilon(self.delta))
+        rest = f"ρ = {left.rho:.4g}" if float(epsilon) else "nothing"
         return (
-            f"has ρ = {left.rho:.4g} left of its cap (ε = {self.epsilon:g}, δ = {self.delta:g}), and the run costs "
+            f"has {rest} left of its cap (ε = {self.epsilon:g}, δ = {self.delta:g}), and the run costs "
             f"{self._figure(cost)}; "
             + (
-                f"plan with epsilon = {epsilon} {'' if cost.is_zcdp else 'or less '}at delta = {self.delta:g}"
+                f"start a new run with {_fitting(epsilon, is_zcdp=cost.is_zcdp)} at delta = {self.delta:g}"
                 if float(epsilon)
                 else "nothing more may be released from this data"
             )
@@ -321,6 +322,8 @@ class Ledger:
         return dict(content)
 
 
+# What part of the ε that is left a run with deals may take, about: at the ledger's orders its curve is not lowest.
+FITS = 0.9
 _WAY_OUT = (
     "continue in the directory that was opened last, with the ledger as it is now; if that is lost, start a new run, "
     "which is charged again"
@@ -364,6 +367,13 @@ def _filter_of(content: dict[str, Any]) -> Filter:
 def _that_cost(content: dict[str, Any]) -> list[Cost]:
     """The costs of the entries that cost anything, in order."""
     return [cost for cost in map(Cost.from_dict, content["runs"]) if not cost.is_zero]
+
+
+def _fitting(epsilon: str, *, is_zcdp: bool) -> str:
+    """What fits into the rest; how much a curve takes of it is known once it is planned."""
+    if is_zcdp:
+        return f"epsilon = {epsilon}"
+    return f"deals = false and epsilon = {epsilon}, or with deals about {FITS * float(epsilon):.2g} or less"
 
 
 def _sum_of(content: dict[str, Any]) -> Cost:

@@ -149,9 +149,8 @@ def prepare(
     _refuse_loaded_model(model, performance)
     if begun is None:
         RunDirectory.check_free(out)
-    if ledger is not None and (begun is None or begun.marks() == Marks()):
-        # also of a run that was begun and not charged: others may have spent the budget since
-        ledger.check(guarantee)
+    if ledger is not None:
+        _check_ledger(ledger, guarantee, begun)
     reads_records = config.reads_records
     if reads_records and records is None:
         raise DataError("data: not given; name the private table with --data FILE")
@@ -187,6 +186,17 @@ def prepare(
     return Preparation(
         plan, guarantee, table, directory, local, writer, embedder, corpus, performance, randomness, progress
     )
+
+
+def _check_ledger(ledger: Ledger, guarantee: Guarantee, begun: RunDirectory | None) -> None:
+    """Refuses what a ledger cannot pay for, before anything is read; also where others have spent it since."""
+    if begun is not None and begun.marks() != Marks():
+        return
+    try:
+        ledger.check(guarantee)
+    except PrivacyError as error:
+        free = "" if begun is None else ". This run has cost nothing yet, and cannot change what was asked for"
+        raise PrivacyError(f"{error}{free}") from None
 
 
 def sample_of(plan: Plan, directory: RunDirectory | None, randomness: RandomSource) -> Sample | None:

@@ -224,6 +224,11 @@ class Marks:
     next: str | None = None
 
 
+def nothing_to_end_with(path: Path) -> RunError:
+    """The error of a run that is told to write no more before it has written anything."""
+    return RunError(f"{path}: no text is saved yet, so there is nothing to end with; go on with --resume")
+
+
 class RunDirectory:
     """A run on disk.
 
@@ -657,7 +662,7 @@ class RunDirectory:
             RunError: there is none.
         """
         if not self.texts():
-            raise RunError(f"{self.path}: no text is saved yet, so there is nothing to end with; go on with --resume")
+            raise nothing_to_end_with(self.path)
         self.write_private(_NO_MORE, {"texts": len(self.texts())})
 
     def writes_no_more(self) -> bool:

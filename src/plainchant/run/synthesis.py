@@ -25,7 +25,7 @@ from plainchant.run.progress import Progress, default_progress
 from plainchant.run.promise import checked_promise
 from plainchant.run.released import Released, SyntheticText
 from plainchant.run.rounds import Round, rounds_of
-from plainchant.run.store import Marks, RunDirectory
+from plainchant.run.store import Marks, RunDirectory, nothing_to_end_with
 
 if TYPE_CHECKING:
     import datasets
@@ -114,10 +114,10 @@ def synthesize(
 
 def _executor_of(preparation: Preparation, resources: contextlib.ExitStack) -> Executor | None:
     """What writes texts from records, until `resources` are closed; None where there are none."""
-    plan, local = preparation.plan, preparation.loaded
+    plan = preparation.plan
     if not plan.config.written:
         return None
-    tokens = preparation.progress.tokens
+    local, tokens = preparation.loaded, preparation.progress.tokens
     return resources.enter_context(
         open_executor(plan, local.stop, preparation.performance, local.model, preparation.randomness, tokens)
     )
@@ -135,8 +135,12 @@ def _begun(
     resources.enter_context(directory.locked())
     if book is None and (directory.marks() != Marks() or directory.noted_ledger() is not None):
         raise PrivacyError(
-            f"{out}: is paid for by a ledger, which tells it from its copies; name the ledger: --ledger FILE"
+            f"{out}: was begun with a ledger, which adds up what it costs and tells it from its copies; name the "
+            f"ledger: --ledger {directory.noted_ledger() or 'FILE'}"
         )
+    if no_more_texts and not directory.texts():
+        # before anything is loaded and charged
+        raise nothing_to_end_with(out)
     return directory
 
 

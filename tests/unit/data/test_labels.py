@@ -14,7 +14,7 @@ from plainchant.config import SynthesisConfig, parse_config
 from plainchant.data.labels import LabelMatcher
 from plainchant.data.raw import Dialect
 from plainchant.data.tables import read_records
-from plainchant.errors import ConfigError, DataError
+from plainchant.errors import ConfigError, DataError, DataNote
 
 MARKER = "zqxsecretzqx"
 
@@ -64,6 +64,7 @@ def test_a_class_label_may_be_named_by_its_number() -> None:
     assert LabelMatcher(["0", "1"]).match(1, ["blue", "red"]) == "1"
 
 
+@pytest.mark.filterwarnings("ignore::plainchant.errors.DataNote")  # a label without a row
 @settings(deadline=None)
 @given(
     st.lists(st.text(max_size=6) | st.integers() | st.booleans() | st.none() | st.floats(), max_size=8), st.integers(0)
@@ -166,3 +167,9 @@ def test_label_sets_of_one_form_are_refused(labels: tuple[str, ...]) -> None:
 
 def test_labels_apart_by_case_are_two() -> None:
     assert SynthesisConfig(labels=("a", "A"), label_column="label").label_set == ("a", "A")
+
+
+def test_a_named_label_without_a_row_is_told_before_anything_is_spent():
+    rows = [{"text": "a", "label": "bug"}] * 5
+    with pytest.warns(DataNote, match="labels: no row has 'bugg'; plainchant check"):
+        read_records(rows, label_column="label", labels=("bug", "bugg"))

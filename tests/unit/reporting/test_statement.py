@@ -119,7 +119,7 @@ def test_the_total_is_that_of_the_ledger_that_the_run_is_in(tmp_path):
     assert str(tmp_path) not in text
     assert f"ε = {rounded_up(spent, 3):g} together" in answer(text, "What if we release twice?")
     assert "The ledger of this run" in answer(text, "What if we release twice?")
-    assert "name the ledger" in answer(said(statement(run)), "Total of all releases")
+    assert "the ledger of this run has it" in answer(said(statement(run)), "Total of all releases")
 
 
 def test_public_text_promises_more_and_asks_less(tmp_path):

@@ -86,6 +86,7 @@ def test_two_runs_are_compared_and_told_apart(tmp_path):
     assert not (one.path / "view.html").exists()
 
 
+@pytest.mark.filterwarnings("ignore::plainchant.errors.DataNote")  # a label without a row
 def test_real_texts_are_shown_on_request_on_a_private_page_only(tmp_path):
     run = finished(tmp_path / "run", ROWS)
     assert "genuine note" not in view(run).read_text(encoding="utf-8")

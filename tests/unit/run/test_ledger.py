@@ -87,7 +87,7 @@ def test_curves_and_rho_entries_add_up_and_pass_no_cap(ledger, begin):
     assert ledger.spent == Cost(0.1) + deals
     assert 0 < ledger.left.rho < ledger.cap.rho
     left = ledger.left.epsilon(1e-6)
-    with pytest.raises(PrivacyError, match="plan with epsilon"):
+    with pytest.raises(PrivacyError, match="start a new run with"):
         ledger.check(guarantee(left * 1.05))
     ledger.enter(begin("a"), guarantee(left * 0.99))
     assert not ledger.spent.is_zcdp
@@ -107,7 +107,7 @@ def test_an_entry_that_holds_a_curve_is_not_the_one_of_a_plain_run(ledger, begin
 def test_a_refusal_names_an_epsilon_that_is_accepted(ledger, begin):
     ledger.enter(begin("a"), guarantee(6.0))
     other = begin("b")
-    with pytest.raises(PrivacyError, match="plan with epsilon = ") as caught:
+    with pytest.raises(PrivacyError, match="start a new run with epsilon = ") as caught:
         ledger.enter(other, guarantee(6.0))
     left = float(str(caught.value).split("epsilon = ")[1].split(" ")[0])
     ledger.enter(other, guarantee(left))
@@ -526,7 +526,7 @@ def test_a_run_with_deals_that_ends_is_charged_its_counts_alone(ledger, tmp_path
     assert json.loads(ledger.path.read_text())["orders"] == orders
     again = RunDirectory.create(tmp_path / "b", decided, decided.guarantee, data="", private=True)
     if epsilon == 8.0:
-        with pytest.raises(PrivacyError, match="plan with epsilon"):
+        with pytest.raises(PrivacyError, match="start a new run with"):
             ledger.enter(again, decided.guarantee)
     else:
         ledger.enter(again, decided.guarantee)

@@ -326,7 +326,7 @@ def test_a_run_that_a_ledger_pays_for_does_not_go_on_without_it(tmp_path, model)
     ledger = Ledger.create(tmp_path / "data.ledger", 30.0, 1e-6).path
     with go(tmp_path, model, ledger=ledger) as run:
         next(iter(run))
-    with pytest.raises(PrivacyError, match="--ledger FILE"):
+    with pytest.raises(PrivacyError, match="name the ledger: --ledger "):
         go(tmp_path, model, resume=True)
     # and one that was begun without a ledger may be entered late, once
     with synthesize(RECORDS, plan(CONFIG), out=tmp_path / "late", model=model) as run:
