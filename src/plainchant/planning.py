@@ -41,6 +41,8 @@ LARGEST_COVERED = 256
 # Where it is open how many texts records write: no more than batches of this size pay for, since a token costs as many
 # model rows.
 LARGEST_AFFORDED = 40
+# With fewer units than so many deviations of a vote's noise a plan warns: no text stands out, whoever votes for it.
+FAINT = 2
 # Characters per token of English prose, about. Other text has fewer, and then a note about lengths comes late.
 PROSE_CHARACTERS = 4
 # Public centres where their number is decided here: the most, and where nothing is known of the data's size. A hundred
@@ -269,6 +271,11 @@ class Plan:
                     f"centres = {config.centres}: on average {average:.1f} units per cell, for batches of "
                     f"{self.settings.batch_size}; few cells will be kept. Use fewer centres to keep more"
                 )
+        if config.votes and self.units is not None and self.units < FAINT * (sigma := noise_sigma(self.rho_round)):
+            notes.append(
+                f"votes of about {self.units:,} units are lost in their noise (σ = {sigma:,.0f}) at ε = "
+                f"{config.epsilon:g}: the texts will be the public model's own. Raise epsilon, or gather more units"
+            )
         return [*notes, *_form_notes(config), *self._notes_on_endpoint]
 
     @property
@@ -593,10 +600,12 @@ def _with_affordable_texts(
     texts, fewest = config.written, min(config.written, len(config.label_set))
     while texts >= fewest:
         fewer = config if texts == config.written else config.with_private_texts(texts)
-        mechanism, rule, expected = _choose_covered(fewer, _request(fewer, rate), budget, counts, rho_size)
-        is_paid = rule.most_texts(expected.batches, expected.texts) >= expected.texts
-        if is_paid and mechanism.settings.batch_size <= LARGEST_AFFORDED:
-            return fewer
+        # what not even the rounding fits into is refused for itself
+        with contextlib.suppress(PrivacyError):
+            mechanism, rule, expected = _choose_covered(fewer, _request(fewer, rate), budget, counts, rho_size)
+            is_paid = rule.most_texts(expected.batches, expected.texts) >= expected.texts
+            if is_paid and mechanism.settings.batch_size <= LARGEST_AFFORDED:
+                return fewer
         # the last try is one text of each label
         texts = max(texts // 2, fewest) if texts > fewest else 0
     return config.with_private_texts(0) if config.method is Method.PLAINCHANT else config

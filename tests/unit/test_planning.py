@@ -136,6 +136,8 @@ def test_clip_and_batch_size_cannot_both_be_derived():
         ({"expected_units": 10_000_000}, "delta = 1e-06"),
         ({"method": "invisibleink", "epsilon": 0.6}, "clip = "),
         ({"expected_units": 5_000, "texts": 10, "centres": 1000}, "centres = 1000"),
+        ({"method": "plainchant", "expected_units": 300, "texts": 12, "epsilon": 0.01}, "votes of about 300 units"),
+        ({"method": "private-evolution", "expected_units": 300, "epsilon": 0.02}, "votes of about 300 units"),
     ],
 )
 def test_notes_warn(changes, words):
