@@ -85,6 +85,9 @@ class Audit(Figures):
         return "; ".join(said)
 
 
+_ALIKE = ", if the held-out texts are of the same kind and time as the table"
+
+
 def _of_membership(figures: Mapping[str, Figure]) -> str:
     """Whether any of the attacks does better than chance, by its interval."""
     if not figures:
@@ -100,10 +103,11 @@ def _of_membership(figures: Mapping[str, Figure]) -> str:
     found = [bounds(figure) for name, figure in figures.items() if name.endswith("_tpr")]
     low, high = max(told)
     if low > 0.5:
-        return f"better than chance ({low:.3f} to {high:.3f}, where 0.5 is chance)"
+        return f"better than chance ({low:.3f} to {high:.3f}, where 0.5 is chance){_ALIKE}"
     low, high = max(found)
     if low > FALSE_POSITIVES:
-        return f"better than chance ({low:.3f} to {high:.3f} of the records found, where {FALSE_POSITIVES:g} is chance)"
+        told_by = f"{low:.3f} to {high:.3f} of the records found, where {FALSE_POSITIVES:g} is chance"
+        return f"better than chance ({told_by}){_ALIKE}"
     low, high = min(low for low, _ in told), max(high for _, high in told)
     return f"no better than chance ({low:.2f} to {high:.2f})"
 

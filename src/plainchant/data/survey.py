@@ -270,7 +270,8 @@ def _could_be(kind: str, there: int, different: int, words: float) -> tuple[str,
     if few:
         uses += ["label", "attribute"]
     elif words < 3 and different > _FEW_VALUES:
-        uses += ["unit"]
+        # a number of each row would protect that row alone
+        uses += ["unit"] * (different < there)
         uses += ["attribute"] * (kind == "numbers")
     return tuple(uses)
 

@@ -79,7 +79,8 @@ def test_columns_say_what_they_could_be():
             "who": f"customer{n // 3}",
             "day": f"2024-01-{n % 28 + 1:02}",
             "ok": n % 2 == 0,
-            "cents": n * 7,
+            "cents": n % 290 * 7,
+            "row": n,
         }
         for n in range(300)
     ]
@@ -90,6 +91,8 @@ def test_columns_say_what_they_could_be():
     assert "attribute" in found["day"].could_be
     assert found["ok"].kind == "truth values"
     assert found["cents"].could_be == ("unit", "attribute")
+    # protects nobody but a row
+    assert found["row"].could_be == ("attribute",)
 
 
 def test_columns_are_named_in_every_format(tmp_path):
