@@ -51,6 +51,9 @@ class Memory:
     def texts(self) -> Any:
         return sorted(self.texts_so_far, key=lambda text: (text.batch, text.position))
 
+    def writes_no_more(self) -> bool:
+        return False
+
     def commit(self, text: Any) -> None:
         self.texts_so_far.append(text)
 
