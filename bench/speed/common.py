@@ -45,6 +45,12 @@ def news(options: argparse.Namespace) -> Path:
     return path
 
 
+def instructions() -> str:
+    """The vector instructions that torch uses here, and whether there are matrix units, which bfloat16 is fast with."""
+    matrices = torch.cpu._is_amx_tile_supported()
+    return torch.backends.cpu.get_cpu_capability() + (" and AMX" if matrices else ", no AMX")
+
+
 def made_up(model: LanguageModel, batches: int, size: int, prompt: int = PROMPT) -> list[BatchWork]:
     """Batches of contexts of exactly `prompt` tokens, half of them public, from the demo's messages."""
     tokens = model.encode(" ".join(record["text"] for record in demo_records()), trusted=False)
@@ -94,7 +100,7 @@ def measured(section: Callable[[argparse.Namespace], Any], options: argparse.Nam
     busy, own, seconds = (after - since for after, since in zip(clocks(), before, strict=True))
     machine = {
         "cores": os.cpu_count(), "threads": torch.get_num_threads(), "torch": torch.__version__.partition("+")[0],
-        "transformers": transformers.__version__, "instructions": torch.backends.cpu.get_cpu_capability(),
+        "transformers": transformers.__version__, "instructions": instructions(),
     }  # fmt: skip
     others = max(0.0, busy - own) / seconds
     found = {"measured": time.strftime("%Y-%m-%d"), "machine": machine, "others": others, "seconds": seconds}

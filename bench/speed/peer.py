@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from plainchant.config import SynthesisConfig
+from plainchant.config import PerformanceOptions, SynthesisConfig
 from plainchant.data.tables import read_texts
 from plainchant.generation.decoding import BatchWork, Decoder, StopRule
 from plainchant.generation.prompting import Prompts
@@ -129,21 +129,22 @@ def peer(options: argparse.Namespace) -> dict[str, Any]:
         model, mechanism = load(SMOLLM2, dtype), make_plan(config).mechanism
         prompts = Prompts(config, model)
         prefix, start = tuple(prompts.prefix(None)), tuple(prompts.start(None))
-        # as rows = "auto" does, with prompts of about the length that comes
+        # as rows = "auto" does, with prompts of about the length that comes and passes as they are by default
         prompt = [*prefix, *start[-1:] * 64, *start]
-        rows = fastest_rows(model, prompt, np.arange(100), batch_size=8, most=8 * options.texts)
-        decoder = Decoder(model, mechanism, stop, rows=rows, randomness=SystemRandomness())
+        passes = PerformanceOptions().passes
+        rows = fastest_rows(model, prompt, np.arange(100), batch_size=8, most=8 * options.texts, passes=passes)
+        decoder = Decoder(model, mechanism, stop, rows=rows, passes=passes, randomness=SystemRandomness())
         works = (
             BatchWork(batch, prefix, start, [prompts.record(text, None) for text in records[8 * batch :][:8]], (0,))
             for batch in range(options.texts)
         )
         module = module_of(model)
-        with timed_passes(module) as passes:
+        with timed_passes(module) as timed:
             began = time.perf_counter()
             tokens = [text.tokens for text in decoder.run(works)]
             seconds = time.perf_counter() - began
         line: dict[str, Any] = {"name": "plainchant", "dtype": dtype, "tokens": tokens, "seconds": seconds}
-        line |= {"threads": torch.get_num_threads(), "prefill": passes["prompts"], "rows": rows}
+        line |= {"threads": torch.get_num_threads(), "prefill": timed["prompts"], "rows": rows, "passes": passes}
         # what the operations of this run would take at the machine's peak, attention left out
         read = len(prefix) + sum(len(prompts.record(text, None)) + len(start) - 1 for text in records)
         steps = sum(tokens)
@@ -164,7 +165,7 @@ def peer(options: argparse.Namespace) -> dict[str, Any]:
 def summary(found: list[dict[str, Any]], tokens: int) -> dict[str, Any]:
     """What the page shows: no text, no list of lengths."""
     first, least = found[0], found[1]["at the peak"]
-    kept = ("name", "dtype", "seconds", "prefill", "rate", "rows")
+    kept = ("name", "dtype", "seconds", "prefill", "rate", "rows", "passes")
     lines = [
         {name: line[name] for name in kept if name in line}
         | {"texts": len(line["tokens"]), "to the peer": line["rate"] / first["rate"]}

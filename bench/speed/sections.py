@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import itertools
+import statistics
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
@@ -17,7 +18,7 @@ from transformers import DynamicCache
 
 from observing import Note, Observed
 from plainchant.cli.demo_data import demo_records
-from plainchant.config import PerformanceOptions, SynthesisConfig, parse_config
+from plainchant.config import PerformanceOptions, SynthesisConfig, load_config, parse_config
 from plainchant.data.embedding import load_embedder
 from plainchant.data.tables import read_records
 from plainchant.generation.decoding import BatchWork, Decoder, StopRule
@@ -150,21 +151,44 @@ def curves(options: argparse.Namespace) -> list[dict[str, Any]]:
 def shares(options: argparse.Namespace) -> list[dict[str, Any]]:
     """What of a run's time the public pass takes, and reading the prompts of every text's own contexts."""
     lines = []
+    several = PerformanceOptions().passes
+    settings = [("made up", size, passes) for size, passes in itertools.product(PLANNED, (1, several))]
+    settings += [("AG News", size, several) for size in PLANNED]
     for dtype in DTYPES:
         model = load(options.models[0], dtype)
-        for size, passes in itertools.product(PLANNED, (1, PerformanceOptions().passes)):
+        for records, size, passes in settings:
             batches = passes * (WIDE[dtype] // size)
-            works = made_up(model, batches, size, CONTEXT)
+            real = records != "made up"
+            works = of_news(options, model, batches, size) if real else made_up(model, batches, size, CONTEXT)
             found = decode(
                 model, mechanism_of("plainchant", size), works, max(4, options.steps // 4), rows=WIDE[dtype],
                 passes=passes,
             )  # fmt: skip
             whole = found["prefill"] + WRITTEN * found["step"]
             lines.append({
-                "dtype": dtype, "size": size, "passes": passes, "public": found["public pass"] / found["step"],
+                "dtype": dtype, "records": records, "size": size, "passes": passes,
+                "private": statistics.mean(len(tokens) for work in works for tokens in work.records),
+                "public": found["public pass"] / found["step"],
                 "prompts": found["prefill"] / whole, "tokens a second": batches * WRITTEN / whole,
             })  # fmt: skip
     return lines
+
+
+def of_news(options: argparse.Namespace, model: LanguageModel, batches: int, size: int) -> list[BatchWork]:
+    """Batches of contexts as the example of AG News has them, each of one label."""
+    config = load_config(ROOT / "examples" / "ag_news.toml")
+    prompts = Prompts(config, model)
+    by_label: dict[str, list[str]] = {label: [] for label in config.labels}
+    for record in read_records(news(options), label_column=config.label_column):
+        by_label[str(record.label)].append(record.text)
+    works = []
+    for batch in range(batches):
+        label = config.labels[batch % len(config.labels)]
+        texts, by_label[label] = by_label[label][:size], by_label[label][size:]
+        start = tuple(prompts.start(label))
+        contexts = [prompts.record(text, label) for text in texts]
+        works.append(BatchWork(batch, tuple(prompts.prefix(label)), start, contexts, (0,)))
+    return works
 
 
 # -------------------------------------------------------------------------------------------------------- memory cap

@@ -157,8 +157,11 @@ def test_init_fills_in_column_names_and_no_value(command, tmp_path):
     titles = [line for line in content.splitlines() if line.startswith("# ====")]
     assert [title.split()[2] for title in titles] == ["Fill", "Everything", "The", "Columns"]
     assert content.index("text_column = ") < content.index("expected_units = ") < content.index(titles[1])
-    assert content.index("[columns.attributes.ticket_id]") > content.index("[[prompt.examples]]")
+    assert content.index('[columns.attributes."odd') > content.index("[[prompt.examples]]")
     assert "[columns.attributes.body]" not in content
+    # an id says nothing that a release could have
+    assert "[columns.attributes.ticket_id]" not in content
+    assert '# Left out, because the name is that of an id: "ticket_id".' in content
 
 
 def test_a_plan_warns_of_more_texts_than_units(command):

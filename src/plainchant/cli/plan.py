@@ -49,6 +49,8 @@ from plainchant.run.words import odds_in_words
 
 # What every table needs to have looked at, in the order in which a new file asks for it.
 _FIRST = ("text_column", "label_column", "labels", "unit_column", "expected_units", "epsilon", "texts", "max_tokens")
+# Labels that a plan names; of more it says how many there are.
+_MOST_LABELS = 8
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 # Names that columns of a kind usually have, the most telling first; a name that ends with one counts too.
 _USUAL = {
@@ -110,7 +112,7 @@ def _chosen_columns(columns: Sequence[Column]) -> dict[str, str]:
 
 
 def _is_id(name: str) -> bool:
-    return name.casefold().endswith(("_id", " id")) or name.endswith("Id")
+    return name.casefold().endswith(("_id", " id", "-id")) or name.endswith("Id") or name.casefold() in ("id", "uuid")
 
 
 def _template(method: Method, chosen: dict[str, str], names: Sequence[str]) -> str:
@@ -151,7 +153,10 @@ def _template(method: Method, chosen: dict[str, str], names: Sequence[str]) -> s
         '# text = "{subject}\\n\\n{body}"',
         "",
     ]
-    for name in [name for name in names if name not in chosen.values()] or ["product"]:
+    further = [name for name in names if name not in chosen.values() and not _is_id(name)]
+    if ids := [name for name in names if name not in (*chosen.values(), *further)]:
+        lines += [f"# Left out, because the name is that of an id: {', '.join(map(_quoted, ids))}.", ""]
+    for name in further or ["product"]:
         lines += [
             f"# [columns.attributes.{name if _BARE.fullmatch(name) else _quoted(name)}]",
             '# type = "category"  # category, number, date, boolean',
@@ -295,6 +300,7 @@ def show_plan(console: Console, plan: Plan, performance: PerformanceOptions | No
     if config.has_text:
         rows += [
             ("texts", f"{requested}, at most {_count(config.max_tokens, 'token')} each"),
+            *_label_rows(config),
             *_choice_rows(config),
             ("form", _form(config)),
             *_reading_rows(config),
@@ -321,6 +327,14 @@ def show_plan(console: Console, plan: Plan, performance: PerformanceOptions | No
         if console.verbose:
             rows += _expert_rows(plan)
     console.table("Plan", rows)
+
+
+def _label_rows(config: SynthesisConfig) -> list[tuple[str, Any]]:
+    """The labels, or the first of many."""
+    if not config.labels:
+        return []
+    shown = ", ".join(config.labels[:_MOST_LABELS]) + ", …" * (len(config.labels) > _MOST_LABELS)
+    return [("labels", f"{len(config.labels)}: {shown}")]
 
 
 def _reading_rows(config: SynthesisConfig) -> list[tuple[str, Any]]:

@@ -309,10 +309,10 @@ def status(console: Console, directory: Path) -> None:
         ("guarantee", guarantee.statement),
         (
             "texts",
-            f"{len(texts)} of {document['texts_planned']}" * plan.config.has_text
+            f"{len(texts)} of {document['texts_planned']} written" * plan.config.has_text
             + "none: rows only" * (not plan.config.has_text)
             + ("; it was told to write no more" if stopped else "")
-            + (f", of which the private records vote for {plan.config.released}" if plan.config.votes else ""),
+            + (f"; the records vote for {plan.config.released} of them to release" if plan.config.votes else ""),
         ),
         ("tokens", document["tokens"]),
         *_used_rows(used),

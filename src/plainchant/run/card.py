@@ -285,7 +285,8 @@ def made_up(config: SynthesisConfig, texts: int) -> str:
     """A sentence that the texts are made up, with their number and how they were written."""
     if not config.has_text:
         return f"the rows are made up. {texts} rows, drawn from a law that was fitted to noisy counts."
-    said = f"the texts are made up. {texts} texts of at most {config.max_tokens} tokens"
+    fewer = f" ({config.texts} were asked for)" if texts < config.texts else ""
+    said = f"the texts are made up. {texts} texts{fewer} of at most {config.max_tokens} tokens"
     if config.votes:
         said += ", chosen by " + ("a noisy vote" if config.parts.rounds == 1 else "noisy votes") + " of the records"
     if config.further and not config.written:
