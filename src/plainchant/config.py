@@ -479,7 +479,8 @@ batches a cell has (worst-case and individual accounting only)."""
     """Expected influence of one record on the model's logits, root mean square in nats. Used to plan how many texts \
 an individual budget covers; it cannot change the guarantee."""
     records_per_context: int = Field(1, ge=1, le=64)
-    """Units shown together in one context (means only). Texts get closer to the data; every cost counts four times."""
+    """Units shown together in one context (means only). Texts get closer to the data. At any number above one, \
+every cost counts four times."""
     released_examples: int | None = Field(None, ge=0, le=16)
     """Number of a cell's released texts shown in its prompts; free, since they are released anyway."""
     min_tokens: int = Field(4, ge=0)

@@ -41,8 +41,9 @@ LARGEST_COVERED = 256
 # Where it is open how many texts records write: no more than batches of this size pay for, since a token costs as many
 # model rows.
 LARGEST_AFFORDED = 40
-# With fewer units than so many deviations of a vote's noise a plan warns: no text stands out, whoever votes for it.
-FAINT = 2
+# Units for each candidate, divided by σ of a whole vote, below which a plan warns: such votes chose no better texts
+# than the first ones of the pool (docs/candidates.md).
+FAINT = 0.02
 # Characters per token of English prose, about. Other text has fewer, and then a note about lengths comes late.
 PROSE_CHARACTERS = 4
 # Public centres where their number is decided here: the most, and where nothing is known of the data's size. A hundred
@@ -271,10 +272,12 @@ class Plan:
                     f"centres = {config.centres}: on average {average:.1f} units per cell, for batches of "
                     f"{self.settings.batch_size}; few cells will be kept. Use fewer centres to keep more"
                 )
-        if config.votes and self.units is not None and self.units < FAINT * (sigma := noise_sigma(self.rho_round)):
+        candidates = config.parts.candidates * config.texts
+        if config.votes and self.units is not None and self.units < FAINT * candidates * noise_sigma(self.rho_round):
             notes.append(
-                f"votes of about {self.units:,} units are lost in their noise (σ = {sigma:,.0f}) at ε = "
-                f"{config.epsilon:g}: the texts will be the public model's own. Raise epsilon, or gather more units"
+                f"votes of about {self.units:,} units on {candidates:,} candidates are lost in their noise at ε = "
+                f"{config.epsilon:g}: the texts will hardly differ from the public model's own. Raise epsilon, ask for "
+                "fewer texts, or gather more units"
             )
         return [*notes, *_form_notes(config), *self._notes_on_endpoint]
 
@@ -625,9 +628,10 @@ def _check_deals(made: Plan, budget: Budget, counts: Cost) -> None:
     if expected.cells is None:
         what = f"batch_size = {size}: cells of {batches} do not pay for one text of each"
     else:
+        most = f"at most {possible * expected.cells} texts" if possible else "no text"
         what = (
             f"{_wish(config)}: about {_units_in_words(made.units, config)} in {_number(expected.cells, 'cell')} of "
-            f"{batches} of {size} pay for at most {possible * expected.cells} texts"
+            f"{batches} of {size} pay for {most}"
         )
     ways = [
         *([f"set {_fewer(config, texts)}"] if texts and texts < config.written else []),

@@ -144,13 +144,16 @@ def test_init_shows_the_values_that_the_method_has(command, tmp_path):
 
 def test_init_fills_in_column_names_and_no_value(command, tmp_path):
     data = tmp_path / "private.csv"
-    data.write_text(f'ticket_id,body,category,customer_id,"odd ""name"""\n1,{MARKER} text,{MARKER}kind,{MARKER}7,x\n')
+    data.write_text(
+        f'ticket_id,body,category,customer_no,"odd ""name""",created_at\n'
+        f"1,{MARKER} text,{MARKER}kind,{MARKER}7,x,{MARKER}\n"
+    )
     file = tmp_path / "mine.toml"
     said = command("init", file, "--data", data)
     content = file.read_text(encoding="utf-8")
     assert MARKER not in content + said.err + said.out
     found = parse_config(content)
-    assert (found.text_column, found.unit_column, found.label_column) == ("body", "customer_id", None)
+    assert (found.text_column, found.unit_column, found.label_column) == ("body", "customer_no", None)
     assert '# label_column = "category"' in content
     assert 'odd \\"name\\"' in content
     # what to fill in comes first, the prompt and the other columns last
@@ -162,6 +165,7 @@ def test_init_fills_in_column_names_and_no_value(command, tmp_path):
     # an id says nothing that a release could have
     assert "[columns.attributes.ticket_id]" not in content
     assert '# Left out, because the name is that of an id: "ticket_id".' in content
+    assert '[columns.attributes.created_at]\n# type = "date"' in content
 
 
 def test_a_plan_warns_of_more_texts_than_units(command):
@@ -198,7 +202,7 @@ def test_a_plan_is_short_and_says_what_it_takes_once_the_machine_is_measured(com
     assert "about less" not in after
     assert "sampled from the model" not in after
     # another way to compute was not measured
-    assert "doctor measures" in " ".join(command(*arguments, "--dtype", "bfloat16").out.split())
+    assert "doctor --dtype bfloat16 measures" in " ".join(command(*arguments, "--dtype", "bfloat16").out.split())
 
 
 def test_a_single_centre_needs_no_corpus(command, model, tmp_path):

@@ -69,7 +69,7 @@ def account(
     numerical_slack: float,
     ledger: Path | None,
 ) -> None:
-    """Convert ρ to ε and batch size to tokens, both ways, for the worst-case mean; show or create a ledger.
+    """Create or show a ledger, which adds up what all runs on a table cost; convert ρ to ε and batch size to tokens.
 
     \b
     plainchant account --epsilon 8 --delta 1e-6 --batch-size 52

@@ -166,6 +166,7 @@ def preview(console: Console, config: SynthesisConfig, number: int, performance:
     console.say(
         "\nWritten by the public model alone; no data was read (ε = 0). Next: change [prompt] and its examples until "
         "form and language are right, then plainchant plan"
+        + (". The columns beside the text come with a run" if config.columns.attributes else "")
     )
     rows = [{"label": text.label, "text": text.text} for text in texts]
     console.result({"epsilon": 0.0, "texts": rows}, "\n".join(text.text.replace("\n", " ") for text in texts))

@@ -95,6 +95,18 @@ class _Commands(GroupedCommand, click.Group):
             Console("quiet").fail(OutputError.MESSAGE)
             sys.exit(OutputError.exit_code)
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The commands with the whole first sentence of each, where click would cut it to a line."""
+        found = ((name, self.get_command(ctx, name)) for name in self.list_commands(ctx))
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [
+                    (name, (command.short_help or (command.help or "").split("\n\n")[0]).replace("\n", " "))
+                    for name, command in found
+                    if command is not None and not command.hidden
+                ]
+            )
+
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         self.format_commands(ctx, formatter)
         GroupedCommand.format_options(self, ctx, formatter)

@@ -51,6 +51,8 @@ from plainchant.run.words import odds_in_words
 _FIRST = ("text_column", "label_column", "labels", "unit_column", "expected_units", "epsilon", "texts", "max_tokens")
 # Labels that a plan names; of more it says how many there are.
 _MOST_LABELS = 8
+# How the name of a column ends that holds an id.
+_NUMBER = "(id|uuid|no|nr|number|num)"
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 # Names that columns of a kind usually have, the most telling first; a name that ends with one counts too.
 _USUAL = {
@@ -104,7 +106,7 @@ def _chosen_columns(columns: Sequence[Column]) -> dict[str, str]:
     chosen: dict[str, str] = {}
     for field, usual in _USUAL.items():
         names = [column.name for column in columns if column.name not in chosen.values()]
-        forms = {name: name.casefold().removesuffix("_id").removesuffix("id").rstrip("_ ") for name in names}
+        forms = {name: re.sub(rf"[_ -]?{_NUMBER}$", "", name.casefold()) for name in names}
         found = next((name for word in usual for name in names if forms[name].endswith(word)), None)
         if found is not None and not (field == "text_column" and _is_id(found)):
             chosen[field] = found
@@ -112,7 +114,13 @@ def _chosen_columns(columns: Sequence[Column]) -> dict[str, str]:
 
 
 def _is_id(name: str) -> bool:
-    return name.casefold().endswith(("_id", " id", "-id")) or name.endswith("Id") or name.casefold() in ("id", "uuid")
+    return name.endswith("Id") or re.fullmatch(rf"(.*[_ -])?{_NUMBER}", name.casefold()) is not None
+
+
+def _kind(name: str) -> str:
+    """The type of an attribute that a new file proposes, by its name alone."""
+    is_date = re.fullmatch(r"(.*[_ -])?(date|day|created|opened|closed|updated|time|timestamp|at|on)", name.casefold())
+    return "category" if is_date is None else "date"
 
 
 def _template(method: Method, chosen: dict[str, str], names: Sequence[str]) -> str:
@@ -159,7 +167,7 @@ def _template(method: Method, chosen: dict[str, str], names: Sequence[str]) -> s
     for name in further or ["product"]:
         lines += [
             f"# [columns.attributes.{name if _BARE.fullmatch(name) else _quoted(name)}]",
-            '# type = "category"  # category, number, date, boolean',
+            f'# type = "{_kind(name)}"  # category, number, date, boolean',
             '# values = ["…", "…"]  # a public list; number: cuts = [0, 10, 100]; date: first, last and grain',
             "",
         ]
@@ -360,12 +368,12 @@ def _choice_rows(config: SynthesisConfig) -> list[tuple[str, Any]]:
 
 
 def _attribute_rows(plan: Plan) -> list[tuple[str, Any]]:
-    """What is counted of the attributes, and what it costs."""
-    count = len(plan.config.columns.attributes)
-    if not count:
+    """What is counted of the attributes."""
+    names = ", ".join(plan.config.columns.attributes)
+    if not names:
         return []
-    found = f", {plan.table.delta:.3g} of δ to find values" if plan.table.delta else ""
-    return [("attributes", f"{count} for ρ = {plan.table.rho:.4g}{found}")]
+    found = f"; values of some are found in the data, for {plan.table.delta:.3g} of δ" if plan.table.delta else ""
+    return [("attributes", f"{names}: counted with noise, alone and in pairs{found}")]
 
 
 def _sample(plan: Plan) -> str:
@@ -400,7 +408,9 @@ def _machine_rows(plan: Plan, performance: PerformanceOptions) -> list[tuple[str
     elif config.public_corpus is not None and plan.centres is not None:
         rows.append(("public corpus", config.public_corpus))
     if found is None or speed is None:
-        return [*rows, ("time", "unknown here; plainchant doctor measures this machine once")]
+        way = performance.model_dump(exclude_defaults=True, include={"device", "dtype"})
+        doctor = " ".join(["plainchant doctor", *(f"--{name} {value}" for name, value in way.items())])
+        return [*rows, ("time", f"unknown here; {doctor} measures this machine once")]
     total = duration(found.corpus + found.texts + (found.embedding or 0.0))
     beside = "with nothing beside it, plus loading" + ("" if found.embedding is not None else " and embedding")
     return [
@@ -465,8 +475,8 @@ def _deal_rows(plan: Plan, rule: DealRule, cells: Cells) -> list[tuple[str, str]
     secret = f"nobody, not even we, can tell from the release which of {cells.batches} batches a unit was in"
     return [
         ("deals", f"{count} of {_count(cells.batches, 'batch', 'batches')} of about {plan.settings.units_per_batch} "
-                  f"units; each writes {_count(cells.texts, 'text')} in {_count(number, 'deal')}, for each of which "
-                  "every unit draws its batch afresh, in secret"),
+                  f"units; each writes at most {_count(cells.texts, 'text')} in {_count(number, 'deal')}, for each of "
+                  "which every unit draws its batch afresh, in secret"),
         *([("secret", secret)] if cells.batches > 1 else []),
     ]  # fmt: skip
 
