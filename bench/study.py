@@ -134,6 +134,22 @@ def with_columns(row, made):
     return row if made is None else row | TABLES[made][0](row)
 
 
+def finetuned(name, number, cell, config, options):
+    """The folder of the model that a cell tunes on its records, and the processor seconds that this took."""
+    from finetuning import Tuning, tune
+    from plainchant.data.tables import read_table
+
+    records = [record for record in read_table(table_of(cell, options.work), config) if record.label in config.labels]
+    return tune(
+        config,
+        records,
+        Tuning(**cell["finetuned"]),
+        public=Path(cell["folder"]) / cell["public"],
+        folder=options.work / "tuned" / stem(name, number),
+        dtype=options.dtype,
+    )
+
+
 def small_labels(cell):
     """The labels that a cell leaves hardly any records: drawn at random, the same everywhere."""
     if "cut" not in cell:
@@ -180,6 +196,10 @@ def run_cell(name, number, cell, options, loaded):
         config = config.model_copy(update={"prompt": prompt})
     if config.parts.clusters is Clusters.PUBLIC_CENTRES:
         config = config.model_copy(update={"centres": str(centres_of(cell, options.work, embedder))})
+    trained = 0.0
+    if "finetuned" in cell:
+        source, trained = finetuned(name, number, cell, config, options)
+        config = config.model_copy(update={"model": source})
     model = loaded.model(config.model)
     performance = pc.PerformanceOptions(dtype=options.dtype, threads=options.threads, rows=options.rows)
     began, processor = time.perf_counter(), time.process_time()
@@ -216,13 +236,18 @@ def run_cell(name, number, cell, options, loaded):
             "method": config.method.value,
             "batch size": settings.batch_size,
             "clip": settings.clip,
-            "epsilon": guarantee.epsilon if guarantee.kind == "ex-ante" else None,
+            # training spends what the configuration allows, and the public model that it makes spends nothing
+            "epsilon": config.epsilon
+            if "finetuned" in cell
+            else guarantee.epsilon
+            if guarantee.kind == "ex-ante"
+            else None,
             "delta": config.delta,
             "epsilon measured": costs["ex_post"]["epsilon"],
             "spent": costs["records"],
             "texts": len(texts),
             "tokens": sum(text.tokens for text in made.texts()),
-            "processor seconds": round(processor),
+            "processor seconds": round(processor + trained),
             "seconds": round(seconds),
             "evaluation": evaluation,
             "held out": again,
