@@ -99,22 +99,28 @@ def table_of(cell, work, file="file"):
 
     What may be made of the private one: `records` of its rows, drawn at random; its smallest labels cut short
     (`cut = {labels, records}`). What may be made of both: columns beside the text (`made`, a name of bench/tables.py).
+    One file may be both (`split`): the first half of its rows is private, by "date", as which they are sorted, or at
+    "random".
     """
     path = Path(cell["folder"]) / cell[file]
     private = file == "file"
-    records, cut, made = (
+    records, cut, made, split = (
         cell.get("records") if private else None,
         small_labels(cell) if private else {},
         cell.get("made"),
+        cell.get("split"),
     )
-    if records is None and not cut and made is None:
+    if records is None and not cut and made is None and split is None:
         return path
+    half = split and f"{split}-{'first' if private else 'second'}"
     named = "-".join(
-        str(part) for part in (path.stem, records, cut and f"{len(cut)}x{cell['cut']['records']}", made) if part
+        str(part) for part in (path.stem, half, records, cut and f"{len(cut)}x{cell['cut']['records']}", made) if part
     )
     part = work / f"{named}.jsonl"
     if not part.exists():
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        if split is not None:
+            rows = halves(rows, split)[0 if private else 1]
         order = np.random.default_rng(0).permutation(len(rows))
         left, chosen = dict.fromkeys(cut, cell.get("cut", {}).get("records")), []
         for row in order[:records]:
@@ -125,6 +131,13 @@ def table_of(cell, work, file="file"):
         rows = [with_columns(rows[row], made) for row in sorted(chosen)]
         part.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return part
+
+
+def halves(rows, split):
+    """The first and the second half of the rows, as they stand there ("date") or of a fixed random order."""
+    if split == "random":
+        rows = [rows[row] for row in np.random.default_rng(1).permutation(len(rows))]
+    return rows[: len(rows) // 2], rows[len(rows) // 2 :]
 
 
 def with_columns(row, made):
@@ -418,6 +431,8 @@ ROUNDS = {
         "ag_news/evolution-600",
         "ag_news/evolution-wordless-600",
         "ag_news/rounds-unvoted-600",
+        "ag_news/finetuned-600-epsilon1",
+        "ag_news/finetuned-600",
         "ag_news/rounds-600",
     ],
     "AG News, 200 texts from 500 records": [
@@ -433,6 +448,18 @@ ROUNDS = {
         "advisories/evolution",
         "advisories/rounds",
         "advisories/rounds-private200",
+    ],
+    "Go advisories, 200 texts from the earlier half, judged on the later one": [
+        "advisories-early/public",
+        "advisories-early/rounds",
+    ],
+    "Go advisories, 200 texts from a random half, judged on the other one": ["advisories-half/rounds"],
+    "TREC-6, 600 texts from 5,381 questions": [
+        "trec6/public",
+        "trec6/invisibleink",
+        "trec6/rounds-epsilon1",
+        "trec6/evolution",
+        "trec6/rounds",
     ],
     "CLINC150, three texts for each of 151 labels from 15,098 records": [
         "clinc150/public",
