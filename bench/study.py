@@ -150,7 +150,7 @@ def with_columns(row, made):
 def finetuned(name, number, cell, config, options):
     """The folder of the model that a cell tunes on its records, and the processor seconds that this took."""
     from finetuning import Tuning, tune
-    from plainchant.data.tables import read_table
+    from plainchant.run.inputs import read_table
 
     records = [record for record in read_table(table_of(cell, options.work), config) if record.label in config.labels]
     return tune(

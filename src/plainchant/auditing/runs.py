@@ -120,6 +120,7 @@ def audit(
     embedder: Embedder | None = None,
     load_model: Callable[[], LanguageModel] | None = None,
     progress: Callable[[float], None] | None = None,
+    before_replay: Callable[[Audit], None] | None = None,
 ) -> Audit:
     """Attacks a finished run with what its owner has. Reads private data; the figures are private.
 
@@ -130,6 +131,7 @@ def audit(
         embedder: needed with `held_out`.
         load_model: returns the run's language model; called only if there is something to replay.
         progress: receives the share of the work done.
+        before_replay: receives what was found before the replay, which takes longest.
 
     Raises:
         ConfigError, DataError: there is no such run, no release or no such table, or it is not the run's; or texts of
@@ -166,6 +168,8 @@ def audit(
     if canaries:
         groups["canaries"] = exposure(canaries, texts)
     if load_model is not None and plan.mechanism.replayable:
+        if before_replay is not None:
+            before_replay(Audit(groups))
         found = replay_of(directory, plan, looked_at, load_model())
         names = ("epsilon_low", "epsilon_claimed", "epsilon_limit")
         groups["replay"] = {name: Figure(value) for name in names if (value := getattr(found, name)) is not None}

@@ -156,8 +156,13 @@ def _left(book: "Ledger", left: Cost, verbose: bool) -> str:
 
     # rounded down: a run that asks for it is accepted, and of nothing spent the cap is
     epsilon = int(left.epsilon(book.delta) * 1000) / 1000 if book.runs else book.epsilon
-    less = f"; with deals, about {int(FITS * epsilon * 100) / 100:g} at most" if book.runs else ""
-    return f"a run of up to ε = {epsilon:g} at δ = {book.delta:g}{less}" + (f" (ρ = {left.rho:.4g})" if verbose else "")
+    rho = f" (ρ = {left.rho:.4g})" if verbose else ""
+    if not book.runs:
+        return f"a run of up to ε = {epsilon:g} at δ = {book.delta:g}{rho}"
+    return (
+        f"a run of up to about ε = {int(FITS * epsilon * 100) / 100:g} at δ = {book.delta:g} by the default method, or "
+        f"{epsilon:g} without deals{rho}. Costs add up to less than the sum of their ε"
+    )
 
 
 def _epsilon(run: dict[str, Any]) -> str:

@@ -92,18 +92,8 @@ def _examine_model(name: str, performance: PerformanceOptions, report: Report) -
         "prompt tokens per second": round(speed.prompt_tokens),
         f"model rows per second ({speed.rows} rows together)": round(speed.private_rows),
         "memory of a default run": f"about {memory:.1f} GiB",
-        **_faster(performance),
         "kept for plainchant plan": "no: the cache cannot be written" if kept is None else str(kept),
     }
-
-
-def _faster(performance: PerformanceOptions) -> dict[str, str]:
-    """What of this machine the options leave unused."""
-    import torch
-
-    has_bfloat16 = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    unused = performance.device == "cpu" and performance.dtype == "float32" and has_bfloat16()
-    return {"often faster here": "--dtype bfloat16, for which this processor has instructions"} if unused else {}
 
 
 def _examine_embedder(name: str, performance: PerformanceOptions, report: Report) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from plainchant.evaluation.figures import (
 from plainchant.planning import make_plan
 
 if TYPE_CHECKING:
+    from plainchant.auditing.runs import Audit
     from plainchant.data.embedding import Embedder
     from plainchant.evaluation.figures import Beside, Evaluation, Figure
     from plainchant.run.store import RunDirectory
@@ -151,6 +152,16 @@ def _show_group(
 
 def _two_lines(figure: "Figure | None") -> str:
     return "–" if figure is None else str(figure).replace(" (", "\n(")
+
+
+def _kept_before_replay(console: Console, run: "RunDirectory", progress: ProgressBars, found: "Audit") -> None:
+    """Saves what an audit has found so far: a replay may take minutes, and may be interrupted."""
+    path = run.write_private("audit.json", found.as_dict())
+    with progress.aside():
+        console.say(
+            f"copies and membership are in {path}. Now a batch is written again with and without a record, and its "
+            "draws are repeated: minutes, in which nothing is shown. --no-replay leaves that out"
+        )
 
 
 @contextlib.contextmanager
@@ -369,6 +380,7 @@ def audit(
                 embedder=_loaded_embedder(progress, config.embedder, performance.device) if held_out else None,
                 load_model=(lambda: models.load(config.model, performance)) if replay else None,
                 progress=functools.partial(progress.stage, "auditing"),
+                before_replay=functools.partial(_kept_before_replay, console, run, progress),
             )  # fmt: skip
     else:
         if out is None:

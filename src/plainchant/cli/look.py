@@ -82,9 +82,9 @@ def _show(console: Console, found: "Survey", config: SynthesisConfig) -> None:
             ],
         )
     if found.others:
-        console.say("\nIn the label column, and not among the labels (their rows take no part):")
-        console.grid(
-            ("value", "rows"), [(repr(name), f"{count:,}") for name, count in list(found.others.items())[:most]]
+        console.table(
+            "\nIn the label column, and not among the labels (their rows take no part)",
+            [(repr(name), f"{count:,} rows") for name, count in list(found.others.items())[:most]],
         )
     for title, lines in (("to mend", found.problems), ("notes", found.notes)):
         if lines:

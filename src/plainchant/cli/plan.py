@@ -49,6 +49,8 @@ from plainchant.run.words import odds_in_words
 
 # What every table needs to have looked at, in the order in which a new file asks for it.
 _FIRST = ("text_column", "label_column", "labels", "unit_column", "expected_units", "epsilon", "texts", "max_tokens")
+# Seconds from which a plan says what takes less.
+_LONG = 900
 # Labels that a plan names; of more it says how many there are.
 _MOST_LABELS = 8
 # How the name of a column ends that holds an id.
@@ -413,9 +415,10 @@ def _machine_rows(plan: Plan, performance: PerformanceOptions) -> list[tuple[str
         return [*rows, ("time", f"unknown here; {doctor} measures this machine once")]
     total = duration(found.corpus + found.texts + (found.embedding or 0.0))
     beside = "with nothing beside it, plus loading" + ("" if found.embedding is not None else " and embedding")
+    less = "; fewer or shorter texts take less" if found.corpus + found.texts > _LONG else ""
     return [
         *rows,
-        ("time", f"{total} here, {beside} (measured {speed.measured} by plainchant doctor)"),
+        ("time", f"{total} here, {beside} (measured {speed.measured} by plainchant doctor){less}"),
         ("memory", f"about {found.memory:.1f} GiB"),
     ]
 

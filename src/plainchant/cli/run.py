@@ -19,6 +19,7 @@ from plainchant.planning import Plan, make_plan
 from plainchant.privacy.histograms import WHOLE_LABEL
 
 if TYPE_CHECKING:
+    from plainchant.run.released import SyntheticText
     from plainchant.run.store import RunDirectory
 
 
@@ -200,7 +201,7 @@ def execute(
         "\nDone",
         [
             ("guarantee", run.guarantee.statement),
-            ("texts" if plan.config.has_text else "rows", f"{len(texts)}{asked}{lasted}"),
+            ("texts" if plan.config.has_text else "rows", f"{len(texts)}{asked}{lasted}{_written_by(plan, texts)}"),
             ("to share", f"{out / 'release'} (synthetic.jsonl, synthetic.parquet, README.md, guarantee.json)"),
             ("keep private", f"{out / 'private'}"),
         ],
@@ -209,6 +210,14 @@ def execute(
         {"out": str(out), "texts": len(texts), "guarantee": dataclasses.asdict(run.guarantee)}, str(out / "release")
     )
     return [text.text for text in texts]
+
+
+def _written_by(plan: Plan, texts: "Sequence[SyntheticText]") -> str:
+    """How many of the released texts records wrote together, where the model wrote others; public, as each says it."""
+    if not (plan.config.written and plan.config.further):
+        return ""
+    count = sum(text.origin == "records" for text in texts)
+    return f": {count} written by records together, {len(texts) - count} by the model alone"
 
 
 def _fewer_centres(plan: Plan) -> str:
@@ -234,7 +243,7 @@ def _warn_of_labels(console: Console, directory: "RunDirectory", plan: Plan) -> 
 
 
 def _what_next(run: "RunDirectory", *, finished: bool, is_running: bool) -> list[tuple[str, str]]:
-    """What a run waits for; nothing where it is finished."""
+    """What a run waits for."""
     if (ended := run.ended()) is not None:
         drew = "It drew the noisy counts below and nothing else; start a new run"
         return [("ended", f"before its first token: {ended}. {drew}")]
@@ -242,7 +251,8 @@ def _what_next(run: "RunDirectory", *, finished: bool, is_running: bool) -> list
         first = "" if run.is_formed() else "; models and public centres come first, then the noisy counts"
         return [("running", f"a process is working in it now{first}")]
     if finished:
-        return []
+        following = ("evaluate", "audit", "report", "statement", "view")
+        return [("finished", f"next: plainchant {', '.join(following)}, each with {run.path}")]
     words = ["plainchant", "run", "--data", "FILE", "--out", str(run.path), "--resume"]
     noted = run.noted_ledger()
     if noted is not None or run.marks().last:
@@ -312,7 +322,11 @@ def status(console: Console, directory: Path) -> None:
             f"{len(texts)} of {document['texts_planned']} written" * plan.config.has_text
             + "none: rows only" * (not plan.config.has_text)
             + ("; it was told to write no more" if stopped else "")
-            + (f"; the records vote for {plan.config.released} of them to release" if plan.config.votes else ""),
+            + (
+                f"; the records {'voted' if finished else 'vote'} for {plan.config.released} of them to release"
+                if plan.config.votes
+                else ""
+            ),
         ),
         ("tokens", document["tokens"]),
         *_used_rows(used),

@@ -38,6 +38,7 @@ from plainchant.run.card import (
     NOT_COVERED,
     PAID,
     accountant_of,
+    by_records,
     centre_name,
     full_figure,
     invented,
@@ -115,7 +116,7 @@ def report_page(
         accountant=accountant_of(plan, guarantee),
         public=public_inputs(config),
         not_covered=NOT_COVERED,
-        made_up=made_up(config, len(rows)),
+        made_up=made_up(config, len(rows), by_records(rows)),
         invented=invented(config),
         votes=[
             *(f"Vote {facts['round']}: {vote_in_words(facts)}." for facts in votes),

@@ -31,7 +31,8 @@ from plainchant.run.words import one_in, strength, suspicion, times
 # Figures of an audit that a statement names, where they were measured.
 _AUDITED = {
     "copied": "share of texts copied from private text, beyond chance: {}",
-    "similarity_auc": "telling records of the data from others by the release: {}, where 0.5 is a guess",
+    "similarity_auc": "telling records of the data from others by likeness to the release: {}, where 0.5 is a guess",
+    "likelihood_auc": "the same by how likely the release makes them: {}",
     "epsilon_low": "ε that a replay of one batch shows: at least {}",
     "epsilon_claimed": "ε claimed for that batch: {}",
 }
@@ -47,7 +48,7 @@ _NO_ADVICE = (
 _PUBLISH = (
     "The holder decides. The promise covers the files named above once they are out, and nothing that anybody does "
     "with them weakens it. Figures of evaluate, compare and audit, and the folder private/, must stay inside. Check "
-    "the licence of the language model too."
+    "the licence of the language model too (plainchant doctor names it)."
 )
 
 
@@ -143,7 +144,7 @@ def _beside(config: SynthesisConfig) -> str:
 
 
 def _promise(guarantee: Guarantee, total: Line, measured: Sequence[Line]) -> Section:
-    unit = Line("Protected unit", f"{guarantee.unit}: whether or not it was in the private data")
+    unit = Line("Protected unit", f"{guarantee.unit}. Whether in the private data or not, all are protected alike")
     if guarantee.epsilon is None or guarantee.delta is None:
         promise = "No figure was promised before the run. The cost was measured after it, and that figure is private."
         return Section("The promise", (unit, Line("ε", promise), *measured, total))
@@ -216,7 +217,7 @@ def _coverage(config: SynthesisConfig, audit: Mapping[str, Any] | None, file: Pa
         (
             Line("Covered", covered),
             Line("Not covered", "; ".join(NOT_COVERED) + "; the folder private/ and the machine of the holder"),
-            Line("Taken as public", "; ".join(public_inputs(config))),
+            Line("Taken as public", "; ".join(public_inputs(config)) + ". Each stands in README.md, under Settings"),
             *_audit_lines(audit, file),
         ),
     )
@@ -230,7 +231,9 @@ def _audit_lines(audit: Mapping[str, Any] | None, file: Path) -> list[Line]:
         found = [words.format(_interval(figures[name])) for name, words in _AUDITED.items() if name in figures]
     except (KeyError, TypeError, AttributeError, ValueError):
         raise RunError(f"{file}: is not as it was written; make it again with plainchant audit") from None
-    said = "; ".join(found) or "no figures"
+    missing = {"membership": "similarity_auc", "replay": "epsilon_low"}
+    found += [f"{attack}: not tried" for attack, name in missing.items() if name not in figures]
+    said = "; ".join(found)
     return [Line("Audit", f"{said}. An audit can refute a guarantee, never prove it.", private=True)]
 
 

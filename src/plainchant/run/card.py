@@ -51,6 +51,7 @@ def data_set_card(
     date: str | None = None,
     model: str | None = None,
     schema: Schema | None = None,
+    by_records: int | None = None,
 ) -> str:
     """The card of a release: Markdown with the front matter that Hugging Face reads. Contains released facts only.
 
@@ -63,6 +64,7 @@ def data_set_card(
         date: the day of the release.
         model: the language model's version (`models.revision_of`).
         schema: the attributes with the values that were found; None where there are none.
+        by_records: how many of the texts were written by records together, where both kinds are released.
     """
     config = plan.config
     figures = " | ".join(
@@ -90,7 +92,7 @@ def data_set_card(
 {facts}- **Kind:** {KIND[guarantee.kind]}. **Accountant:** {accountant_of(plan, guarantee)}.
 - **Public by assumption:** {"; ".join(markdown_cell(item) for item in public_inputs(config))}.
 - **Not covered:** {"; ".join(NOT_COVERED)}.
-- **Not true to fact:** {made_up(config, texts)} {invented(config)}
+- **Not true to fact:** {made_up(config, texts, by_records)} {invented(config)}
 
 ## Columns
 
@@ -158,7 +160,10 @@ def _dictionary(config: SynthesisConfig, schema: Schema | None) -> list[tuple[st
         "text": ("string", f"A synthetic text of at most {config.max_tokens} tokens."),
         "label": ("string", f"One of {len(config.labels)} labels: {asked}."),
         "cell": ("integer", "Number of the cell that the text was written for, from 0. A cell is a label and a topic."),
-        "origin": ("string", "records: records contributed. model: written by the model from released texts alone."),
+        "origin": (
+            "string",
+            "records: by records together. model: by the model alone, after texts that the guarantee covers.",
+        ),
     }
     rows = [(config.released_names.get(name, name), *meanings[name]) for name in released_columns(config)]
     for name, kind in (schema.attributes if schema else {}).items():
@@ -281,8 +286,14 @@ def public_inputs(config: SynthesisConfig) -> list[str]:
     return items
 
 
-def made_up(config: SynthesisConfig, texts: int) -> str:
-    """A sentence that the texts are made up, with their number and how they were written."""
+def made_up(config: SynthesisConfig, texts: int, by_records: int | None = None) -> str:
+    """A sentence that the texts are made up, with their number and how they were written.
+
+    Args:
+        config: the run's.
+        texts: how many there are.
+        by_records: how many of them were written by records together, where that is known.
+    """
     if not config.has_text:
         return f"the rows are made up. {texts} rows, drawn from a law that was fitted to noisy counts."
     fewer = f" ({config.texts} were asked for)" if texts < config.texts else ""
@@ -291,10 +302,18 @@ def made_up(config: SynthesisConfig, texts: int) -> str:
         said += ", chosen by " + ("a noisy vote" if config.parts.rounds == 1 else "noisy votes") + " of the records"
     if config.further and not config.written:
         said += ", all of them written by the language model, to which no record was shown (origin = model)"
-    elif config.further:
-        count = "some" if config.votes else config.further
-        said += f", {count} of them written by the language model from the others (origin = model)"
+    elif config.further and by_records is not None:
+        said += (
+            f"; {by_records} of them written by records together (origin = records), and {texts - by_records} by the "
+            "language model alone, after texts that the guarantee covers (origin = model)"
+        )
     return said + "."
+
+
+def by_records(rows: Sequence[Mapping[str, Any]]) -> int | None:
+    """How many released rows were written by records together; None where no row says who wrote it."""
+    origins = [row["origin"] for row in rows if "origin" in row]
+    return origins.count("records") if origins else None
 
 
 def invented(config: SynthesisConfig) -> str:

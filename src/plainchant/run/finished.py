@@ -128,6 +128,9 @@ class FinishedRun:
 
         return pyarrow.parquet.read_table(io.BytesIO(self.directory.sealed_release()["synthetic.parquet"]))
 
+    def __repr__(self) -> str:
+        return f"FinishedRun({str(self.directory.path)!r})"
+
     def _repr_html_(self) -> str:
         texts = self.texts
         rows = [

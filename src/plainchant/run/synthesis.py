@@ -14,7 +14,7 @@ from plainchant.generation.executor import Executor, open_executor
 from plainchant.models import LanguageModel
 from plainchant.planning import Plan
 from plainchant.randomness import RandomSource, SystemRandomness
-from plainchant.run.card import data_set_card, released_columns
+from plainchant.run.card import by_records, data_set_card, released_columns
 from plainchant.run.cells import form_batches, prepare_cells
 from plainchant.run.costs import realised_costs
 from plainchant.run.ending import ended_without_batch, has_no_batch
@@ -251,7 +251,7 @@ class Run:
         card = data_set_card(
             self.plan, guarantee, self.directory.cells(), len(rows), self.directory.facts(),
             date=self.directory.release_date(), model=self.directory.origin.model,
-            schema=None if own is None else own.schema,
+            schema=None if own is None else own.schema, by_records=by_records(rows),
         )  # fmt: skip
         self.directory.write_private("costs.json", realised_costs(self.directory, self.plan))
         self.directory.write_release(rows, dataclasses.asdict(guarantee), card)

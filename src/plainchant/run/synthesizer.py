@@ -62,6 +62,10 @@ class Synthesizer:
         self._out = None if out is None else Path(out)
         self._ledger, self._performance, self._progress = ledger, performance, progress
 
+    def __repr__(self) -> str:
+        fitted = f", fitted: {self.run_!r}" if hasattr(self, "run_") else ", not fitted"
+        return f"Synthesizer({self.plan.guarantee.statement}{fitted})"
+
     def fit(self, table: Any, *, model: LanguageModel | None = None, embedder: Embedder | None = None) -> Self:
         """Writes a release from a private table.
 

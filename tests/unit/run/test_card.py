@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from plainchant.run.card import MUCH_ALIKE, vote_advice, vote_in_words
+from plainchant.config import SynthesisConfig
+from plainchant.run.card import MUCH_ALIKE, by_records, made_up, vote_advice, vote_in_words
 
 FACTS: dict[str, Any] = {
     "round": 1,
@@ -45,3 +46,13 @@ def test_advice_only_where_something_is_to_be_done():
     assert vote_advice([{**FACTS, "labels_without_signal": ["x", "y"]}])[0].startswith("2 of the labels got no votes")
     # an earlier vote chose what was varied, not what is released
     assert vote_advice([{**FACTS, "alike": 40}, FACTS]) == []
+
+
+def test_the_card_counts_who_wrote_what():
+    config = SynthesisConfig(method="plainchant", texts=6)
+    rows = [{"text": "a", "origin": origin} for origin in ("model", "records", "model")]
+    said = made_up(config, len(rows), by_records(rows))
+    assert "3 texts (6 were asked for)" in said
+    assert "1 of them written by records together" in said
+    assert "and 2 by the language model alone" in said
+    assert by_records([{"text": "a"}]) is None
