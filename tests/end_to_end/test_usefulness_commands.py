@@ -123,6 +123,16 @@ def test_audit_attacks_a_run_and_stays_below_its_claim(command, made):
     assert "is not the table" in command(*other, code=2).err
 
 
+def test_an_audit_that_is_interrupted_keeps_what_it_has_found(command, made, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("plainchant.auditing.runs.replay_of", interrupted)
+    said = command("audit", made / "mine", "--real", made / "private.jsonl", code=130)
+    assert "--no-replay leaves that out" in said.err
+    assert set(json.loads((made / "mine" / "private" / "audit.json").read_text())["groups"]) == {"copied"}
+
+
 def test_audit_plants_canaries_in_a_run_of_its_own_that_resumes(command, made, tmp_path, model):
     file = tmp_path / "c.toml"
     file.write_text(

@@ -156,7 +156,11 @@ def _two_lines(figure: "Figure | None") -> str:
 
 def _kept_before_replay(console: Console, run: "RunDirectory", progress: ProgressBars, found: "Audit") -> None:
     """Saves what an audit has found so far: a replay may take minutes, and may be interrupted."""
-    path = run.write_private("audit.json", found.as_dict())
+    try:
+        path = run.write_private("audit.json", found.as_dict())
+    except OSError:
+        # said at the end, when all figures were shown
+        return
     with progress.aside():
         console.say(
             f"copies and membership are in {path}. Now a batch is written again with and without a record, and its "

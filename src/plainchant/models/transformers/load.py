@@ -115,7 +115,7 @@ def describe_device() -> dict[str, str | int]:
     """Versions, threads and device of torch on this machine."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     versions = {"torch": str(torch.__version__), "transformers": transformers.__version__}
-    found = {**versions, "threads": torch.get_num_threads(), "device": device}
+    found: dict[str, str | int] = {**versions, "threads": torch.get_num_threads(), "device": device}
     if device == "cpu" and getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)():
         found["bfloat16"] = "this processor has instructions for it: --dtype bfloat16 is often faster"
     return found
