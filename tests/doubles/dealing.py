@@ -147,7 +147,8 @@ class Run:
         model = TableModel([chr(97 + token) for token in range(self.vocabulary)], self.table)
         stop = StopRule(None, self.length, 0)
         decoder = Decoder(model, self.mechanism, stop, rows=self.rows, passes=self.passes, randomness=path)
-        cells._form_secret_batches(preparation, None, None)
+        # a unit is its record, so that choosing one of each is no draw
+        cells._form_secret_batches(preparation, np.arange(len(units)), None, None)
         for one in rounds.rounds_of(preparation, decoder):
             for text in one.write(Released.of(memory)):  # type: ignore[arg-type]
                 memory.commit(text)
@@ -167,8 +168,6 @@ class Run:
             with patch.context() as inside:
                 inside.setattr("plainchant.generation.decoding.draw", path.token)
                 inside.setattr("plainchant.run.rounds.choose_examples", lambda texts, count, _: list(texts)[:count])
-                # a unit is its record, so that this is no draw
-                inside.setattr("plainchant.run.cells.choose_records", lambda table, _: np.arange(len(table)))
                 outcome = self._walked(units, path)
             yield path, outcome
             taken = [choices[place] if place < len(choices) else 0 for place in range(len(path.branches))]

@@ -53,7 +53,7 @@ def test_power_a_centre_of_a_private_text_is_seen(tmp_path, corpus):
 
 
 def test_a_run_that_resumes_before_its_cells_are_formed_checks_its_public_inputs_again(tmp_path, corpus, monkeypatch):
-    def interrupted(_):
+    def interrupted(*_):
         raise KeyboardInterrupt
 
     table = [{"text": f" a b {n}"} for n in range(60)]

@@ -235,3 +235,36 @@ def test_a_table_that_is_read_whole_has_no_key(command, model, table, tmp_path):
     assert len(rows()) == 80
     assert Sample(bytes(32), 1.0).of([None] * 5) == [0, 1, 2, 3, 4]
     assert np.isfinite(directory.origin.private)
+
+
+class Counted(Hashing):
+    """Counts the texts that are embedded by themselves, as records are."""
+
+    def __init__(self) -> None:
+        self.alone = 0
+
+    def encode(self, texts: Any, *, alone: bool = False, progress: Any = None) -> Any:
+        self.alone += alone * len(texts)
+        return super().encode(texts, alone=alone, progress=progress)
+
+
+def test_of_a_unit_with_many_records_one_is_embedded_and_evaluation_embeds_the_others(tmp_path):
+    own = SynthesisConfig(
+        method="private-evolution", unit_column="unit", texts=2, candidates=2, max_tokens=3, min_tokens=1,
+        max_record_tokens=8, embedder="hashing", prompt={"example": "Text: {text}\n"},
+    )  # fmt: skip
+    table = [{"text": " a" * (1 + row % 5), "unit": f"u{row % 8}"} for row in range(40)]
+    counted = Counted()
+    with synthesize(
+        table, plan(own), out=tmp_path / "run", model=Spy(), embedder=counted, performance=PerformanceOptions(rows=64)
+    ) as made:
+        made.finish()
+        directory = made.directory
+    assert counted.alone == 8
+    chosen = directory.voters()
+    kept = directory.embeddings()
+    assert kept[chosen].any(axis=1).all()
+    assert kept.any(axis=1).sum() == len(chosen) == 8
+    real = real_sample([directory], table, Hashing())
+    assert np.array_equal(real.vectors, Hashing().encode(real.texts))
+    assert len(real) == 40

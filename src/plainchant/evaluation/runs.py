@@ -80,7 +80,13 @@ def real_sample(
     )
     kept = next((vectors for vectors in same if vectors is not None), None)
     steps = None if progress is None else in_public_steps(progress)
-    vectors = embedder.encode(texts, progress=steps) if kept is None else kept[chosen]
+    if kept is None:
+        return Sample(texts, labels, embedder.encode(texts, progress=steps), attributes)
+    vectors = kept[chosen]
+    # of a unit with several records the run has embedded one
+    lacking = np.flatnonzero(~vectors.any(axis=1))
+    if len(lacking):
+        vectors[lacking] = embedder.encode([texts[place] for place in lacking], progress=steps)
     return Sample(texts, labels, vectors, attributes)
 
 

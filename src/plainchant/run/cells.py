@@ -24,27 +24,40 @@ from plainchant.run.writers import LocalWriter, public_requests
 TEXTS_PER_CENTRE = 4
 
 
-def prepare_cells(preparation: Preparation) -> None:
-    """What may fail before cells are formed and spends nothing: public centres, and the embeddings of the records."""
+def prepare_cells(preparation: Preparation) -> IntArray:
+    """What may fail before cells are formed and spends nothing: public centres, and the embeddings of the records.
+
+    Returns:
+        The record of each unit, drawn at random, int64 [units]; none where no record is used. Secret.
+    """
     config = preparation.config
+    record_of_unit = np.empty(0, dtype=np.int64)
+    if config.reads_records:
+        record_of_unit = choose_records(preparation.table, preparation.randomness)
     clustered = config.reads_records and config.written and config.parts.clusters is Clusters.PUBLIC_CENTRES
     if clustered:
         public_centres(preparation)
     if clustered or config.votes:
-        preparation.embeddings()
+        preparation.embeddings(record_of_unit)
+    return record_of_unit
 
 
-def form_batches(preparation: Preparation) -> None:
-    """Draws cells, batches and places and commits them at once: noise and secrets are never drawn twice."""
+def form_batches(preparation: Preparation, record_of_unit: IntArray) -> None:
+    """Draws cells, batches and places and commits them at once: noise and secrets are never drawn twice.
+
+    Args:
+        preparation: the run's.
+        record_of_unit: what `prepare_cells` returned.
+    """
     if not preparation.config.reads_records:
         _form_public_batches(preparation)
     elif not preparation.config.written:
-        _form_no_batches(preparation)
+        _form_no_batches(preparation, record_of_unit)
     elif preparation.config.parts.clusters is Clusters.PUBLIC_CENTRES:
         centres = public_centres(preparation)
-        _form_secret_batches(preparation, centres, preparation.embeddings())
+        _form_secret_batches(preparation, record_of_unit, centres, preparation.embeddings(record_of_unit))
     else:
-        _form_secret_batches(preparation, None, None)
+        _form_secret_batches(preparation, record_of_unit, None, None)
 
 
 def _form_public_batches(preparation: Preparation) -> None:
@@ -56,11 +69,10 @@ def _form_public_batches(preparation: Preparation) -> None:
     preparation.directory.save_batches(cells, batches, [])
 
 
-def _form_no_batches(preparation: Preparation) -> None:
+def _form_no_batches(preparation: Preparation, record_of_unit: IntArray) -> None:
     """Records write nothing: a cell for each label, counted only where there are attributes."""
     config = preparation.config
     cells = tuple(Cell(label, WHOLE_LABEL, 0, 1) for label in range(len(config.label_set)))
-    record_of_unit = choose_records(preparation.table, preparation.randomness)
     rows = None
     law = _law(preparation, record_of_unit, _label_of_unit(preparation, record_of_unit), len(cells))
     if law is not None:
@@ -94,14 +106,15 @@ def _label_of_unit(preparation: Preparation, record_of_unit: IntArray) -> IntArr
     )
 
 
-def _form_secret_batches(preparation: Preparation, centres: Centres | None, embeddings: Float32Array | None) -> None:
-    """Counts cells with noise and draws every unit's batch."""
+def _form_secret_batches(
+    preparation: Preparation, record_of_unit: IntArray, centres: Centres | None, embeddings: Float32Array | None
+) -> None:
+    """Counts cells with noise and draws every unit's batch; `embeddings` are those of `record_of_unit`."""
     plan, config, randomness = preparation.plan, preparation.config, preparation.randomness
-    record_of_unit = choose_records(preparation.table, randomness)
     labels = _label_of_unit(preparation, record_of_unit)
     nearest = None
     if centres is not None and embeddings is not None:
-        nearest = functools.partial(_nearest, centres, embeddings[record_of_unit])
+        nearest = functools.partial(_nearest, centres, embeddings)
     outcome = rebalance(
         labels,
         nearest,

@@ -116,15 +116,25 @@ class Preparation:
             [index.get(self.table[record].label, NO_CELL) if labels else 0 for record in voters], dtype=np.int64
         )
 
-    def embeddings(self) -> Float32Array:
-        """Embeddings of all private records, float32 [n, d], computed once per run. Private."""
+    def embeddings(self, records: IntArray) -> Float32Array:
+        """Embeddings of these private records, float32 [len(records), d], each computed once per run. Private.
+
+        Args:
+            records: their numbers, int64 [n]. Of a unit with many records only one is ever asked for.
+        """
         kept = self.directory.embeddings()
-        if kept is None:
-            kept = self.encode([record.text for record in self.table], alone=True, stage="embedding the records")
-            self.directory.save_embeddings(kept)
-        elif len(kept) != len(self.table):
+        if kept is not None and len(kept) != len(self.table):
             raise RunError(f"{self.directory.path}: the kept embeddings are not those of its table; start a new run")
-        return kept
+        # a row of zeros is one that was not asked for
+        lacking = records if kept is None else records[~kept[records].any(axis=1)]
+        if kept is None or len(lacking):
+            texts = [self.table[record].text for record in lacking]
+            found = self.encode(texts, alone=True, stage="embedding the records")
+            if kept is None:
+                kept = np.zeros((len(self.table), found.shape[1]), dtype=np.float32)
+            kept[lacking] = found
+            self.directory.save_embeddings(kept)
+        return kept[records]
 
 
 def prepare(

@@ -96,13 +96,13 @@ def synthesize(
         if has_no_batch(directory, plan):
             raise ended_without_batch(preparation, book)
         if not directory.is_formed():
-            prepare_cells(preparation)
+            record_of_unit = prepare_cells(preparation)
         # 3. the ledger is charged before the first noise is drawn; a resumed run is already charged
         if book is not None:
             book.enter(directory, preparation.guarantee)
         # 4. noisy cells and secret batches, drawn once
         if not directory.is_formed():
-            form_batches(preparation)
+            form_batches(preparation, record_of_unit)
         if has_no_batch(directory, plan):
             raise ended_without_batch(preparation, book)
         if no_more_texts:

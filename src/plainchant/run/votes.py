@@ -111,10 +111,10 @@ def _chosen(config: SynthesisConfig, tally: Tally, vectors: Float32Array) -> lis
 
 def _counted(preparation: Preparation, ballot: Ballot, vectors: Float32Array) -> IntArray:
     """The exact votes of all units on a ballot. Secret."""
-    embeddings, voters = preparation.embeddings(), preparation.directory.voters()
+    embeddings = preparation.embeddings(preparation.directory.voters())
 
     def nearest(units: IntArray, candidates: IntArray, count: int) -> IntArray:
-        return nearest_points(embeddings[voters[units]], vectors[candidates], count)
+        return nearest_points(embeddings[units], vectors[candidates], count)
 
     return count_votes(preparation.labels_of_voters(), nearest, ballot)
 
