@@ -397,7 +397,7 @@ def test_status_of_a_run_that_writes_no_more_waits_for_nothing(model, tmp_path):
     with pc.synthesize(rows(200), pc.plan(config), out=tmp_path / "run", resume=True, no_more_texts=True) as run:
         run.finish()
     said = CliRunner().invoke(main, ["status", str(tmp_path / "run")]).output
-    assert "1 of 24; it was told to write no more" in " ".join(said.split())
+    assert "1 of 24 written; it was told to write no more" in " ".join(said.split())
     assert "--resume" not in said
     assert json.loads(CliRunner().invoke(main, ["status", str(tmp_path / "run"), "--format", "json"]).output)[
         "finished"
