@@ -134,12 +134,13 @@ class Sequences:
     @classmethod
     def of(cls, records: Sequence[Record], prompts: Prompts) -> "Sequences":
         """Every record as an entry after the prompt, and the beginning of the next entry, at which a text ends."""
+        labels = {record.label for record in records}
+        frames = {label: (prompts.prefix(label), prompts.start(label)) for label in labels}
         tokens, first = [], []
         for record in records:
-            before = [*prompts.prefix(record.label), *prompts.start(record.label)]
-            entry = [*prompts.prefix(record.label), *prompts.record(record.text, record.label)]
-            tokens.append([*entry, *prompts.start(record.label)[:2]][:LONGEST])
-            first.append(len(before))
+            prefix, start = frames[record.label]
+            tokens.append([*prefix, *prompts.record(record.text, record.label), *start[:2]][:LONGEST])
+            first.append(len(prefix) + len(start))
         return cls(tokens, first)
 
     def passes(self, chosen: Sequence[int], together: int) -> Iterator[list[int]]:

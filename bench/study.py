@@ -241,6 +241,10 @@ def run_cell(name, number, cell, options, loaded):
         costs = made.read_private("costs.json")
         guarantee = run.guarantee
         settings = run.plan.settings
+        promised = guarantee.epsilon if guarantee.kind == "ex-ante" else None
+        if "finetuned" in cell:
+            # training spends what the configuration allows, and the public model that it makes spends nothing
+            promised = config.epsilon
         return {
             "cell": name,
             "run": number,
@@ -249,12 +253,7 @@ def run_cell(name, number, cell, options, loaded):
             "method": config.method.value,
             "batch size": settings.batch_size,
             "clip": settings.clip,
-            # training spends what the configuration allows, and the public model that it makes spends nothing
-            "epsilon": config.epsilon
-            if "finetuned" in cell
-            else guarantee.epsilon
-            if guarantee.kind == "ex-ante"
-            else None,
+            "epsilon": promised,
             "delta": config.delta,
             "epsilon measured": costs["ex_post"]["epsilon"],
             "spent": costs["records"],

@@ -163,10 +163,10 @@ def _template(method: Method, chosen: dict[str, str], names: Sequence[str]) -> s
         '# text = "{subject}\\n\\n{body}"',
         "",
     ]
-    further = [name for name in names if name not in chosen.values() and not _is_id(name)]
-    if ids := [name for name in names if name not in (*chosen.values(), *further)]:
+    free = [name for name in names if name not in chosen.values()]
+    if ids := [name for name in free if _is_id(name)]:
         lines += [f"# Left out, because the name is that of an id: {', '.join(map(_quoted, ids))}.", ""]
-    for name in further or ["product"]:
+    for name in [name for name in free if name not in ids] or ["product"]:
         lines += [
             f"# [columns.attributes.{name if _BARE.fullmatch(name) else _quoted(name)}]",
             f'# type = "{_kind(name)}"  # category, number, date, boolean',

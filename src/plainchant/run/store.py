@@ -451,7 +451,11 @@ class RunDirectory:
         return None if content is None else Path(str(content.get("path")))
 
     def save_embeddings(self, embeddings: Float32Array) -> None:
-        """Keeps the embeddings of the private records, so that a resumed run does not compute them again."""
+        """Keeps the embeddings of the private records, so that a resumed run does not compute them again.
+
+        Args:
+            embeddings: float32 [n, d]; a row of zeros is a record that was not embedded.
+        """
         array = np.ascontiguousarray(embeddings)
         with atomic_write(self._embeddings, mode=PRIVATE) as file:
             # as np.save, which hides why the disk refuses an array
@@ -459,7 +463,7 @@ class RunDirectory:
             file.write(array.data)
 
     def embeddings(self) -> Float32Array | None:
-        """The kept embeddings, float32 [n, d], or None.
+        """The kept embeddings, as `save_embeddings` got them, or None.
 
         Raises:
             RunError: the file cannot be read.

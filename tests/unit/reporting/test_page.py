@@ -207,7 +207,9 @@ def test_budget_parts_add_up():
         rule, rho = of.deals, of.guarantee.rho
         whole = f"ρ = {rho:.6g} (zCDP)" if rule is None else f"the Rényi divergence of order {rule.order}"
         assert f"Parts of {whole}" in document.text
-    assert "chosen by a noisy vote of the records" in document.text
+    written = Document(page(voted, rows=[{**row, "origin": "model"} for row in ROWS])).text
+    assert "chosen by a noisy vote of the records; 0 of them written by records together" in written
+    assert f"and {len(ROWS)} by the language model alone" in written
     ex_post = Document(page(METHODS["clustered-median"])).text
     assert "not released" in ex_post
     assert "Parts of ρ" not in ex_post

@@ -1,11 +1,13 @@
 """What card, page, status and run say about votes: public facts, and what to do about them."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from plainchant.config import SynthesisConfig
 from plainchant.run.card import MUCH_ALIKE, by_records, made_up, vote_advice, vote_in_words
+from plainchant.run.words import strength, suspicion
 
 FACTS: dict[str, Any] = {
     "round": 1,
@@ -56,3 +58,11 @@ def test_the_card_counts_who_wrote_what():
     assert "1 of them written by records together" in said
     assert "and 2 by the language model alone" in said
     assert by_records([{"text": "a"}]) is None
+
+
+def test_the_page_on_promises_has_the_figures_and_bounds_of_the_words():
+    page = " ".join((Path(__file__).parents[3] / "docs" / "promise.md").read_text(encoding="utf-8").split())
+    assert f"at most {suspicion(1)} at ε = 1, {suspicion(3).split()[0]} in 100 at 3, and {suspicion(8)} at 8" in page
+    assert "up to ε = 1.5 is a *strong* promise, up to 5 a *moderate* one" in page
+    assert ["strong" in strength(epsilon) for epsilon in (1.5, 1.51)] == [True, False]
+    assert ["moderate" in strength(epsilon) for epsilon in (5, 5.01)] == [True, False]
