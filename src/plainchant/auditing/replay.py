@@ -1,5 +1,6 @@
 """Replay: a lower bound on the ε of one batch, or of the batches of a deal."""
 
+import functools
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -68,7 +69,19 @@ class Replay:
         return self.epsilon_claimed is not None and self.epsilon_low > self.epsilon_claimed
 
 
-def record_steps(model: LanguageModel, mechanism: TokenMechanism, work: BatchWork, tokens: Sequence[int]) -> Steps:
+def part_of(progress: Callable[[float], None], low: float, high: float, share: float) -> None:
+    """Reports the share of a part that lies between `low` and `high` of the whole."""
+    progress(low + (high - low) * share)
+
+
+def record_steps(
+    model: LanguageModel,
+    mechanism: TokenMechanism,
+    work: BatchWork,
+    tokens: Sequence[int],
+    *,
+    progress: Callable[[float], None] = lambda _: None,
+) -> Steps:
     """Keeps the logits of a batch along one fixed text, as the decoder computes them (guarantee 4.1).
 
     Private logits are kept on the mechanism's supports only.
@@ -78,6 +91,7 @@ def record_steps(model: LanguageModel, mechanism: TokenMechanism, work: BatchWor
         mechanism: chooses the supports.
         work: the batch; its positions do not matter.
         tokens: the text, T − 1 tokens. The text of the record under test gives that record the most influence.
+        progress: receives the share of the steps that are done.
     """
     vocabulary = np.arange(model.vocabulary_size)
     allowed = np.setdiff1d(vocabulary, sorted(model.special - model.end_of_text)).astype(np.int64)
@@ -85,7 +99,8 @@ def record_steps(model: LanguageModel, mechanism: TokenMechanism, work: BatchWor
     private_rows = model.open_rows(prefix, [[*record, *head] for record in work.records], room=room)
     public_rows = model.open_rows(prefix, [head], room=room)
     public, private, ids = [], [], []
-    for token in (work.start[-1], *tokens):
+    for number, token in enumerate((work.start[-1], *tokens)):
+        progress(number / room)
         public.append(model.step([(public_rows, token)])[0][0])
         ids.append(mechanism.support(public[-1], allowed))
         private.append(model.step([(private_rows, token)], [ids[-1]])[0])
@@ -117,6 +132,7 @@ def replay(
     randomness: Callable[[], RandomSource],
     delta: float = 1e-6,
     alpha: float = 1e-3,
+    progress: Callable[[float], None] = lambda _: None,
 ) -> Replay:
     """A lower bound on the ε of T steps, from sequences drawn with and without one context.
 
@@ -140,6 +156,7 @@ def replay(
         randomness: makes the source of each sequence: `SystemRandomness` as in production.
         delta: of the claim and of the bound.
         alpha: the probability that `epsilon_low` is too large, split over both directions and both their bounds.
+        progress: receives the share of the sequences that are drawn.
 
     Raises:
         ConfigError: there is no such context, or runs, delta or alpha is out of its bounds.
@@ -150,7 +167,10 @@ def replay(
         raise ConfigError(f"unit = {unit}: the batch has no context with that number")
     claimed = mechanism.claim(len(steps.ids), delta)
     worlds = distributions_of(mechanism, steps), distributions_of(mechanism, steps, without=unit)
-    tokens = [_drawn(distributions, runs, randomness) for distributions in worlds]
+    tokens = []
+    for place, distributions in enumerate(worlds):
+        progress(place / 2)
+        tokens.append(_drawn(distributions, runs, randomness))
     ratios = [_log_p(worlds[0], drawn) - _log_p(worlds[1], drawn) for drawn in tokens]
     return _bounded(tokens, ratios, claimed, runs, delta, alpha)
 
@@ -166,6 +186,7 @@ def replay_deal(
     randomness: Callable[[], RandomSource],
     delta: float = 1e-6,
     alpha: float = 1e-3,
+    progress: Callable[[float], None] = lambda _: None,
 ) -> Replay:
     """A lower bound on the ε of one deal's texts, the secret draw of the unit's batch included (guarantee 13.2).
 
@@ -182,6 +203,7 @@ def replay_deal(
         randomness: makes the source of each run.
         delta: of the claim and of the bound.
         alpha: the probability that `epsilon_low` is too large.
+        progress: receives the share of the texts that are drawn.
 
     Raises:
         ConfigError: there are more batches than the unit draws from, or a number is out of its bounds.
@@ -194,7 +216,11 @@ def replay_deal(
         (distributions_of(mechanism, steps), distributions_of(mechanism, steps, without=own))
         for steps, own in zip(batches, unit, strict=True)
     ]
-    tokens = [_dealt(worlds, among if present else None, runs, randomness) for present in (True, False)]
+    halves = [functools.partial(part_of, progress, side / 2, (side + 1) / 2) for side in range(2)]
+    tokens = [
+        _dealt(worlds, among if present else None, runs, randomness, half)
+        for present, half in zip((True, False), halves, strict=True)
+    ]
     ratios = []
     for drawn in tokens:
         columns = np.split(drawn, len(batches), axis=1)
@@ -250,11 +276,14 @@ def _dealt(
     among: int | None,
     runs: int,
     randomness: Callable[[], RandomSource],
+    progress: Callable[[float], None],
 ) -> IntArray:
     """Texts of w batches side by side, int64 [runs, w·T]; the unit draws one of `among` batches, or is in none."""
     sums = [[[np.cumsum(sampling_weights(step.scores)) for step in kind] for kind in own] for own in worlds]
     tokens = np.empty((runs, sum(len(own[0]) for own in worlds)), dtype=np.int64)
     for run in range(runs):
+        if run % 1000 == 0:
+            progress(run / runs)
         source = randomness()
         place = None if among is None else source.below(among)
         column = 0

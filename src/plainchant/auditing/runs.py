@@ -11,7 +11,7 @@ import numpy as np
 from plainchant import models
 from plainchant.auditing.attacks import FALSE_POSITIVES, LONG_RUN, attacks, copied
 from plainchant.auditing.canaries import CANARIES, Canary, exposure, plant_again
-from plainchant.auditing.replay import Replay, Steps, record_steps, replay, replay_deal
+from plainchant.auditing.replay import Replay, Steps, part_of, record_steps, replay, replay_deal
 from plainchant.config import PerformanceOptions, SynthesisConfig
 from plainchant.data.embedding import Embedder, load_embedder
 from plainchant.data.tables import Record, fingerprint
@@ -170,7 +170,8 @@ def audit(
     if load_model is not None and plan.mechanism.replayable:
         if before_replay is not None:
             before_replay(Audit(groups))
-        found = replay_of(directory, plan, looked_at, load_model())
+        report_replay = functools.partial(part_of, report_progress, 0.6, 1.0)
+        found = replay_of(directory, plan, looked_at, load_model(), progress=report_replay)
         names = ("epsilon_low", "epsilon_claimed", "epsilon_limit")
         groups["replay"] = {name: Figure(value) for name in names if (value := getattr(found, name)) is not None}
     report_progress(1.0)
@@ -288,7 +289,13 @@ def _run_with_canaries(
 
 
 def replay_of(
-    directory: RunDirectory, plan: Plan, table: Sequence[Record], model: LanguageModel, *, runs: int = RUNS
+    directory: RunDirectory,
+    plan: Plan,
+    table: Sequence[Record],
+    model: LanguageModel,
+    *,
+    runs: int = RUNS,
+    progress: Callable[[float], None] = lambda _: None,
 ) -> Replay:
     """A replay of the largest batch of a run, without its most influential record, along that record's text.
 
@@ -307,11 +314,14 @@ def replay_of(
     def contexts_of(batch: int) -> list[list[Record]]:
         return [[table[record] for record in records] for records, _ in members.get(batch, [])]
 
-    def along(contexts: Sequence[Sequence[Record]], unit: int) -> Steps:
+    # logits are computed for the records as they are, then along the chosen record's text, then texts are drawn
+    thirds = [functools.partial(part_of, progress, part / 3, (part + 1) / 3) for part in range(3)]
+
+    def along(contexts: Sequence[Sequence[Record]], unit: int, progress: Callable[[float], None]) -> Steps:
         shown = [context_of(prompts, own, released.rows, label) for own in contexts]
         work = BatchWork(number, tuple(prompts.prefix(label)), start, shown, (0,))
         forced = [token for record in contexts[unit] for token in model.encode(record.text, trusted=False)]
-        return record_steps(model, mechanism, work, forced[: length - 1])
+        return record_steps(model, mechanism, work, forced[: length - 1], progress=progress)
 
     def moved(steps: Steps, unit: int) -> float:
         rows = (
@@ -321,11 +331,12 @@ def replay_of(
         return float(sum(np.ptp(row) for row in rows))
 
     contexts = contexts_of(number)
-    first = along(contexts, 0)
+    first = along(contexts, 0, thirds[0])
     most = max(range(len(contexts)), key=lambda unit: moved(first, unit))
     payment = batches[number].payment
     if payment is None:
-        return replay(mechanism, along(contexts, most), most, runs=runs, randomness=SystemRandomness)
+        steps = along(contexts, most, thirds[1])
+        return replay(mechanism, steps, most, runs=runs, randomness=SystemRandomness, progress=thirds[2])
     others = [
         batch.batch
         for batch in batches.values()
@@ -333,7 +344,11 @@ def replay_of(
     ][: DEALT - 1]
     # the record stands last in every other batch that it could have drawn
     seen = [(contexts, most), *(([*contexts_of(other), contexts[most]], len(contexts_of(other))) for other in others)]
+    dealt = [
+        along(own, unit, functools.partial(part_of, thirds[1], place / len(seen), (place + 1) / len(seen)))
+        for place, (own, unit) in enumerate(seen)
+    ]
     return replay_deal(
-        mechanism.for_budget(payment), [along(own, unit) for own, unit in seen], [unit for _, unit in seen],
-        among=cell.batches, payment=payment, runs=runs, randomness=SystemRandomness,
+        mechanism.for_budget(payment), dealt, [unit for _, unit in seen], among=cell.batches, payment=payment,
+        runs=runs, randomness=SystemRandomness, progress=thirds[2],
     )  # fmt: skip

@@ -164,7 +164,7 @@ def _kept_before_replay(console: Console, run: "RunDirectory", progress: Progres
     with progress.aside():
         console.say(
             f"copies and membership are in {path}. Now a batch is written again with and without a record, and its "
-            "draws are repeated: minutes, in which nothing is shown. --no-replay leaves that out"
+            "draws are repeated, which takes minutes; --no-replay leaves that out"
         )
 
 

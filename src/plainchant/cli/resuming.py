@@ -13,7 +13,7 @@ from plainchant.config import PerformanceOptions
 from plainchant.errors import PlainchantError
 
 _KEY = "plainchant.continue"
-# In private/: the directory that the relative paths of the configuration start from.
+# In private/: the directory that the relative paths of the configuration start from, and the options of speed.
 _BEGUN_IN = "begun-in.json"
 
 
@@ -25,14 +25,21 @@ def note_resumable(out: Path, words: list[str], options: Mapping[str, Any]) -> N
         words: the command and its arguments.
         options: options by name; None and False are left out, True means a flag.
     """
-    for name, value in options.items():
-        if value is not None and value is not False:
-            words = [*words, f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
+    words = [*words, *_as_words(options)]
     context = click.get_current_context(silent=True)
     if context is not None:
         # of a run that stands there already nothing is continued by a command that begins one
         foreign = "--resume" not in words and os.path.exists(out / "config.toml")
         context.meta[_KEY] = None if foreign else (out, shlex.join(words))
+
+
+def _as_words(options: Mapping[str, Any]) -> list[str]:
+    given = {name: value for name, value in options.items() if value is not None and value is not False}
+    return [
+        word
+        for name, value in given.items()
+        for word in (f"--{name.replace('_', '-')}", *([] if value is True else [str(value)]))
+    ]
 
 
 def set_performance(options: PerformanceOptions) -> dict[str, Any]:
@@ -69,10 +76,17 @@ def _saved(out: Path) -> str:
         return "finished texts are saved"
 
 
-def note_where(run: Any) -> None:
-    """Notes, once, the directory that the relative paths of a run's configuration start from."""
-    if run.read_private(_BEGUN_IN) is None:
-        run.write_private(_BEGUN_IN, {"directory": os.getcwd()})
+def note_start(run: Any, performance: PerformanceOptions) -> None:
+    """Notes the directory where a run was started, and the options of speed that it was last given."""
+    noted = run.read_private(_BEGUN_IN) or {}
+    now = {"directory": os.getcwd()} | noted | {"options": set_performance(performance)}
+    if now != noted:
+        run.write_private(_BEGUN_IN, now)
+
+
+def noted_speed(run: Any) -> list[str]:
+    """The options of speed that a run was last given, as words of a command."""
+    return _as_words((run.read_private(_BEGUN_IN) or {}).get("options", {}))
 
 
 @contextlib.contextmanager

@@ -168,7 +168,7 @@ def execute(
             progress=progress,
         ) as run,
     ):
-        resuming.note_where(run.directory)
+        resuming.note_start(run.directory, performance)
         # only now: what is wrong with data, configuration, model or counts has been said, and nothing else
         with progress.aside():
             if resume:
@@ -257,6 +257,7 @@ def _what_next(run: "RunDirectory", *, finished: bool, is_running: bool) -> list
     noted = run.noted_ledger()
     if noted is not None or run.marks().last:
         words += ["--ledger", str(noted or "FILE")]
+    words += resuming.noted_speed(run)
     return [("next", shlex.join(words))]
 
 

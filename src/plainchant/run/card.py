@@ -50,6 +50,7 @@ def data_set_card(
     *,
     date: str | None = None,
     model: str | None = None,
+    licence: str | None = None,
     schema: Schema | None = None,
     by_records: int | None = None,
 ) -> str:
@@ -63,6 +64,7 @@ def data_set_card(
         votes: public facts about the votes (`RunDirectory.facts`).
         date: the day of the release.
         model: the language model's version (`models.revision_of`).
+        licence: of the language model, as its files name it (`models.licence_of`).
         schema: the attributes with the values that were found; None where there are none.
         by_records: how many of the texts were written by records together, where both kinds are released.
     """
@@ -74,7 +76,7 @@ def data_set_card(
             guarantee.unit, "add or remove one unit", guarantee.method, guarantee.version,
         )
     )  # fmt: skip
-    facts = "".join(f"- **{name}:** {markdown_cell(value)}.\n" for name, value in made_of(config, date, model))
+    facts = "".join(f"- **{name}:** {markdown_cell(value)}.\n" for name, value in made_of(config, date, model, licence))
     return f"""---
 {_front_matter(config, texts)}
 ---
@@ -182,7 +184,8 @@ def _size_category(texts: int) -> str:
 def markdown_cell(text: Any) -> str:
     """Text escaped for a table cell: a label can hold anything."""
     plain = "–" if text is None else visible(" ".join(str(text).split()))
-    return re.sub(r"[\\`*_\[\]<>|&]", lambda match: f"&#{ord(match[0])};", plain)
+    # inside a word an underscore means itself
+    return re.sub(r"[\\`*\[\]<>|&]|(?<![^\W_])_|_(?![^\W_])", lambda match: f"&#{ord(match[0])};", plain)
 
 
 # What card and page both say.
@@ -193,12 +196,15 @@ def title_of(config: SynthesisConfig) -> str:
     return config.name or ("Synthetic texts" if config.has_text else "Synthetic rows")
 
 
-def made_of(config: SynthesisConfig, date: str | None, model: str | None) -> list[tuple[str, str]]:
+def made_of(
+    config: SynthesisConfig, date: str | None, model: str | None, licence: str | None = None
+) -> list[tuple[str, str]]:
     """What a release was made of, by whom and when: names and values, where they are known."""
     facts = [
         ("Made by", config.holder),
         ("Date", date),
         ("Model", "; ".join(models_of(config, model))),
+        ("Licence of the model", licence),
     ]
     return [(name, value) for name, value in facts if value]
 

@@ -11,7 +11,7 @@ from plainchant.data.embedding import Embedder
 from plainchant.display import html_table
 from plainchant.errors import ConfigError, PrivacyError
 from plainchant.generation.executor import Executor, open_executor
-from plainchant.models import LanguageModel
+from plainchant.models import LanguageModel, licence_of
 from plainchant.planning import Plan
 from plainchant.randomness import RandomSource, SystemRandomness
 from plainchant.run.card import by_records, data_set_card, released_columns
@@ -251,6 +251,7 @@ class Run:
         card = data_set_card(
             self.plan, guarantee, self.directory.cells(), len(rows), self.directory.facts(),
             date=self.directory.release_date(), model=self.directory.origin.model,
+            licence=licence_of(config.model) if config.needs_model else None,
             schema=None if own is None else own.schema, by_records=by_records(rows),
         )  # fmt: skip
         self.directory.write_private("costs.json", realised_costs(self.directory, self.plan))

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from plainchant.arrays import Float64Array, IntArray
+from plainchant.data.segmentation import words as segmented
 from plainchant.errors import RunError, foreign_messages_hidden
 from plainchant.generation.decoding import Bias
 from plainchant.generation.prompting import Prompts
@@ -166,6 +167,8 @@ def _compared(votes: IntArray, sigma: float) -> tuple[Float64Array, Float64Array
 def words_found(directory: RunDirectory, rho: float) -> list[list[str]]:
     """For each label the words of which the records say more than noise and chance explain, the surest first. Public.
 
+    Tokens that stand for no whole word in any written text, such as "ization", are left out.
+
     Args:
         directory: the run's.
         rho: zCDP of the noisy count.
@@ -173,8 +176,19 @@ def words_found(directory: RunDirectory, rho: float) -> list[list[str]]:
     words, found = list(directory.words().values()), list[list[str]]()
     if not words:
         return found
+    whole = {word for text in directory.texts() for word in segmented(text.text)}
     _, excess, deviation = _compared(directory.word_votes(), VOTE_GRID * noise_sigma(rho))
     for own in excess / deviation:
         places = [place for place in np.argsort(-own, kind="stable").tolist() if own[place] > SURE]
-        found.append([words[place] for place in places if words[place].isalpha()][:SHOWN])
+        shown = (words[place] for place in places)
+        found.append([word for word in shown if word.isalpha() and _stands_alone(word, whole)][:SHOWN])
     return found
+
+
+def _stands_alone(token: str, whole: set[str]) -> bool:
+    """Whether a token is one of the whole words, or several of a script without spaces.
+
+    >>> [_stands_alone(token, {"news"}) for token in ("news", "ization", "人工智能")]
+    [True, False, True]
+    """
+    return token in whole or segmented(token) != [token]

@@ -18,7 +18,7 @@ from plainchant.privacy.accounting import Cost
 from plainchant.privacy.histograms import WHOLE_LABEL, Cell
 from plainchant.reporting.page import report_page, write_report
 from plainchant.reporting.topics import topics_of
-from plainchant.run.card import COSTS_NOTE, EX_POST_NOTE, data_set_card, released_columns
+from plainchant.run.card import COSTS_NOTE, EX_POST_NOTE, data_set_card, markdown_cell, released_columns
 from plainchant.run.store import Batch, RunDirectory
 from plainchant.run.words import times
 
@@ -153,6 +153,14 @@ def test_whatever_a_user_writes_is_text():
     card = data_set_card(planned(), planned().guarantee, CELLS, 3)
     assert "<script>" not in card
     assert "red &#124; &#60;script&#62;" in card
+    # inside a word an underscore is no mark-up, and people read the source too
+    assert markdown_cell("max_tokens _x_ __y") == "max_tokens &#95;x&#95; &#95;&#95;y"
+
+
+def test_a_card_names_the_licence_of_its_model_where_that_is_known():
+    named = data_set_card(planned(), planned().guarantee, CELLS, 3, licence="apache-2.0 *")
+    assert "- **Licence of the model:** apache-2.0 &#42;." in named
+    assert "Licence of the model" not in data_set_card(planned(), planned().guarantee, CELLS, 3)
 
 
 def test_nothing_tells_where_things_lie():
