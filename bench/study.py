@@ -2,7 +2,7 @@
 
     python bench/study.py list
     python bench/study.py run [PATTERN ...] [--minutes 100]    cells of bench/study/cells.toml
-    python bench/study.py judge [PATTERN ...]                   finished runs, by an embedder that no run uses
+    python bench/study.py judge [PATTERN ...]                   finished runs: another embedder, and attacks
     python bench/study.py page                                  docs/study.md and its plots, from the results
 
 A cell is a configuration on a data set; it is run several times. A run lives in --work and goes on where it stopped;
@@ -328,7 +328,7 @@ def run(options):
     end = time.monotonic() + 60 * options.minutes
     for name, number in places(cells, options.patterns):
         path = result_path(name, number)
-        if path.exists():
+        if path.exists() or number > options.runs:
             continue
         if not (Path(cells[name]["folder"]) / cells[name]["file"]).exists():
             print(f"{name}: skipped, {cells[name]['file']} is not in {cells[name]['folder']}")
@@ -348,23 +348,32 @@ def run(options):
 
 
 def judge(options):
-    """Adds to the results of runs that are still at hand how an embedder judges them that no vote has used."""
+    """Adds to the results of runs that are still at hand what no run can be tuned to.
+
+    How an embedder judges them that no vote has used; and what attacks find, where there is text that no run has read.
+    """
+    from plainchant.auditing.runs import audit
     from plainchant.evaluation.runs import evaluate
     from second_embedder import StaticEmbedder
 
-    cells, embedder = load_cells(), StaticEmbedder()
+    cells, loaded, static = load_cells(), Loaded(options), StaticEmbedder()
     for name, number in places(cells, options.patterns):
         path, out = result_path(name, number), options.work / "runs" / stem(name, number)
-        if not (path.exists() and out.exists()) or "second" in (found := json.loads(path.read_text())):
+        if not (path.exists() and out.exists()):
             continue
-        cell = cells[name]
-        table = table_of(cell, options.work, "held_out" if "held_out" in cell else "file")
-        found["second"] = {
-            "embedder": embedder.name,
-            **evaluate(out, table, embedder=embedder).as_dict()["groups"],
-        }
+        cell, found = cells[name], json.loads(path.read_text())
+        unread = table_of(cell, options.work, "held_out") if "held_out" in cell else None
+        if "second" not in found:
+            table = unread or table_of(cell, options.work)
+            found["second"] = {
+                "embedder": static.name,
+                **evaluate(out, table, embedder=static).as_dict()["groups"],
+            }
+        if "attacks" not in found and unread is not None and found["method"] != "public":
+            attacked = audit(out, table_of(cell, options.work), held_out=unread, embedder=loaded.embedder())
+            found["attacks"] = attacked.as_dict()["groups"]
         path.write_text(json.dumps(found, indent=1) + "\n")
-        print(f"{name} {number}: judged on {table.name}")
+        print(f"{name} {number}: judged")
 
 
 def show(options):
@@ -421,131 +430,210 @@ MAIN = [
     "ag_news/non-private-600",
 ]
 
-# The default with votes in rounds, beside votes alone, texts without a vote and the public model: what a table shows.
-ROUNDS = {
-    "AG News, 600 texts from 7,600 records": [
-        "ag_news/public-600",
-        "ag_news/evolution-600-epsilon1",
-        "ag_news/rounds-600-epsilon1",
-        "ag_news/evolution-600",
-        "ag_news/evolution-wordless-600",
-        "ag_news/rounds-unvoted-600",
-        "ag_news/finetuned-600-epsilon1",
-        "ag_news/finetuned-600",
-        "ag_news/rounds-600",
-    ],
-    "AG News, 200 texts from 500 records": [
-        "ag_news/public-200",
-        "ag_news/evolution-200-records500-epsilon3",
-        "ag_news/rounds-200-records500-epsilon3",
-    ],
-    "AG News, 2,000 texts from 7,600 records": ["ag_news/rounds-2000"],
-    "Go advisories, 200 texts from 2,494 records": [
-        "advisories/public",
-        "advisories/evolution-epsilon1",
-        "advisories/rounds-epsilon1",
-        "advisories/evolution",
-        "advisories/rounds",
-        "advisories/rounds-private200",
-    ],
-    "Go advisories, 200 texts from the earlier half, judged on the later one": [
-        "advisories-early/public",
-        "advisories-early/rounds",
-    ],
-    "Go advisories, 200 texts from a random half, judged on the other one": ["advisories-half/rounds"],
-    "TREC-6, 600 texts from 5,381 questions": [
-        "trec6/public",
-        "trec6/invisibleink",
-        "trec6/rounds-epsilon1",
-        "trec6/evolution",
-        "trec6/rounds",
-    ],
-    "CLINC150, three texts for each of 151 labels from 15,098 records": [
-        "clinc150/public",
-        "clinc150/evolution-epsilon1",
-        "clinc150/rounds-epsilon1",
-        "clinc150/evolution",
-        "clinc150/rounds",
-    ],
+# The page's tables by its questions: title, and cells in the order in which they are shown. Missing cells are left out.
+TABLES = {
+    "useful": {
+        "AG News: 600 news items on four topics, from 7,600 records": [
+            "ag_news/public-600",
+            "ag_news/evolution-600",
+            "ag_news/evolution-wordless-600",
+            "ag_news/rounds-600",
+        ],
+        "AG News: 2,000 news items": ["ag_news/public-2000", "ag_news/rounds-2000"],
+        "Go advisories: 200 of eight kinds, from 2,494 records that are newer than the model": [
+            "advisories/public",
+            "advisories/evolution",
+            "advisories/rounds",
+            "advisories/rounds-private200",
+        ],
+        "Go advisories: 200 from the earlier half, judged on the later one": [
+            "advisories-early/public",
+            "advisories-early/rounds",
+        ],
+        "Go advisories: 200 from a random half, judged on the other one": ["advisories-half/rounds"],
+        "CLINC150: three requests for each of 151 intents, from 15,098 records": [
+            "clinc150/public",
+            "clinc150/evolution",
+            "clinc150/rounds",
+        ],
+        "CLINC150, where 20 of the intents have ten records each": ["clinc150/cut-evolution", "clinc150/cut"],
+        "TREC-6: 600 questions of six kinds, from 5,381 records": [
+            "trec6/public",
+            "trec6/evolution",
+            "trec6/rounds",
+        ],
+        "Yelp: 400 reviews, alone and with six columns beside them": ["reviews/text-alone", "reviews/table"],
+    },
+    "epsilon": {
+        "AG News, 600 texts": ["ag_news/public-600", "ag_news/rounds-600-epsilon1", "ag_news/rounds-600"],
+        "Go advisories, 200 texts": ["advisories/public", "advisories/rounds-epsilon1", "advisories/rounds"],
+        "CLINC150, three texts a label": ["clinc150/public", "clinc150/rounds-epsilon1", "clinc150/rounds"],
+        "TREC-6, 600 texts": ["trec6/public", "trec6/rounds-epsilon1", "trec6/rounds"],
+        "Yelp, 400 texts with six columns": ["reviews/table-epsilon1", "reviews/table"],
+        "Votes alone": [
+            "ag_news/evolution-600-epsilon1",
+            "ag_news/evolution-600",
+            "advisories/evolution-epsilon1",
+            "advisories/evolution",
+            "clinc150/evolution-epsilon1",
+            "clinc150/evolution",
+        ],
+    },
+    "records": {
+        "AG News, 500 records": [
+            "ag_news/public-200",
+            "ag_news/evolution-200-records500-epsilon3",
+            "ag_news/rounds-200-records500-epsilon3",
+        ],
+        "AG News, 7,600 records": ["ag_news/public-600", "ag_news/rounds-600"],
+    },
+    "peers": {
+        "AG News, 600 texts": [
+            "ag_news/invisibleink-600-s13",
+            "ag_news/finetuned-600-epsilon1",
+            "ag_news/finetuned-600",
+            "ag_news/rounds-600-epsilon1",
+            "ag_news/rounds-600",
+        ],
+        "Go advisories, 200 texts": ["advisories/invisibleink", "advisories/rounds"],
+        "CLINC150, three texts a label": ["clinc150/invisibleink", "clinc150/rounds"],
+        "TREC-6, 600 texts": ["trec6/invisibleink", "trec6/rounds"],
+    },
+    "deals": {
+        "AG News, 200 texts by records, without a vote": [
+            "ag_news/public-200",
+            "ag_news/no-deals",
+            "ag_news/no-deals-epsilon3",
+            "ag_news/deals",
+            "ag_news/deals-epsilon3",
+            "ag_news/deals-epsilon1",
+        ],
+        "The same at ε = 3, around so many centres": [
+            "ag_news/deals-epsilon3-centres1",
+            "ag_news/deals-epsilon3-centres4",
+            "ag_news/deals-epsilon3-centres14",
+            "ag_news/deals-epsilon3",
+        ],
+        "Go advisories, 200 texts by records, without a vote": [
+            "advisories/public",
+            "advisories/no-deals",
+            "advisories/no-deals-epsilon3",
+            "advisories/deals",
+            "advisories/deals-epsilon3",
+            "advisories/deals-epsilon1",
+        ],
+        "The default whole": [
+            "ag_news/rounds-no-deals-600",
+            "ag_news/rounds-600",
+            "advisories/rounds-no-deals",
+            "advisories/rounds",
+        ],
+    },
+    "votes": {
+        "AG News, 600 texts": ["ag_news/rounds-unvoted-600", "ag_news/evolution-600", "ag_news/rounds-600"],
+        "Go advisories, 200 texts": [
+            "advisories/deals",
+            "advisories/evolution",
+            "advisories/rounds",
+            "advisories/rounds-private200",
+        ],
+    },
 }
-
-# What deals are worth: texts by records alone, and the default whole.
-DEALS = {
-    "AG News, 200 texts by records, without a vote": [
-        "ag_news/public-200",
-        "ag_news/no-deals",
-        "ag_news/no-deals-epsilon3",
-        "ag_news/deals",
-        "ag_news/deals-epsilon3",
-        "ag_news/deals-epsilon1",
-    ],
-    "AG News, 200 texts by records at ε = 3, around so many centres": [
-        "ag_news/deals-epsilon3-centres1",
-        "ag_news/deals-epsilon3-centres4",
-        "ag_news/deals-epsilon3-centres14",
-        "ag_news/deals-epsilon3",
-    ],
-    "Go advisories, 200 texts by records, without a vote": [
-        "advisories/public",
-        "advisories/no-deals",
-        "advisories/no-deals-epsilon3",
-        "advisories/deals",
-        "advisories/deals-epsilon3",
-        "advisories/deals-epsilon1",
-    ],
-    "The default whole, without deals and with them": [
-        "ag_news/rounds-no-deals-600",
-        "ag_news/rounds-600",
-        "advisories/rounds-no-deals",
-        "advisories/rounds",
-    ],
-}
+# Data sets of the first picture: name, cell of the public model, of InvisibleInk and of the default.
+PICTURED = (
+    ("AG News", "ag_news/public-600", "ag_news/invisibleink-600-s13", "ag_news/rounds-600"),
+    ("AG News, 500 records, ε = 3", "ag_news/public-200", None, "ag_news/rounds-200-records500-epsilon3"),
+    ("Go advisories", "advisories/public", "advisories/invisibleink", "advisories/rounds"),
+    ("CLINC150", "clinc150/public", "clinc150/invisibleink", "clinc150/rounds"),
+    ("TREC-6", "trec6/public", "trec6/invisibleink", "trec6/rounds"),
+)
 
 COLUMNS = {
-    "MAUVE": "MAUVE",
-    "Fréchet": "Fréchet distance",
     "accuracy": "accuracy, trained on synthetic",
-    "macro-F1": "macro-F1, trained on synthetic",
     "by words": "accuracy, trained on synthetic, by words",
+    "MAUVE": "MAUVE",
     "label agreement": "label agreement",
-    "as many real": "accuracy, trained on as many real texts",
 }
+REAL = {
+    "accuracy": "accuracy, trained on as many real texts",
+    "by words": "accuracy, trained on as many real texts, by words",
+}
+ATTACKS = {
+    "copied": "copied",
+    "words in common": "private_sample_mean_run",
+    "with unread text": "held_out_mean_run",
+    "by similarity, AUC": "similarity_auc",
+    "found at 1 %": "similarity_tpr",
+    "by likelihood, AUC": "likelihood_auc",
+}
+
+
+def promised(run):
+    """A run's ε for a table: as it was promised, or as it was measured where nothing was promised."""
+    if run["epsilon"] is not None:
+        return f"{run['epsilon']:.3g}"
+    return f"{run['epsilon measured']:.3g} after the run"
 
 
 def cells_table(found, names, kind="evaluation"):
-    """Markdown: a row a cell, figures pooled over its runs."""
+    """Markdown: a row a cell, figures pooled over its runs; a last one for as many real texts as the last cell has."""
     lines = [
-        f"| cell | s | texts | ε promised | ε measured | {' | '.join(COLUMNS)} | runs | processor min |",
-        "|---" * (len(COLUMNS) + 7) + "|",
+        f"| cell | ε | texts | {' | '.join(COLUMNS)} | s | runs | minutes |",
+        "|---" * (len(COLUMNS) + 6) + "|",
     ]
+    real = None
     for name in (name for name in names if name in found):
         runs = [run for run in found[name] if run.get(kind)]
         if not runs:
             continue
-        one = runs[0]
-        promised = "–" if one["epsilon"] is None else f"{one['epsilon']:.3g}"
         figures = " | ".join(shown(pooled(runs, column, kind)) for column in COLUMNS.values())
         texts = round(np.mean([run["texts"] for run in runs]))
-        measured = np.mean([run["epsilon measured"] for run in runs])
         minutes = np.mean([run["processor seconds"] for run in runs]) / 60
         lines.append(
-            f"| {name} | {one['batch size']} | {texts} | {promised} | {measured:.2f} | {figures} | {len(runs)} "
+            f"| {name} | {promised(runs[0])} | {texts} | {figures} | {runs[0]['batch size']} | {len(runs)} "
             f"| {minutes:.0f} |"
         )
+        real = texts, " | ".join(shown(pooled(runs, REAL[name], kind)) if name in REAL else "–" for name in COLUMNS)
+    if real is not None:
+        lines.append(f"| *as many real texts* | – | {real[0]} | {real[1]} | – | – | – |")
     return "\n".join(lines)
 
 
+def judge_of(found, names):
+    """Which judge: texts that no run has read, where runs of every cell were judged on such."""
+    return "held out" if all(any(run.get("held out") for run in found[name]) for name in names) else "evaluation"
+
+
 def tables_of(groups, found):
-    """(title, table, judge) for each group of cells, against texts that no run has read where there are some."""
+    """(title, table, judge) for each group of cells of which any reads records, by each judge that there is."""
     tables = []
     for title, names in groups.items():
-        names = [name for name in names if name in found and found[name][0]["method"] != "public"] and names
-        kind = "held out" if any(run.get("held out") for name in names for run in found.get(name, [])) else "evaluation"
-        for judge in (kind, "second"):
+        names = [name for name in names if name in found]
+        if all(found[name][0]["method"] == "public" for name in names):
+            continue
+        for judge in (judge_of(found, names), "second"):
             table = cells_table(found, names, judge)
             if table.count("\n") > 1:
                 tables.append((title, table, judge))
     return tables
+
+
+def attacks_table(found):
+    """Markdown: a row for each attacked cell that reads records; None where none was attacked."""
+    lines = [f"| cell | ε | texts | {' | '.join(ATTACKS)} |", "|---" * (len(ATTACKS) + 3) + "|"]
+    for name, runs in found.items():
+        attacked = [run for run in runs if run.get("attacks")]
+        if attacked:
+            figures = " | ".join(shown(pooled(attacked, figure, "attacks")) for figure in ATTACKS.values())
+            lines.append(f"| {name} | {promised(attacked[0])} | {attacked[0]['texts']} | {figures} |")
+    return "\n".join(lines) if len(lines) > 2 else None
+
+
+def way(found, name, public, measure, kind):
+    """How far a cell is from the public model to as many real texts, as a share of that way."""
+    own, start = (pooled(found[cell], COLUMNS[measure], kind)["value"] for cell in (name, public))
+    end = pooled(found[name], REAL[measure], kind)["value"]
+    return (own - start) / (end - start)
 
 
 def measured(name):
@@ -645,25 +733,35 @@ def frontier(rows, path):
     figure.savefig(path, metadata={"Date": None})
 
 
-def standing(found, names, path):
-    """Where the cells stand in three measures, with their intervals, and what as many real texts reach."""
+def standing(found, path):
+    """Where methods stand on each data set at hand, with their intervals, and what as many real texts reach."""
     from matplotlib.figure import Figure
 
-    names = [name for name in names if name in found]
-    measures = ("MAUVE", "accuracy", "by words")
-    figure = Figure(figsize=(9, 0.7 + 0.32 * len(names)), layout="constrained")
+    sets = [own for own in PICTURED if own[3] in found and own[1] in found]
+    figure = Figure(figsize=(9, 1.1 + 0.62 * len(sets)), layout="constrained")
+    measures = ("accuracy", "by words", "MAUVE")
     panels = figure.subplots(1, len(measures), sharey=True)
     for axes, measure in zip(panels, measures, strict=True):
-        for place, name in enumerate(reversed(names)):
-            one = pooled(found[name], COLUMNS[measure])
-            colour = "C1" if name == "ag_news/plainchant-600" else "C0"
-            axes.errorbar(one["value"], place, xerr=one["half"], fmt="o", color=colour, capsize=2)
+        for place, (_, *cells) in enumerate(reversed(sets)):
+            present = [cell for cell in cells if cell in found]
+            kind = judge_of(found, present)
+            for method, cell in enumerate(cells):
+                if cell not in found:
+                    continue
+                one = pooled(found[cell], COLUMNS[measure], kind)
+                axes.errorbar(
+                    one["value"], place + 0.22 - 0.22 * method, xerr=one["half"], capsize=2,
+                    fmt="osD"[method], color=("grey", "C0", "C1")[method],
+                    label=("public model", "InvisibleInk", "plainchant")[method] if place == 0 or method == 1 else None,
+                )  # fmt: skip
+            if measure in REAL:
+                real = pooled(found[cells[-1]], REAL[measure], kind)["value"]
+                axes.plot([real, real], [place - 0.35, place + 0.35], color="black", label="as many real texts")
         axes.set_title(measure, fontsize=9)
-        if measure == "accuracy":
-            axes.axvline(pooled(found[names[0]], COLUMNS["as many real"])["value"], color="grey", linestyle=":")
-            axes.set_title("accuracy (dotted: as many real texts)", fontsize=9)
         axes.grid(alpha=0.3)
-    panels[0].set_yticks(range(len(names)), [name.partition("/")[2] for name in reversed(names)])
+    panels[0].set_yticks(range(len(sets)), [name for name, *_ in reversed(sets)])
+    handles = dict(zip(*reversed(panels[0].get_legend_handles_labels()), strict=True))
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4, frameon=False, fontsize=9)
     figure.savefig(path, metadata={"Date": None})
 
 
@@ -702,11 +800,6 @@ SHOWN = (
 )
 
 
-def unread(runs):
-    """Which judge: texts that no run has read, where every run was judged on such. The public model reads none."""
-    return "held out" if all(run.get("held out") for run in runs) else "evaluation"
-
-
 def gains(found):
     """Markdown: what the embedded model makes of real data: so good, so long."""
     lines = [
@@ -716,8 +809,12 @@ def gains(found):
     for data, records, name, public in SHOWN:
         runs = found[name]
         accuracies = [
-            f"{pooled(found[cell], COLUMNS[column], unread(found[cell]))['value']:.2f}"
-            for cell, column in ((name, "accuracy"), (public, "accuracy"), (name, "as many real"))
+            f"{pooled(found[cell], column, judge_of(found, [cell]))['value']:.2f}"
+            for cell, column in (
+                (name, COLUMNS["accuracy"]),
+                (public, COLUMNS["accuracy"]),
+                (name, REAL["accuracy"]),
+            )
         ]
         texts, minutes = runs[0]["texts"], np.mean([run["processor seconds"] for run in runs]) / 60
         lines.append(
@@ -736,8 +833,9 @@ def page_text(found):
     minutes = sum(run["processor seconds"] for runs in found.values() for run in runs if "together" not in run) / 60
     return template.render(
         main=MAIN,
-        rounds=tables_of(ROUNDS, found),
-        deals=tables_of(DEALS, found),
+        tables={question: tables_of(groups, found) for question, groups in TABLES.items()},
+        attacks=attacks_table(found),
+        way=lambda name, public, measure: way(found, name, public, measure, judge_of(found, [name, public])),
         found=found,
         rows=rows,
         table=lambda *names, kind="evaluation": cells_table(found, names, kind),
@@ -747,7 +845,10 @@ def page_text(found):
         centres=centres,
         centres_table=centres_table,
         planned=planned,
-        figure=lambda cell, name, kind="evaluation": shown(pooled(found.get(cell, []), COLUMNS[name], kind)),
+        figure=lambda cell, name, kind="evaluation", real=False: shown(
+            pooled(found.get(cell, []), (REAL if real else COLUMNS)[name], kind)
+        ),
+        judge=lambda *names: judge_of(found, names),
         lead=lambda one, other, name, kind="evaluation": lead(
             *(pooled(found[cell], COLUMNS[name], kind) for cell in (one, other))
         ),
@@ -776,7 +877,7 @@ def page(options):
     found, rows, docs = results(), measured("worth"), HERE.parent / "docs"
     if rows is not None:
         frontier(rows, docs / "study.svg")
-    standing(found, MAIN, docs / "study-runs.svg")
+    standing(found, docs / "study-runs.svg")
     (docs / "study.md").write_text(page_text(found))
     readme = HERE.parent / "README.md"
     readme.write_text(between(advised(readme.read_text()), "gains", gains(found)))
@@ -794,6 +895,7 @@ def main():
             command.add_argument("--work", type=Path, default=HERE.parent / "runs" / "study")
         if name == "run":
             command.add_argument("--minutes", type=float, default=100, help="no run begins after so many")
+            command.add_argument("--runs", type=int, default=9, help="at most so many runs of a cell")
             command.add_argument("--dtype", default="bfloat16")
             command.add_argument("--threads", type=int, default=1)
             command.add_argument("--rows", type=int, default=64)
