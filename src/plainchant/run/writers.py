@@ -26,6 +26,8 @@ from plainchant.run.released import Place
 USUAL_CHARACTERS = 4
 # After so many answers without text in a row a run is given up: none will come.
 WITHOUT_TEXT = 10
+# A local model writes texts with the same prompt one after another, so long as this many passes' worth of others wait.
+WAVES = 4
 # So many texts are asked for in a trial; if all are the same, a server does not sample.
 TRIAL_TEXTS = 3
 
@@ -119,7 +121,21 @@ class LocalWriter:
                 for request in own
             ]
             # those that share a part of their prompt side by side, so that it is read once
-            yield from self._decoder(warmth).run(sorted(works, key=lambda work: (work.prefix, work.batch)))
+            yield from self._decoder(warmth).run(
+                sorted(self._joined(works), key=lambda work: (work.prefix, work.batch))
+            )
+
+    def _joined(self, works: Sequence[BatchWork]) -> list[BatchWork]:
+        """Work with one prompt as one, so that the prompt is read once; no more at a time than leaves all rows busy."""
+        most = max(1, len(works) // (WAVES * self.rows))
+        alike: dict[Any, list[BatchWork]] = {}
+        for work in works:
+            alike.setdefault((work.batch, work.prefix, work.start, id(work.bias)), []).append(work)
+        return [
+            dataclasses.replace(own[0], positions=tuple(work.positions[0] for work in own[first : first + most]))
+            for own in alike.values()
+            for first in range(0, len(own), most)
+        ]
 
     def _parts(self, request: Request, shared: list[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """The tokens of a prompt: those that it shares with others, which are read once, and its own."""

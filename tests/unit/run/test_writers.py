@@ -50,3 +50,17 @@ def test_what_many_prompts_share_is_read_once_and_every_row_reads_its_whole_prom
     ]
     # the last token of a prompt is read by the first step
     assert sorted(model.rows) == sorted(prompt[:-1] for prompt in asked)
+
+
+def test_a_prompt_of_many_texts_is_read_a_few_times_and_each_of_them_is_drawn():
+    config = SynthesisConfig(labels=("x", "y"), label_column="label", max_tokens=6)
+    model = Reading()
+    writer = LocalWriter(Loaded.of(model, config), make_plan(config).settings, 3)
+    requests = [
+        Request((cell, place), label, ("a text of mice",)) for cell, label in enumerate("xy") for place in range(60)
+    ]
+    found = list(writer.write(requests))
+    assert sorted((text.batch, text.position) for text in found) == [request.place for request in requests]
+    # ten texts for each reading leave more than enough side by side for three rows
+    assert len(model.rows) == 2 * 60 / 10
+    assert len({text.text for text in found}) > 20
