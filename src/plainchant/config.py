@@ -563,6 +563,11 @@ too."""
 
     def _check_votes(self) -> None:
         parts = self.parts
+        for name, is_set in (("candidates", self.votes), ("expand", bool(self.expand))):
+            if is_set and not self.has_text:
+                raise ConfigError(
+                    f"{name} = {getattr(self, name)}: --method {self.method.value} writes no texts; leave it out"
+                )
         if self.expand and not self.reads_records:
             raise ConfigError(f"expand = {self.expand}: --method public writes all its texts freely; raise texts")
         shares = self.least_vote_share + self.rebalance_share + self.share_of_words
@@ -794,6 +799,11 @@ too."""
         if self.private_texts is not None:
             return self.private_texts
         return -(-self.texts // 2) if self.votes and self.parts.rounds > 1 else self.texts
+
+    @property
+    def clustered(self) -> bool:
+        """Whether records are grouped around public centres, to write together."""
+        return self.parts.clusters is Clusters.PUBLIC_CENTRES and self.reads_records and self.written > 0
 
     @property
     def head(self) -> int:

@@ -44,6 +44,8 @@ LARGEST_AFFORDED = 40
 # Units for each candidate, divided by σ of a whole vote, below which a plan warns: such votes chose no better texts
 # than the first ones of the pool (docs/candidates.md).
 FAINT = 0.02
+# By what share a sum may differ from the whole because its parts were added up again.
+ADDED_AGAIN = 1e-9
 # Characters per token of English prose, about. Other text has fewer, and then a note about lengths comes late.
 PROSE_CHARACTERS = 4
 # Public centres where their number is decided here: the most, and where nothing is known of the data's size. A hundred
@@ -237,8 +239,7 @@ class Plan:
     @property
     def centres(self) -> int | None:
         """Maximum number of public centres to compute; None where there are none, or saved ones are used."""
-        clustered = self.config.reads_records and self.config.parts.clusters is Clusters.PUBLIC_CENTRES
-        if not clustered or self.config.centres_file is not None:
+        if not self.config.clustered or self.config.centres_file is not None:
             return None
         if self.deals is not None and self.config.expected_units is not None:
             return planned_centres(_request(self.config, self.sample_rate), self.settings.batch_size)
@@ -624,13 +625,13 @@ def _check_deals(made: Plan, budget: Budget, counts: Cost) -> None:
         return
     size = made.settings.batch_size
     texts, epsilon = nearest_with_deals(_request(config, made.sample_rate), budget, counts)
-    batches = _number(expected.batches, "batch", "batches")
+    batches = counted(expected.batches, "batch", "batches")
     if expected.cells is None:
         what = f"batch_size = {size}: cells of {batches} do not pay for one text of each"
     else:
         most = f"at most {possible * expected.cells} texts" if possible else "no text"
         what = (
-            f"{_wish(config)}: about {_units_in_words(made.units, config)} in {_number(expected.cells, 'cell')} of "
+            f"{_wish(config)}: about {_units_in_words(made.units, config)} in {counted(expected.cells, 'cell')} of "
             f"{batches} of {size} pay for {most}"
         )
     ways = [
@@ -662,7 +663,8 @@ def _fewer(config: SynthesisConfig, written: int) -> str:
     return f"texts to {written if config.written == config.texts else 2 * written} or less"
 
 
-def _number(count: int, one: str, many: str = "") -> str:
+def counted(count: int | None, one: str, many: str = "") -> str:
+    """A number of things in words."""
     return f"{count} {one if count == 1 else many or one + 's'}"
 
 
@@ -673,10 +675,20 @@ def _length(config: SynthesisConfig) -> str:
 
 
 def _spent(total: Cost, counts: Cost, budget: Cost, tokens: Cost) -> Cost:
-    """Counts and tokens together, which are never more than the total."""
-    # if the whole budget is used, return the total: its parts, added up again, could differ by rounding
+    """Counts and tokens together, which are never more than the total.
+
+    Raises:
+        PrivacyError: they are, which a plan rules out.
+    """
     together = counts + tokens
-    return total if tokens == budget or not together.fits(total) else together
+    if tokens != budget and together.fits(total):
+        return together
+    # the whole budget: its parts, added up again, may differ from it by rounding
+    if together.is_limited and together.rho > total.rho * (1 + ADDED_AGAIN):
+        raise PrivacyError(
+            f"a plan costs ρ = {together.rho:g}, more than its budget of {total.rho:g}; please report it"
+        )
+    return total
 
 
 def _rounding(mechanism: TokenMechanism) -> float:

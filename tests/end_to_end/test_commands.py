@@ -100,6 +100,10 @@ def test_run_releases_resumes_and_refuses(command, model, table, tmp_path):
     said = command("status", out).out
     assert "ex post" not in said
     assert "fixed before the run" in " ".join(said.split())
+    # what is written without a release is not finished: evaluate would find nothing
+    (out / "private" / "release.json").unlink()
+    assert not json.loads(command("status", out, "--format", "json").out)["finished"]
+    assert "--resume" in command("status", out).out
 
 
 def test_release_loads_as_a_data_set(command, model, table, tmp_path, monkeypatch):

@@ -27,6 +27,9 @@ def test_overrides_replace_what_the_file_says():
         parse_config("epsilon = ")
 
 
+ALONE = {"attributes": {"stars": {"type": "boolean"}}}
+
+
 @pytest.mark.parametrize(
     ("values", "words"),
     [
@@ -58,6 +61,8 @@ def test_overrides_replace_what_the_file_says():
         ({"method": "magic"}, "method = 'magic'"),
         ({"candidates": 0}, "candidates = 0"),
         ({"method": "public", "candidates": 2}, "reads no records"),
+        ({"method": "attributes", "candidates": 2, "columns": ALONE}, "candidates = 2: --method attributes writes no"),
+        ({"method": "attributes", "expand": 2, "columns": ALONE}, "expand = 2: --method attributes writes no"),
         ({"method": "amin2024", "sparse_threshold": 3}, "sparse_threshold = 3"),
         ({"method": "amin2024", "sparse_noise": 0}, "sparse_noise = 0"),
         ({"method": "amin2024", "private_tokens": 100}, "is more than max_tokens = 64"),

@@ -10,6 +10,7 @@ import pytest
 import tomli_w
 from scipy.stats import binom
 
+from plainchant import planning
 from plainchant.config import SynthesisConfig, parse_config
 from plainchant.errors import ConfigError, PrivacyError
 from plainchant.planning import ENOUGH_FOR_WORDS, LARGEST_AFFORDED, make_plan, not_private
@@ -555,3 +556,12 @@ def test_a_run_makes_its_plan_again_from_the_configuration_that_it_keeps(units):
     assert made.config.only_votes
     kept = parse_config(tomli_w.dumps(made.config.model_dump(mode="json", exclude_none=True)))
     assert make_plan(kept).as_dict() == made.as_dict()
+
+
+def test_a_sum_above_the_budget_is_an_error_and_never_hidden():
+    total, counts = Cost(1.0), Cost(0.4)
+    assert planning._spent(total, counts, Cost(0.6), Cost(0.5)) == Cost(0.9)
+    # the last digit of parts that are added up again
+    assert planning._spent(total, counts, Cost(0.6), Cost(0.6 + 1e-15)) == total
+    with pytest.raises(PrivacyError, match="more than its budget"):
+        planning._spent(total, counts, Cost(0.6), Cost(0.7))

@@ -176,6 +176,6 @@ def _ended(run: dict[str, Any]) -> str:
     return f"ended {run['ended']}: its noisy counts alone" if run.get("ended") else ""
 
 
-def _rho(cost: Cost, name: str = "") -> str:
+def _rho(cost: Cost) -> str:
     """Its ρ for a table; a curve has none."""
-    return f"{name}{cost.rho:.4g}" if cost.is_zcdp else "curve"
+    return f"{cost.rho:.4g}" if cost.is_zcdp else "curve"

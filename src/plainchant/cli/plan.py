@@ -33,7 +33,7 @@ from plainchant.data.files import write_text
 from plainchant.data.header import Column, columns_of
 from plainchant.data.schema import Schema
 from plainchant.errors import ConfigError
-from plainchant.planning import Plan, make_plan
+from plainchant.planning import Plan, counted, make_plan
 from plainchant.privacy.accounting import Cost
 from plainchant.privacy.deals import DealRule
 from plainchant.privacy.deals import Expected as Cells
@@ -309,7 +309,7 @@ def show_plan(console: Console, plan: Plan, performance: PerformanceOptions | No
     rows.append(("unit", _unit(plan)))
     if config.has_text:
         rows += [
-            ("texts", f"{requested}, at most {_count(config.max_tokens, 'token')} each"),
+            ("texts", f"{requested}, at most {counted(config.max_tokens, 'token')} each"),
             *_label_rows(config),
             *_choice_rows(config),
             ("form", _form(config)),
@@ -326,7 +326,7 @@ def show_plan(console: Console, plan: Plan, performance: PerformanceOptions | No
         rows.append(
             (
                 "data needed",
-                f"about {plan.units_needed} units in {_count(plan.batches_needed, 'batch', 'batches')} of "
+                f"about {plan.units_needed} units in {counted(plan.batches_needed, 'batch', 'batches')} of "
                 f"{plan.settings.batch_size}",
             )
         )
@@ -351,7 +351,7 @@ def _reading_rows(config: SynthesisConfig) -> list[tuple[str, Any]]:
     """How much of a record is read; how many are longer, only the data says."""
     if not config.reads_records or not config.written:
         return []
-    most = _count(config.max_record_tokens, "token")
+    most = counted(config.max_record_tokens, "token")
     return [("records", f"read up to {most} each; plainchant check says how many of yours are cut")]
 
 
@@ -444,7 +444,7 @@ def _expert_rows(plan: Plan) -> list[tuple[str, Any]]:
                               "candidates is moved towards them"))  # fmt: skip
     rows += mechanism.plan_rows()
     if plan.texts_per_batch is not None and plan.deals is None:
-        covered = f"the budget covers {mechanism.about}{_count(plan.tokens_per_batch, 'token')}"
+        covered = f"the budget covers {mechanism.about}{counted(plan.tokens_per_batch, 'token')}"
         rows.append(("texts per batch", f"{plan.texts_per_batch} ({covered})"))
     is_sent = config.candidate_endpoint is not None
     rows_per_token = settings.batch_size * config.written + (0 if is_sent else config.further)
@@ -473,13 +473,13 @@ def _cost_row(plan: Plan) -> tuple[str, str]:
 
 def _deal_rows(plan: Plan, rule: DealRule, cells: Cells) -> list[tuple[str, str]]:
     """What deals are, in the numbers that are expected."""
-    count = _count(cells.cells, "cell") if cells.cells else "expected_units is unknown, so cells are taken to be"
+    count = counted(cells.cells, "cell") if cells.cells else "expected_units is unknown, so cells are taken to be"
     number = len(rule.deals(cells.batches, cells.texts))
     secret = f"nobody, not even we, can tell from the release which of {cells.batches} batches a unit was in"
     return [
-        ("deals", f"{count} of {_count(cells.batches, 'batch', 'batches')} of about {plan.settings.units_per_batch} "
-                  f"units; each writes at most {_count(cells.texts, 'text')} in {_count(number, 'deal')}, for each of "
-                  "which every unit draws its batch afresh, in secret"),
+        ("deals", f"{count} of {counted(cells.batches, 'batch', 'batches')} of about {plan.settings.units_per_batch} "
+                  f"units; each writes at most {counted(cells.texts, 'text')} in {counted(number, 'deal')}, for each "
+                  "of which every unit draws its batch afresh, in secret"),
         *([("secret", secret)] if cells.batches > 1 else []),
     ]  # fmt: skip
 
@@ -504,7 +504,7 @@ def _candidate_rows(config: SynthesisConfig) -> list[tuple[str, Any]]:
     what = f"Before the first vote {what} only" if config.votes else what.capitalize()
     return [
         ("candidate model", f"{config.candidate_model} at {own.address}{alone}"),
-        ("is sent", f"{_count(own.requests, 'request')}: about {own.tokens_read:,} tokens read (at four characters "
+        ("is sent", f"{counted(own.requests, 'request')}: about {own.tokens_read:,} tokens read (at four characters "
                     f"each), at most {own.tokens_written:,} written. {what}; all of it is noted in "
                     "private/requests.jsonl"),
         ("for example", json.dumps(own.body, ensure_ascii=False)),
@@ -521,10 +521,6 @@ def _form(config: SynthesisConfig) -> str:
     if stop is not None:
         ends = f"at a line that begins with {stop[1:]!r}" if stop.startswith("\n") else f"at {stop!r}"
     return f"line breaks are kept; a text ends {ends}"
-
-
-def _count(number: int | None, one: str, many: str = "") -> str:
-    return f"{number} {one if number == 1 else many or one + 's'}"
 
 
 def _figure(cost: Cost) -> str:

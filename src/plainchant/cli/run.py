@@ -295,11 +295,7 @@ def status(console: Console, directory: Path) -> None:
         for cell in run.cells()
     ]
     stopped = run.writes_no_more()
-    finished = (
-        run.is_formed()
-        and (stopped or len(texts) == requested + plan.config.further)
-        and len(run.facts()) == (plan.config.parts.rounds if plan.config.votes else 0)
-    )
+    finished = run.is_released()
     advice = vote_advice(run.facts()) if finished and not stopped else []
     used = all_used(run.requests()) if plan.config.candidate_endpoint else None
     document = {

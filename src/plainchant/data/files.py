@@ -6,6 +6,7 @@ import glob
 import hashlib
 import json
 import os
+import sys
 import uuid
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -118,6 +119,13 @@ def remove_leftovers(path: Path) -> None:
     """Removes what killed processes left while writing `path`; nobody else may be writing it."""
     for leftover in path.parent.glob(f".{glob.escape(path.name)}.{'[0-9a-f]' * 32}{_TEMPORARY}"):
         leftover.unlink(missing_ok=True)
+
+
+def cache_folder() -> Path:
+    """The user's cache for plainchant, as the platform has it; it may not exist."""
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "plainchant"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "plainchant"
 
 
 def sha256(path: Path) -> str:

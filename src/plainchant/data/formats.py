@@ -32,7 +32,9 @@ FORMATS = (
 )
 
 
-_COLUMNAR = (".parquet", ".arrow", ".feather", ".ipc")
+COLUMNAR = (".parquet", ".arrow", ".feather", ".ipc")
+CSV = (".csv", ".tsv")
+JSON = (".jsonl", ".ndjson", ".json")
 # Rows of a table with columns that are looked at together where only some are kept.
 _SLICE = 2**16
 
@@ -70,9 +72,9 @@ def lines_of(path: Path, dialect: Dialect) -> Lines:
 
 def _of_file(path: Path, wanted: Wanted, dialect: Dialect, keep: Keep) -> RawTable:
     suffix = bare_suffix(path)
-    if suffix in _COLUMNAR:
+    if suffix in COLUMNAR:
         return _of_columnar_file(path, suffix, wanted, keep)
-    readers = dict.fromkeys((".jsonl", ".ndjson", ".json"), of_json) | dict.fromkeys((".csv", ".tsv"), of_csv)
+    readers = dict.fromkeys(JSON, of_json) | dict.fromkeys(CSV, of_csv)
     reader = readers.get(suffix)
     if reader is None:
         raise DataError(f"{describe(path)} has the extension {path.suffix!r}: convert it to one of {FORMATS}.")
@@ -89,9 +91,7 @@ def shards_of(path: Path) -> list[Path]:
     """
     saved = any((path / name).is_file() for name in ("state.json", "dataset_dict.json"))
     shards = [] if saved else sorted(child for child in path.iterdir() if child.is_file() and child.name[0] not in "._")
-    known = [
-        child for child in shards if bare_suffix(child) in (".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".arrow")
-    ]
+    known = [child for child in shards if bare_suffix(child) in (*COLUMNAR, *CSV, *JSON)]
     if len({bare_suffix(child) for child in known}) > 1:
         raise DataError(f"{describe(path)} holds tables of several formats: give a directory of one kind, or one file.")
     return known
@@ -156,7 +156,7 @@ class _Counted:
 def _rows_of(wanted: Wanted, dialect: Dialect, path: Path) -> int:
     """The number of a file's rows; of a file with columns no value is read."""
     counted = _Counted()
-    _of_file(path, {"unit_column": None} if bare_suffix(path) in _COLUMNAR else wanted, dialect, counted)
+    _of_file(path, {"unit_column": None} if bare_suffix(path) in COLUMNAR else wanted, dialect, counted)
     return counted.rows
 
 

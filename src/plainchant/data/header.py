@@ -1,16 +1,17 @@
 """Which columns a source has, by its header, its schema or the keys of its rows; values are not looked at."""
 
+import itertools
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from plainchant.data.encodings import AUTO, bare_suffix
-from plainchant.data.formats import lines_of, open_columnar, shards_of, table_of
+from plainchant.data.formats import COLUMNAR, CSV, JSON, lines_of, open_columnar, shards_of, table_of
 from plainchant.data.raw import SEPARATORS, Dialect, check_path, describe, separator_of
-from plainchant.data.textual import SCARCE, header_of, json_rows
+from plainchant.data.textual import HEADER_LINES, SCARCE, header_of, json_rows
 from plainchant.errors import DataError
 
 _NESTED = ("list", "large_list", "fixed_size_list", "struct", "map", "array", "object", "dense_union", "sparse_union")
@@ -56,21 +57,21 @@ def columns_of(source: Any, dialect: Dialect | None = None) -> tuple[list[Column
         shards = shards_of(path)
         return columns_of(shards[0], dialect) if shards else (_of_object(table_of(path)), AUTO)
     suffix = bare_suffix(path)
-    if suffix in (".parquet", ".arrow", ".feather", ".ipc"):
+    if suffix in COLUMNAR:
         schema, _ = open_columnar(path, suffix, [])
         return [Column(name, str(schema.field(place).type)) for place, name in enumerate(schema.names)], AUTO
-    if suffix in (".csv", ".tsv"):
-        return _of_csv("\n".join(lines_of(path, dialect)), suffix, dialect)
-    if suffix in (".jsonl", ".ndjson", ".json"):
-        return _of_rows(json_rows("\n".join(lines_of(path, dialect)), suffix, describe(path))), AUTO
+    if suffix in CSV:
+        return _of_csv(list(itertools.islice(lines_of(path, dialect), HEADER_LINES)), suffix, dialect)
+    if suffix in JSON:
+        return _of_rows(json_rows(lines_of(path, dialect), suffix, describe(path))), AUTO
     raise DataError(f"{describe(path)} has the extension {path.suffix!r}: convert it to JSONL, CSV or Parquet.")
 
 
-def _of_csv(text: str, suffix: str, dialect: Dialect) -> tuple[list[Column], str]:
+def _of_csv(lines: Sequence[str], suffix: str, dialect: Dialect) -> tuple[list[Column], str]:
     usual = "\t" if suffix == ".tsv" else ","
     given = None if dialect.separator == AUTO else separator_of(dialect.separator)
     tried = [given] if given else list(dict.fromkeys((usual, *SEPARATORS.values())))
-    headers = {separator: header_of(text, separator) for separator in tried}
+    headers = {separator: header_of(lines, separator) for separator in tried}
     best = max(tried, key=lambda separator: len(headers[separator]))
     return [Column(name, "") for name in headers[best]], best
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from plainchant.data.files import sha256
 from plainchant.data.tables import Record
 from plainchant.errors import PrivacyError
 
@@ -107,12 +108,7 @@ def _same_file(source: Any, path: str) -> bool:
         return one.is_dir() and other.is_dir() and one.samefile(other)
     if one.samefile(other):
         return True
-    return one.stat().st_size == other.stat().st_size and _digest_of(one) == _digest_of(other)
-
-
-def _digest_of(path: Path) -> bytes:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()
+    return one.stat().st_size == other.stat().st_size and sha256(one) == sha256(other)
 
 
 def _long_lines(template: str) -> list[str]:

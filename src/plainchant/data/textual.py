@@ -40,7 +40,9 @@ SCARCE = 10
 # Stands for a carriage return inside a CSV row; no decoded text holds this lone surrogate.
 _RETURN = "\udc0d"
 # Lines of a CSV file among which its header is looked for.
-_HEADER_LINES = 1000
+HEADER_LINES = 1000
+# Lines of JSON that hold no row: those of an array around the others.
+_NO_ROWS = ("", "[", "]", ",")
 # Characters of a CSV row, about; with more its first line is malformed, so that a broken quote swallows no whole file.
 _LONGEST_ROW = 2**24
 _FIELD_SIZE_LIMIT = 2**31 - 1  # the largest that a C long holds on every platform
@@ -51,29 +53,37 @@ _FIELD_SIZE_LIMIT = 2**31 - 1  # the largest that a C long holds on every platfo
 
 def of_json(lines: Iterable[str], suffix: str, wanted: Wanted, dialect: Dialect, where: str, keep: Keep) -> RawTable:
     """The rows of JSON Lines or, for a .json file that begins with a bracket, of its array, which is read whole."""
+    array, lines = _array_in(lines, suffix)
+    if array is not None:
+        return of_dicts(_parse_array(array, where, wanted), wanted, dialect, where, keep)
+    rows = (_exact_line(line, wanted) for line in lines if line.strip() not in _NO_ROWS)
+    return of_dicts(rows, wanted, dialect, where, keep)
+
+
+def json_rows(lines: Iterable[str], suffix: str, where: str) -> Iterator[Any]:
+    """The rows of JSON Lines or of a JSON array, as they are parsed; None for a malformed one."""
+    array, lines = _array_in(lines, suffix)
+    if array is not None:
+        yield from _parse_array(array, where, {})
+    yield from (_parse_line(line) for line in lines if line.strip() not in _NO_ROWS)
+
+
+def _array_in(lines: Iterable[str], suffix: str) -> tuple[str | None, Iterator[str]]:
+    """The text of a .json file that is an array, which is read whole, and else the lines."""
     lines = iter(lines)
     if suffix == ".json":
         begun = next((line for line in lines if line.strip()), "")
         lines = itertools.chain((begun,), lines)
         if begun.lstrip()[:1] == "[":
-            text = "\n".join(lines)
-            try:
-                return of_dicts(_exact_array(text, wanted), wanted, dialect, where, keep)
-            except (ValueError, RecursionError):
-                raise DataError(f"{where} cannot be parsed as a JSON array: write it again, or give JSONL.") from None
-    rows = (_exact_line(line, wanted) for line in lines if line.strip() not in ("", "[", "]", ","))
-    return of_dicts(rows, wanted, dialect, where, keep)
+            return "\n".join(lines), iter(())
+    return None, lines
 
 
-def json_rows(text: str, suffix: str, where: str) -> Iterator[Any]:
-    """The rows of JSON Lines or of a JSON array, as they are parsed; None for a malformed one."""
-    if suffix == ".json" and text.lstrip()[:1] == "[":
-        try:
-            yield from json.loads(text)
-        except (ValueError, RecursionError):
-            raise DataError(f"{where} cannot be parsed as a JSON array: write it again, or give JSONL.") from None
-        return
-    yield from (_parse_line(line) for line in text.split("\n") if line.strip() not in ("", "[", "]", ","))
+def _parse_array(text: str, where: str, wanted: Wanted) -> Any:
+    try:
+        return _exact_array(text, wanted)
+    except (ValueError, RecursionError):
+        raise DataError(f"{where} cannot be parsed as a JSON array: write it again, or give JSONL.") from None
 
 
 def _exact_line(line: str, wanted: Wanted) -> Any:
@@ -157,7 +167,7 @@ def of_csv(lines: Iterable[str], suffix: str, wanted: Wanted, dialect: Dialect, 
     """The rows of CSV; of .tsv with tabs."""
     ended = map(_ended, lines)
     # enough for a header; the separator is chosen by it alone
-    first = list(itertools.islice(ended, _HEADER_LINES))
+    first = list(itertools.islice(ended, HEADER_LINES))
     separator, notes = _choose_separator(first, suffix, wanted, dialect, where)
     rows = _split_csv(itertools.chain(first, ended), separator)
     header = next(rows, [])
@@ -187,9 +197,9 @@ def of_csv(lines: Iterable[str], suffix: str, wanted: Wanted, dialect: Dialect, 
     return RawTable(values, malformed, notes)
 
 
-def header_of(text: str, separator: str) -> list[str]:
-    """The fields of a CSV file's header; none where it has no valid one."""
-    return next(_split_csv(map(_ended, text.split("\n")), separator), None) or []
+def header_of(lines: Sequence[str], separator: str) -> list[str]:
+    """The fields of a CSV file's header, by its first lines; none where it has no valid one."""
+    return next(_split_csv(map(_ended, lines), separator), None) or []
 
 
 def _choose_separator(

@@ -87,6 +87,12 @@ class BatchWork:
     payment: float | None = None
     bias: Bias | None = None
 
+    def only(self, positions: Sequence[int], spent: Float64Array | None) -> "BatchWork":
+        """The part of it at some of its places, with what each context has paid by then."""
+        starts = tuple(start for place, start in zip(self.positions, self.starts, strict=False) if place in positions)
+        start = starts[0] if starts else self.start
+        return dataclasses.replace(self, start=start, starts=starts, positions=tuple(positions), spent=spent)
+
 
 @dataclass(frozen=True)
 class FinishedText:
@@ -179,10 +185,7 @@ class _Session:
 
     def rest(self) -> BatchWork:
         """What is left to write, where texts begin differently; payments go on."""
-        starts = self.work.starts[len(self.work.starts) - len(self.positions) :]
-        return dataclasses.replace(
-            self.work, start=starts[0], starts=starts, positions=tuple(self.positions), spent=self.spent
-        )
+        return self.work.only(self.positions, self.spent)
 
     @property
     def last(self) -> int:

@@ -8,7 +8,6 @@
   directories are as private as the data.
 """
 
-import dataclasses
 import functools
 import itertools
 import logging
@@ -176,9 +175,8 @@ class RayExecutor:
 
 def _without(work: BatchWork, text: FinishedText) -> BatchWork:
     """The rest of a batch after a text was delivered, with what its contexts have paid by then."""
-    positions = [position for position in work.positions if position != text.position]
-    spent = np.array(text.spent) if text.spent else work.spent
-    return dataclasses.replace(work, positions=positions, spent=spent)
+    left = [position for position in work.positions if position != text.position]
+    return work.only(left, np.array(text.spent) if text.spent else work.spent)
 
 
 def read_on_workers(performance: PerformanceOptions, function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:

@@ -404,24 +404,18 @@ class Cost:
             raise PrivacyError("a cost curve is compared with (ε, δ), a Budget, and not with another cost")
         return self.rho <= budget.rho and self.delta <= budget.delta
 
-    def times_in(self, budget: "Cost | Budget") -> int:
-        """How many times a limited budget pays for it; the cost must be above zero."""
-        if isinstance(budget, Budget) and self.is_zcdp:
-            budget = budget.zcdp
-        if isinstance(budget, Cost):
-            if not (self.is_zcdp and budget.is_zcdp):
-                raise PrivacyError("a cost curve is counted in (ε, δ), a Budget, and not in another cost")
-            return steps_affordable(budget.rho, self.rho)
-        if self.is_zero:
-            raise ConfigError("cost = 0: any budget pays for it any number of times")
-        high = 1
-        while budget.covers(self.scaled(high)):
-            high *= 2
-        low = high // 2
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (middle, high) if budget.covers(self.scaled(middle)) else (low, middle)
-        return low
+    def times_in(self, budget: "Cost") -> int:
+        """How many times a limited budget pays for it.
+
+        Raises:
+            ConfigError: it costs nothing, or the budget is unlimited.
+            PrivacyError: one of the two is not plain zCDP.
+        """
+        if not (self.is_zcdp and budget.is_zcdp):
+            raise PrivacyError("a cost curve is counted in (ε, δ) and not in another cost")
+        if self.is_zero or not budget.is_limited:
+            raise ConfigError(f"cost = {self.rho:g}: a budget of {budget.rho:g} pays for it any number of times")
+        return steps_affordable(budget.rho, self.rho)
 
     @property
     def is_zcdp(self) -> bool:
@@ -501,8 +495,8 @@ class Budget:
     >>> Cost(0.024).fits(budget), Cost(0.025).fits(budget)
     (True, False)
     >>> curved = Cost(0.01, ((10.0, 0.05), (20.0, 0.1)))
-    >>> curved.fits(budget), curved.times_in(budget)
-    (True, 1)
+    >>> curved.fits(budget)
+    True
 
     Attributes:
         epsilon: ε, nats.

@@ -86,7 +86,7 @@ def report_page(
         plan: the run's plan.
         guarantee: the release's guarantee.
         cells: the kept cells, released under the plan's ρ_rebalance.
-        rows: the released rows: text, and label, cell and source where there are any.
+        rows: the released rows: text, and label, cell and origin where there are any.
         private: figures that depend on the private data: "costs", "evaluation" and "audit". With them the page is the
             private version, and says so.
         votes: public facts about the votes (`RunDirectory.facts`).

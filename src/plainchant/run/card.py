@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from plainchant.config import Clusters, SynthesisConfig
+from plainchant.config import SynthesisConfig
 from plainchant.data.marks import visible
 from plainchant.data.schema import Schema
 from plainchant.planning import Guarantee, Plan
@@ -276,10 +276,9 @@ def public_inputs(config: SynthesisConfig) -> list[str]:
         items.insert(1, "the schema of the attributes")
     if config.labels:
         items.insert(1, "the label set")
-    clustered = config.parts.clusters is Clusters.PUBLIC_CENTRES and config.reads_records
-    if clustered or config.votes:
+    if config.clustered or config.votes:
         items.append(f"the embedding model ({shared_name(config.embedder)})")
-    if clustered:
+    if config.clustered:
         if config.centres_file is not None:
             source = "taken from a file declared public by the data holder"
         else:

@@ -12,7 +12,7 @@ from plainchant.config import Clusters
 from plainchant.data.centres import Centres, fit_centres
 from plainchant.data.tables import Record
 from plainchant.generation.batching import NO_BATCH, allot_texts, draw_batches, draw_contexts, share_deals
-from plainchant.privacy.histograms import NO_CELL, WHOLE_LABEL, Cell, Rebalanced, rebalance
+from plainchant.privacy.histograms import WHOLE_LABEL, Cell, Rebalanced, rebalance
 from plainchant.randomness import RandomSource
 from plainchant.run.attributes import Law, drawn_rows, noisy_law, row_counts
 from plainchant.run.preparation import Preparation
@@ -34,10 +34,9 @@ def prepare_cells(preparation: Preparation) -> IntArray:
     record_of_unit = np.empty(0, dtype=np.int64)
     if config.reads_records:
         record_of_unit = choose_records(preparation.table, preparation.randomness)
-    clustered = config.reads_records and config.written and config.parts.clusters is Clusters.PUBLIC_CENTRES
-    if clustered:
+    if config.clustered:
         public_centres(preparation)
-    if clustered or config.votes:
+    if config.clustered or config.votes:
         preparation.embeddings(record_of_unit)
     return record_of_unit
 
@@ -74,7 +73,7 @@ def _form_no_batches(preparation: Preparation, record_of_unit: IntArray) -> None
     config = preparation.config
     cells = tuple(Cell(label, WHOLE_LABEL, 0, 1) for label in range(len(config.label_set)))
     rows = None
-    law = _law(preparation, record_of_unit, _label_of_unit(preparation, record_of_unit), len(cells))
+    law = _law(preparation, record_of_unit, preparation.labels_of(record_of_unit), len(cells))
     if law is not None:
         cells = tuple(
             dataclasses.replace(cell, noisy_size=size) for cell, size in zip(cells, law.sizes.tolist(), strict=True)
@@ -96,22 +95,12 @@ def _law(preparation: Preparation, record_of_unit: IntArray, cell_of_unit: IntAr
     return law
 
 
-def _label_of_unit(preparation: Preparation, record_of_unit: IntArray) -> IntArray:
-    """The label of each unit by number; NO_CELL for one that is not named. Secret."""
-    config = preparation.config
-    index = {label: number for number, label in enumerate(config.label_set)}
-    return np.array(
-        [index.get(preparation.table[record].label, NO_CELL) if config.labels else 0 for record in record_of_unit],
-        dtype=np.int64,
-    )
-
-
 def _form_secret_batches(
     preparation: Preparation, record_of_unit: IntArray, centres: Centres | None, embeddings: Float32Array | None
 ) -> None:
     """Counts cells with noise and draws every unit's batch; `embeddings` are those of `record_of_unit`."""
     plan, config, randomness = preparation.plan, preparation.config, preparation.randomness
-    labels = _label_of_unit(preparation, record_of_unit)
+    labels = preparation.labels_of(record_of_unit)
     nearest = None
     if centres is not None and embeddings is not None:
         nearest = functools.partial(_nearest, centres, embeddings)

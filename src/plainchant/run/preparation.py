@@ -10,7 +10,7 @@ import numpy as np
 
 from plainchant import models
 from plainchant.arrays import Float32Array, IntArray
-from plainchant.config import Clusters, PerformanceOptions, SynthesisConfig
+from plainchant.config import PerformanceOptions, SynthesisConfig
 from plainchant.data.centres import Centres
 from plainchant.data.embedding import Embedder, in_public_steps
 from plainchant.data.sample import KEY_BYTES, Sample
@@ -108,12 +108,12 @@ class Preparation:
         with foreign_messages_hidden("the embedder"):
             return self.embedder.encode(texts, alone=alone, progress=report)
 
-    def labels_of_voters(self) -> IntArray:
-        """The label of each unit that votes, by number, NO_CELL where it is not in the label set, int64 [n]. Secret."""
-        labels, voters = self.config.labels, self.directory.voters()
-        index = {label: place for place, label in enumerate(labels)}
+    def labels_of(self, records: Sequence[int] | IntArray) -> IntArray:
+        """The label of each record, by number, NO_CELL where it is not in the label set, int64 [n]. Secret."""
+        labels = self.config.labels
+        index: dict[str | None, int] = {label: place for place, label in enumerate(labels)}
         return np.array(
-            [index.get(self.table[record].label, NO_CELL) if labels else 0 for record in voters], dtype=np.int64
+            [index.get(self.table[record].label, NO_CELL) if labels else 0 for record in records], dtype=np.int64
         )
 
     def embeddings(self, records: IntArray) -> Float32Array:
@@ -170,7 +170,7 @@ def prepare(
         # before anything is loaded, which may take minutes
         _check_begun_alike(begun, plan, guarantee, table, randomness)
     formed = begun is not None and begun.is_formed()
-    clustered = reads_records and config.parts.clusters is Clusters.PUBLIC_CENTRES and not formed
+    clustered = config.clustered and not formed
     # also when a run resumes that was interrupted before: the files may have changed since then
     corpus = public_inputs(records, table, config, clustered=clustered) if reads_records and not formed else None
     if embedder is None and (clustered or config.votes):

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from plainchant.config import Clusters, PerformanceOptions
+from plainchant.config import PerformanceOptions
 from plainchant.data.embedding import Embedder
-from plainchant.data.files import PRIVATE, write_json
+from plainchant.data.files import PRIVATE, cache_folder, write_json
 from plainchant.models import LanguageModel
 from plainchant.planning import Plan
 
@@ -26,7 +26,7 @@ SAMPLED_CORPUS = 400
 # A measurement: tokens of a prompt, steps, and ids whose logits a private step needs.
 PROMPT_TOKENS, STEPS, SUPPORT = 100, 8, 1000
 _FILE = "speed.json"
-# What an embedder is measured on: so many texts of about forty words.
+# What an embedder is measured on: so many texts, with as many tokens as forty words have.
 MEASURED_TEXTS = 64
 
 
@@ -92,7 +92,7 @@ def measure_speed(model: LanguageModel, performance: PerformanceOptions, *, load
 
 
 def measure_embedder(embedder: Embedder) -> float:
-    """Texts per second that a loaded embedder turns into vectors, on made-up ones of about forty words."""
+    """Texts per second that a loaded embedder turns into vectors, on made-up ones as long as forty words."""
     texts = [" ".join(f"word{number}-{place}" if place % 9 else "a short line of" for place in range(12))
              for number in range(MEASURED_TEXTS)]  # fmt: skip
     embedder.encode(texts[:2], alone=True)
@@ -103,17 +103,6 @@ def measure_embedder(embedder: Embedder) -> float:
 
 
 # the cache
-
-
-def cache_folder() -> Path:
-    """The user's cache for plainchant, as the platform has it; it may not exist."""
-    if sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    elif sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "plainchant"
 
 
 def _key(model: str, performance: PerformanceOptions) -> str:
@@ -175,9 +164,7 @@ def _kept(path: Path) -> dict[str, Any]:
 
 def samples_corpus(plan: Plan) -> bool:
     """Whether the run samples a public corpus from the model first: a single centre needs none."""
-    config = plan.config
-    clustered = config.reads_records and config.written > 0 and config.parts.clusters is Clusters.PUBLIC_CENTRES
-    return clustered and plan.centres not in (None, 1) and config.public_corpus is None
+    return plan.centres not in (None, 1) and plan.config.public_corpus is None
 
 
 @dataclass(frozen=True)
@@ -227,8 +214,7 @@ def expected(plan: Plan, speed: Speed, embeddings: float | None = None) -> Expec
 def _embedding(plan: Plan, rate: float | None) -> float | None:
     """Seconds to embed what is grouped or voted on."""
     config = plan.config
-    clustered = config.parts.clusters is Clusters.PUBLIC_CENTRES and config.written > 0
-    if not (config.reads_records and config.has_text and (clustered or config.votes)):
+    if not (config.clustered or config.votes):
         return 0.0
     if rate is None or config.expected_units is None:
         return None

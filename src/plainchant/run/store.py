@@ -843,6 +843,10 @@ class RunDirectory:
             files[name] = content
         return files
 
+    def is_released(self) -> bool:
+        """Whether its release was written, which is what a run does last."""
+        return (self.private / _SEAL).exists()
+
     def seal(self) -> Seal:
         """What the release was when it was written.
 

@@ -12,7 +12,7 @@ import numpy as np
 from plainchant.arrays import IntArray
 from plainchant.config import USUAL_ROWS, PerformanceOptions
 from plainchant.errors import ConfigError
-from plainchant.generation.decoding import KEPT_PREFIXES, BatchWork, Decoder, StopRule
+from plainchant.generation.decoding import KEPT_PREFIXES, BatchWork, Decoder
 from plainchant.generation.prompting import Prompts
 from plainchant.models import LanguageModel, device_memory
 from plainchant.planning import Plan
@@ -20,6 +20,7 @@ from plainchant.privacy.aggregation import Support
 from plainchant.privacy.individual import IndividualMeanMechanism
 from plainchant.randomness import SystemRandomness
 from plainchant.run.progress import Progress
+from plainchant.run.writers import Loaded
 
 
 @dataclass(frozen=True)
@@ -50,12 +51,12 @@ def measure(plan: Plan, model: LanguageModel, texts: Sequence[str], *, rows: int
         passes: number of those for each pass of public rows, as for the run.
     """
     config = plan.config
-    prompts = Prompts(config, model)
-    stop = StopRule(prompts.stop, config.max_tokens, config.min_tokens)
+    loaded = Loaded.of(model, config)
+    prompts = loaded.prompts
     # a budget too large to use up, and no slack, so that payments depend on ranges alone
     settings = dataclasses.replace(plan.settings, slack=0.0)
     mechanism = IndividualMeanMechanism(settings, 1e9, config.max_tokens)
-    decoder = Decoder(model, mechanism, stop, rows=rows, passes=passes, randomness=SystemRandomness())
+    decoder = Decoder(model, mechanism, loaded.stop, rows=rows, passes=passes, randomness=SystemRandomness())
     turns = itertools.cycle(texts)
 
     def work(number: int) -> BatchWork:

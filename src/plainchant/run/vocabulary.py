@@ -58,7 +58,7 @@ def count_words(preparation: Preparation, released: Released) -> None:
     asked = np.array([released.label_of(text, size) for text in written], dtype=np.int64)
     expected = word_votes(prompts, [text.text for text in written], asked, listed, size)
     texts = [preparation.table[record].text for record in directory.voters()]
-    votes = word_votes(prompts, texts, preparation.labels_of_voters(), listed, size)
+    votes = word_votes(prompts, texts, preparation.labels_of(preparation.directory.voters()), listed, size)
     noisy = noisy_votes(votes, preparation.plan.rho_words, preparation.randomness)
     words = {token: model.decode([token]).strip() for token in listed}
     labels = np.repeat(np.arange(size), len(listed)).tolist()

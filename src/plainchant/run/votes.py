@@ -116,7 +116,7 @@ def _counted(preparation: Preparation, ballot: Ballot, vectors: Float32Array) ->
     def nearest(units: IntArray, candidates: IntArray, count: int) -> IntArray:
         return nearest_points(embeddings[units], vectors[candidates], count)
 
-    return count_votes(preparation.labels_of_voters(), nearest, ballot)
+    return count_votes(preparation.labels_of(preparation.directory.voters()), nearest, ballot)
 
 
 def known_units(units: int | None, directory: RunDirectory, cells: Sequence[Cell], number: int) -> float | None:

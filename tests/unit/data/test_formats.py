@@ -20,6 +20,7 @@ from doubles.tables import CASES
 
 from plainchant.auditing.attacks import copied
 from plainchant.config import SynthesisConfig
+from plainchant.data.header import columns_of
 from plainchant.data.raw import Dialect
 from plainchant.data.tables import Record, fingerprint, read_records, read_texts
 from plainchant.errors import ConfigError, DataError, DataNote
@@ -280,6 +281,23 @@ def test_a_directory_of_shards(tmp_path: Path) -> None:
     _write(tmp_path / "part-2.csv", _csv(ROWS))
     with pytest.raises(DataError, match="several formats"):
         _read(tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore::plainchant.errors.DataNote")
+@pytest.mark.parametrize("suffix", [".json", ".ndjson", ".feather", ".arrow", ".parquet"])
+def test_a_directory_holds_shards_of_any_format_that_is_read(tmp_path: Path, suffix: str) -> None:
+    table = pyarrow.Table.from_pylist(ROWS)
+    for part in range(2):
+        path = tmp_path / f"part-{part}{suffix}"
+        if suffix in (".json", ".ndjson"):
+            _write(path, _jsonl(ROWS))
+        elif suffix == ".parquet":
+            pyarrow.parquet.write_table(table, path)
+        else:
+            with pyarrow.ipc.new_file(path, table.schema) as writer:
+                writer.write_table(table)
+    assert _read(tmp_path) == _read(tmp_path / f"part-0{suffix}") * 2
+    assert [column.name for column in columns_of(tmp_path)[0]] == list(ROWS[0])
 
 
 # Time and memory

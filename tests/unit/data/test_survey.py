@@ -108,6 +108,12 @@ def test_columns_are_named_in_every_format(tmp_path):
     found = survey(tmp_path / "t.parquet", Asked("text", None, None, ()))
     assert [(facts.name, facts.could_be) for facts in found.columns][2] == ("tags", ())
     assert columns_of(tmp_path / "t.csv", Dialect())[1] == ";"
+    (tmp_path / "array.json").write_text("\n" + json.dumps([{"text": "a b c", "n": 1}, {"text": "d", "n": 2}]))
+    assert [column.name for column in columns_of(tmp_path / "array.json")[0]] == ["text", "n"]
+    # a header is looked for at the top alone: a large file is not held in memory for it
+    with open(tmp_path / "long.csv", "wb") as file:
+        file.write(b"text,n\n" + b"a,1\n" * 200_000 + b"\xff\xff,2\n")
+    assert [column.name for column in columns_of(tmp_path / "long.csv", Dialect(encoding="utf-8"))[0]] == ["text", "n"]
     # one row alone names no column
     rows = [{"text": "a"}] * 30 + [{"text": "b", "a secret": 1}]
     assert [column.name for column in columns_of(rows)[0]] == ["text"]

@@ -535,3 +535,16 @@ def test_ends_of_texts_are_a_function_of_released_tokens(monkeypatch, records):
     decoder = Decoder(made, mechanism, StopRule(MARK, 7, 0), rows=8, randomness=SeededRandomness(len(records)))
     texts = decoder.run([BatchWork(0, (1,), (9,), records, range(500))])
     assert [(text.text, text.tokens, text.finish) for text in texts] == expected_ends(iter(stream), 500, 0, 7)
+
+
+def test_what_is_left_of_a_batch_begins_as_its_next_text_does():
+    whole = BatchWork(0, (1,), (10, 0), ((1,), (2,)), (0, 1, 2), starts=((10, 0), (11, 0), (12, 0)))
+    paid = np.array([0.1, 0.2])
+    left = whole.only([1, 2], paid)
+    assert (left.positions, left.start, left.starts) == ((1, 2), (11, 0), ((11, 0), (12, 0)))
+    assert left.spent is paid
+    # the same once more, from what is left
+    last = left.only([2], None)
+    assert (last.positions, last.start, last.starts) == ((2,), (12, 0), ((12, 0),))
+    alike = work(1, (0, 1, 2)).only([2], None)
+    assert (alike.positions, alike.start, alike.starts) == ((2,), (6,), ())

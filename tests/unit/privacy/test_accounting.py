@@ -238,18 +238,21 @@ def test_a_budget_pays_for_what_implies_it_and_no_more(rho, epsilon, delta):
     assert Cost(rho).fits(budget) == (rho <= rho_of(epsilon, delta))
     curve = as_curve(rho)
     assert curve.fits(budget) == (curve.epsilon(delta) <= epsilon)
-    times = curve.times_in(budget)
-    assert not times or curve.scaled(times).fits(budget)
-    assert not curve.scaled(times + 1).fits(budget)
-    assert Cost(rho).times_in(budget) == steps_affordable(budget.zcdp.rho, rho)
+    times = Cost(rho).times_in(budget.zcdp)
+    assert times == steps_affordable(budget.zcdp.rho, rho)
+    assert not times or Cost(rho).scaled(times).fits(budget)
+    assert not Cost(rho).scaled(times + 1).fits(budget)
 
 
 def test_a_curve_is_not_compared_with_another_cost():
     curve = as_curve(0.1)
     with pytest.raises(PrivacyError, match="Budget"):
         curve.fits(Cost(1.0))
-    with pytest.raises(PrivacyError, match="Budget"):
+    with pytest.raises(PrivacyError, match="not in another cost"):
         curve.times_in(Cost(1.0))
+    for cost, budget in ((Cost(), Cost(1.0)), (Cost(1.0), Cost.unlimited())):
+        with pytest.raises(ConfigError, match="any number of times"):
+            cost.times_in(budget)
     assert curve.fits(Cost.unlimited())
     assert not (curve + Cost.unlimited()).fits(Budget(8.0, 1e-6))
     assert (curve + Cost.unlimited()).as_dict() == {"rho": None}

@@ -12,6 +12,7 @@ import torch
 import transformers
 
 from plainchant.data.checkpoints import fault_of, incomplete
+from plainchant.data.files import cache_folder
 from plainchant.errors import (
     ConfigError,
     MissingDependencyError,
@@ -99,8 +100,7 @@ def licence_of(name: str) -> str | None:
     """The licence that a model's README names in its front matter, or that it has a licence file; None: unknown."""
     if name == EMBEDDED_MODEL:
         return "Gemma Terms of Use"
-    folder = Path(name).expanduser()
-    folder = folder if folder.is_dir() else _cached(name) or folder
+    folder = folder_of(name) or Path(name)
     readme = folder / "README.md"
     try:
         named = re.search(r"^license:\s*(\S[^\n]{0,80})", readme.read_text(encoding="utf-8")[:20_000], re.MULTILINE)
@@ -270,7 +270,7 @@ def _cached(name: str) -> Path | None:
 
 def embedded_directory() -> Path:
     """The embedded model as safetensors in the user's cache, converted at first use; several processes may do so."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "plainchant"
+    cache = cache_folder()
     target = cache / EMBEDDED_MODEL
     if target.exists():
         return target
