@@ -616,13 +616,18 @@ too."""
             if self.table_share is not None:
                 raise ConfigError(f"table_share = {self.table_share}: no attributes are named that would cost it")
             return
+        if self.table_share is not None and not self.has_text:
+            raise ConfigError(
+                f"table_share = {self.table_share}: --method attributes spends the whole budget on them; leave it out"
+            )
         if self.method in (Method.PUBLIC, Method.NON_PRIVATE):
             raise ConfigError(f"columns.attributes: --method {self.method.value} has none; use another method")
         for name in attributes:
-            if name in (self.label_column, self.unit_column) or name in RESERVED_COLUMNS:
+            text = self.text_column if self.has_text and not self.columns.text_fields else None
+            if name in (self.label_column, self.unit_column, text) or name in RESERVED_COLUMNS:
                 raise ConfigError(
-                    f"columns.attributes.{name}: is the label, the unit or a name that the release needs for another "
-                    f"column ({', '.join(RESERVED_COLUMNS)}); leave it out, or rename the column"
+                    f"columns.attributes.{name}: is the text, the label, the unit or a name that the release needs for "
+                    f"another column ({', '.join(RESERVED_COLUMNS)}); leave it out, or rename the column"
                 )
         self._check_rows()
         if self.columns.found and self.parts.accounting is Accounting.EX_POST:
@@ -661,7 +666,8 @@ too."""
                     f"quotas: add up to {sum(self.quotas.values())}, but {self.released} texts are to be released; "
                     "set texts to their sum"
                 )
-        if self.quotas != "auto" and not self.votes:
+        # rows alone are drawn as many as are asked for
+        if self.quotas != "auto" and not self.votes and self.has_text:
             raise ConfigError(f"quotas = {self.quotas!r}: texts are chosen by votes; give candidates of 2 or more")
 
     def _check_candidate_model(self) -> None:
@@ -1052,7 +1058,9 @@ def _translated(error: ValidationError) -> ConfigError | PrivacyError:
     for item in error.errors():
         own = item.get("ctx", {}).get("error")
         if isinstance(own, ConfigError | PrivacyError):
-            return own
+            # of an attribute its name, which its own checks do not know
+            named = ".".join(map(str, item["loc"][:3])) + "." if item["loc"][:2] == ("columns", "attributes") else ""
+            return type(own)(f"{named}{own}")
         inside = _NESTED.get(str(item["loc"][0])) if len(item["loc"]) > 1 else None
         field = ".".join(str(part) for part in item["loc"]) if inside else str(item["loc"][0])
         if item["type"] == "extra_forbidden":

@@ -23,6 +23,9 @@ from plainchant.privacy.histograms import VOTE_GRID
 from plainchant.privacy.marginals import counted_pairs
 from plainchant.run import joint
 
+# what lies beyond the ends is meant here
+pytestmark = pytest.mark.filterwarnings("ignore:.*lie beyond the ends:plainchant.errors.DataNote")
+
 UNITS = 24
 COLUMNS: dict[str, Any] = {
     "attributes": {
@@ -397,6 +400,46 @@ def test_check_looks_at_the_columns_of_a_schema():
     assert ["columns.text" in problem for problem in missing.problems] == [True]
 
 
+def test_check_says_how_attributes_will_be_read():
+    rows = [{"text": "a b c", "price": "1,234", "day": "31.12.2024", "kind": "pq"[n % 2]} for n in range(8)]
+    attributes = {
+        "price": {"type": "number", "cuts": [0, 10]},
+        "day": {"type": "date", "first": "2024-01-01", "last": "2024-12-31"},
+        "kind": {"type": "category", "values": ["p"]},
+    }
+    found = pc.check(rows, SynthesisConfig(columns={"attributes": attributes}), tokens=False)
+    assert [problem.partition(";")[0] for problem in found.problems] == [
+        "columns.attributes.price: 8 of 8 values are not a number",
+        "columns.attributes.day: 8 of 8 values are not a date",
+    ]
+    assert "dates begin with year, month and day" in found.problems[1]
+    assert any(note.startswith("columns.attributes.kind: 4 of 8 values are not one of") for note in found.notes)
+
+
+def test_check_looks_at_a_typed_table_with_columns_of_any_type(tmp_path):
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(
+        {
+            "text": [f"a b {n}" for n in range(30)],
+            "day": pandas.to_datetime(["2024-01-01", "2024-01-02"] * 15),
+            "took": pandas.to_timedelta([1] * 30),
+            "raw": [b"x"] * 30,
+        }
+    )
+    frame.to_parquet(tmp_path / "t.parquet")
+    for table in (frame, tmp_path / "t.parquet"):
+        found = pc.check(table, SynthesisConfig(), tokens=False)
+        assert [facts.name for facts in found.columns] == list(frame)
+        assert [list(facts.could_be) for facts in found.columns if facts.name == "day"] == [["label", "attribute"]]
+        assert not found.problems
+
+
+def test_rows_alone_come_in_the_numbers_that_are_asked_for(run, tmp_path):
+    run(RECORDS, "alone", **ALONE | {"texts": 9, "quotas": {"x": 6, "y": 3}})
+    rows = pc.open(tmp_path / "alone").texts
+    assert sorted(row.label for row in rows) == ["x"] * 6 + ["y"] * 3
+
+
 def test_the_extra_is_named_before_anything_is_made(tmp_path, monkeypatch):
     monkeypatch.setattr("plainchant.run.preparation.check_package", joint.check_package)
     monkeypatch.setitem(__import__("sys").modules, "mbi", None)
@@ -480,7 +523,7 @@ def test_a_hard_table_gives_a_sensible_release_with_its_types(tmp_path, monkeypa
     config = SynthesisConfig(
         method="attributes", epsilon=epsilon, label_column="label", labels=("x", "y"), columns=columns, texts=HARD
     )
-    with pytest.warns(pc.errors.DataNote, match=r"columns.attributes.price: 286 values .* are not a number"):
+    with pytest.warns(pc.errors.DataNote, match=r"columns.attributes.price: 286 of 2,000 values are not a number"):
         pc.synthesize(table, pc.plan(config), out=tmp_path / "run").finish()
     made = pd.read_parquet(tmp_path / "run" / "release" / "synthetic.parquet")
     assert len(made) == HARD

@@ -8,7 +8,7 @@ import click
 from plainchant.cli.console import Console
 from plainchant.cli.options import command, formatted, option
 from plainchant.errors import ConfigError
-from plainchant.privacy.accounting import Cost, rho_of, rounded_up
+from plainchant.privacy.accounting import Cost, rho_of, shown_epsilon
 from plainchant.privacy.aggregation import Clipping, Support
 from plainchant.privacy.choice import smallest_batch
 from plainchant.privacy.mechanisms import MeanMechanism, TokenSettings
@@ -124,7 +124,7 @@ def _show_ledger(console: Console, path: Path, epsilon: float | None, delta: flo
         ("cap", f"ε = {book.epsilon:g} at δ = {book.delta:g}, for all runs together"),
         (
             "spent",
-            f"ε = {rounded_up(document['epsilon_spent'], 4):g}"
+            f"ε = {shown_epsilon(spent, book.delta):g}"
             + ("" if share is None else f", {share:.0%} of the budget")
             + (f" (ρ = {spent.rho:.4g} of {cap.rho:.4g})" if console.verbose and spent.is_zcdp else ""),
         ),
@@ -168,7 +168,7 @@ def _left(book: "Ledger", left: Cost, verbose: bool) -> str:
 def _epsilon(run: dict[str, Any]) -> str:
     """What a run costs by itself, at its own δ."""
     cost = Cost.from_dict(run)
-    return "0" if cost.is_zero else f"{rounded_up(cost.epsilon(run['delta']), 4):g}"
+    return "0" if cost.is_zero else f"{shown_epsilon(cost, run['delta']):g}"
 
 
 def _ended(run: dict[str, Any]) -> str:

@@ -22,6 +22,7 @@ from plainchant.cli.options import (
 )
 from plainchant.config import (
     PRESETS,
+    RESERVED_COLUMNS,
     Method,
     Parts,
     PerformanceOptions,
@@ -163,7 +164,7 @@ def _template(method: Method, chosen: dict[str, str], names: Sequence[str]) -> s
         '# text = "{subject}\\n\\n{body}"',
         "",
     ]
-    free = [name for name in names if name not in chosen.values()]
+    free = [name for name in dict.fromkeys(names) if name not in (*chosen.values(), *RESERVED_COLUMNS)]
     if ids := [name for name in free if _is_id(name)]:
         lines += [f"# Left out, because the name is that of an id: {', '.join(map(_quoted, ids))}.", ""]
     for name in [name for name in free if name not in ids] or ["product"]:

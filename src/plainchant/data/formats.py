@@ -112,6 +112,11 @@ def _of_directory(path: Path, wanted: Wanted, dialect: Dialect, keep: Keep, read
             f"unit_column: the files of {describe(path)} have ids of different types "
             f"({', '.join(sorted(map(str, kinds)))}), so that one unit may be several: write them all as one type."
         )
+    if any(table.class_names != tables[0].class_names for table in tables):
+        raise DataError(
+            f"{describe(path)} has files whose ClassLabel columns have different names, so that one number may mean "
+            "several labels: write them all with the same names, or the names in place of numbers."
+        )
     rest = sum(1 for child in path.iterdir() if child not in known)
     left_out = f" {rest} other entries in it (of another kind, hidden, or folders) are not read." if rest else ""
     notes = (f"{describe(path)} is read as the {len(known)} files in it, in the order of their names.{left_out}",)

@@ -129,6 +129,8 @@ def check_columns(found: Iterable[str], wanted: Wanted, where: str, listed: str 
     for role, name in wanted.items():
         if name is not None and name not in found:
             raise no_column(role, name, f"{where}, which has {listed or _list_names(found)}")
+        if name is not None and found.count(name) > 1:
+            raise DataError(f"{role}={name!r} names {found.count(name)} columns of {where}: rename all but one.")
 
 
 def no_column(role: str, name: str, where: str) -> DataError:

@@ -7,6 +7,7 @@ that cannot be read and for values that no list names. Numbers and dates beyond 
 
 import bisect
 import datetime
+import json
 import math
 import numbers
 import re
@@ -29,7 +30,8 @@ LONGEST_KEY = 100
 _LONGEST_SCALAR = 64
 _FIELD = re.compile(r"\{([^{}]+)\}")
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
-_TRUE, _FALSE = ("true", "yes", "1", "t", "y"), ("false", "no", "0", "f", "n")
+_TRUE = ("true", "yes", "on", "1", "1.0", "t", "y")
+_FALSE = ("false", "no", "off", "0", "0.0", "f", "n")
 # What a prompt shows for a missing value.
 UNKNOWN = "unknown"
 
@@ -53,6 +55,10 @@ class _Kind(_Frozen):
         found: Value = value
         return found
 
+    def beyond(self, cell: Any) -> bool:
+        """Whether a cell lies beyond the ends, so that it counts to the outermost code."""
+        return False
+
     def code_of(self, value: str | None) -> int:
         """The code of a value that was read before the values were found; only categories have such."""
         raise ConfigError(f"type = {getattr(self, 'type', None)!r}: its values are not found in the data")
@@ -66,6 +72,7 @@ class Category(_Kind):
     """
 
     purpose: ClassVar[str] = "a category"
+    form: ClassVar[str] = "a value is one of the list, in upper or lower case"
     column_type: ClassVar[str] = "string"
 
     type: Literal["category"] = "category"
@@ -129,6 +136,7 @@ class Number(_Kind):
     """
 
     purpose: ClassVar[str] = "a number"
+    form: ClassVar[str] = "numbers have a point before decimals and nothing between thousands, as in 1234.5"
 
     type: Literal["number"] = "number"
     """Kind of the attribute."""
@@ -146,6 +154,10 @@ outermost interval. Five stars are 1, 2, 3, 4, 5, 6."""
             raise ConfigError(f"cuts = {list(self.cuts)}: give two cut points or more, rising")
         if self.whole and not all(cut.is_integer() for cut in self.cuts):
             raise ConfigError(f"cuts = {list(self.cuts)}: must be whole numbers with whole = true")
+        if self.is_whole and max(map(abs, self.cuts)) >= 2**63:
+            raise ConfigError(
+                f"cuts = {list(self.cuts)}: whole numbers of a release lie between -2^63 and 2^63; set whole = false"
+            )
         _check_size(self.size, "cuts")
         return self
 
@@ -173,6 +185,11 @@ outermost interval. Five stars are 1, 2, 3, 4, 5, 6."""
         if number is None:
             return self.size - 1
         return min(max(bisect.bisect_right(self.cuts, number) - 1, 0), self.size - 2)
+
+    def beyond(self, cell: Any) -> bool:
+        """See `_Kind`; the last cut point lies beyond."""
+        number = _number(cell)
+        return number is not None and not self.cuts[0] <= number < self.cuts[-1]
 
     def shown(self, code: int) -> str:
         """A code in a prompt."""
@@ -211,6 +228,7 @@ class Date(_Kind):
     """
 
     purpose: ClassVar[str] = "a date"
+    form: ClassVar[str] = "dates begin with year, month and day, as in 2024-03-09"
     column_type: ClassVar[str] = "timestamp[us]"
 
     type: Literal["date"] = "date"
@@ -267,6 +285,11 @@ class Date(_Kind):
             return self.size - 1
         return self._grain(min(max(day, self.first), self.last)) - self._grain(self.first)
 
+    def beyond(self, cell: Any) -> bool:
+        """See `_Kind`."""
+        day = _day(cell)
+        return day is not None and not self.first <= day <= self.last
+
     def shown(self, code: int) -> str:
         """A code in a prompt."""
         if code == self.size - 1:
@@ -289,13 +312,14 @@ class Date(_Kind):
 
 
 class Boolean(_Kind):
-    """A truth value: true or false, yes or no, 1 or 0.
+    """A truth value: true or false, yes or no, on or off, 1 or 0.
 
     >>> [Boolean().reader()(cell) for cell in (False, "Yes", 1.0, "perhaps")]
     [0, 1, 1, 2]
     """
 
     purpose: ClassVar[str] = "a truth value"
+    form: ClassVar[str] = "truth values are true and false, yes and no, on and off, or 1 and 0"
     column_type: ClassVar[str] = "bool"
     size: ClassVar[int] = 3
 
@@ -417,10 +441,35 @@ class Schema(_Frozen):
 
     def text_of(self, cell: Any) -> str:
         """The text of one cell: a string, or a list of chat messages by their template."""
-        if self.message is None or not isinstance(cell, Sequence) or isinstance(cell, str | bytes):
+        messages = None if self.message is None else _messages(cell)
+        if self.message is None or messages is None:
             return as_text(cell)
-        messages = [item for item in cell if isinstance(item, Mapping)]
-        return "".join(_filled(self.message, message.get) for message in messages).strip()
+        fields = _FIELD.findall(self.message)
+        # a message without one of the fields, such as a call of a tool, is left out
+        whole = [own for own in messages if all(own.get(name) is not None for name in fields)]
+        return "".join(_filled(self.message, {name: _plain(own[name]) for name in fields}.get) for own in whole).strip()
+
+
+def _messages(cell: Any) -> list[Mapping[str, Any]] | None:
+    """The messages in a cell: a list of them, an array, or JSON text; None where there is no such list."""
+    if isinstance(cell, str) and cell.lstrip()[:1] == "[":
+        try:
+            cell = json.loads(cell)
+        except (ValueError, RecursionError):
+            return None
+    elif isinstance(cell, np.ndarray):
+        cell = cell.tolist()
+    if not isinstance(cell, Sequence) or isinstance(cell, str | bytes):
+        return None
+    return [item for item in cell if isinstance(item, Mapping)]
+
+
+def _plain(value: Any) -> Any:
+    """What a message says, where that is a list of parts: those that are text."""
+    value = value.tolist() if isinstance(value, np.ndarray) else value
+    if not isinstance(value, list | tuple):
+        return value
+    return "".join(as_text(part.get("text")) for part in value if isinstance(part, Mapping))
 
 
 def _line(name: str, value: str) -> str:

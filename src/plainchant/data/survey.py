@@ -24,7 +24,7 @@ from plainchant.data.labels import LabelMatcher, loosened, normal_form
 from plainchant.data.raw import Dialect, RawTable, role_in_schema
 from plainchant.data.schema import Schema
 from plainchant.data.segmentation import word_count
-from plainchant.data.tables import NO_SCHEMA, texts_of
+from plainchant.data.tables import NO_SCHEMA, read_codes, texts_of
 from plainchant.data.values import UnreadableUnit, as_name, is_bool, unit_key
 from plainchant.errors import DataError
 
@@ -202,7 +202,8 @@ def survey(
         raise DataError("data: has no column that holds single values; give a table with a column of texts")
     # lists of messages are read as text, and are nothing else
     messages = asked.text_fields if asked.schema.message is not None else ()
-    names = {f"column {place}": column.name for place, column in enumerate(flat)}
+    # as labels, which may be of any type that holds single values
+    names = {role_in_schema(f"column {column.name!r}", "a label"): column.name for column in flat}
     nested = [column.name for column in columns if column.nested and column.name in messages]
     names |= {role_in_schema(f"column {name}", "messages"): name for name in nested}
     raw = read_raw(source, names, dialect)
@@ -213,6 +214,7 @@ def survey(
     found = Survey(len(raw.rows), raw.malformed, facts, notes=tuple(raw.notes))
     found = _with_texts(found, values, asked, count_tokens, most_tokens)
     found = _missing_in_schema(found, "columns.attributes", [n for n in asked.schema.attributes if n not in values])
+    found = _with_attributes(found, values, asked.schema, raw)
     found = _with_labels(found, values, asked, raw)
     return _with_units(found, values, asked, raw)
 
@@ -468,6 +470,17 @@ def _missing_column(found: Survey, field_name: str, column: str, use: str, *, na
     if not named:
         return dataclasses.replace(found, notes=[*found.notes, said])
     return dataclasses.replace(found, problems=[*found.problems, said])
+
+
+def _with_attributes(found: Survey, values: Mapping[str, Sequence[Any]], schema: Schema, raw: RawTable) -> Survey:
+    """How the values of attributes will be read."""
+    problems, notes = list(found.problems), list(found.notes)
+    for name, kind in schema.attributes.items():
+        if name in values:
+            look = read_codes(values[name], kind, raw.class_names.get(name))[1]
+            said = [f"columns.attributes.{name}: {note}" for note in look.notes]
+            (problems if look.hardly_any else notes).extend(said)
+    return dataclasses.replace(found, problems=problems, notes=notes)
 
 
 def _missing_in_schema(found: Survey, part: str, names: Sequence[str]) -> Survey:

@@ -21,7 +21,7 @@ from plainchant.data.formats import lines_of, read_raw
 from plainchant.data.labels import LabelMatcher, difference
 from plainchant.data.raw import Dialect, RawTable, Readers, describe, role_in_schema
 from plainchant.data.sample import Sample
-from plainchant.data.schema import Category, Code, Schema
+from plainchant.data.schema import Attribute, Category, Code, Schema
 from plainchant.data.values import UnreadableUnit, as_name, as_text, unit_key
 from plainchant.errors import DataError, DataNote
 
@@ -30,6 +30,8 @@ Source: TypeAlias = Any
 # A table is refused if fewer than one in this many rows has a named label: its labels are probably others. The same
 # goes for the values of an attribute.
 FEWEST_LABELLED = 100
+# More than one value in this many beyond the ends of an attribute are told: its ends are probably others.
+MANY_BEYOND = 20
 # Labels without a row that a note names.
 NAMED = 5
 NO_SCHEMA = Schema()
@@ -283,20 +285,67 @@ def _codes(
 ) -> list[Code]:
     """The code of each cell of an attribute, from that cell alone."""
     kind = schema.attributes[name]
-    read = kind.reader(raw.class_names.get(name))
-    codes = [read(cell) for cell in cells]
-    missing: Code = None if name in schema.found else kind.size - 1
-    given = sum(not _is_blank(cell) for cell in cells)
-    unread = sum(code == missing and not _is_blank(cell) for cell, code in zip(cells, codes, strict=True))
-    wanted = kind.purpose if not (isinstance(kind, Category) and kind.values) else "one of its values"
-    if given and FEWEST_LABELLED * (given - unread) < given and not dialect.allow_malformed:
+    codes, look = read_codes(cells, kind, raw.class_names.get(name))
+    if look.hardly_any and not dialect.allow_malformed:
         raise DataError(
-            f"columns.attributes.{name}: hardly any value of this column of {describe(source)} is {wanted}: correct "
-            "its type or its values in [columns], or set allow_malformed to read them as missing. Nothing was spent."
+            f"columns.attributes.{name}: hardly any value of this column of {describe(source)} is {look.wanted} "
+            f"({kind.form}): correct its type or its values in [columns], or set allow_malformed to read them as "
+            "missing. Nothing was spent."
         )
-    if unread:
-        _tell([f"columns.attributes.{name}: {unread} values of {describe(source)} are not {wanted}; read as missing."])
+    _tell(f"columns.attributes.{name}: {note}." for note in look.notes)
     return codes
+
+
+@dataclass(frozen=True)
+class Look:
+    """How the cells of an attribute are read. Exact and private.
+
+    Attributes:
+        kind: what the column is.
+        given: cells that are not blank.
+        unread: those among them that count as missing.
+        beyond: those that lie beyond the ends.
+    """
+
+    kind: Attribute
+    given: int
+    unread: int
+    beyond: int
+
+    @property
+    def wanted(self) -> str:
+        """What a value should be."""
+        return "one of its values" if isinstance(self.kind, Category) and self.kind.values else self.kind.purpose
+
+    @property
+    def hardly_any(self) -> bool:
+        """Whether so few values can be read that the column or its type must be wrong."""
+        return bool(self.given) and FEWEST_LABELLED * (self.given - self.unread) < self.given
+
+    @property
+    def notes(self) -> list[str]:
+        """Sentences for the holder of the data."""
+        said = []
+        if self.unread:
+            said.append(
+                f"{self.unread:,} of {self.given:,} values are not {self.wanted}; read as missing ({self.kind.form})"
+            )
+        if MANY_BEYOND * self.beyond > self.given:
+            said.append(
+                f"{self.beyond:,} of {self.given:,} values lie beyond the ends, and count as if they were just within "
+                "them (the last cut point of numbers lies beyond)"
+            )
+        return said
+
+
+def read_codes(cells: Sequence[Any], kind: Attribute, names: Sequence[str] | None) -> tuple[list[Code], Look]:
+    """The code of each cell of an attribute, from that cell alone, and how they were read."""
+    read = kind.reader(names)
+    codes = [read(cell) for cell in cells]
+    missing: Code = None if isinstance(kind, Category) and kind.values is None else kind.size - 1
+    given = [not _is_blank(cell) for cell in cells]
+    unread = sum(own and code == missing for own, code in zip(given, codes, strict=True))
+    return codes, Look(kind, sum(given), unread, sum(map(kind.beyond, cells)))
 
 
 def _is_blank(cell: Any) -> bool:

@@ -116,6 +116,19 @@ def rounded_up(value: float, digits: int = 6) -> float:
     return float(written.quantize(Decimal(1).scaleb(written.adjusted() - digits + 1), rounding=ROUND_CEILING))
 
 
+# By what share an ε that was found by bisection may lie above what it stands for.
+_BISECTED = 1e-11
+
+
+def shown_epsilon(cost: "Cost", delta: float, digits: int = 4) -> float:
+    """The ε of a cost for people: rounded up, but for what bisection adds in the twelfth digit.
+
+    >>> shown_epsilon(Cost.of(8.0, 1e-6), 1e-6), shown_epsilon(Cost(0.5), 1e-6)
+    (8.0, 5.222)
+    """
+    return rounded_up(cost.epsilon(delta) * (1 - _BISECTED), digits)
+
+
 def _narrowed(low: float, high: float, holds: Callable[[float], bool]) -> tuple[float, float]:
     """Bisects [low, high] to 12 digits around the point where `holds` becomes true; true at high, not at low."""
     while high - low > 1e-12 * high:

@@ -10,7 +10,7 @@ from plainchant.config import SynthesisConfig
 from plainchant.errors import ConfigError, PrivacyError, RunError
 from plainchant.evaluation.runs import directory_of
 from plainchant.planning import Guarantee, make_plan
-from plainchant.privacy.accounting import Cost, rounded_up
+from plainchant.privacy.accounting import Cost, rounded_up, shown_epsilon
 from plainchant.reporting.page import readable
 from plainchant.reporting.rendering import render
 from plainchant.reporting.runs import named
@@ -191,7 +191,7 @@ def _total(directory: RunDirectory, book: Ledger | None) -> Line:
         raise ConfigError(
             f"ledger = {book.path}: has no entry for {directory.path}; name the ledger that the run was started with"
         )
-    spent = rounded_up(book.spent.epsilon(book.delta), 4)
+    spent = shown_epsilon(book.spent, book.delta)
     # guarantee 6.4: a sum that is converted afterwards is no bound for runs that were planned after seeing others
     alone = sum(not Cost.from_dict(entry).is_zero for entry in runs) < 2
     unseen, always = (

@@ -49,14 +49,14 @@ class Ledger:
         self.delta = float(content["delta"])
 
     @classmethod
-    def create(cls, path: Path, epsilon: float, delta: float) -> Self:
+    def create(cls, path: str | Path, epsilon: float, delta: float) -> Self:
         """A new ledger with a cap.
 
         Raises:
             ConfigError: it exists, or cannot be written.
         """
         Cost.of(epsilon, delta)
-        path = _resolved(path)
+        path = _resolved(Path(path))
         try:
             with _locked(path):
                 if path.exists():

@@ -1,6 +1,7 @@
 """Columns by a schema: a code depends on its cell alone, and a column's type decides before anything is spent."""
 
 import datetime
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pyarrow
+import pyarrow.parquet
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -46,6 +48,7 @@ def _typed() -> pyarrow.Table:
     return pyarrow.Table.from_pylist(rows)
 
 
+@quiet
 @pytest.mark.parametrize("kind", ["dicts", "jsonl", "csv", "parquet", "arrow", "pandas", "polars"])
 def test_every_format_gives_the_same_codes(kind: str, tmp_path: Path) -> None:
     path, frame = tmp_path / f"table.{kind}", _typed().to_pandas()
@@ -71,6 +74,7 @@ def test_each_code_is_a_function_of_its_cell_alone(rows: list[dict[str, Any]]) -
             assert code is None or isinstance(code, str) or 0 <= code < kind.size
 
 
+@quiet
 def test_what_the_schema_does_not_name_is_not_read() -> None:
     class Unread:
         def __getattribute__(self, name: str) -> Any:
@@ -139,7 +143,7 @@ def test_unreadable_values_are_missing_and_counted_for_the_holder_and_a_wrong_ty
     rows = [{"text": "a", "price": 3}] * 9 + [{"text": "a", "price": "secret words"}]
     schema = Schema(attributes={"price": KINDS["price"]})
     with pytest.warns(
-        DataNote, match=r"columns.attributes.price: 1 values .* are not a number; read as missing"
+        DataNote, match=r"columns.attributes.price: 1 of 10 values are not a number; read as missing"
     ) as noted:
         assert read_records(rows, schema=schema)[-1].attributes == (2,)
     assert "secret" not in str(noted[0].message)
@@ -211,6 +215,7 @@ def test_long_cells_take_linear_time() -> None:
     assert time.perf_counter() - begin < 5
 
 
+@quiet
 def test_attributes_are_part_of_the_fingerprint() -> None:
     other = [ROWS[0] | {"price": 50}, *ROWS[1:]]
     assert fingerprint(read_records(ROWS, schema=SCHEMA)) != fingerprint(read_records(other, schema=SCHEMA))
@@ -246,3 +251,84 @@ def test_a_data_dictionary_says_which_numbers_a_reader_can_meet():
     assert Number(cuts=(0, 1, 10, 100)).described() == "whole numbers 0 to 99, uniform within 0, 1 to 9, 10 to 99"
     assert Number(cuts=(0, 1_234_567)).described() == "whole numbers 0 to 1234566, uniform within 0 to 1234566"
     assert Number(cuts=(0, 0.5, 2)).described() == "0 to 2, uniform between 0, 0.5, 2"
+
+
+def test_many_values_beyond_the_ends_are_told_to_the_holder() -> None:
+    rows = [{"text": "a", "price": price, "opened": "1900-01-01"} for price in (3, 3, 3, 200)]
+    schema = Schema(attributes={name: KINDS[name] for name in ("price", "opened")})
+    with pytest.warns(DataNote) as noted:
+        read_records(rows, schema=schema)
+    assert [str(note.message).partition(" lie beyond")[0] for note in noted] == [
+        "columns.attributes.price: 1 of 4 values",
+        "columns.attributes.opened: 4 of 4 values",
+    ]
+
+
+def test_truth_values_are_read_however_tables_write_them() -> None:
+    read = Boolean().reader()
+    for cell in ("true", "YES", "on", "1", "1.0", 1, 1.0, True, np.bool_(True), "t"):
+        assert read(cell) == 1, cell
+    for cell in ("false", "no", "Off", "0", "0.0", 0, 0.0, False, np.float64(0), "F"):
+        assert read(cell) == 0, cell
+    for cell in (None, "", "2", 2, "perhaps", float("nan")):
+        assert read(cell) == 2, cell
+
+
+def test_whole_numbers_that_a_release_cannot_hold_are_refused_beforehand() -> None:
+    for cuts in ((0.0, 1e19), (-(2.0**63), 0.0)):
+        with pytest.raises(ValueError, match="whole = false"):
+            Number(cuts=cuts)
+        assert Number(cuts=cuts, whole=False).column_type == "double"
+
+
+@pytest.mark.parametrize("way", ["parquet", "pandas", "json text"])
+def test_chat_messages_are_read_however_tables_hold_them(way: str, tmp_path: Path) -> None:
+    chats = [
+        [{"role": "user", "content": "Hello"}, {"role": "bot", "content": "Yes"}],
+        # a call of a tool has nothing to say
+        [{"role": "user", "content": "Bye"}, {"role": "bot", "content": None}],
+    ]
+    pyarrow.parquet.write_table(pyarrow.table({"chat": chats}), tmp_path / "chats.parquet")
+    source: Any = tmp_path / "chats.parquet"
+    if way == "pandas":
+        source = pd.read_parquet(source)
+    elif way == "json text":
+        source = [{"chat": json.dumps(chat)} for chat in chats]
+    texts = [
+        record.text for record in read_records(source, text_column="chat", schema=Schema(message="{role}: {content}\n"))
+    ]
+    assert texts == ["user: Hello\nbot: Yes", "user: Bye"]
+
+
+def test_parts_of_a_message_are_one_text_and_messages_of_another_form_are_none() -> None:
+    schema = Schema(message="{role}: {content}\n")
+    parts = [{"type": "text", "text": "Look"}, {"type": "image_url", "image_url": {"url": "x"}}, {"text": " here"}]
+    assert schema.text_of([{"role": "user", "content": parts}]) == "user: Look here"
+    # another form than the template's: no text, which most rows must not be
+    rows = [{"chat": [{"from": "human", "value": "Hello"}]}] * 3
+    with pytest.raises(DataError, match="have no text in it"):
+        read_records(rows, text_column="chat", schema=schema)
+
+
+@quiet
+def test_the_same_number_never_means_two_labels(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    for part, names in (("a", ["neg", "pos"]), ("b", ["pos", "neg"])):
+        features = datasets.Features({"text": datasets.Value("string"), "s": datasets.ClassLabel(names=names)})
+        own = datasets.Dataset.from_dict({"text": ["x"] * 4, "s": [0, 1, 0, 1]}, features=features)
+        own.to_parquet(str(tmp_path / f"{part}.parquet"))
+    with pytest.raises(DataError, match="ClassLabel columns have different names"):
+        read_records(tmp_path, schema=Schema(attributes={"s": Category(values=("neg", "pos"))}))
+    (tmp_path / "b.parquet").unlink()
+    assert len(read_records(tmp_path, schema=Schema(attributes={"s": Category(values=("neg", "pos"))}))) == 4
+
+
+@pytest.mark.parametrize("kind", ["csv", "pandas"])
+def test_a_name_of_two_columns_is_refused(kind: str, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("text,stars,stars\na,,3\n")
+    frame = pd.DataFrame([["a", None, 3]], columns=["text", "stars", "stars"])
+    source: Any = frame if kind == "pandas" else tmp_path / "t.csv"
+    with pytest.raises(DataError, match="names 2 columns"):
+        read_records(source, schema=Schema(attributes={"stars": Number(cuts=(1, 2, 3))}))
+    # one that nobody asks for may be there as often as it likes
+    assert len(read_records(source)) == 1
