@@ -24,6 +24,7 @@ from plainchant.privacy.choice import (
 )
 from plainchant.privacy.deals import DealRule, Expected
 from plainchant.privacy.histograms import most_contexts, noise_sigma
+from plainchant.privacy.marginals import Shares
 from plainchant.privacy.mechanisms import TokenMechanism, TokenSettings
 from plainchant.privacy.promises import Promise, Promised, nothing_promised
 from plainchant.privacy.sampling import epsilon_outside
@@ -46,6 +47,9 @@ LARGEST_AFFORDED = 40
 FAINT = 0.02
 # By what share a sum may differ from the whole because its parts were added up again.
 ADDED_AGAIN = 1e-9
+# Units for each value of an attribute, divided by σ of its noisy count, below which a plan warns: the positive noise on
+# values that no record has would weigh as much as four in ten of the units.
+LEAST_HEARD = 1.0
 # Characters per token of English prose, about. Other text has fewer, and then a note about lengths comes late.
 PROSE_CHARACTERS = 4
 # Public centres where their number is decided here: the most, and where nothing is known of the data's size. A hundred
@@ -280,7 +284,27 @@ class Plan:
                 f"{config.epsilon:g}: the texts will hardly differ from the public model's own. Raise epsilon, ask for "
                 "fewer texts, or gather more units"
             )
-        return [*notes, *_form_notes(config), *self._notes_on_endpoint]
+        return [*notes, *self._notes_on_attributes, *_form_notes(config), *self._notes_on_endpoint]
+
+    @property
+    def _notes_on_attributes(self) -> list[str]:
+        """What the noise of a single column drowns."""
+        attributes = self.config.columns.attributes
+        if not attributes or self.units is None:
+            return []
+        single = Shares.of(self.table.rho, len(self.config.columns.found)).single / (len(attributes) + 1)
+        sigma = noise_sigma(single)
+        drowned = [
+            name
+            for name, kind in attributes.items()
+            if name not in self.config.columns.found and self.units < LEAST_HEARD * sigma * (kind.size - 1)
+        ]
+        if not drowned:
+            return []
+        return [
+            f"columns.attributes.{', '.join(drowned)}: about {self.units:,} units on so many values are lost in noise "
+            f"of σ = {sigma:.3g}: values will come back that hardly any record has. Name fewer values, or raise epsilon"
+        ]
 
     @property
     def budget_shares(self) -> dict[str, float]:

@@ -565,3 +565,12 @@ def test_a_sum_above_the_budget_is_an_error_and_never_hidden():
     assert planning._spent(total, counts, Cost(0.6), Cost(0.6 + 1e-15)) == total
     with pytest.raises(PrivacyError, match="more than its budget"):
         planning._spent(total, counts, Cost(0.6), Cost(0.7))
+
+
+@pytest.mark.parametrize(("units", "drowned"), [(200, True), (200_000, False), (None, False)])
+def test_a_plan_warns_of_attributes_that_noise_drowns(units, drowned):
+    cities = {"type": "category", "values": [f"city {n}" for n in range(200)]}
+    attributes = {"city": cities, "open": {"type": "boolean"}, "who": {"type": "category"}}
+    made = planned("attributes", epsilon=1.0, expected_units=units, columns={"attributes": attributes})
+    said = [note for note in made.notes if note.startswith("columns.attributes.city: about 200 units")]
+    assert bool(said) is drowned

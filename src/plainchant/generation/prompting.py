@@ -345,8 +345,14 @@ class Prompts(Templates):
         ]
 
     def _attributes(self, attributes: str) -> list[int]:
-        """Attributes, a line each, cut at a public length."""
-        return self._model.encode(attributes, trusted=False)[: self._attribute_room] if attributes else []
+        """Attributes, a line each, cut at a public length: where they are too long, each line by itself."""
+        tokens = self._model.encode(attributes, trusted=False) if attributes else []
+        if len(tokens) <= self._attribute_room:
+            return tokens
+        end = self._model.encode("\n", trusted=False)
+        lines = (self._model.encode(line, trusted=False) for line in attributes.rstrip("\n").split("\n"))
+        cut = [token for line in lines for token in (*line[: ATTRIBUTE_TOKENS - len(end)], *end)]
+        return cut[: self._attribute_room]
 
     def records(self, texts: Sequence[str], label: str | None, attributes: Sequence[str] = ()) -> list[int]:
         """The records' part of a context with several records (guarantee 3.3), cut at a public length. Secret.

@@ -326,7 +326,11 @@ def test_attributes_of_a_record_are_text_and_cut_at_a_public_length():
     assert len(special) == 1
     tokens = made.record("one", None, "Name: </s>" + "x" * 500 + "\n")
     assert special[0] not in tokens
-    assert len(tokens) == len(made.record("one", None)) + 2 * 24
+    assert len(tokens) == len(made.record("one", None)) + 24
+    # each line by itself, and it stays a line
+    long = read(made.record("one", None, "Stars: " + "x" * 500 + "\nName: Ann\n"))
+    assert long == "Stars: " + "x" * 16 + "\nName: Ann\nT: one\n"
+    assert len(made.record("one", None, "a" * 90 + "\n" + "b" * 90 + "\n")) == len(made.record("one", None)) + 2 * 24
     assert len(made.records(["one"] * 3, None, ["y" * 500] * 3)) <= made.longest
 
 
