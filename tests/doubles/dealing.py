@@ -1,6 +1,7 @@
 """A run's own code from noisy counts to texts, on a table model and without a disk, along every path of its draws."""
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
@@ -17,6 +18,7 @@ from plainchant.privacy.aggregation import sampling_weights
 from plainchant.privacy.deals import DealRule, Expected
 from plainchant.privacy.mechanisms import StepResult
 from plainchant.run import cells, rounds
+from plainchant.run.preparation import Preparation
 from plainchant.run.released import Released
 
 # how a text that was released before is written in a prompt
@@ -137,9 +139,11 @@ class Run:
             records=lambda texts, label, attributes=(): [int(text) for text in texts],
         )
         table = [SimpleNamespace(text=str(unit), label=None, unit=None) for unit in units]
-        return SimpleNamespace(
+        preparation: Any = SimpleNamespace(
             plan=made, config=config, table=table, directory=memory, prompts=prompts, randomness=path
-        )  # fmt: skip
+        )
+        preparation.labels_of = functools.partial(Preparation.labels_of, preparation)
+        return preparation
 
     def _walked(self, units: tuple[int, ...], path: Any) -> tuple[Any, ...]:
         memory = Memory()
