@@ -507,6 +507,7 @@ TABLES = {
             "ag_news/deals",
             "ag_news/deals-epsilon3",
             "ag_news/deals-epsilon1",
+            "ag_news/deals-epsilon1-guidance1",
         ],
         "The same at ε = 3, around so many centres": [
             "ag_news/deals-epsilon3-centres1",
@@ -609,12 +610,12 @@ def tables_of(groups, found):
     tables = []
     for title, names in groups.items():
         names = [name for name in names if name in found]
-        if all(found[name][0]["method"] == "public" for name in names):
-            continue
-        for judge in (judge_of(found, names), "second"):
-            table = cells_table(found, names, judge)
-            if table.count("\n") > 1:
-                tables.append((title, table, judge))
+        private = [run for name in names for run in found[name] if run["method"] != "public"]
+        tables += [
+            (title, cells_table(found, names, judge), judge)
+            for judge in (judge_of(found, names), "second")
+            if any(run.get(judge) for run in private)
+        ]
     return tables
 
 
