@@ -507,7 +507,7 @@ too."""
         try:
             super().__init__(**dict[str, Any](values))
         except ValidationError as error:
-            raise _translated(error) from None
+            raise translated(error, type(self)) from None
 
     @field_validator("labels", mode="before")
     @classmethod
@@ -1053,7 +1053,8 @@ def _closest(name: str, known: list[str]) -> str:
 _NESTED: Mapping[str, type[BaseModel]] = {"prompt": PromptConfig, "columns": Schema}
 
 
-def _translated(error: ValidationError) -> ConfigError | PrivacyError:
+def translated(error: ValidationError, model: type[BaseModel]) -> ConfigError | PrivacyError:
+    """What pydantic found wrong with the fields of a model, as one error for people."""
     problems: dict[str, list[str]] = {}
     for item in error.errors():
         own = item.get("ctx", {}).get("error")
@@ -1064,7 +1065,7 @@ def _translated(error: ValidationError) -> ConfigError | PrivacyError:
         inside = _NESTED.get(str(item["loc"][0])) if len(item["loc"]) > 1 else None
         field = ".".join(str(part) for part in item["loc"]) if inside else str(item["loc"][0])
         if item["type"] == "extra_forbidden":
-            known = (inside or SynthesisConfig).model_fields
+            known = (inside or model).model_fields
             name = str(item["loc"][-1])
             other = _closest(name, list(known)) if len(item["loc"]) < 3 else ""
             parts = [part for part, own in _NESTED.items() if not inside and name in own.model_fields]

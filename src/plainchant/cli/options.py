@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import click
 from click.shell_completion import CompletionItem
+from pydantic import ValidationError
 
 from plainchant.cli import terminal
 from plainchant.cli.console import Console, keep_log
@@ -22,6 +23,7 @@ from plainchant.config import (
     group_of,
     load_config,
     split_labels,
+    translated,
 )
 from plainchant.errors import ConfigError
 
@@ -350,9 +352,8 @@ def with_performance(command: Callable[..., Any]) -> Callable[..., Any]:
         own = {name: values.pop(name) for name in names}
         try:
             options = PerformanceOptions(**{name: value for name, value in own.items() if value is not None})
-        except ValueError as error:
-            wrong = ", ".join(f"{name} = {value}" for name, value in own.items() if value is not None)
-            raise ConfigError(f"{wrong}: not possible; see --help") from error
+        except ValidationError as error:
+            raise translated(error, PerformanceOptions) from None
         return command(*args, performance=options, **values)
 
     return _with_fields(PerformanceOptions, names, wrapped)
