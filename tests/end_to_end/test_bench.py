@@ -20,6 +20,12 @@ from speed.common import RESULTS, measured
 ROOT = Path(__file__).parents[2]
 
 
+def test_the_page_of_the_study_names_cells_that_there_are():
+    named = {name for groups in study.TABLES.values() for names in groups.values() for name in names}
+    named |= {cell for _, *cells in study.PICTURED for cell in cells if cell is not None} | set(study.MAIN)
+    assert named <= set(study.load_cells())
+
+
 def test_the_page_of_the_study_is_made_from_its_results():
     text = study.page_text(study.results())
     assert text == (ROOT / "docs" / "study.md").read_text(), "python bench/study.py page"

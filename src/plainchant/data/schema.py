@@ -365,7 +365,8 @@ class Schema(_Frozen):
     text: str | None = None
     """Template of the text from several columns, such as "{subject}\\n\\n{body}". Unset: the text column."""
     message: str | None = None
-    """Template of one message where a text column holds lists of chat messages, such as "{role}: {content}\\n"."""
+    """Template of one message where a text column holds lists of chat messages, such as "{role}: {content}\\n". A \
+message that lacks one of these fields is left out."""
     attributes: Mapping[str, Attribute] = {}
     """Columns beside the text, by name: categories, numbers, dates and truth values."""
 

@@ -197,13 +197,15 @@ def survey(
     columns, separator = columns_of(source, dialect)
     if separator != AUTO:
         dialect = dataclasses.replace(dialect, separator=separator)
-    flat = [column for column in columns if not column.nested]
+    named = Counter(column.name for column in columns)
+    flat = [column for column in columns if not column.nested and named[column.name] == 1]
     if not flat and asked.schema.message is None:
         raise DataError("data: has no column that holds single values; give a table with a column of texts")
     # lists of messages are read as text, and are nothing else
     messages = asked.text_fields if asked.schema.message is not None else ()
-    # as labels, which may be of any type that holds single values
-    names = {role_in_schema(f"column {column.name!r}", "a label"): column.name for column in flat}
+    # as labels, which may be of any type that holds single values; by number, since errors name the role, and a name is
+    # a record's where the header row is missing
+    names = {role_in_schema(f"column {place}", "a label"): column.name for place, column in enumerate(flat)}
     nested = [column.name for column in columns if column.nested and column.name in messages]
     names |= {role_in_schema(f"column {name}", "messages"): name for name in nested}
     raw = read_raw(source, names, dialect)
@@ -211,7 +213,8 @@ def survey(
         raise DataError("data: has no rows: give a table with at least one")
     values = dict(zip(names.values(), map(list, zip(*raw.rows, strict=True)), strict=True))
     facts = [_column_facts(column, None if column.nested else values.get(column.name)) for column in columns]
-    found = Survey(len(raw.rows), raw.malformed, facts, notes=tuple(raw.notes))
+    twice = [f"{name!r} names {count} columns, which are not looked at" for name, count in named.items() if count > 1]
+    found = Survey(len(raw.rows), raw.malformed, facts, notes=(*raw.notes, *twice))
     found = _with_texts(found, values, asked, count_tokens, most_tokens)
     found = _missing_in_schema(found, "columns.attributes", [n for n in asked.schema.attributes if n not in values])
     found = _with_attributes(found, values, asked.schema, raw)

@@ -8,6 +8,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from plainchant.data.formats import read_raw
 from plainchant.data.header import columns_of
 from plainchant.data.raw import Dialect
 from plainchant.data.survey import Asked, survey
@@ -117,6 +118,25 @@ def test_columns_are_named_in_every_format(tmp_path):
     # one row alone names no column
     rows = [{"text": "a"}] * 30 + [{"text": "b", "a secret": 1}]
     assert [column.name for column in columns_of(rows)[0]] == ["text"]
+
+
+def test_a_record_in_place_of_a_header_is_in_no_error(tmp_path, monkeypatch):
+    (tmp_path / "t.csv").write_text("Ann Secret,77,77,a b c\nBob,1,2,d e f\n")
+    asked: list[str] = []
+
+    def reading(source, names, dialect):
+        asked.extend(names)
+        return read_raw(source, names, dialect)
+
+    monkeypatch.setattr("plainchant.data.survey.read_raw", reading)
+    found = survey(tmp_path / "t.csv", Asked("d", None, None, ()))
+    # names that occur twice stop nothing; the holder sees them where all names are shown
+    assert found.rows == 1
+    assert [facts.name for facts in found.columns] == ["Ann Secret", "77", "77", "a b c"]
+    assert any("'77' names 2 columns" in note for note in found.notes)
+    # errors name a column by its role
+    assert asked
+    assert not any(word in role for role in asked for word in ("Ann", "77", "a b c"))
 
 
 def test_what_is_no_table_is_refused():
