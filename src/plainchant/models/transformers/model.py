@@ -31,6 +31,9 @@ the whole one."""
 # Rows are filled in pieces of one length, and caches are read up to a multiple of another: kernels round differently
 # for different shapes, and the lengths of other rows must not affect a row (guarantee 7).
 _PIECE = 16
+# Kernels compute a few rows, and the few that are left over by their blocks, in other ways. In passes of at least so
+# many rows, and of a multiple of so many, a row has the same bits wherever it stands, beside whatever rows (guarantee 7).
+_LEAST_ROWS, _ROW_STEP = 16, 8
 _PREFILL_TOKENS = 40 * _PIECE  # tokens per prefill pass: as many as are checked; more gains no speed
 _DEFAULT_CONTEXT = 2_048
 PROBE = "The library on Mill Street opens at nine.\n\nIt lends maps, films & tools, 🎵 and is free for everybody."
@@ -162,7 +165,12 @@ class TransformersModel:
                     asked.append(torch.from_numpy(supports[place]).to(self._device))
         logits = np.empty((0, self.vocabulary_size), dtype=np.float32)
         if segments:
-            found = self._forward(self._model, segments, torch.cat(tokens), asked if small else None)
+            together = torch.cat(tokens)
+            if supports is not None:
+                # public passes are not padded: how many rows they have is public, and their heads are large
+                short = max(_LEAST_ROWS - len(together), -len(together) % _ROW_STEP)
+                together = pad(together, (0, 0, 0, short), value=self._filler)
+            found = self._forward(self._model, segments, together, asked if small else None)
             logits = found.logits[:, 0].float().cpu().numpy()
         answers, first = [], 0
         for place, (rows, _) in enumerate(ours):

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 from unittest import mock
 
@@ -164,7 +164,7 @@ def test_a_model_that_mixes_its_logits_keeps_the_whole_head() -> None:
     (whole,) = model.step([(rows, 7)])
     rows.rewind()
     (part,) = model.step([(rows, 7)], [np.array([3, 70])])
-    np.testing.assert_allclose(part, whole[:, [3, 70]], atol=1e-6)
+    np.testing.assert_allclose(part, whole[:, [3, 70]], atol=1e-4)
 
 
 def test_an_empty_prompt_is_a_prompt(model: TransformersModel) -> None:
@@ -253,6 +253,45 @@ def test_a_row_does_not_depend_on_the_others(model: TransformersModel) -> None:
     alone = logits([])
     for others in ([[]], [some(3, 60)], [some(i, i) for i in range(30)], [[7] * 8] * 5):
         assert np.abs(logits(others) - alone).max() <= model.numerical_slack / 10
+
+
+@contextlib.contextmanager
+def threads(number: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def beside_other_batches(model: TransformersModel, own: list[list[int]], tail: list[int]) -> list[np.ndarray]:
+    """Logits of a batch's rows, its prompts still to be read, in passes with other batches of many sizes."""
+    ids = np.arange(0, model.vocabulary_size, max(3, model.vocabulary_size // 1000), dtype=np.int64)
+    found = []
+    for sizes in ([], [1], [2], [3], [5, 1], [8], [17], [11, 12, 30], [61]):
+        prefix = model.prefill(own[0][:4])
+        # first and last in the pass
+        for place in {0, len(sizes)}:
+            groups = [
+                model.open_rows(prefix, [own[row % len(own)][: row % 9] for row in range(n)], room=len(tail))
+                for n in sizes
+            ]
+            groups.insert(place, model.open_rows(prefix, own, room=len(tail)))
+            steps = [model.step([(rows, token) for rows in groups], [ids] * len(groups)) for token in tail]
+            found.append(np.array([step[place] for step in steps]))
+    return found
+
+
+@pytest.mark.parametrize("number", [1, 2, 4])
+@pytest.mark.parametrize("size", [1, 3, 11])
+def test_a_row_has_the_same_bits_whatever_other_batches_are_in_its_pass(
+    model: TransformersModel, number: int, size: int
+) -> None:
+    with threads(number):
+        own = [some(row, 3 + 4 * (row % 5)) for row in range(size)]
+        first, *others = beside_other_batches(model, own, some(99, 3))
+    assert all(np.array_equal(first, other) for other in others)
 
 
 def test_rows_are_bounded_by_the_context(llama: TransformersModel) -> None:
@@ -572,6 +611,18 @@ def test_the_numerical_slack_covers_what_other_rows_move(gemma_in: TransformersM
         worst = max(worst, float(np.ptp(np.array(seen), axis=0).max()))
     print(f"largest movement of a logit: {worst:.2e} nats")  # noqa: T201
     assert worst < gemma_in.numerical_slack
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "size"), [(1, 11), (2, 1), (2, 3), (2, 11), (4, 11)])
+def test_the_embedded_models_rows_have_the_same_bits_whatever_other_batches_are_in_their_pass(
+    gemma_in: TransformersModel, number: int, size: int
+) -> None:
+    words = gemma_in.encode("The harbour pumps were repaired after the storm, and nobody called. " * 4, trusted=True)
+    with threads(number):
+        own = [words[row : row + 5 + 6 * (row % 4)] for row in range(size)]
+        first, *others = beside_other_batches(gemma_in, own, words[:3])
+    assert all(np.array_equal(first, other) for other in others)
 
 
 def filtered_movement(
