@@ -32,7 +32,7 @@ the whole one."""
 # for different shapes, and the lengths of other rows must not affect a row (guarantee 7).
 _PIECE = 16
 # Kernels compute a few rows, and the few that are left over by their blocks, in other ways. In passes of at least so
-# many rows, and of a multiple of so many, a row has the same bits wherever it stands, beside whatever rows (guarantee 7).
+# many rows, and of a multiple of so many, a row has the same bits wherever it stands, whatever others do (guarantee 7).
 _LEAST_ROWS, _ROW_STEP = 16, 8
 _PREFILL_TOKENS = 40 * _PIECE  # tokens per prefill pass: as many as are checked; more gains no speed
 _DEFAULT_CONTEXT = 2_048
