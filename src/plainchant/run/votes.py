@@ -69,7 +69,7 @@ def hold_vote(
     )
     # too few different candidates: what the rules left out is better than less than was asked for
     if rows is None:
-        chosen = _chosen(config, tally, vectors)
+        chosen = _chosen(config, tally, labels, vectors)
         there = {candidate for _, candidate in chosen}
         others = [place for place in range(len(texts)) if place not in there and not isinstance(config.quotas, dict)]
         filled = [(int(labels[place]), place) for place in others[: config.released - len(chosen)]]
@@ -98,7 +98,7 @@ def hold_vote(
     directory.save_vote(number, entries, winners, facts)
 
 
-def _chosen(config: SynthesisConfig, tally: Tally, vectors: Float32Array) -> list[tuple[int, int]]:
+def _chosen(config: SynthesisConfig, tally: Tally, asked_for: IntArray, vectors: Float32Array) -> list[tuple[int, int]]:
     """The (label, candidate) that the configuration's rules choose; where the user named quotas, no more than these."""
     asked: Literal["auto", "votes", "balanced"] | dict[int, int]
     if isinstance(config.quotas, dict):
@@ -106,7 +106,7 @@ def _chosen(config: SynthesisConfig, tally: Tally, vectors: Float32Array) -> lis
     else:
         asked, fill = config.quotas, config.released
     quotas = quotas_of(asked, tally, len(config.label_set), config.released)
-    return choose(tally, vectors, quotas, config.choice, fill=fill)
+    return choose(tally.own_first(asked_for), vectors, quotas, config.choice, fill=fill)
 
 
 def _counted(preparation: Preparation, ballot: Ballot, vectors: Float32Array) -> IntArray:

@@ -87,6 +87,25 @@ def test_labels_without_signal_are_told():
     assert tally([[40, 3, 0, 1], [2, -1, 1, 1]]).without_signal(2).tolist() == [1]
 
 
+@pytest.mark.parametrize("choice", ["highest", "matching"])
+def test_noise_gives_no_label_what_others_asked_for(choice):
+    """One label has units and one has none; 400 candidates, half of them asked for by each, are open to both."""
+    rng, sigma = np.random.default_rng(4), 10.0
+    asked = np.repeat([0, 1], 200)
+    votes = np.rint(rng.normal(0, sigma, (2, 400))).astype(np.int64)
+    # records say that a candidate for the other label is one of theirs
+    votes[0, 390] = 100
+    of, vectors = tally(votes, sigma), np.eye(400, dtype=np.float32)
+    plain = choose(of, vectors, np.array([5, 5]), choice)
+    found = choose(of.own_first(asked), vectors, np.array([5, 5]), choice)
+    assert (0, 390) in found
+    assert all(asked[candidate] == label for label, candidate in found if candidate != 390)
+    # without it some are foreign
+    assert not all(asked[candidate] == label for label, candidate in plain if candidate != 390)
+    # and a label with too few of its own still gets its texts
+    assert len(choose(of.own_first(np.repeat([0, 1], [398, 2])), vectors, np.array([5, 5]), "highest")) == 10
+
+
 def test_matching_takes_from_every_heap_what_the_highest_would_take_from_one():
     generator = np.random.default_rng(0)
     heaps = np.repeat(axes(4), 10, axis=0) + 0.1 * generator.normal(size=(40, 4)).astype(np.float32)
