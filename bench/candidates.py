@@ -4,6 +4,7 @@
     python bench/candidates.py measure [PATTERN ...]    their figures, into bench/study/candidates/
     python bench/candidates.py choices                  ways to choose, from all candidates that are written
     python bench/candidates.py strength                 what a vote chooses, by its strength
+    python bench/candidates.py sureness                 votes of finished runs of the study, weighed by a classifier
     python bench/candidates.py cost                     what a large vote takes
     python bench/candidates.py page                     docs/candidates.md from the figures
 
@@ -377,9 +378,7 @@ def hold(pool, voters, config, rho, count, seed):
 
     sound, left_out = sound_candidates(pool.texts, pool.asked, pool.vectors, count)
     spread, reach = ballot_form(config, rho, float(len(voters.labels)), len(sound))
-    ballot = make_ballot(
-        pool.texts, pool.asked, pool.vectors, sound, labels=len(config.labels), spread=spread, reach=reach
-    )
+    ballot = make_ballot(pool.texts, pool.asked, pool.vectors, sound, [(spread, reach)] * len(config.labels))
 
     def nearest(units, candidates, most):
         return nearest_points(voters.vectors[units], pool.vectors[candidates], most)
@@ -479,6 +478,14 @@ def measured(data, pool, ways, options, *, counts, units, choices=("highest",)):
                         }
                     )  # fmt: skip
     return rows
+
+
+# Runs whose votes are weighed once more, and powers of the probability.
+SURENESS_RUNS = {
+    "ag_news": ("ag_news/rounds-600-epsilon1", "ag_news/rounds-no-deals-600"),
+    "clinc150": ("clinc150/rounds-epsilon1", "clinc150/rounds"),
+}
+SURENESS_POWERS = (0.0, 0.25, 0.5, 1.0)
 
 
 # Commands.
@@ -616,6 +623,40 @@ def strength(options):
         path.write_text(json.dumps(document, indent=1) + "\n")
 
 
+def sureness(options):
+    """Chooses once more from the last votes of finished runs of the study, by several powers of the probability."""
+    from plainchant.evaluation.runs import directory_of
+    from plainchant.privacy.histograms import VOTE_GRID, noise_sigma
+    from plainchant.run import choosing
+    from plainchant.run.released import Released
+    from plainchant.run.votes import first_of_equal
+
+    for data, names in SURENESS_RUNS.items():
+        rows = []
+        for name in names:
+            directory = directory_of(options.runs / f"{name.replace('/', '--')}--1")
+            config, plan, released = directory.config, directory.plan, Released.of(directory)
+            places = {(text.batch, text.position): place for place, text in enumerate(released.texts)}
+            asked = np.array([released.label_of(text, len(config.label_set)) for text in released.texts])
+            texts = [text.text for text in released.texts]
+            vectors, entries = options.loaded.vectors(texts), directory.votes(plan["rounds"] - 1)
+            labels, candidates = (np.array(own) for own in zip(
+                *((label, places[batch, position]) for label, batch, position, _ in entries), strict=True))  # fmt: skip
+            sigma = VOTE_GRID * noise_sigma(plan["rho_vote"] / plan["rounds"])
+            votes = np.array([count for *_, count in entries])
+            tally = choosing.Tally(labels, candidates, votes, sigma, first_of_equal(texts))
+            quotas = choosing.quotas_of("auto", tally, len(config.label_set), config.released)
+            for power in SURENESS_POWERS:
+                weighed, choosing.SURENESS = tally.own_first(asked), power
+                weighed = weighed.sure_first(vectors, asked) if power else weighed
+                chosen = choosing.choose(weighed, vectors, quotas, config.choice, fill=config.released)
+                own, named = [texts[place] for _, place in chosen], [config.label_set[label] for label, _ in chosen]
+                figures = [judge(data, own, named, options, seed) for seed in range(4)]
+                rows.append({"run": name, "count": config.released, "power": power, "figures": figures})
+                print(name, power, {figure: round(mean_of(rows[-1], figure), 3) for figure in FIGURES}, flush=True)
+        (RESULTS / f"sureness-{data}.json").write_text(json.dumps({"data": data, "rows": rows}, indent=1) + "\n")
+
+
 def thinned(tally, vectors, quotas, discount):
     """A trial: the highest votes, each less the more it is like what is chosen already, label by label."""
     order = np.argsort(-tally.votes, kind="stable")
@@ -712,6 +753,17 @@ def strength_table(results, data):
     return "\n".join(lines)
 
 
+def sureness_table(results, data):
+    """Markdown: a row a run, a column a power of the probability."""
+    rows = results[f"sureness-{data}"]["rows"]
+    heads = ["run", "texts", "votes alone", *(f"times p to the {power:g}" for power in SURENESS_POWERS if power)]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for name, count in dict.fromkeys((row["run"], row["count"]) for row in rows):
+        own = [figures_of(rows, run=name, power=power) for power in SURENESS_POWERS]
+        lines.append(f"| {name} | {count} | {' | '.join(own)} |")
+    return "\n".join(lines)
+
+
 def together_of(results):
     """The largest pool of all ways, None where it is not measured."""
     found = [document for name, document in results.items() if name.startswith("together")]
@@ -771,6 +823,7 @@ def page_text(found):
         combined=lambda data: combined_table(found[data]),
         choices=lambda data: choices_table(found[data], data),
         strengths=lambda data: strength_table(found[data], data),
+        sureness=lambda data: sureness_table(found[data], data),
         together={data: together_of(own) for data, own in found.items()},
     )
 
@@ -781,15 +834,16 @@ def page(_):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("command", choices=["write", "measure", "choices", "strength", "cost", "page"])
+    parser.add_argument("command", choices=["write", "measure", "choices", "strength", "sureness", "cost", "page"])
     parser.add_argument("patterns", nargs="*", metavar="PATTERN")
     parser.add_argument("--work", type=Path, default=HERE / "results" / "candidates")
+    parser.add_argument("--runs", type=Path, default=Path("runs") / "study" / "runs", help="runs of bench/study.py")
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--rows", type=int, default=64)
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     options.loaded = Loaded(options)
-    commands = (write, measure, choices, strength, cost, page)
+    commands = (write, measure, choices, strength, sureness, cost, page)
     {command.__name__: command for command in commands}[options.command](options)
 
 

@@ -37,7 +37,7 @@ def points():
 def winners(records, candidates, spread):
     """The candidates that one vote at `EPSILON` chooses, each vote spread over so many."""
     rho = make_plan(SynthesisConfig(method="private-evolution", epsilon=EPSILON)).rho_vote
-    ballot = Ballot((np.arange(len(candidates)),), spread)
+    ballot = Ballot((np.arange(len(candidates)),), (spread,))
     counts = count_votes(
         np.zeros(len(records), dtype=np.int64),
         lambda units, own, count: nearest_points(records[units], candidates[own], count),

@@ -41,13 +41,20 @@ UNIT_LABELS = np.array([NO_CELL, *(np.arange(UNITS - 1) % LABELS)])
 
 def with_twins(spread):
     """Every candidate, twins and all, for every label."""
-    return Ballot((np.arange(CANDIDATES),) * LABELS, spread)
+    return Ballot((np.arange(CANDIDATES),) * LABELS, (spread,) * LABELS)
 
 
 def distinct(spread, reach=2):
     """As a run makes it."""
     texts = [str(twin) for twin in TWINS]
-    return make_ballot(texts, ASKED, VECTORS, np.arange(CANDIDATES), labels=LABELS, spread=spread, reach=reach)
+    forms = [(spread, reach)] * LABELS
+    return make_ballot(texts, ASKED, VECTORS, np.arange(CANDIDATES), forms)
+
+
+def mixed(_):
+    """Each label with a form of its own, as labels of different sizes have."""
+    texts = [str(twin) for twin in TWINS]
+    return make_ballot(texts, ASKED, VECTORS, np.arange(CANDIDATES), [(1, 3), (4, 2), (16, 1)])
 
 
 def votes(keep, ballot):
@@ -103,7 +110,9 @@ def worst_divergence(voting, ballot, rho, alpha):
 
 
 @pytest.mark.parametrize("spread", [1, 4, 16])
-@pytest.mark.parametrize("form", [with_twins, *(functools.partial(distinct, reach=reach) for reach in (1, 2, LABELS))])
+@pytest.mark.parametrize(
+    "form", [with_twins, mixed, *(functools.partial(distinct, reach=reach) for reach in (1, 2, LABELS))]
+)
 def test_no_neighbour_changes_more_than_a_whole_vote_and_the_bound_is_nearly_reached(spread, form):
     worst = largest_change(votes, form(spread))
     assert 0.99 * VOTE_GRID**2 <= worst <= VOTE_GRID**2
@@ -187,7 +196,7 @@ def test_a_unit_that_votes_under_two_labels_is_caught(spread):
 
 def test_a_spread_from_the_true_number_of_voters_is_caught():
     def adapted(keep, ballot):
-        return votes(keep, dataclasses.replace(ballot, spread=max(1, len(keep) - UNITS + 5)))
+        return votes(keep, dataclasses.replace(ballot, spread=(max(1, len(keep) - UNITS + 5),) * LABELS))
 
     assert largest_change(adapted, distinct(1)) > VOTE_GRID**2
 
@@ -242,13 +251,15 @@ def test_a_weight_is_the_largest_integer_whose_vote_fits():
 
 def test_a_unit_without_a_label_has_no_vote_and_few_candidates_take_a_whole_one():
     assert not votes(np.array([0]), distinct(4)).any()
-    ballot = Ballot((np.array([7, 9]), np.array([], dtype=np.int64), np.arange(5)), 4)
+    ballot = Ballot((np.array([7, 9]), np.array([], dtype=np.int64), np.arange(5)), (4, 4, 4))
     counts = votes(np.arange(UNITS), ballot)
     units = [np.count_nonzero(label == UNIT_LABELS) for label in range(LABELS)]
     assert counts.tolist()[:2] == [units[0] * vote_weight(2)] * 2
     assert counts[2:].sum() == units[2] * 4 * vote_weight(4)
+    with pytest.raises(ConfigError, match="one each"):
+        Ballot((np.arange(5), np.arange(5)), (1,))
     with pytest.raises(ConfigError, match="twice"):
-        Ballot((np.array([1, 1]),), 1)
+        Ballot((np.array([1, 1]),), (1,))
 
 
 def test_a_ballot_holds_each_text_and_vector_once_and_its_nearest_labels_first():
@@ -257,13 +268,11 @@ def test_a_ballot_holds_each_text_and_vector_once_and_its_nearest_labels_first()
         assert len(own) == len(set(TWINS)) == len({VECTORS[place].tobytes() for place in own})
     # equal vectors under different texts are one candidate, too
     several = make_ballot(
-        [str(place) for place in range(CANDIDATES)], ASKED, VECTORS, np.arange(CANDIDATES),
-        labels=LABELS, spread=1, reach=LABELS,
-    )  # fmt: skip
+        [str(place) for place in range(CANDIDATES)], ASKED, VECTORS, np.arange(CANDIDATES), [(1, LABELS)] * LABELS
+    )
     assert [own.tolist() for own in several.candidates] == [own.tolist() for own in ballot.candidates]
     for label, own in enumerate(distinct(1, reach=1).candidates):
         assert set(ASKED[own]) == {label}
     # a label for which nothing was written may vote for all
-    lonely = make_ballot(["a", "b"], np.array([0, 1]), np.eye(2, dtype=np.float32), np.arange(2), labels=3, spread=1,
-                         reach=1)  # fmt: skip
+    lonely = make_ballot(["a", "b"], np.array([0, 1]), np.eye(2, dtype=np.float32), np.arange(2), [(1, 1)] * 3)
     assert [own.tolist() for own in lonely.candidates] == [[0], [1], [0, 1]]

@@ -29,7 +29,7 @@ UNITS = len(TEXTS)
 
 
 def ballot():
-    return Ballot((LISTED,) * LABELS, MOST)
+    return Ballot((LISTED,) * LABELS, (MOST,) * LABELS)
 
 
 def counted(keep, votes=votes_for_words):

@@ -179,15 +179,17 @@ class Ballot:
 
     Attributes:
         candidates: for each label the candidates that its units may vote for, each int64 [m_label], no index twice.
-        spread: Q, over how many of them a unit's vote is spread at most.
+        spread: for each label Q, over how many of them a unit's vote is spread at most.
     """
 
     candidates: tuple[IntArray, ...]
-    spread: int
+    spread: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        if self.spread < 1:
-            raise ConfigError(f"vote_spread = {self.spread}: a vote needs at least one candidate")
+        if len(self.spread) != len(self.candidates):
+            raise ConfigError(f"a ballot: {len(self.spread)} spreads for {len(self.candidates)} labels; give one each")
+        if min(self.spread, default=1) < 1:
+            raise ConfigError(f"vote_spread = {min(self.spread)}: a vote needs at least one candidate")
         if any(len(np.unique(own)) != len(own) for own in self.candidates):
             raise ConfigError("a ballot: names a candidate twice, so that two cells would be one; give each once")
 
@@ -198,7 +200,7 @@ class Ballot:
 
     def chosen(self, label: int) -> int:
         """How many candidates a unit of this label votes for."""
-        return min(self.spread, len(self.candidates[label]))
+        return min(self.spread[label], len(self.candidates[label]))
 
 
 def vote_weight(chosen: int) -> int:
@@ -225,7 +227,7 @@ def count_votes(
     Returns:
         Votes for each cell of the ballot, in units of the grid, int64 [cells].
 
-    >>> ballot = Ballot((np.array([0, 2]), np.array([1])), spread=4)
+    >>> ballot = Ballot((np.array([0, 2]), np.array([1])), spread=(4, 4))
     >>> count_votes(np.array([0, 1, NO_CELL]), lambda units, own, count: np.arange(count)[None], ballot)
     array([ 724,  724, 1024])
     """

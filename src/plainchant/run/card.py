@@ -328,10 +328,10 @@ def invented(config: SynthesisConfig) -> str:
 
 def vote_in_words(facts: Mapping[str, Any]) -> str:
     """Public facts about a vote, for people."""
-    spread, labels = facts["spread"], facts["labels_open"]
+    spread, labels = (" to ".join(map(str, dict.fromkeys(facts[name]))) for name in ("spread", "labels_open"))
     said = f"the records chose {facts['chosen']} of {facts['candidates']} candidates: each voted for the "
-    said += "nearest one" if spread == 1 else f"{spread} nearest ones"
-    said += " of its label" if labels == 1 else f" of {labels} labels"
+    said += "nearest one" if spread == "1" else f"{spread} nearest ones"
+    said += " of its label" if labels == "1" else f" of {labels} labels"
     if facts["left_out"]:
         said += "; left out before: " + ", ".join(f"{count} {rule}" for rule, count in facts["left_out"].items())
     if facts["filled_up"]:

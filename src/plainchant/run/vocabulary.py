@@ -85,7 +85,7 @@ def word_votes(prompts: Prompts, texts: Sequence[str], labels: IntArray, listed:
     Returns:
         Votes in units of the grid, word by word, label by label, int64 [size · words] (`count_votes`).
     """
-    ballot = Ballot((np.array(listed, dtype=np.int64),) * size, MOST)
+    ballot = Ballot((np.array(listed, dtype=np.int64),) * size, (MOST,) * size)
     return count_votes(labels, functools.partial(votes_for_words, prompts, texts), ballot)
 
 

@@ -1,7 +1,7 @@
 """A vote of the records on candidates: the public ballot, the noisy count, and what follows from it (guarantee 8)."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -13,7 +13,7 @@ from plainchant.generation.decoding import FinishedText
 from plainchant.generation.prompting import field_names
 from plainchant.planning import strong_votes
 from plainchant.privacy.histograms import VOTE_GRID, Ballot, Cell, count_votes, noise_sigma, noisy_votes
-from plainchant.run.choosing import Tally, choose, choose_for_rows, quotas_of
+from plainchant.run.choosing import FEW_PER_LABEL, Tally, choose, choose_for_rows, quotas_of
 from plainchant.run.filters import ALIKE, said_before, sound_candidates
 from plainchant.run.preparation import Preparation
 from plainchant.run.store import RunDirectory, Winner
@@ -22,8 +22,8 @@ from plainchant.run.store import RunDirectory, Winner
 # (docs/candidates.md).
 STEEP = 3.5
 # The weaker the votes the wider they are spread, up to bounds beyond which the choice loses variety, or says nothing: a
-# vote for a third of what is open to a unit hardly prefers anything.
-SPREAD, WIDEST, WIDEST_PART = 1.5, 32, 3
+# vote for more than an eighth of what is open to a unit hardly prefers anything.
+SPREAD, WIDEST, WIDEST_PART = 1.5, 32, 8
 # Where nothing is known of the data's size.
 UNKNOWN_SPREAD = 8
 
@@ -53,11 +53,12 @@ def hold_vote(
     vectors = preparation.encode(words, stage="embedding the candidates")
     examples = [example.text for example in config.prompt.examples]
     sound, left_out = sound_candidates(words, labels, vectors, config.released, examples, field_names(config))
-    spread, reach = ballot_form(config, rho, known_units(preparation.plan.units, directory, cells, number), len(sound))
+    known = known_units(preparation.plan.units, directory, cells, number, size)
+    forms = [ballot_form(config, rho, own, len(sound)) for own in known]
     if rows is not None:
         # a text belongs to its row, and so does its label
-        reach = 1
-    ballot = make_ballot(words, labels, vectors, sound, labels=size, spread=spread, reach=reach)
+        forms = [(spread, 1) for spread, _ in forms]
+    ballot = make_ballot(words, labels, vectors, sound, forms)
     counts = _counted(preparation, ballot, vectors)
     votes = noisy_votes(counts, rho, randomness)
     tally = Tally(
@@ -84,8 +85,8 @@ def hold_vote(
         "round": number + 1,
         "candidates": len(texts),
         "left_out": left_out,
-        "spread": spread,
-        "labels_open": reach,
+        "spread": extent(spread for spread, _ in forms),
+        "labels_open": extent(reach for _, reach in forms),
         "chosen": len(winners),
         "filled_up": len(filled),
         "alike": int(said_before(np.zeros_like(kept), vectors[kept], ALIKE).sum()),
@@ -105,8 +106,12 @@ def _chosen(config: SynthesisConfig, tally: Tally, asked_for: IntArray, vectors:
         asked, fill = {config.labels.index(label): count for label, count in config.quotas.items()}, 0
     else:
         asked, fill = config.quotas, config.released
-    quotas = quotas_of(asked, tally, len(config.label_set), config.released)
-    return choose(tally.own_first(asked_for), vectors, quotas, config.choice, fill=fill)
+    size = len(config.label_set)
+    quotas, weighed = quotas_of(asked, tally, size, config.released), tally.own_first(asked_for)
+    if size > 1 and config.released >= FEW_PER_LABEL * size:
+        # with few texts for each label votes know better than a classifier
+        weighed = weighed.sure_first(vectors, asked_for)
+    return choose(weighed, vectors, quotas, config.choice, fill=fill)
 
 
 def _counted(preparation: Preparation, ballot: Ballot, vectors: Float32Array) -> IntArray:
@@ -119,25 +124,39 @@ def _counted(preparation: Preparation, ballot: Ballot, vectors: Float32Array) ->
     return count_votes(preparation.labels_of(preparation.directory.voters()), nearest, ballot)
 
 
-def known_units(units: int | None, directory: RunDirectory, cells: Sequence[Cell], number: int) -> float | None:
-    """About how many units vote: by noisy sizes, by an earlier vote, or as the plan has it; public or released."""
-    counted = sum(max(cell.noisy_size, 0) for cell in cells)
-    if counted:
-        return float(counted)
+def extent(values: Iterable[int]) -> list[int]:
+    """The least and the most of them."""
+    every = sorted(values)
+    return [every[0], every[-1]]
+
+
+def known_units(
+    units: int | None, directory: RunDirectory, cells: Sequence[Cell], number: int, labels: int
+) -> list[float | None]:
+    """For each label about how many units would vote if all labels had as many as this one; public or released.
+
+    By noisy sizes. Without these, by an earlier vote or as the plan has it, and then the same for all.
+    """
+    counted = np.zeros(labels)
+    for cell in cells:
+        counted[cell.label] += max(cell.noisy_size, 0)
+    if counted.any():
+        return [float(own) * labels for own in counted]
     if number:
-        facts = directory.facts()[number - 1]
+        # of one form for all labels, as no sizes were known
+        spread, _ = directory.facts()[number - 1]["spread"]
         mass = sum(votes for *_, votes in directory.votes(number - 1))
-        return max(mass, 0) / (VOTE_GRID * math.sqrt(facts["spread"]))
-    return None if units is None else float(units)
+        return [max(mass, 0) / (VOTE_GRID * math.sqrt(spread))] * labels
+    return [None if units is None else float(units)] * labels
 
 
 def ballot_form(config: SynthesisConfig, rho: float, units: float | None, candidates: int) -> tuple[int, int]:
-    """(Q, K): over how many candidates a vote is spread, and how many labels' candidates are open to a unit.
+    """(Q, K) of a label: over how many candidates its votes are spread, and how many labels' candidates are open to it.
 
     Args:
         config: what was asked for.
         rho: zCDP of the vote.
-        units: about how many units vote, None where nobody knows.
+        units: about how many units would vote if all labels had as many as this one, None where nobody knows.
         candidates: how many candidates there are.
     """
     labels = len(config.label_set)
@@ -153,7 +172,7 @@ def ballot_form(config: SynthesisConfig, rho: float, units: float | None, candid
     if strength is None:
         return UNKNOWN_SPREAD, reach
     wanted = SPREAD * math.sqrt(reach) / strength if strength > 0 else math.inf
-    return round(max(1.0, min(WIDEST, wanted, reach * own / WIDEST_PART))), reach
+    return round(max(1.0, min(WIDEST, wanted, max(2.0, reach * own / WIDEST_PART)))), reach
 
 
 def make_ballot(
@@ -161,10 +180,7 @@ def make_ballot(
     asked: IntArray,
     vectors: Float32Array,
     sound: IntArray,
-    *,
-    labels: int,
-    spread: int,
-    reach: int,
+    forms: Sequence[tuple[int, int]],
 ) -> Ballot:
     """For each label the candidates that were written for it or for its nearest labels, each text and vector once.
 
@@ -175,10 +191,9 @@ def make_ballot(
         asked: the label that each one's prompt asked for, int64 [m].
         vectors: theirs, float32 [m, d].
         sound: those that may be voted for, ascending, int64 [k].
-        labels: size of the label set.
-        spread: Q.
-        reach: K, 1 to `labels`.
+        forms: (Q, K) of each label, K from 1 to their number.
     """
+    labels = len(forms)
     means = np.zeros((labels, vectors.shape[1]))
     for label in range(labels):
         own = sound[asked[sound] == label]
@@ -190,7 +205,7 @@ def make_ballot(
     # a label that nothing was written for is near to none, so all are open to it
     lonely = [not mean.any() for mean in means]
     eligible = []
-    for label in range(labels):
+    for label, (_, reach) in enumerate(forms):
         near = np.argsort(-nearness[label], kind="stable")[: labels if lonely[label] else reach]
         own = sound[np.isin(asked[sound], near)]
         seen: set[str | bytes] = set()
@@ -201,7 +216,7 @@ def make_ballot(
                 once.append(place)
             seen.update(names)
         eligible.append(np.array(once, dtype=np.int64))
-    return Ballot(tuple(eligible), spread)
+    return Ballot(tuple(eligible), tuple(spread for spread, _ in forms))
 
 
 def first_of_equal(texts: Sequence[str]) -> IntArray:

@@ -13,8 +13,8 @@ FACTS: dict[str, Any] = {
     "round": 1,
     "candidates": 80,
     "left_out": {},
-    "spread": 4,
-    "labels_open": 2,
+    "spread": [4, 4],
+    "labels_open": [1, 2],
     "chosen": 40,
     "filled_up": 0,
     "alike": 0,
@@ -24,7 +24,7 @@ FACTS: dict[str, Any] = {
 
 def test_a_vote_in_words_counts_what_every_rule_left_out():
     assert vote_in_words(FACTS) == (
-        "the records chose 40 of 80 candidates: each voted for the 4 nearest ones of 2 labels"
+        "the records chose 40 of 80 candidates: each voted for the 4 nearest ones of 1 to 2 labels"
     )
     said = vote_in_words({**FACTS, "left_out": {"wrong script": 3, "near-duplicate": 1}, "filled_up": 2, "alike": 5})
     assert "left out before: 3 wrong script, 1 near-duplicate; 2 were taken without votes" in said

@@ -18,7 +18,7 @@ from plainchant.run.filters import RULES, markup, rules_for, sound_candidates, t
 from plainchant.run.released import Released
 from plainchant.run.rounds import shares
 from plainchant.run.store import Batch, Winner
-from plainchant.run.votes import ballot_form, first_of_equal
+from plainchant.run.votes import ballot_form, first_of_equal, known_units
 
 
 def tally(votes, sigma=1.0, twins=None):
@@ -52,6 +52,55 @@ def test_where_a_quota_cannot_be_had_the_highest_others_fill_up_or_nothing_does(
     assert sorted(choose(one_each, axes(4), np.array([3, 1]), choice)) == [(0, 0), (1, 1)]
     assert sorted(choose(one_each, axes(4), np.array([3, 1]), choice, fill=3)) == [(0, 0), (1, 1), (1, 2)]
     assert len(choose(one_each, axes(4), np.array([3, 1]), choice, fill=9)) == 4
+
+
+def two_topics(count, wrong, generator):
+    """Candidates of two labels, some of them of the other topic than their prompt asked for; and which those are."""
+    asked = np.arange(count) % 2
+    other = generator.random(count) < wrong
+    topic = np.where(other, 1 - asked, asked)
+    vectors = generator.normal(scale=0.3, size=(count, 8)) + np.eye(8)[topic]
+    return asked, other, (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+def test_a_label_gets_fewer_candidates_of_another_topic_than_votes_alone_give_it():
+    generator = np.random.default_rng(0)
+    asked, other, vectors = two_topics(600, 0.3, generator)
+    votes = np.rint(1024 * (np.where(other, 1.0, 4.0) + generator.normal(scale=9, size=600))).astype(np.int64)
+    of = Tally(asked, np.arange(600), votes, 9 * 1024.0, np.arange(600))
+    quotas = np.array([60, 60])
+    by_votes, surer = (
+        np.mean([other[candidate] for _, candidate in choose(one, vectors, quotas, "highest")])
+        for one in (of, of.sure_first(vectors, asked))
+    )
+    assert by_votes > 0.12
+    assert surer < by_votes / 2
+
+
+def test_what_is_surer_never_has_votes_that_were_none_and_one_label_stays_as_it_is():
+    generator = np.random.default_rng(1)
+    asked, _, vectors = two_topics(200, 0.3, generator)
+    votes = np.rint(generator.normal(scale=50, size=200)).astype(np.int64)
+    of = Tally(asked, np.arange(200), votes, 50.0, np.arange(200))
+    found = of.sure_first(vectors, asked).votes
+    assert (found[votes <= 0] == votes[votes <= 0]).all()
+    assert ((found[votes > 0] >= 0) & (found[votes > 0] <= votes[votes > 0])).all()
+    alone = Tally(np.zeros(200, dtype=np.int64), np.arange(200), votes, 50.0, np.arange(200))
+    assert (alone.sure_first(vectors, np.zeros(200, dtype=np.int64)).votes == votes).all()
+
+
+def test_noise_cannot_vouch_for_itself():
+    """A candidate's own vote says nothing about the probability that it is weighed with."""
+    generator = np.random.default_rng(2)
+    asked, _, vectors = two_topics(300, 0.0, generator)
+    votes = np.full(300, 100, dtype=np.int64)
+    twins = np.arange(300)
+    loud = votes.copy()
+    loud[7] = 10**6
+    found, louder = (
+        Tally(asked, twins, own, 10.0, twins).sure_first(vectors, asked).votes[7] / own[7] for own in (votes, loud)
+    )
+    assert louder == pytest.approx(found, abs=0.01)
 
 
 def test_quotas():
@@ -312,6 +361,21 @@ def test_the_rule_spreads_weak_votes_and_opens_labels_to_strong_ones():
     assert form(15_000, 0.0025, 906, labels=151)[1] <= 4
     assert 8 <= form(15_000, 0.01, 906, labels=151)[1] <= 40
     assert form(15_000, 0.04, 906, labels=151)[1] >= 100
+
+
+def test_a_label_with_few_units_has_its_own_candidates_alone_and_few_votes_each():
+    cells = [Cell(0, 0, 60, 1), Cell(0, 1, 40, 1), Cell(1, 0, 10, 1), Cell(2, 0, -3, 1)]
+    known = known_units(None, None, cells, 0, 3)
+    assert known == [300.0, 30.0, 0.0]
+    labels = [str(label) for label in range(151)]
+    config = SynthesisConfig(labels=labels, label_column="l")
+    large, small, empty = (ballot_form(config, 0.25, 151.0 * own, 5000) for own in (100, 10, 0))
+    assert large[1] > 100
+    assert small[1] == empty[1] == 1
+    # 33 candidates of its own: a vote for eleven of them would say little
+    assert small[0] == empty[0] == 4
+    assert known_units(500, None, [], 0, 3) == [500.0] * 3
+    assert known_units(None, None, [], 0, 2) == [None, None]
 
 
 def test_the_first_round_has_twice_the_candidates_of_another():
