@@ -10,7 +10,7 @@ import tomllib
 import urllib.parse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypedDict, Unpack
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypedDict, Unpack
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -956,6 +956,15 @@ with a seed)."""
     """Maximum number of requests to candidate_endpoint at the same time."""
     request_timeout: float = Field(default=120.0, gt=0, le=3600)
     """Seconds that an answer of candidate_endpoint may take before the request is sent again."""
+
+    if not TYPE_CHECKING:  # type checkers know the fields
+
+        def __init__(self, /, **values):
+            """Raises ConfigError for a field that is unknown or out of bounds."""
+            try:
+                super().__init__(**values)
+            except ValidationError as error:
+                raise translated(error, type(self)) from None
 
     @property
     def width(self) -> int:

@@ -4,7 +4,15 @@ import pytest
 from click.testing import CliRunner
 
 from plainchant.cli.main import main
-from plainchant.config import PRESETS, Accounting, Method, SynthesisConfig, load_config, parse_config
+from plainchant.config import (
+    PRESETS,
+    Accounting,
+    Method,
+    PerformanceOptions,
+    SynthesisConfig,
+    load_config,
+    parse_config,
+)
 from plainchant.errors import ConfigError, PrivacyError
 
 
@@ -150,3 +158,16 @@ def test_what_a_release_says_of_itself_is_bounded(field, good, bad):
 def test_a_field_of_the_prompt_outside_of_its_table_is_told_where_it_stands():
     with pytest.raises(ConfigError, match=r"header: no such field; it stands under \[prompt\]"):
         parse_config('header = "Tickets."')
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"threads": -1}, "threads = -1: should be greater than or equal to 1"),
+        ({"thread": 1}, "thread: no such field; did you mean threads"),
+        ({"rows": "many"}, "rows = 'many': should be a valid integer or should be 'auto'"),
+    ],
+)
+def test_options_of_speed_are_refused_in_our_own_words(values, message):
+    with pytest.raises(ConfigError, match=message):
+        PerformanceOptions(**values)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import click
 from click.shell_completion import CompletionItem
-from pydantic import ValidationError
 
 from plainchant.cli import terminal
 from plainchant.cli.console import Console, keep_log
@@ -23,7 +22,6 @@ from plainchant.config import (
     group_of,
     load_config,
     split_labels,
-    translated,
 )
 from plainchant.errors import ConfigError
 
@@ -350,10 +348,7 @@ def with_performance(command: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(command)
     def wrapped(*args: Any, **values: Any) -> Any:
         own = {name: values.pop(name) for name in names}
-        try:
-            options = PerformanceOptions(**{name: value for name, value in own.items() if value is not None})
-        except ValidationError as error:
-            raise translated(error, PerformanceOptions) from None
+        options = PerformanceOptions(**{name: value for name, value in own.items() if value is not None})
         return command(*args, performance=options, **values)
 
     return _with_fields(PerformanceOptions, names, wrapped)
