@@ -377,8 +377,9 @@ def hold(pool, voters, config, rho, count, seed):
     from plainchant.run.votes import ballot_form, first_of_equal, make_ballot
 
     sound, left_out = sound_candidates(pool.texts, pool.asked, pool.vectors, count)
-    spread, reach = ballot_form(config, rho, float(len(voters.labels)), len(sound))
-    ballot = make_ballot(pool.texts, pool.asked, pool.vectors, sound, [(spread, reach)] * len(config.labels))
+    size = len(config.labels)
+    spread, reach = ballot_form(config, rho, len(voters.labels) / size, len(sound) // size, len(sound))
+    ballot = make_ballot(pool.texts, pool.asked, pool.vectors, sound, [(spread, reach)] * size)
 
     def nearest(units, candidates, most):
         return nearest_points(voters.vectors[units], pool.vectors[candidates], most)

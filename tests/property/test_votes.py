@@ -118,6 +118,18 @@ def test_no_neighbour_changes_more_than_a_whole_vote_and_the_bound_is_nearly_rea
     assert 0.99 * VOTE_GRID**2 <= worst <= VOTE_GRID**2
 
 
+def test_each_label_votes_in_its_own_form():
+    ballot = mixed(None)
+    own = np.repeat(np.arange(LABELS), [len(candidates) for candidates in ballot.candidates])
+    for label, change in zip(UNIT_LABELS, changes(votes, ballot), strict=True):
+        spread = 0 if label == NO_CELL else (1, 4, 16)[label]
+        moved = change[change != 0]
+        assert moved.tolist() == [vote_weight(spread)] * spread if spread else not len(moved)
+        assert set(own[change != 0]) <= {label}
+    # K = 3, 2, 1
+    assert [len(set(ASKED[candidates])) for candidates in ballot.candidates] == [3, 2, 1]
+
+
 @pytest.mark.parametrize("spread", [1, 4, 16])
 @pytest.mark.parametrize("form", [with_twins, distinct])
 def test_a_unit_moves_cells_of_its_own_label_alone(spread, form):

@@ -7,15 +7,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from plainchant.config import SynthesisConfig
 from plainchant.generation.batching import allot_texts, share_texts
 from plainchant.generation.decoding import FinishedText
 from plainchant.generation.prompting import EXPANDED_FROM, TURNS, choose_examples
 from plainchant.privacy.histograms import Cell
+from plainchant.run.choosing import balanced
 from plainchant.run.preparation import Preparation
 from plainchant.run.released import Released
 from plainchant.run.vocabulary import biases_of
 from plainchant.run.writers import Request
 
+# Sizes that stand for shares are whole numbers too.
+FINE = 10**6
 # Every second candidate is drawn at so many times the temperature.
 WARMER = 1.3
 
@@ -96,12 +100,36 @@ class Expansion:
                     )
 
     def _counts(self, released: Released, cells: Sequence[Cell], *, others: bool) -> list[int]:
-        """How many texts each cell gets: first one for each row that has none, all others by noisy size or rows."""
+        """How many texts each cell gets: first one for each row that has none, all others by noisy size or rows.
+
+        Where labels are released in numbers of their own, so are candidates: a small label chooses from as many.
+        """
         first = [0] * len(cells)
         if others:
             first = share_texts(cells, self.further, released.rows_without_place)
+            if released.rows is None:
+                cells = as_released(self.preparation.config, cells)
         more = allot_texts(cells, self.further - sum(first), None)
         return [own + sum(counts) for own, counts in zip(first, more, strict=True)]
+
+
+def as_released(config: SynthesisConfig, cells: Sequence[Cell]) -> Sequence[Cell]:
+    """Cells with sizes for which labels stand as they are released, where that is not as records or votes have it."""
+    labels = len(config.label_set)
+    if isinstance(config.quotas, dict):
+        shares = [config.quotas.get(label or "", 0) for label in config.label_set]
+    elif balanced(config.quotas, labels, config.released):
+        shares = [1] * labels
+    else:
+        return cells
+    sizes = [max(cell.noisy_size, 1) for cell in cells]
+    of_label = Counter[int]()
+    for cell, size in zip(cells, sizes, strict=True):
+        of_label[cell.label] += size
+    return [
+        dataclasses.replace(cell, noisy_size=round(FINE * shares[cell.label] * size / of_label[cell.label]))
+        for cell, size in zip(cells, sizes, strict=True)
+    ]
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from plainchant.arrays import BoolArray, Float32Array, Float64Array, IntArray
 
 # Below so many released texts for each label, on average, labels get as many as each other.
 FEW_PER_LABEL = 20
-# How much a label's probability weighs against votes, and how many parts candidates fall into to find it, each part by
-# a classifier that saw the others; measured on AG News (docs/candidates.md).
+# How much a label's probability weighs against votes (docs/candidates.md), and how many parts candidates fall into to
+# find it, each part's by a classifier that saw the others.
 SURENESS, PARTS = 0.25, 5
 # Width of the kernel: at the median distance of two candidates it is e^-3.
 SHARPNESS = 3.0
@@ -72,7 +72,8 @@ class Tally:
     def sure_first(self, vectors: Float32Array, asked: IntArray) -> "Tally":
         """The same for a choice: votes times a power of the probability that the candidate has the cell's label.
 
-        Neighbours' votes say it: a logistic regression is trained on each label's own candidates, weighed by votes.
+        Neighbours' votes say it: a logistic regression is trained on each label's own candidates, weighed by votes. As
+        it was where there are too few to train on.
 
         Args:
             vectors: of the candidates, float32 [m, d].
@@ -81,13 +82,17 @@ class Tally:
         # scikit-learn is slow to import
         from sklearn.linear_model import LogisticRegression
 
-        part, weights = self.twins[self.candidates] % PARTS, np.maximum(self.votes, 0) / self.sigma
+        # equal texts are in one part; at random, so that no part is a label's
+        part = np.random.default_rng(0).integers(PARTS, size=len(self.twins))[self.twins[self.candidates]]
+        weights = np.maximum(self.votes, 0) / self.sigma
         taught = (weights > 0) & (asked[self.candidates] == self.labels)
         sure = np.ones(len(self.votes))
         for one in range(PARTS):
             seen, new = taught & (part != one), part == one
-            if not new.any() or len(np.unique(self.labels[seen])) < 2:
+            if not new.any():
                 continue
+            if len(np.unique(self.labels[seen])) < 2:
+                return self
             classifier = LogisticRegression(C=10.0, max_iter=1000)
             classifier.fit(vectors[self.candidates[seen]], self.labels[seen], weights[seen] / weights[seen].mean())
             # a label that no candidate teaches is as likely as it was
@@ -103,6 +108,11 @@ class Tally:
         return np.flatnonzero(self.sums(labels) <= 2 * self.sigma * np.sqrt(cells))
 
 
+def balanced(asked: Literal["auto", "votes", "balanced"], labels: int, count: int) -> bool:
+    """Whether labels get as many texts as each other, of `count` in all."""
+    return asked == "balanced" or (asked == "auto" and count < FEW_PER_LABEL * labels)
+
+
 def quotas_of(
     asked: Literal["auto", "votes", "balanced"] | Mapping[int, int], tally: Tally, labels: int, count: int
 ) -> IntArray:
@@ -116,9 +126,7 @@ def quotas_of(
     """
     if isinstance(asked, Mapping):
         return np.array([asked.get(label, 0) for label in range(labels)], dtype=np.int64)
-    if asked == "auto":
-        asked = "balanced" if count < FEW_PER_LABEL * labels else "votes"
-    weights = np.ones(labels) if asked == "balanced" else tally.weights(labels)
+    weights = np.ones(labels) if balanced(asked, labels, count) else tally.weights(labels)
     room = np.array(
         [len(np.unique(tally.twins[tally.candidates[tally.labels == label]])) for label in range(labels)],
         dtype=np.int64,

@@ -13,7 +13,7 @@ from plainchant.generation.decoding import FinishedText
 from plainchant.generation.prompting import field_names
 from plainchant.planning import strong_votes
 from plainchant.privacy.histograms import VOTE_GRID, Ballot, Cell, count_votes, noise_sigma, noisy_votes
-from plainchant.run.choosing import FEW_PER_LABEL, Tally, choose, choose_for_rows, quotas_of
+from plainchant.run.choosing import FEW_PER_LABEL, Tally, balanced, choose, choose_for_rows, quotas_of
 from plainchant.run.filters import ALIKE, said_before, sound_candidates
 from plainchant.run.preparation import Preparation
 from plainchant.run.store import RunDirectory, Winner
@@ -54,11 +54,13 @@ def hold_vote(
     examples = [example.text for example in config.prompt.examples]
     sound, left_out = sound_candidates(words, labels, vectors, config.released, examples, field_names(config))
     known = known_units(preparation.plan.units, directory, cells, number, size)
-    forms = [ballot_form(config, rho, own, len(sound)) for own in known]
+    own = np.bincount(labels[sound], minlength=size).tolist()
+    forms = [ballot_form(config, rho, *label, len(sound)) for label in zip(known, own, strict=True)]
+    least = wanted_of(config)
     if rows is not None:
         # a text belongs to its row, and so does its label
-        forms = [(spread, 1) for spread, _ in forms]
-    ballot = make_ballot(words, labels, vectors, sound, forms)
+        forms, least = [(spread, 1) for spread, _ in forms], [1] * size
+    ballot = make_ballot(words, labels, vectors, sound, forms, least)
     counts = _counted(preparation, ballot, vectors)
     votes = noisy_votes(counts, rho, randomness)
     tally = Tally(
@@ -70,7 +72,7 @@ def hold_vote(
     )
     # too few different candidates: what the rules left out is better than less than was asked for
     if rows is None:
-        chosen = _chosen(config, tally, labels, vectors)
+        chosen = chosen_by_rules(config, tally, labels, vectors)
         there = {candidate for _, candidate in chosen}
         others = [place for place in range(len(texts)) if place not in there and not isinstance(config.quotas, dict)]
         filled = [(int(labels[place]), place) for place in others[: config.released - len(chosen)]]
@@ -99,7 +101,9 @@ def hold_vote(
     directory.save_vote(number, entries, winners, facts)
 
 
-def _chosen(config: SynthesisConfig, tally: Tally, asked_for: IntArray, vectors: Float32Array) -> list[tuple[int, int]]:
+def chosen_by_rules(
+    config: SynthesisConfig, tally: Tally, asked_for: IntArray, vectors: Float32Array
+) -> list[tuple[int, int]]:
     """The (label, candidate) that the configuration's rules choose; where the user named quotas, no more than these."""
     asked: Literal["auto", "votes", "balanced"] | dict[int, int]
     if isinstance(config.quotas, dict):
@@ -133,7 +137,7 @@ def extent(values: Iterable[int]) -> list[int]:
 def known_units(
     units: int | None, directory: RunDirectory, cells: Sequence[Cell], number: int, labels: int
 ) -> list[float | None]:
-    """For each label about how many units would vote if all labels had as many as this one; public or released.
+    """About how many units of each label vote; public or released.
 
     By noisy sizes. Without these, by an earlier vote or as the plan has it, and then the same for all.
     """
@@ -141,27 +145,35 @@ def known_units(
     for cell in cells:
         counted[cell.label] += max(cell.noisy_size, 0)
     if counted.any():
-        return [float(own) * labels for own in counted]
+        return list(map(float, counted))
     if number:
         # of one form for all labels, as no sizes were known
         spread, _ = directory.facts()[number - 1]["spread"]
         mass = sum(votes for *_, votes in directory.votes(number - 1))
-        return [max(mass, 0) / (VOTE_GRID * math.sqrt(spread))] * labels
-    return [None if units is None else float(units)] * labels
+        return [max(mass, 0) / (VOTE_GRID * math.sqrt(spread)) / labels] * labels
+    return [None if units is None else units / labels] * labels
 
 
-def ballot_form(config: SynthesisConfig, rho: float, units: float | None, candidates: int) -> tuple[int, int]:
+def wanted_of(config: SynthesisConfig) -> list[int]:
+    """For each label how many texts of it are released, 1 where votes say it."""
+    size = len(config.label_set)
+    if isinstance(config.quotas, dict):
+        return [config.quotas.get(label or "", 0) for label in config.label_set]
+    return [-(-config.released // size) if balanced(config.quotas, size, config.released) else 1] * size
+
+
+def ballot_form(config: SynthesisConfig, rho: float, units: float | None, own: int, candidates: int) -> tuple[int, int]:
     """(Q, K) of a label: over how many candidates its votes are spread, and how many labels' candidates are open to it.
 
     Args:
         config: what was asked for.
         rho: zCDP of the vote.
-        units: about how many units would vote if all labels had as many as this one, None where nobody knows.
-        candidates: how many candidates there are.
+        units: about how many units of the label vote, None where nobody knows.
+        own: how many candidates were written for it.
+        candidates: how many there are in all.
     """
     labels = len(config.label_set)
-    own = max(candidates / labels, 1.0)
-    strength = None if units is None else units / max(candidates, 1) / noise_sigma(rho)
+    strength = None if units is None else units / max(own, 1) / noise_sigma(rho)
     if config.vote_labels == "auto":
         open_share = 0.0 if strength is None else min(1.0, (strength / strong_votes(candidates, labels)) ** STEEP)
         reach = 1 + math.floor((labels - 1) * open_share)
@@ -172,7 +184,8 @@ def ballot_form(config: SynthesisConfig, rho: float, units: float | None, candid
     if strength is None:
         return UNKNOWN_SPREAD, reach
     wanted = SPREAD * math.sqrt(reach) / strength if strength > 0 else math.inf
-    return round(max(1.0, min(WIDEST, wanted, max(2.0, reach * own / WIDEST_PART)))), reach
+    eligible = own + (reach - 1) * candidates / labels
+    return round(max(1.0, min(WIDEST, wanted, max(2.0, eligible / WIDEST_PART)))), reach
 
 
 def make_ballot(
@@ -181,6 +194,7 @@ def make_ballot(
     vectors: Float32Array,
     sound: IntArray,
     forms: Sequence[tuple[int, int]],
+    least: Sequence[int] = (),
 ) -> Ballot:
     """For each label the candidates that were written for it or for its nearest labels, each text and vector once.
 
@@ -192,8 +206,10 @@ def make_ballot(
         vectors: theirs, float32 [m, d].
         sound: those that may be voted for, ascending, int64 [k].
         forms: (Q, K) of each label, K from 1 to their number.
+        least: for each label how many candidates it needs; further labels' are open to it until there are so many.
     """
     labels = len(forms)
+    asked_for = np.bincount(asked[sound], minlength=labels)
     means = np.zeros((labels, vectors.shape[1]))
     for label in range(labels):
         own = sound[asked[sound] == label]
@@ -206,7 +222,10 @@ def make_ballot(
     lonely = [not mean.any() for mean in means]
     eligible = []
     for label, (_, reach) in enumerate(forms):
-        near = np.argsort(-nearness[label], kind="stable")[: labels if lonely[label] else reach]
+        near = np.argsort(-nearness[label], kind="stable")
+        if least:
+            reach = max(reach, int(np.searchsorted(np.cumsum(asked_for[near]), least[label])) + 1)
+        near = near[: labels if lonely[label] else reach]
         own = sound[np.isin(asked[sound], near)]
         seen: set[str | bytes] = set()
         once = []

@@ -251,7 +251,9 @@ class TransformersModel:
         head.forward = forward
         self._restricted = True
         prompt = [*self.start_tokens, *self.encode(PROBE, trusted=False)][:8]
-        rows = [self.open_rows(self.prefill(prompt), [[], prompt[-2:]], room=1) for _ in range(2)]
+        # as many as fill a pass, so that both steps have one shape
+        suffixes = [[], prompt[-2:]] * (_LEAST_ROWS // 4)
+        rows = [self.open_rows(self.prefill(prompt), suffixes, room=1) for _ in range(2)]
         last = prompt[-1] if prompt else self._filler
         ids = np.arange(0, self.vocabulary_size, max(3, self.vocabulary_size // 100), dtype=np.int64)
         supports, groups = [ids, ids[::2]], [(own, last) for own in rows]
