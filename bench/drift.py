@@ -1,6 +1,7 @@
 """What becomes of a long text whose records have their say in its head alone: the figures of docs/how-to/long-texts.md.
 
     python bench/drift.py [--texts 60] [--folder ../shared/data] [--work bench/results/drift]
+    python bench/drift.py --page        the table of docs/how-to/long-texts.md from figures that are there
 
 Yelp reviews of at least 50 words, texts of 256 tokens at ε = 8 in batches of one size, without a vote: written by
 records in their first 64 tokens, by records throughout, and by the public model alone. Each text is cut into pieces of
@@ -25,8 +26,11 @@ from plainchant.models.transformers.load import load_model
 from plainchant.planning import make_plan
 
 HERE = Path(__file__).resolve().parent
-RESULTS = HERE / "study" / "results" / "drift-yelp.json"
-PIECE, LENGTH, SIZE, FEWEST_WORDS = 64, 256, 20, 50
+RESULTS = HERE / "study" / "drift-yelp.json"
+PAGE = HERE.parent / "docs" / "how-to" / "long-texts.md"
+BEGIN, END = "<!-- python bench/drift.py -->", "<!-- end of the table -->"
+# No text ends before it reaches the last place: left to itself the model ends most after forty words.
+PIECE, LENGTH, FEWEST, SIZE, FEWEST_WORDS = 64, 256, 224, 20, 50
 WAYS: dict[str, dict[str, Any]] = {
     "head by records": {"candidates": 1, "batch_size": SIZE, "private_tokens": PIECE},
     "all by records": {"candidates": 1, "batch_size": SIZE},
@@ -44,7 +48,7 @@ def pieces(texts: list[tuple[str, str]], model: Any, place: int) -> list[tuple[s
     """(piece at a place, label) of the texts that reach so far; a short rest does not count."""
     found = []
     for text, label in texts:
-        tokens = model.encode(text)[place * PIECE : (place + 1) * PIECE]
+        tokens = model.encode(text, trusted=False)[place * PIECE : (place + 1) * PIECE]
         if len(tokens) >= PIECE // 2:
             found.append((model.decode(tokens), label))
     return found
@@ -71,17 +75,47 @@ def compared(own: Sample, real: Sample) -> dict[str, Any]:
     }
 
 
+def table(figures: dict[str, Any]) -> str:
+    """Markdown: a row for each place and way, the places in their order."""
+    heads = ["tokens", "written", "pieces", "label agreement", "MAUVE", "Fréchet distance"]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for place in range(LENGTH // PIECE):
+        for name, found in figures.items():
+            one, first = found[place], place * PIECE
+            agreement = "{value:.2f} ({low:.2f} to {high:.2f})".format(**one["label agreement"])
+            cells = [f"{first + 1} to {first + PIECE}", name, str(one["pieces"]), agreement]
+            cells += [f"{one[figure]:.2f}" for figure in heads[-2:]]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def write_page() -> None:
+    """Puts the table between the marks of the page."""
+    head, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
+    _, _, tail = rest.partition(END)
+    made = table(json.loads(RESULTS.read_text(encoding="utf-8")))
+    PAGE.write_text(f"{head}{BEGIN}\n\n{made}\n\n{END}{tail}", encoding="utf-8")
+
+
 def main() -> None:
-    """Writes texts, compares their pieces and prints a table."""
+    """Writes texts, compares their pieces and writes the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--texts", type=int, default=60)
     parser.add_argument("--folder", type=Path, default=HERE.parent.parent / "shared" / "data")
     parser.add_argument("--work", type=Path, default=HERE / "results" / "drift")
+    parser.add_argument("--page", action="store_true")
     options = parser.parse_args()
+    if not options.page:
+        measure(options)
+    write_page()
+
+
+def measure(options: argparse.Namespace) -> None:
+    """The figures of every way and place."""
     private, unread = (long_reviews(options.folder / f"yelp_{part}.jsonl") for part in ("test", "dev"))
     model, embedder = load_model("gemma-3-270m", dtype="bfloat16", threads=1), load_embedder("all-MiniLM-L6-v2")
-    shared = {"texts": options.texts, "max_tokens": LENGTH, "max_record_tokens": 192, "expected_units": len(private),
-              "centres": 1}  # fmt: skip
+    shared = {"texts": options.texts, "max_tokens": LENGTH, "min_tokens": FEWEST, "max_record_tokens": 192,
+              "expected_units": len(private), "centres": 1}  # fmt: skip
     texts: dict[str, list[tuple[str, str]]] = {"real reviews": [(row["text"], row["label"]) for row in private]}
     figures: dict[str, Any] = {}
     for name, own in WAYS.items():
@@ -101,13 +135,6 @@ def main() -> None:
             own_pieces = sample(pieces(written, model, place), embedder)
             figures.setdefault(name, []).append(compared(own_pieces, theirs))
     RESULTS.write_text(json.dumps(figures, indent=1) + "\n")
-    print("| pieces | way | how many | label agreement | MAUVE | Fréchet distance |\n" + "|---" * 6 + "|")
-    for place in range(LENGTH // PIECE):
-        for name, found in figures.items():
-            one = found[place]
-            agreement = f"{one['label agreement']['value']:.2f}"
-            print(f"| {place * PIECE} to {(place + 1) * PIECE} | {name} | {one['pieces']} | {agreement} "
-                  f"| {one['MAUVE']:.2f} | {one['Fréchet distance']:.2f} |")  # fmt: skip
 
 
 if __name__ == "__main__":

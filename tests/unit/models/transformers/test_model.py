@@ -270,7 +270,7 @@ def beside_other_batches(model: TransformersModel, own: list[list[int]], tail: l
     """Logits of a batch's rows, its prompts still to be read, in passes with other batches of many sizes."""
     ids = np.arange(0, model.vocabulary_size, max(3, model.vocabulary_size // 1000), dtype=np.int64)
     found = []
-    for sizes in ([], [1], [2], [3], [5, 1], [8], [17], [11, 12, 30], [61]):
+    for sizes in ([], [1], [2], [3], [5, 1], [8], [17], [11, 12, 30], [61], [35]):
         prefix = model.prefill(own[0][:4])
         # first and last in the pass
         for place in {0, len(sizes)}:
