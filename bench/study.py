@@ -215,7 +215,8 @@ def run_cell(name, number, cell, options, loaded):
         config = config.model_copy(update={"model": source})
     model = loaded.model(config.model)
     performance = pc.PerformanceOptions(dtype=options.dtype, threads=options.threads, rows=options.rows)
-    began, processor = time.perf_counter(), time.process_time()
+    # what an earlier process took for a part of the run is not known
+    resumed, began, processor = out.exists(), time.perf_counter(), time.process_time()
     try:
         run = pc.synthesize(
             None if config.method == "public" else table,
@@ -259,8 +260,8 @@ def run_cell(name, number, cell, options, loaded):
             "spent": costs["records"],
             "texts": len(texts),
             "tokens": sum(text.tokens for text in made.texts()),
-            "processor seconds": round(processor + trained),
-            "seconds": round(seconds),
+            "processor seconds": None if resumed else round(processor + trained),
+            "seconds": None if resumed else round(seconds),
             "evaluation": evaluation,
             "held out": again,
             "small labels": of_small_labels(run, unread, small_labels(cell), embedder) if "cut" in cell else None,
@@ -291,7 +292,7 @@ def evaluate_together(name, number, cell, options, loaded):
     sums = ("epsilon", "delta", "epsilon measured", "texts", "tokens", "processor seconds", "seconds")
     return {
         **figures[0],
-        **{key: sum(own[key] for own in figures) for key in sums},
+        **{key: sum(own[key] or 0 for own in figures) for key in sums},
         "cell": name,
         "run": number,
         "together": cell["together"],
@@ -576,6 +577,12 @@ def promised(run):
     return f"{run['epsilon measured']:.3g} after the run"
 
 
+def minutes_of(runs):
+    """Processor minutes of a run, as a mean of those that one process made."""
+    known = [run["processor seconds"] for run in runs if run["processor seconds"] is not None]
+    return f"{np.mean(known) / 60:.0f}" if known else "–"
+
+
 def cells_table(found, names, kind="evaluation"):
     """Markdown: a row a cell, figures pooled over its runs; a last one for as many real texts as the last cell has."""
     lines = [
@@ -589,10 +596,10 @@ def cells_table(found, names, kind="evaluation"):
             continue
         figures = " | ".join(shown(pooled(runs, column, kind)) for column in COLUMNS.values())
         texts = round(np.mean([run["texts"] for run in runs]))
-        minutes = np.mean([run["processor seconds"] for run in runs]) / 60
+        minutes = minutes_of(runs)
         lines.append(
             f"| {name} | {promised(runs[0])} | {texts} | {figures} | {runs[0]['batch size']} | {len(runs)} "
-            f"| {minutes:.0f} |"
+            f"| {minutes} |"
         )
         real = texts, " | ".join(shown(pooled(runs, REAL[name], kind)) if name in REAL else "–" for name in COLUMNS)
     if real is not None:
@@ -819,9 +826,9 @@ def gains(found):
                 (name, REAL["accuracy"]),
             )
         ]
-        texts, minutes = runs[0]["texts"], np.mean([run["processor seconds"] for run in runs]) / 60
+        texts, minutes = runs[0]["texts"], minutes_of(runs)
         lines.append(
-            f"| {data} | {records:,} | {runs[0]['epsilon']:.0f} | {texts} | {' | '.join(accuracies)} | {minutes:.0f} |"
+            f"| {data} | {records:,} | {runs[0]['epsilon']:.0f} | {texts} | {' | '.join(accuracies)} | {minutes} |"
         )
     return "\n".join(lines)
 
@@ -833,7 +840,9 @@ def page_text(found):
     rows, centres = measured("worth"), measured("centres")
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
     template = environment.from_string((HERE / "study" / "page.md.jinja").read_text())
-    minutes = sum(run["processor seconds"] for runs in found.values() for run in runs if "together" not in run) / 60
+    minutes = (
+        sum(run["processor seconds"] or 0 for runs in found.values() for run in runs if "together" not in run) / 60
+    )
     return template.render(
         main=MAIN,
         tables={question: tables_of(groups, found) for question, groups in TABLES.items()},
