@@ -369,13 +369,15 @@ def test_one_of_two_prompt_forms(run, server, no_model):
     config = evolution(server.address, candidate_form="chat", prompt=PromptConfig(examples=({"text": "E1"},)))
     run(config)
     assert {path for path, _ in server.asked} == {"/v1/chat/completions"}
-    first, last = server.asked[0][1]["messages"], server.asked[-1][1]["messages"]
-    assert first == [
-        {"role": "user", "content": "Here is a text with the label red:\n\nE1\n\nWrite one new text of the same kind "
-         "and length with the label red. Answer with the text only."}
-    ]  # fmt: skip
-    assert last[0]["content"].startswith("Label: \nText: E1\n\nLabel: blue\nText: text number ")
-    assert "stop" not in server.asked[0][1]
+    # several requests are under way at a time: they come in any order
+    asked = [message for _, own in server.asked for message in own["messages"]]
+    assert {
+        "role": "user", "content": "Here is a text with the label red:\n\nE1\n\nWrite one new text of the same kind "
+        "and length with the label red. Answer with the text only."
+    } in asked  # fmt: skip
+    after = [own["content"] for own in asked if own["content"].startswith("Label: \nText: E1\n\nLabel: blue\nText: ")]
+    assert any("text number " in content for content in after)
+    assert not any("stop" in own for _, own in server.asked)
 
 
 @pytest.mark.parametrize(
