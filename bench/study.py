@@ -626,6 +626,20 @@ def tables_of(groups, found):
     return tables
 
 
+def small_table(found):
+    """Markdown: accuracy over small labels and over the others, a row a run; None where no cell has small ones."""
+    lines = ["| cell | ε | small labels | other labels | fewest texts of a label |", "|---|---|---|---|---|"]
+    for name, runs in found.items():
+        for run in runs:
+            if parts := run.get("small labels"):
+                small, other = (
+                    "{value:.3f} ({low:.3f} to {high:.3f})".format(**part["accuracy"]) for part in parts.values()
+                )
+                fewest = min(part["fewest texts"] for part in parts.values())
+                lines.append(f"| {name} | {promised(run)} | {small} | {other} | {fewest} |")
+    return "\n".join(lines) if len(lines) > 2 else None
+
+
 def attacks_table(found):
     """Markdown: a row for each attacked cell that reads records; None where none was attacked."""
     lines = [f"| cell | ε | texts | {' | '.join(ATTACKS)} |", "|---" * (len(ATTACKS) + 3) + "|"]
@@ -847,6 +861,7 @@ def page_text(found):
         main=MAIN,
         tables={question: tables_of(groups, found) for question, groups in TABLES.items()},
         attacks=attacks_table(found),
+        small=small_table(found),
         way=lambda name, public, measure: way(found, name, public, measure, judge_of(found, [name, public])),
         found=found,
         rows=rows,
