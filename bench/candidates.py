@@ -648,8 +648,8 @@ def sureness(options):
             tally = choosing.Tally(labels, candidates, votes, sigma, first_of_equal(texts))
             quotas = choosing.quotas_of("auto", tally, len(config.label_set), config.released)
             for power in SURENESS_POWERS:
-                weighed, choosing.SURENESS = tally.own_first(asked), power
-                weighed = weighed.sure_first(vectors, asked) if power else weighed
+                weighed = tally.own_first(asked)
+                weighed = weighed.sure_first(vectors, asked, power) if power else weighed
                 chosen = choosing.choose(weighed, vectors, quotas, config.choice, fill=config.released)
                 own, named = [texts[place] for _, place in chosen], [config.label_set[label] for label, _ in chosen]
                 figures = [judge(data, own, named, options, seed) for seed in range(4)]

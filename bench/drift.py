@@ -1,7 +1,6 @@
 """What becomes of a long text whose records have their say in its head alone: the figures of docs/how-to/long-texts.md.
 
     python bench/drift.py [--texts 60] [--folder ../shared/data] [--work bench/results/drift]
-    python bench/drift.py --page        the table of docs/how-to/long-texts.md from figures that are there
 
 Yelp reviews of at least 50 words, texts of 256 tokens at ε = 8 in batches of one size, without a vote: written by
 records in their first 64 tokens, by records throughout, and by the public model alone. Each text is cut into pieces of
@@ -27,8 +26,6 @@ from plainchant.planning import make_plan
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "study" / "drift-yelp.json"
-PAGE = HERE.parent / "docs" / "how-to" / "long-texts.md"
-BEGIN, END = "<!-- python bench/drift.py -->", "<!-- end of the table -->"
 # No text ends before it reaches the last place: left to itself the model ends most after forty words.
 PIECE, LENGTH, FEWEST, SIZE, FEWEST_WORDS = 64, 256, 224, 20, 50
 WAYS: dict[str, dict[str, Any]] = {
@@ -89,29 +86,13 @@ def table(figures: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def write_page() -> None:
-    """Puts the table between the marks of the page."""
-    head, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-    _, _, tail = rest.partition(END)
-    made = table(json.loads(RESULTS.read_text(encoding="utf-8")))
-    PAGE.write_text(f"{head}{BEGIN}\n\n{made}\n\n{END}{tail}", encoding="utf-8")
-
-
 def main() -> None:
-    """Writes texts, compares their pieces and writes the table."""
+    """Writes texts, compares their pieces and prints a table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--texts", type=int, default=60)
     parser.add_argument("--folder", type=Path, default=HERE.parent.parent / "shared" / "data")
     parser.add_argument("--work", type=Path, default=HERE / "results" / "drift")
-    parser.add_argument("--page", action="store_true")
     options = parser.parse_args()
-    if not options.page:
-        measure(options)
-    write_page()
-
-
-def measure(options: argparse.Namespace) -> None:
-    """The figures of every way and place."""
     private, unread = (long_reviews(options.folder / f"yelp_{part}.jsonl") for part in ("test", "dev"))
     model, embedder = load_model("gemma-3-270m", dtype="bfloat16", threads=1), load_embedder("all-MiniLM-L6-v2")
     shared = {"texts": options.texts, "max_tokens": LENGTH, "min_tokens": FEWEST, "max_record_tokens": 192,
@@ -135,6 +116,7 @@ def measure(options: argparse.Namespace) -> None:
             own_pieces = sample(pieces(written, model, place), embedder)
             figures.setdefault(name, []).append(compared(own_pieces, theirs))
     RESULTS.write_text(json.dumps(figures, indent=1) + "\n")
+    print(table(figures))
 
 
 if __name__ == "__main__":

@@ -375,8 +375,8 @@ def test_one_of_two_prompt_forms(run, server, no_model):
         "role": "user", "content": "Here is a text with the label red:\n\nE1\n\nWrite one new text of the same kind "
         "and length with the label red. Answer with the text only."
     } in asked  # fmt: skip
-    after = [own["content"] for own in asked if own["content"].startswith("Label: \nText: E1\n\nLabel: blue\nText: ")]
-    assert any("text number " in content for content in after)
+    shown = "Label: \nText: E1\n\nLabel: blue\nText: text number "
+    assert any(own["content"].startswith(shown) for own in asked)
     assert not any("stop" in own for _, own in server.asked)
 
 

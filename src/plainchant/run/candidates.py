@@ -12,7 +12,7 @@ from plainchant.generation.batching import allot_texts, share_texts
 from plainchant.generation.decoding import FinishedText
 from plainchant.generation.prompting import EXPANDED_FROM, TURNS, choose_examples
 from plainchant.privacy.histograms import Cell
-from plainchant.run.choosing import balanced
+from plainchant.run.choosing import numbers_asked
 from plainchant.run.preparation import Preparation
 from plainchant.run.released import Released
 from plainchant.run.vocabulary import biases_of
@@ -115,12 +115,8 @@ class Expansion:
 
 def as_released(config: SynthesisConfig, cells: Sequence[Cell]) -> Sequence[Cell]:
     """Cells with sizes for which labels stand as they are released, where that is not as records or votes have it."""
-    labels = len(config.label_set)
-    if isinstance(config.quotas, dict):
-        shares = [config.quotas.get(label or "", 0) for label in config.label_set]
-    elif balanced(config.quotas, labels, config.released):
-        shares = [1] * labels
-    else:
+    shares = numbers_asked(config)
+    if shares is None:
         return cells
     sizes = [max(cell.noisy_size, 1) for cell in cells]
     of_label = Counter[int]()

@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 
 from plainchant.arrays import BoolArray, Float32Array, Float64Array, IntArray
+from plainchant.config import SynthesisConfig
 
 # Below so many released texts for each label, on average, labels get as many as each other.
 FEW_PER_LABEL = 20
@@ -69,7 +70,7 @@ class Tally:
         span = int(self.votes.max(initial=0)) - int(self.votes.min(initial=0)) + 1
         return dataclasses.replace(self, votes=self.votes - span * last)
 
-    def sure_first(self, vectors: Float32Array, asked: IntArray) -> "Tally":
+    def sure_first(self, vectors: Float32Array, asked: IntArray, power: float = SURENESS) -> "Tally":
         """The same for a choice: votes times a power of the probability that the candidate has the cell's label.
 
         Neighbours' votes say it: a logistic regression is trained on each label's own candidates, weighed by votes. As
@@ -78,6 +79,7 @@ class Tally:
         Args:
             vectors: of the candidates, float32 [m, d].
             asked: the label that each candidate's prompt asked for, int64 [m].
+            power: of the probability.
         """
         # scikit-learn is slow to import
         from sklearn.linear_model import LogisticRegression
@@ -99,7 +101,7 @@ class Tally:
             found = np.ones((int(new.sum()), int(self.labels.max()) + 1))
             found[:, classifier.classes_] = classifier.predict_proba(vectors[self.candidates[new]])
             sure[new] = found[np.arange(len(found)), self.labels[new]]
-        weighed = np.where(self.votes > 0, self.votes * sure**SURENESS, self.votes)
+        weighed = np.where(self.votes > 0, self.votes * sure**power, self.votes)
         return dataclasses.replace(self, votes=weighed.astype(np.int64))
 
     def without_signal(self, labels: int) -> IntArray:
@@ -108,9 +110,22 @@ class Tally:
         return np.flatnonzero(self.sums(labels) <= 2 * self.sigma * np.sqrt(cells))
 
 
+def few_per_label(labels: int, count: int) -> bool:
+    """Whether `count` released texts are few for so many labels."""
+    return count < FEW_PER_LABEL * labels
+
+
 def balanced(asked: Literal["auto", "votes", "balanced"], labels: int, count: int) -> bool:
     """Whether labels get as many texts as each other, of `count` in all."""
-    return asked == "balanced" or (asked == "auto" and count < FEW_PER_LABEL * labels)
+    return asked == "balanced" or (asked == "auto" and few_per_label(labels, count))
+
+
+def numbers_asked(config: SynthesisConfig) -> list[int] | None:
+    """For each label how many texts of it are to be released, rounded up; None where votes say it."""
+    labels = len(config.label_set)
+    if isinstance(config.quotas, dict):
+        return [config.quotas.get(label or "", 0) for label in config.label_set]
+    return [-(-config.released // labels)] * labels if balanced(config.quotas, labels, config.released) else None
 
 
 def quotas_of(

@@ -1,7 +1,7 @@
 """A vote of the records on candidates: the public ballot, the noisy count, and what follows from it (guarantee 8)."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -13,7 +13,7 @@ from plainchant.generation.decoding import FinishedText
 from plainchant.generation.prompting import field_names
 from plainchant.planning import strong_votes
 from plainchant.privacy.histograms import VOTE_GRID, Ballot, Cell, count_votes, noise_sigma, noisy_votes
-from plainchant.run.choosing import FEW_PER_LABEL, Tally, balanced, choose, choose_for_rows, quotas_of
+from plainchant.run.choosing import Tally, choose, choose_for_rows, few_per_label, numbers_asked, quotas_of
 from plainchant.run.filters import ALIKE, said_before, sound_candidates
 from plainchant.run.preparation import Preparation
 from plainchant.run.store import RunDirectory, Winner
@@ -56,10 +56,10 @@ def hold_vote(
     known = known_units(preparation.plan.units, directory, cells, number, size)
     own = np.bincount(labels[sound], minlength=size).tolist()
     forms = [ballot_form(config, rho, *label, len(sound)) for label in zip(known, own, strict=True)]
-    least = wanted_of(config)
+    least = numbers_asked(config) or ()
     if rows is not None:
         # a text belongs to its row, and so does its label
-        forms, least = [(spread, 1) for spread, _ in forms], [1] * size
+        forms, least = [(spread, 1) for spread, _ in forms], ()
     ballot = make_ballot(words, labels, vectors, sound, forms, least)
     counts = _counted(preparation, ballot, vectors)
     votes = noisy_votes(counts, rho, randomness)
@@ -81,14 +81,15 @@ def hold_vote(
         there = {-1, *(int(rows[candidate]) for _, candidate in chosen)}
         first = {int(row): place for place, row in reversed(list(enumerate(rows))) if int(row) not in there}
         filled = [(int(labels[place]), place) for _, place in sorted(first.items())]
+    spreads, reaches = zip(*forms, strict=True)
     winners = [Winner(label, texts[place].batch, texts[place].position) for label, place in chosen + filled]
     silent, kept = tally.without_signal(size).tolist(), [place for _, place in chosen + filled]
     facts = {
         "round": number + 1,
         "candidates": len(texts),
         "left_out": left_out,
-        "spread": extent(spread for spread, _ in forms),
-        "labels_open": extent(reach for _, reach in forms),
+        "spread": [min(spreads), max(spreads)],
+        "labels_open": [min(reaches), max(reaches)],
         "chosen": len(winners),
         "filled_up": len(filled),
         "alike": int(said_before(np.zeros_like(kept), vectors[kept], ALIKE).sum()),
@@ -112,7 +113,7 @@ def chosen_by_rules(
         asked, fill = config.quotas, config.released
     size = len(config.label_set)
     quotas, weighed = quotas_of(asked, tally, size, config.released), tally.own_first(asked_for)
-    if size > 1 and config.released >= FEW_PER_LABEL * size:
+    if size > 1 and not few_per_label(size, config.released):
         # with few texts for each label votes know better than a classifier
         weighed = weighed.sure_first(vectors, asked_for)
     return choose(weighed, vectors, quotas, config.choice, fill=fill)
@@ -126,12 +127,6 @@ def _counted(preparation: Preparation, ballot: Ballot, vectors: Float32Array) ->
         return nearest_points(embeddings[units], vectors[candidates], count)
 
     return count_votes(preparation.labels_of(preparation.directory.voters()), nearest, ballot)
-
-
-def extent(values: Iterable[int]) -> list[int]:
-    """The least and the most of them."""
-    every = sorted(values)
-    return [every[0], every[-1]]
 
 
 def known_units(
@@ -152,14 +147,6 @@ def known_units(
         mass = sum(votes for *_, votes in directory.votes(number - 1))
         return [max(mass, 0) / (VOTE_GRID * math.sqrt(spread)) / labels] * labels
     return [None if units is None else units / labels] * labels
-
-
-def wanted_of(config: SynthesisConfig) -> list[int]:
-    """For each label how many texts of it are released, 1 where votes say it."""
-    size = len(config.label_set)
-    if isinstance(config.quotas, dict):
-        return [config.quotas.get(label or "", 0) for label in config.label_set]
-    return [-(-config.released // size) if balanced(config.quotas, size, config.released) else 1] * size
 
 
 def ballot_form(config: SynthesisConfig, rho: float, units: float | None, own: int, candidates: int) -> tuple[int, int]:
