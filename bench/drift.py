@@ -1,6 +1,7 @@
 """What becomes of a long text whose records have their say in its head alone: the figures of docs/how-to/long-texts.md.
 
     python bench/drift.py [--texts 60] [--folder ../shared/data] [--work bench/results/drift]
+    python bench/drift.py --page    the table of docs/how-to/long-texts.md, from the figures of the last run
 
 Yelp reviews of at least 50 words, texts of 256 tokens at ε = 8 in batches of one size, without a vote: written by
 records in their first 64 tokens, by records throughout, and by the public model alone. Each text is cut into pieces of
@@ -23,9 +24,10 @@ from plainchant.evaluation.figures import share
 from plainchant.evaluation.measures import Sample, frechet, mauve, predicted
 from plainchant.models.transformers.load import load_model
 from plainchant.planning import make_plan
+from study import between
 
 HERE = Path(__file__).resolve().parent
-RESULTS = HERE / "study" / "drift-yelp.json"
+RESULTS, PAGE = HERE / "study" / "drift-yelp.json", HERE.parent / "docs" / "how-to" / "long-texts.md"
 # No text ends before it reaches the last place: left to itself the model ends most after forty words.
 PIECE, LENGTH, FEWEST, SIZE, FEWEST_WORDS = 64, 256, 224, 20, 50
 WAYS: dict[str, dict[str, Any]] = {
@@ -87,12 +89,20 @@ def table(figures: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Writes texts, compares their pieces and prints a table."""
+    """Writes texts, compares their pieces and puts a table into the page."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--texts", type=int, default=60)
     parser.add_argument("--folder", type=Path, default=HERE.parent.parent / "shared" / "data")
     parser.add_argument("--work", type=Path, default=HERE / "results" / "drift")
+    parser.add_argument("--page", action="store_true", help="write no text; make the page's table anew")
     options = parser.parse_args()
+    if not options.page:
+        RESULTS.write_text(json.dumps(measured(options), indent=1) + "\n")
+    PAGE.write_text(between(PAGE.read_text(), "drift", table(json.loads(RESULTS.read_text()))))
+
+
+def measured(options: argparse.Namespace) -> dict[str, Any]:
+    """The figures of every way's pieces, by place; its runs go on where they stopped."""
     private, unread = (long_reviews(options.folder / f"yelp_{part}.jsonl") for part in ("test", "dev"))
     model, embedder = load_model("gemma-3-270m", dtype="bfloat16", threads=1), load_embedder("all-MiniLM-L6-v2")
     shared = {"texts": options.texts, "max_tokens": LENGTH, "min_tokens": FEWEST, "max_record_tokens": 192,
@@ -115,8 +125,7 @@ def main() -> None:
         for name, written in texts.items():
             own_pieces = sample(pieces(written, model, place), embedder)
             figures.setdefault(name, []).append(compared(own_pieces, theirs))
-    RESULTS.write_text(json.dumps(figures, indent=1) + "\n")
-    print(table(figures))
+    return figures
 
 
 if __name__ == "__main__":

@@ -524,11 +524,23 @@ TABLES = {
             "advisories/deals-epsilon3",
             "advisories/deals-epsilon1",
         ],
-        "The default whole": [
-            "ag_news/rounds-no-deals-600",
-            "ag_news/rounds-600",
+        "AG News, 200 texts, the default whole": [
+            "ag_news/public-200",
+            "ag_news/rounds-no-deals-200",
+            "ag_news/rounds-no-deals-200-epsilon3",
+            "ag_news/rounds-no-deals-200-epsilon1",
+            "ag_news/rounds-200",
+            "ag_news/rounds-200-epsilon3",
+            "ag_news/rounds-200-epsilon1",
+        ],
+        "Go advisories, 200 texts, the default whole": [
+            "advisories/public",
             "advisories/rounds-no-deals",
+            "advisories/rounds-no-deals-epsilon3",
+            "advisories/rounds-no-deals-epsilon1",
             "advisories/rounds",
+            "advisories/rounds-epsilon3",
+            "advisories/rounds-epsilon1",
         ],
     },
     "votes": {
@@ -889,9 +901,9 @@ def advised(readme):
     return between(readme, "advice", advice())
 
 
-def between(readme, name, table):
-    """The README with a table between the marks of that name."""
-    before, _, rest = readme.partition(f"<!-- {name} -->")
+def between(page: str, name: str, table: str) -> str:
+    """A page with a table between the marks of that name."""
+    before, _, rest = page.partition(f"<!-- {name} -->")
     return f"{before}<!-- {name} -->\n{table}\n<!-- end of {name} -->{rest.partition(f'<!-- end of {name} -->')[2]}"
 
 

@@ -109,7 +109,7 @@ def _value(name: str, field: Any) -> str:
     if bool in (field.annotation, *get_args(field.annotation)):
         return "`true` or `false`"
     if name == "examples":
-        return "tables with `text` and `label`"
+        return "tables with `text`, `label` and `attributes`"
     _, shown = value_type(name, field)
     if name == "labels":
         return "list of labels"

@@ -106,7 +106,8 @@ entry begins; if all examples are single lines, it ends at a line break."""
     chat: str | None = None
     """Template of the user's message in the chat form; {text} is the record, {attributes} those of the new text."""
     examples: tuple[Example, ...] = ()
-    """Made-up public examples, shown before the record. They show the form of the data and take nothing from it."""
+    """Made-up public examples, shown before the record. They show the form of the data and take nothing from it. With \
+columns beside the text, give each its attributes, so that prompts show which text goes with what."""
 
     @property
     def single_lines(self) -> bool:
@@ -384,7 +385,7 @@ private-evolution; none where expected_units are too few for it. 0: off."""
     """How texts are chosen: by the highest noisy votes, or so that together they match where the votes lie."""
     quotas: Literal["auto", "votes", "balanced"] | dict[str, Annotated[int, Field(ge=0)]] = "auto"
     """Texts per label: in proportion to votes, balanced, or a table of labels and numbers; auto: balanced where there \
-are fewer than 20 texts per label."""
+are fewer than 20 texts per label. With columns beside the text, auto and votes keep the proportions of the table."""
     expand: int = Field(0, ge=0)
     """Extra texts to release, written by the public model from the other texts; they cost nothing and are marked."""
     expected_units: int | None = Field(None, ge=1)
@@ -556,10 +557,21 @@ too."""
         for example in self.prompt.examples:
             if example.label is not None and example.label not in self.labels:
                 raise ConfigError(f"prompt.examples: label {example.label!r} is not in labels = {list(self.labels)}")
+            for name, value in example.attributes.items():
+                self._check_shown(name, value)
         for name in ("example", "chat"):
             template = getattr(self.prompt, name)
             if template is not None and template.count("{text}") != 1:
                 raise ConfigError(f"prompt.{name}: must contain {{text}} exactly once")
+
+    def _check_shown(self, name: str, value: Any) -> None:
+        """Refuses an attribute of an example that a prompt would show as unknown."""
+        kind = self.columns.attributes.get(name)
+        if kind is None:
+            named = list(self.columns.attributes)
+            raise ConfigError(f"prompt.examples: attribute {name!r} is not in columns.attributes = {named}")
+        if kind.reader()(value) in (None, kind.size - 1):
+            raise ConfigError(f"prompt.examples: {name} = {value!r} is not {kind.purpose} of the schema; {kind.form}")
 
     def _check_votes(self) -> None:
         parts = self.parts

@@ -288,10 +288,15 @@ class Plan:
 
     @property
     def _notes_on_attributes(self) -> list[str]:
-        """What the noise of a single column drowns."""
-        attributes = self.config.columns.attributes
+        """What prompts lack, and what the noise of a single column drowns."""
+        attributes, examples = self.config.columns.attributes, self.config.prompt.examples
+        notes = []
+        if attributes and examples and self.config.has_text and not any(own.attributes for own in examples):
+            notes.append(
+                "prompt.examples: none has attributes, so the public model sees no text with its columns; add them"
+            )
         if not attributes or self.units is None:
-            return []
+            return notes
         single = Shares.of(self.table.rho, len(self.config.columns.found)).single / (len(attributes) + 1)
         sigma = noise_sigma(single)
         drowned = [
@@ -299,12 +304,13 @@ class Plan:
             for name, kind in attributes.items()
             if name not in self.config.columns.found and self.units < LEAST_HEARD * sigma * (kind.size - 1)
         ]
-        if not drowned:
-            return []
-        return [
-            f"columns.attributes.{', '.join(drowned)}: about {self.units:,} units on so many values are lost in noise "
-            f"of σ = {sigma:.3g}: values will come back that hardly any record has. Name fewer values, or raise epsilon"
-        ]
+        if drowned:
+            notes.append(
+                f"columns.attributes.{', '.join(drowned)}: about {self.units:,} units on so many values are lost in "
+                f"noise of σ = {sigma:.3g}: values will come back that hardly any record has. Name fewer values, or "
+                "raise epsilon"
+            )
+        return notes
 
     @property
     def budget_shares(self) -> dict[str, float]:

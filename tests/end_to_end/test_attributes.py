@@ -261,6 +261,22 @@ def test_every_row_is_released_once_with_a_text_that_was_written_for_it(run, tmp
     assert sorted(found, key=repr) == sorted(((row.cell, row.values) for row in rows.rows), key=repr)
 
 
+@pytest.mark.parametrize(
+    "values",
+    [{"labels": ("x", "y", "z")}, {"labels": ("x", "y", "z"), "quotas": {"x": 8, "y": 4}}],
+    ids=["a label without rows", "a quota of none"],
+)
+def test_a_text_keeps_the_label_of_its_row_whoever_votes(run, tmp_path, values):
+    """A label without rows has no candidates; its records must not vote on those of other labels' rows."""
+    few = [RECORDS[0] | {"unit": f"z{unit}", "label": "z"} for unit in range(6)]
+    _, made = run([*RECORDS, *few], "whole", **EVOLUTION | FEW | values)
+    cells, labels = made.directory.cells(), made.plan.config.labels
+    of_rows = [labels[cells[row.cell].label] for row in made.directory.attribute_rows().rows]
+    released = pc.open(tmp_path / "whole").texts
+    assert sorted(text.label for text in released) == sorted(of_rows)
+    assert [text.label for text in released] == [labels[cells[text.cell].label] for text in released]
+
+
 def test_noise_and_rows_are_drawn_once(run, tmp_path):
     run(RECORDS, "whole", **MEAN)
     before = (tmp_path / "whole" / "release" / "synthetic.jsonl").read_text()

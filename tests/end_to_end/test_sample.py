@@ -80,6 +80,16 @@ def test_a_run_looks_at_its_sample_and_at_nothing_else(tmp_path):
     # whoever judges the run knows which records it looked at
     assert len(real_sample([made.directory], table, Hashing()).texts) == len(inside)
     assert set(audit(made.directory, table).groups) == {"copied"}
+    # an attack on records that a run never read would find nothing, whatever the run does
+    attacked: list[list[str]] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("plainchant.auditing.runs.copied", lambda _, private, __: attacked.append(private) or {})
+        patch.setattr("plainchant.auditing.runs.attacks", lambda _, members, *__: attacked.append(members) or {})
+        others = [row | {"text": "held out"} for row in RECORDS]
+        audit(made.directory, table, held_out=others, embedder=Hashing())
+    read = {record.text for record in inside}
+    assert [set(texts) <= read for texts in attacked] == [True, True]
+    assert len(attacked[0]) == len(inside)
     with pytest.raises(DataError, match="not the table"):
         audit(made.directory, table[:-30])
 

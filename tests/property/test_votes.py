@@ -285,6 +285,8 @@ def test_a_ballot_holds_each_text_and_vector_once_and_its_nearest_labels_first()
     assert [own.tolist() for own in several.candidates] == [own.tolist() for own in ballot.candidates]
     for label, own in enumerate(distinct(1, reach=1).candidates):
         assert set(ASKED[own]) == {label}
-    # a label for which nothing was written may vote for all
-    lonely = make_ballot(["a", "b"], np.array([0, 1]), np.eye(2, dtype=np.float32), np.arange(2), [(1, 1)] * 3)
-    assert [own.tolist() for own in lonely.candidates] == [[0], [1], [0, 1]]
+    # a label for which nothing was written has nothing of its own, and all where all are open to it
+    for reach, eligible in ((1, []), (3, [0, 1])):
+        forms = [(1, 1), (1, 1), (1, reach)]
+        lonely = make_ballot(["a", "b"], np.array([0, 1]), np.eye(2, dtype=np.float32), np.arange(2), forms)
+        assert [own.tolist() for own in lonely.candidates] == [[0], [1], eligible]

@@ -126,7 +126,8 @@ def audit(
 
     Args:
         run: a `Run`, a `FinishedRun`, a `RunDirectory` or a path.
-        real: the table that the run was made from (see `data.read_records`), without canaries.
+        real: the table that the run was made from (see `data.read_records`), without canaries. Of a run on a secret
+            sample, only what is in the sample is attacked and held in memory.
         held_out: a table of similar texts that were not in it; needed for membership.
         embedder: needed with `held_out`.
         load_model: returns the run's language model; called only if there is something to replay.
@@ -143,17 +144,13 @@ def audit(
 
     if not config.has_text:
         raise ConfigError(f"method = {config.method.value}: its release has no texts that an audit could attack")
-    records, noted = read_table(real, config), directory.read_private(CANARIES)
-    planted, canaries = records, list[Canary]()
-    if noted is not None:
-        planted, canaries = plant_again(records, config.label_set, noted)
-    sample = directory.sample()
-    looked_at = planted if sample is None else read_table(planted, config, sample)
+    looked_at, canaries = _looked_at(directory, real, config)
     if config.reads_records and directory.origin.data != fingerprint(looked_at):
         raise DataError("real: is not the table that the run was made from; membership and copies would mean nothing")
+    planted = {canary.text for canary in canaries}
     texts = [row["text"] for row in directory.released() if row["text"].strip()]
-    private = [record.text for record in records if record.text.strip()]
-    others = _held_out_texts(held_out, records, config)
+    private = [record.text for record in looked_at if record.text.strip() and record.text not in planted]
+    others = _held_out_texts(held_out, looked_at, config)
     report_progress(0.1)
     groups = {"copied": copied(texts, private, others)}
     report_progress(0.3)
@@ -167,7 +164,8 @@ def audit(
     report_progress(0.6)
     if canaries:
         groups["canaries"] = exposure(canaries, texts)
-    if load_model is not None and plan.mechanism.replayable:
+    # no unit of a small table may have drawn a batch that writes
+    if load_model is not None and plan.mechanism.replayable and directory.members():
         if before_replay is not None:
             before_replay(Audit(groups))
         report_replay = functools.partial(part_of, report_progress, 0.6, 1.0)
@@ -176,6 +174,15 @@ def audit(
         groups["replay"] = {name: Figure(value) for name in names if (value := getattr(found, name)) is not None}
     report_progress(1.0)
     return Audit(groups)
+
+
+def _looked_at(directory: RunDirectory, real: Any, config: SynthesisConfig) -> tuple[list[Record], list[Canary]]:
+    """The records that a run looked at, canaries among them, and the canaries of the whole table."""
+    sample, noted = directory.sample(), directory.read_private(CANARIES)
+    if noted is None:
+        return read_table(real, config, sample), []
+    planted, canaries = plant_again(read_table(real, config), config.label_set, noted)
+    return read_table(planted, config, sample), canaries
 
 
 def _held_out_texts(held_out: Any, records: Sequence[Record], config: SynthesisConfig) -> list[str]:

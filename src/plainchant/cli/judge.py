@@ -89,7 +89,8 @@ def evaluate(
     mauve = found.figure(MAUVE)
     with _saved_whatever_happens(console, run, "evaluation.json", found.as_dict()):
         _show_beside(console, found)
-        console.say(f"\n{found.compared} texts on each side", private=True)
+        if run.config.has_text:
+            console.say(f"\n{found.compared} texts on each side", private=True)
         _warn_of_mauve(console, found)
         console.result(found.as_dict(), str(mauve or found.figure(PAIRS)))
     if min_mauve is not None and mauve is not None and not found.mauve_is_sound:

@@ -156,6 +156,7 @@ def _template(method: Method, chosen: dict[str, str], names: Sequence[str]) -> s
         "# [[prompt.examples]]",
         '# label = "…"',
         '# text = "…"',
+        '# attributes = { product = "…" }  # with columns beside the text: those of this example',
         "",
         "# ==== Columns beside the text, if the release is to have them (extra table) ====",
         "",

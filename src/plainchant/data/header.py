@@ -31,7 +31,7 @@ class Column:
 
     @property
     def nested(self) -> bool:
-        """Whether it holds lists or structs, which can be nothing that a run reads."""
+        """Whether it holds lists or structs: they are read as lists of chat messages, or not at all."""
         return self.kind.lower().partition("<")[0].partition("(")[0].strip() in _NESTED
 
 

@@ -11,7 +11,7 @@ import json
 import math
 import numbers
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from decimal import Decimal
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
@@ -30,6 +30,7 @@ LONGEST_KEY = 100
 _LONGEST_SCALAR = 64
 _FIELD = re.compile(r"\{([^{}]+)\}")
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
+_NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?\s*", re.ASCII | re.IGNORECASE)
 _TRUE = ("true", "yes", "on", "1", "1.0", "t", "y")
 _FALSE = ("false", "no", "off", "0", "0.0", "f", "n")
 # What a prompt shows for a missing value.
@@ -487,17 +488,15 @@ def _check_size(size: int, name: str) -> None:
         raise ConfigError(f"{name}: makes {size} different values; at most {MOST_CODES} can be counted; use fewer")
 
 
-def _short_name(cell: Any) -> str | None:
-    """A cell as a word; None where it is missing or too long to be read."""
-    if isinstance(cell, str | bytes) and len(cell) > _LONGEST_SCALAR:
-        return None
-    return as_name(cell)
+def _short_name(cell: Any, longest: int = _LONGEST_SCALAR) -> str | None:
+    """A cell as a word; None where it is missing, too long to be read, or holds several values."""
+    if isinstance(cell, str | bytes):
+        return as_name(cell) if len(cell) <= longest else None
+    return None if isinstance(cell, Collection) or (hasattr(cell, "__array__") and np.ndim(cell)) else as_name(cell)
 
 
 def _key(cell: Any, names: Sequence[str] | None) -> str | None:
-    if isinstance(cell, str | bytes) and len(cell) > LONGEST_KEY:
-        return None
-    name = as_name(cell)
+    name = _short_name(cell, LONGEST_KEY)
     if name is not None and names is not None and name.isdecimal() and len(name) < 10 and int(name) < len(names):
         name = names[int(name)]
     # cut before work: composing a long word is not linear
@@ -509,7 +508,8 @@ def _number(cell: Any) -> float | None:
         return None
     try:
         if isinstance(cell, str):
-            number = float(cell) if len(cell) <= _LONGEST_SCALAR else math.nan
+            # float() reads more than numbers as they are written: 1_000, infinity
+            number = float(cell) if len(cell) <= _LONGEST_SCALAR and _NUMBER.fullmatch(cell) else math.nan
         elif is_bool(cell) or isinstance(cell, numbers.Real | Decimal):
             number = float(cell)
         else:

@@ -470,6 +470,11 @@ def _missing_column(found: Survey, field_name: str, column: str, use: str, *, na
     option = "--" + field_name.replace("_", "-")
     advice = f"; it could be {' or '.join(map(repr, fitting))} ({option})" if fitting else f"; name another ({option})"
     said = f"{field_name} = {column!r}: is not a column of the table{advice}"
+    if column in [facts.name for facts in found.columns]:
+        said = (
+            f"{field_name} = {column!r}: holds lists or structs{advice}. Lists of chat messages are read with a "
+            'template in the configuration, such as [columns] message = "{role}: {content}\\n"'
+        )
     if not named:
         return dataclasses.replace(found, notes=[*found.notes, said])
     return dataclasses.replace(found, problems=[*found.problems, said])

@@ -151,7 +151,7 @@ def evaluate(
     coded_rows = _coded_rows(directory, config, rows, real)
     if embedder is None or not config.has_text:
         return Evaluation(
-            {"attributes": measure_table(*coded_rows)} if coded_rows else {}, len(rows), len(rows), len(real)
+            {"attributes": measure_table(*coded_rows, size=size)} if coded_rows else {}, len(rows), len(rows), len(real)
         )
     synthetic = released_sample(rows, embedder)
     beside = None if public is None else _public_sample(public, config, embedder)
@@ -169,8 +169,8 @@ def evaluate(
     if coded_rows is None:
         return found
     tables = {
-        "attributes": measure_table(*coded_rows),
-        "attributes and text": measure_text(synthetic, coded_rows[0], real, coded_rows[1]),
+        "attributes": measure_table(*coded_rows, size=size),
+        "attributes and text": measure_text(synthetic, coded_rows[0], real, coded_rows[1], size=size),
     }
     return dataclasses.replace(found, groups={**found.groups, **tables})
 

@@ -64,15 +64,20 @@ def agreements(one: CodedRows, other: CodedRows) -> dict[str, float]:
     return means | columns | pairs
 
 
-def measure_table(synthetic: CodedRows, real: CodedRows, *, seed: int = 0) -> dict[str, Figure]:
-    """The agreement of all synthetic rows with all real ones, with 95 % intervals by random halves of both.
+def measure_table(
+    synthetic: CodedRows, real: CodedRows, *, size: int | None = None, seed: int = 0
+) -> dict[str, Figure]:
+    """The agreement of synthetic rows with all real ones, with 95 % intervals by random halves of both.
 
     Args:
         synthetic: the rows of a release.
         real: real rows with the same columns.
-        seed: for the halves. The figures are not released, so a seed may be fixed.
+        size: maximum number of synthetic rows, drawn at random; None: all of them. More rows agree better.
+        seed: for these and the halves. The figures are not released, so a seed may be fixed.
     """
     generator = np.random.default_rng(seed)
+    if size is not None and size < len(synthetic.codes):
+        synthetic = synthetic.take(_some(size, synthetic, generator))
 
     def halves() -> Mapping[str, float]:
         return agreements(*(rows.take(_some(len(rows.codes) // 2, rows, generator)) for rows in (synthetic, real)))
@@ -101,7 +106,13 @@ def _some(count: int, rows: CodedRows, generator: np.random.Generator) -> IntArr
 
 
 def measure_text(
-    synthetic: Sample, rows: CodedRows, real: Sample, real_rows: CodedRows, *, seed: int = 0
+    synthetic: Sample,
+    rows: CodedRows,
+    real: Sample,
+    real_rows: CodedRows,
+    *,
+    size: int | None = None,
+    seed: int = 0,
 ) -> dict[str, Figure]:
     """How well texts and attributes belong together: attributes from texts, and texts given attributes.
 
@@ -110,11 +121,12 @@ def measure_text(
         rows: their rows.
         real: real texts.
         real_rows: their rows.
+        size: maximum number of texts that train a classifier; None: as many as the release has.
         seed: for the split of the real texts into halves.
     """
     order = np.random.default_rng(seed).permutation(len(real))
     train, test = order[: len(order) // 2], order[len(order) // 2 :]
-    size = min(len(train), len(synthetic))
+    size = min(len(train), len(synthetic), size or len(synthetic))
     found: dict[str, Figure] = {}
     if size < FEWEST:
         return found
@@ -122,7 +134,7 @@ def measure_text(
         if not 2 < rows.sizes[column] <= MOST_CLASSES:
             continue
         all_real, of_synthetic = _coded(real, real_rows, column), _coded(synthetic, rows, column)
-        by_real, tested = all_real.take(train[:size]), all_real.take(test)
+        judge, tested = all_real.take(train), all_real.take(test)
 
         def right(trained: Sample, judged: Sample) -> Figure:
             return share(predicted(trained, judged) == np.array(judged.labels, dtype=str))
@@ -130,9 +142,10 @@ def measure_text(
         predictable, agreeing = f"{name} from the text, {ON_SYNTHETIC}", f"{name} agreement of the text"
         found |= {
             predictable: right(of_synthetic.take(np.arange(size)), tested),
-            of_real(predictable): right(by_real, tested),
-            agreeing: right(all_real, of_synthetic),
-            of_real(agreeing): right(by_real, tested),
+            of_real(predictable): right(all_real.take(train[:size]), tested),
+            # one classifier judges both
+            agreeing: right(judge, of_synthetic),
+            of_real(agreeing): right(judge, tested),
         }
     return found
 

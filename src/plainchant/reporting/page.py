@@ -130,6 +130,7 @@ def report_page(
         topics=topics[:_TOPICS],
         more_topics=topics[_TOPICS:],
         samples=_samples(config, shown),
+        size=len(rows),
         lengths=lengths,
         quartiles=np.percentile(lengths, [0, 25, 50, 75, 100]).tolist() if lengths else [],
         lengths_svg=histogram(lengths) if lengths else None,

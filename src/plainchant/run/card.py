@@ -53,6 +53,7 @@ def data_set_card(
     licence: str | None = None,
     schema: Schema | None = None,
     by_records: int | None = None,
+    of_label: Mapping[str, int] | None = None,
 ) -> str:
     """The card of a release: Markdown with the front matter that Hugging Face reads. Contains released facts only.
 
@@ -67,6 +68,7 @@ def data_set_card(
         licence: of the language model, as its files name it (`models.licence_of`).
         schema: the attributes with the values that were found; None where there are none.
         by_records: how many of the texts were written by records together, where both kinds are released.
+        of_label: how many there are of each label that has some; None where there are no labels.
     """
     config = plan.config
     figures = " | ".join(
@@ -101,7 +103,7 @@ def data_set_card(
 | column | type | meaning |
 |---|---|---|
 {"".join(f"| {' | '.join(map(markdown_cell, row))} |{chr(10)}" for row in _dictionary(config, schema))}
-{_counts(plan, guarantee, cells, votes)}
+{"" if of_label is None else _labels(config, of_label, cells)}{_counts(plan, guarantee, cells, votes)}
 ## Settings
 
 ```json
@@ -128,6 +130,26 @@ def _front_matter(config: SynthesisConfig, texts: int) -> str:
         configs=[{"config_name": "default", "data_files": "synthetic.parquet"}],
     )
     return data.to_yaml()
+
+
+def _labels(config: SynthesisConfig, of_label: Mapping[str, int], cells: Sequence[Cell]) -> str:
+    """The section about labels: how many rows each one has and, where it has none, why. Released facts only."""
+    what, kept = "texts" if config.has_text else "rows", {config.labels[cell.label] for cell in cells}
+
+    def why(label: str) -> str:
+        if isinstance(config.quotas, dict) and not config.quotas.get(label):
+            return "none were asked for"
+        if cells and label not in kept:
+            return "too few records, by their noisy count"
+        if config.columns.attributes:
+            return "no row was drawn for it, by the noisy counts"
+        return "too few votes" if config.votes else "too small a share, by its noisy count"
+
+    rows = "".join(
+        f"| {markdown_cell(label)} | {count if (count := of_label.get(label, 0)) else f'0: {why(label)}'} |\n"
+        for label in config.labels
+    )
+    return f"\n## Labels\n\n| label | {what} |\n|---|---|\n{rows}"
 
 
 def _counts(plan: Plan, guarantee: Guarantee, cells: Sequence[Cell], votes: Sequence[Mapping[str, Any]]) -> str:
@@ -161,7 +183,11 @@ def _dictionary(config: SynthesisConfig, schema: Schema | None) -> list[tuple[st
     meanings = {
         "text": ("string", f"A synthetic text of at most {config.max_tokens} tokens."),
         "label": ("string", f"One of {len(config.labels)} labels: {asked}."),
-        "cell": ("integer", "Number of the cell that the text was written for, from 0. A cell is a label and a topic."),
+        "cell": (
+            "integer",
+            f"Number of the cell that the {'text was written' if config.has_text else 'row was drawn'} for, from 0. "
+            "A cell is a label and a topic.",
+        ),
         "origin": (
             "string",
             "records: by records together. model: by the model alone, after texts that the guarantee covers.",
@@ -170,7 +196,10 @@ def _dictionary(config: SynthesisConfig, schema: Schema | None) -> list[tuple[st
     rows = [(config.released_names.get(name, name), *meanings[name]) for name in released_columns(config)]
     for name, kind in (schema.attributes if schema else {}).items():
         found = " (found in the data, with noise)" if name in config.columns.found else ""
-        rows.append((name, kind.type, f"{kind.meaning or 'An attribute'}: {kind.described()}, or missing{found}."))
+        physical = "" if kind.column_type == kind.type else f" ({kind.column_type})"
+        rows.append(
+            (name, kind.type + physical, f"{kind.meaning or 'An attribute'}: {kind.described()}, or missing{found}.")
+        )
     return rows
 
 

@@ -154,8 +154,8 @@ def quotas_of(
     return quotas
 
 
-def choose_for_rows(tally: Tally, rows: IntArray) -> list[tuple[int, int]]:
-    """The chosen (label, candidate) where each candidate is written for a row: the most votes, each row and text once.
+def choose_for_rows(tally: Tally, rows: IntArray) -> list[int]:
+    """The chosen candidates where each is written for a row: the most votes, each row and text once.
 
     Args:
         tally: the vote.
@@ -164,14 +164,13 @@ def choose_for_rows(tally: Tally, rows: IntArray) -> list[tuple[int, int]]:
     Returns:
         In the order of the rows; a row without candidates is left out.
     """
-    chosen: dict[int, tuple[int, int]] = {}
+    chosen: dict[int, int] = {}
     taken: set[int] = set()
     # ties go to the earlier cell
-    for place in np.argsort(-tally.votes, kind="stable").tolist():
-        candidate = int(tally.candidates[place])
+    for candidate in tally.candidates[np.argsort(-tally.votes, kind="stable")].tolist():
         row, twin = int(rows[candidate]), int(tally.twins[candidate])
         if row >= 0 and row not in chosen and twin not in taken:
-            chosen[row] = int(tally.labels[place]), candidate
+            chosen[row] = candidate
             taken.add(twin)
     return [chosen[row] for row in sorted(chosen)]
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -172,7 +173,8 @@ class Run:
         config, released, tokens = self.plan.config, Released.of(self.directory), 0
         yield from (released.labelled(text, config) for text in released.texts)
         done, requested = len(released.texts), self.requested + config.further
-        self._progress.texts(done, requested, tokens, self._work(done))
+        if config.has_text:
+            self._progress.texts(done, requested, tokens, self._work(done))
         for round in self._rounds:
             if config.votes:
                 self._progress.stage(round.name, 0.0)
@@ -253,6 +255,7 @@ class Run:
             date=self.directory.release_date(), model=self.directory.origin.model,
             licence=licence_of(config.model) if config.needs_model else None,
             schema=None if own is None else own.schema, by_records=by_records(rows),
+            of_label=Counter(row["label"] for row in rows) if config.labels else None,
         )  # fmt: skip
         self.directory.write_private("costs.json", realised_costs(self.directory, self.plan))
         self.directory.write_release(rows, dataclasses.asdict(guarantee), card)

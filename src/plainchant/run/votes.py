@@ -58,7 +58,7 @@ def hold_vote(
     forms = [ballot_form(config, rho, *label, len(sound)) for label in zip(known, own, strict=True)]
     least = numbers_asked(config) or ()
     if rows is not None:
-        # a text belongs to its row, and so does its label
+        # a text belongs to its row, and so does its label: whoever has no row has no vote
         forms, least = [(spread, 1) for spread, _ in forms], ()
     ballot = make_ballot(words, labels, vectors, sound, forms, least)
     counts = _counted(preparation, ballot, vectors)
@@ -77,8 +77,8 @@ def hold_vote(
         others = [place for place in range(len(texts)) if place not in there and not isinstance(config.quotas, dict)]
         filled = [(int(labels[place]), place) for place in others[: config.released - len(chosen)]]
     else:
-        chosen = choose_for_rows(tally, rows)
-        there = {-1, *(int(rows[candidate]) for _, candidate in chosen)}
+        chosen = [(int(labels[place]), place) for place in choose_for_rows(tally, rows)]
+        there = {-1, *(int(rows[place]) for _, place in chosen)}
         first = {int(row): place for place, row in reversed(list(enumerate(rows))) if int(row) not in there}
         filled = [(int(labels[place]), place) for _, place in sorted(first.items())]
     spreads, reaches = zip(*forms, strict=True)
@@ -156,12 +156,15 @@ def ballot_form(config: SynthesisConfig, rho: float, units: float | None, own: i
         config: what was asked for.
         rho: zCDP of the vote.
         units: about how many units of the label vote, None where nobody knows.
-        own: how many candidates were written for it.
+        own: how many candidates were written for it; where there are none, those of all labels are open.
         candidates: how many there are in all.
     """
     labels = len(config.label_set)
     strength = None if units is None else units / max(own, 1) / noise_sigma(rho)
-    if config.vote_labels == "auto":
+    if own == 0:
+        # near to none, so all are open to it
+        reach = labels
+    elif config.vote_labels == "auto":
         open_share = 0.0 if strength is None else min(1.0, (strength / strong_votes(candidates, labels)) ** STEEP)
         reach = 1 + math.floor((labels - 1) * open_share)
     else:
@@ -205,15 +208,12 @@ def make_ballot(
             means[label] = mean / (np.linalg.norm(mean) or 1.0)
     nearness = means @ means.T
     np.fill_diagonal(nearness, np.inf)
-    # a label that nothing was written for is near to none, so all are open to it
-    lonely = [not mean.any() for mean in means]
     eligible = []
     for label, (_, reach) in enumerate(forms):
         near = np.argsort(-nearness[label], kind="stable")
         if least:
             reach = max(reach, int(np.searchsorted(np.cumsum(asked_for[near]), least[label])) + 1)
-        near = near[: labels if lonely[label] else reach]
-        own = sound[np.isin(asked[sound], near)]
+        own = sound[np.isin(asked[sound], near[:reach])]
         seen: set[str | bytes] = set()
         once = []
         for place in own.tolist():

@@ -400,6 +400,8 @@ def test_a_label_with_few_units_has_its_own_candidates_alone_and_few_votes_each(
     assert small[1] == empty[1] == 1
     # 33 candidates of its own: a vote for eleven of them would say little
     assert small[0] == empty[0] == 4
+    # a label for which nothing was written may vote for all
+    assert ballot_form(config, 0.25, 10.0, 0, 5000)[1] == 151
     # as many units for each of its candidates: the same form, however large the label is
     two = SynthesisConfig(labels=["x", "y"], label_column="l", vote_labels=1)
     assert ballot_form(two, 0.01, 9000.0, 900, 1000) == ballot_form(two, 0.01, 1000.0, 100, 1000)
@@ -498,7 +500,7 @@ def test_each_row_gets_its_candidate_with_the_most_votes_and_each_text_goes_to_o
         np.zeros(6, dtype=np.int64), np.arange(6), np.array([5, 9, 8, 7, 1, 99]), 1.0, np.array([0, 1, 1, 3, 4, 5])
     )
     # 2 has the text of 1, which row 0 has taken; 5 belongs to no row
-    assert choose_for_rows(tally, rows) == [(0, 1), (0, 3), (0, 4)]
+    assert choose_for_rows(tally, rows) == [1, 3, 4]
 
 
 def test_texts_of_a_cell_take_its_rows_in_turn_and_those_of_its_label_where_it_has_none():
