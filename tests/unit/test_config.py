@@ -38,6 +38,10 @@ def test_overrides_replace_what_the_file_says():
 ALONE = {"attributes": {"stars": {"type": "boolean"}}}
 
 
+def _shown(**attributes):
+    return {"examples": [{"text": "t", "attributes": attributes}]}
+
+
 @pytest.mark.parametrize(
     ("values", "words"),
     [
@@ -85,6 +89,8 @@ ALONE = {"attributes": {"stars": {"type": "boolean"}}}
         ({"prompt": {"example": "no place"}}, "{text} exactly once"),
         ({"prompt": {"chat": "{text}{text}"}}, "{text} exactly once"),
         ({"prompt": {"examples": [{"text": "t", "label": "a"}]}}, "label 'a' is not in labels"),
+        ({"prompt": _shown(paid=True)}, "attribute 'paid' is not in columns.attributes = []"),
+        ({"prompt": _shown(stars="many"), "columns": ALONE}, "stars = 'many' is not a truth value of the schema"),
     ],
 )
 def test_what_is_out_of_bounds_is_refused_by_name(values, words):

@@ -492,7 +492,7 @@ def _short_name(cell: Any, longest: int = _LONGEST_SCALAR) -> str | None:
     """A cell as a word; None where it is missing, too long to be read, or holds several values."""
     if isinstance(cell, str | bytes):
         return as_name(cell) if len(cell) <= longest else None
-    return None if isinstance(cell, Collection) or (hasattr(cell, "__array__") and np.ndim(cell)) else as_name(cell)
+    return None if isinstance(cell, Collection) else as_name(cell)
 
 
 def _key(cell: Any, names: Sequence[str] | None) -> str | None:

@@ -90,7 +90,7 @@ def test_what_the_schema_does_not_name_is_not_read() -> None:
         (-5, 0), (0, 0), (9.99, 0), (10, 1), (99, 1), (100, 1),
         (1e300, 1), (10**400, 1), (-(10**400), 0), (float("inf"), 1),
         (float("nan"), 2), ("12", 1), (" 3.5 ", 0), ("n/a", 2), ("1" * 100, 2), (b"12", 2), ([1], 2), (True, 0),
-        (np.float32(11), 1), (pd.NA, 2),
+        (np.float32(11), 1), (pd.NA, 2), ("1_0", 2), ("infinity", 2), ("1e1", 1), ("+.5", 0), ("١٢", 2),
     ],
 )  # fmt: skip
 def test_numbers_beyond_the_ends_count_to_the_outermost_interval(cell: Any, code: int) -> None:
@@ -150,6 +150,19 @@ def test_unreadable_values_are_missing_and_counted_for_the_holder_and_a_wrong_ty
     with pytest.raises(DataError, match="hardly any value of this column") as refused:
         read_records(rows[-1:], schema=schema)
     assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("cell", [["ann"], {"name": "ann"}, np.array(["ann"]), {"ann"}, ("ann",)])
+def test_a_cell_that_holds_several_values_is_no_value_of_a_category(cell: Any) -> None:
+    assert KINDS["customer"].reader()(cell) is None
+    assert KINDS["urgent"].reader()([True]) == 2
+    assert KINDS["customer"].reader()(np.str_("ann")) == "ann"
+    # such a column is refused, and what it holds is in no message
+    rows = [{"text": "a", "customer": cell}] * 9
+    for source in (rows, pd.DataFrame(rows)):
+        with pytest.raises(DataError, match="customer") as refused:
+            read_records(source, schema=Schema(attributes={"customer": KINDS["customer"]}))
+        assert "ann" not in str(refused.value)
 
 
 def test_a_text_from_several_columns_and_a_cell_is_never_a_field() -> None:

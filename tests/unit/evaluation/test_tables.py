@@ -37,6 +37,13 @@ def test_rows_of_the_same_law_agree_as_real_rows_do_and_others_do_not() -> None:
     }  # fmt: skip
 
 
+def test_more_rows_agree_better_so_a_comparison_takes_as_many_of_each() -> None:
+    real, many = coded(NAMES, SIZES, _rows(3000, 0)), coded(NAMES, SIZES, _rows(2000, 1))
+    few = measure_table(many, real, size=40)
+    assert few[PAIRS].value < measure_table(many, real)[PAIRS].value - 0.05
+    assert few[PAIRS].value == pytest.approx(few[of_real(PAIRS)].value, abs=0.06)
+
+
 def test_few_rows_have_figures_without_intervals() -> None:
     few = coded(NAMES, SIZES, _rows(4, 0))
     assert measure_table(few, few)["kind"].low is None

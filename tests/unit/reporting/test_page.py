@@ -254,6 +254,16 @@ def test_page_without_map_labels_or_texts():
     assert "Lengths" in page(of, rows=[{"text": "one", "cell": 0}], cells=[Cell(0, WHOLE_LABEL, 50, 1)])
 
 
+def test_rows_without_texts_are_called_rows():
+    columns = {"attributes": {"open": {"type": "boolean"}}}
+    of = plan(SynthesisConfig(method="attributes", labels=("a", "b"), label_column="l", texts=2, columns=columns))
+    lead = (
+        page(of, rows=[{"label": "a", "cell": 0, "open": True}] * 2).partition('class="lead">')[2].partition("</p>")[0]
+    )
+    assert lead.startswith("2 synthetic rows with 2 labels, drawn from noisy counts")
+    assert "language model" not in lead
+
+
 def test_topics_are_described_by_the_released_texts_around_them():
     of = planned(labels=("bug", "billing"))
     cells = (Cell(0, 3, 40, 2), Cell(1, 3, 10, 1), Cell(1, 7, -3, 1), Cell(0, WHOLE_LABEL, 5, 1))

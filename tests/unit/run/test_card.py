@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
+from plainchant import plan
 from plainchant.config import SynthesisConfig
-from plainchant.run.card import MUCH_ALIKE, by_records, made_up, vote_advice, vote_in_words
+from plainchant.privacy.histograms import Cell
+from plainchant.run.card import MUCH_ALIKE, by_records, data_set_card, made_up, vote_advice, vote_in_words
 from plainchant.run.words import strength, suspicion
 
 FACTS: dict[str, Any] = {
@@ -58,6 +60,25 @@ def test_the_card_counts_who_wrote_what():
     assert "1 of them written by records together" in said
     assert "and 2 by the language model alone" in said
     assert by_records([{"text": "a"}]) is None
+
+
+def test_the_card_counts_the_texts_of_each_label_and_says_why_one_has_none():
+    cells, counts = [Cell(0, 0, 90, 3), Cell(1, 0, 8, 1)], {"x": 5}
+    for values, why in (
+        ({}, ("0: too few votes", "0: too few records, by their noisy count")),
+        ({"quotas": {"x": 6}}, ("0: none were asked for",) * 2),
+        (
+            {"columns": {"attributes": {"open": {"type": "boolean"}}}},
+            ("0: no row was drawn for it, by the noisy counts", "0: too few records"),
+        ),
+        ({"candidates": 1, "rounds": 1}, ("0: too small a share", "0: too few records")),
+    ):
+        own = plan(SynthesisConfig(texts=6, label_column="l", labels=("x", "y", "z"), expected_units=2000, **values))
+        card = data_set_card(own, own.guarantee, cells, 5, schema=own.config.columns, of_label=counts)
+        assert "## Labels" in card
+        assert "| x | 5 |" in card
+        assert f"| y | {why[0]}" in card
+        assert f"| z | {why[1]}" in card
 
 
 def test_the_page_on_promises_has_the_figures_and_bounds_of_the_words():
