@@ -169,7 +169,7 @@ def share(decided, directory, place, rho):
 @pytest.mark.parametrize("deals", [False, True])
 def test_the_budget_is_never_exceeded_in_a_thousand_runs_with_crashes(deals, tmp_path, monkeypatch, watched):
     # what a model must show before it reads a record is tested elsewhere
-    monkeypatch.setattr("plainchant.models.checked", lambda model, **_: model)
+    monkeypatch.setattr("plainchant.models.checked", lambda *_, **__: True)
     found = [small_run(seed, tmp_path / str(seed), monkeypatch, deals=deals) for seed in range(RUNS)]
     crashes, shares = np.array(found).T
     # the test has power only where runs crash and records come close to their budget

@@ -72,14 +72,23 @@ def open_executor(
 def make_decoder(plan: Plan, stop: StopRule, performance: PerformanceOptions) -> Decoder:
     """A decoder with its own model for a worker; the model is checked on the worker's machine."""
     model = models.load(plan.config.model, performance)
-    models.checked(
-        model,
-        rows=performance.width,
-        batch_size=plan.settings.batch_size,
-        movement=plan.row_movement,
-        most=plan.most_rows(performance.width),
-    )
-    return _decoder(plan, model, stop, performance, SystemRandomness())
+    return _decoder(plan, model, stop, checked_for(plan, model, performance), SystemRandomness())
+
+
+def checked_for(plan: Plan, model: LanguageModel, performance: PerformanceOptions) -> PerformanceOptions:
+    """The performance options once a model is checked for them on this machine: what the guarantee rests on.
+
+    Where batches that share a pass move each other's rows, by a bit even, each has passes of its own (guarantee 7).
+
+    Raises:
+        ModelError: the guarantee cannot rest on this model here.
+    """
+    size, move = plan.settings.batch_size, plan.row_movement
+    rows = performance.width
+    if not models.checked(model, rows=rows, batch_size=size, movement=move, most=plan.most_rows(rows)):
+        rows = size
+        models.checked(model, rows=rows, batch_size=size, movement=move, most=plan.most_rows(rows))
+    return performance.model_copy(update={"rows": rows})
 
 
 def _decoder(

@@ -190,10 +190,8 @@ def licence_of(name: str) -> str | None:
     return found(name)
 
 
-def checked(
-    model: LanguageModel, *, rows: int, batch_size: int, movement: float = math.inf, most: int = 0
-) -> LanguageModel:
-    """Checks that rows do not move in passes as wide as the run's on this machine; returns the model (guarantee 7).
+def checked(model: LanguageModel, *, rows: int, batch_size: int, movement: float = math.inf, most: int = 0) -> bool:
+    """Checks that rows do not move in passes as wide as the run's on this machine (guarantee 7).
 
     A run calls this before it reads or charges anything. Models that `load` did not return get all other checks too.
 
@@ -204,6 +202,9 @@ def checked(
         movement: how far a row may move, nats, if that is less than the model's own slack allows.
         most: how many private rows a forward pass may hold, by the plan.
 
+    Returns:
+        Whether batches may share passes: none of them moved another one's rows by a bit.
+
     Raises:
         ModelError: the guarantee cannot rest on this model here.
     """
@@ -212,8 +213,7 @@ def checked(
     if model not in _CONFORMING:
         check(model)
         _CONFORMING.add(model)
-    check_width(model, rows=rows, batch_size=batch_size, movement=movement, most=most)
-    return model
+    return check_width(model, rows=rows, batch_size=batch_size, movement=movement, most=most)
 
 
 def device_memory(performance: PerformanceOptions) -> float:

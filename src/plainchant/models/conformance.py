@@ -57,8 +57,10 @@ def check(model: LanguageModel) -> None:
     _check_lengths(model)
 
 
-def check_width(model: LanguageModel, *, rows: int, batch_size: int, movement: float = math.inf, most: int = 0) -> None:
+def check_width(model: LanguageModel, *, rows: int, batch_size: int, movement: float = math.inf, most: int = 0) -> bool:
     """Measures how far rows move in passes as wide as a run's when a row or a batch is added or removed.
+
+    Rows of the batch that changes may move a little, which ξ pays for. Those of other batches may not move at all.
 
     Args:
         model: the language model.
@@ -66,6 +68,9 @@ def check_width(model: LanguageModel, *, rows: int, batch_size: int, movement: f
         batch_size: s, rows of a batch.
         movement: how far a row may move, nats, if that is less than the model's own slack allows.
         most: how many private rows a pass may hold, since true sizes are random; up to so many are tried.
+
+    Returns:
+        Whether rows kept every bit where it was another batch that changed. If not, each batch needs its own passes.
 
     Raises:
         ModelError: rows move by more than `SHARE` of the model's numerical slack, or by more than `movement`.
@@ -83,7 +88,7 @@ def check_width(model: LanguageModel, *, rows: int, batch_size: int, movement: f
         ]
         return model.step(groups, [ids] * len(sizes))
 
-    whole, moved = logits([batch_size] * batches), 0.0
+    whole, moved, still = logits([batch_size] * batches), 0.0, True
     changed = [
         [batch_size - 1, *[batch_size] * (batches - 1)],
         [*[batch_size] * (batches - 1), batch_size + 1],
@@ -96,19 +101,25 @@ def check_width(model: LanguageModel, *, rows: int, batch_size: int, movement: f
         for before, after in zip(whole, logits(sizes) if sizes else [], strict=False):
             common = min(len(before), len(after))
             moved = max(moved, moved_by(before[:common], after[:common]))
+            still &= len(before) != len(after) or np.array_equal(before, after)
     where = f"in a pass of {rows} rows" if most <= rows else f"in passes of {rows} to {most} rows"
     _require_still(model, moved, where, movement)
+    return still
 
 
 def wider(batches: int, batch_size: int, most: int) -> list[list[int]]:
     """Sizes of the batches of wider passes, in equal ratios up to the widest; none if that holds no more rows.
 
-    >>> wider(2, 4, most=27)
-    [[6, 6], [9, 9], [14, 13]]
+    Where there are several, the first one keeps its size: it is the one that others may not move.
+
+    >>> wider(3, 4, most=27)
+    [[4, 6, 6], [4, 9, 8], [4, 12, 11]]
     """
+    own, grown = ([batch_size], batches - 1) if batches > 1 else ([], 1)
     usual = batches * batch_size
     totals = np.geomspace(usual, most, WIDER + 1)[1:].round().astype(int).tolist() if most > usual else []
-    return [[total // batches + (place < total % batches) for place in range(batches)] for total in totals]
+    others = [total - sum(own) for total in totals]
+    return [own + [rest // grown + (place < rest % grown) for place in range(grown)] for rest in others]
 
 
 def _check_tokens(model: LanguageModel) -> None:

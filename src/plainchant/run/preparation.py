@@ -16,7 +16,7 @@ from plainchant.data.embedding import Embedder, in_public_steps
 from plainchant.data.sample import KEY_BYTES, Sample
 from plainchant.data.tables import Record, fingerprint
 from plainchant.errors import ConfigError, DataError, ModelError, PrivacyError, RunError, foreign_messages_hidden
-from plainchant.generation.executor import open_embedder, open_readers
+from plainchant.generation.executor import checked_for, open_embedder, open_readers
 from plainchant.generation.prompting import Prompts
 from plainchant.models import LanguageModel
 from plainchant.planning import Guarantee, Plan, guarantee_of
@@ -246,14 +246,10 @@ def _loaded_for(
         performance = performance.model_copy(update={"rows": performance.width})
     performance = with_width(performance, model, loaded.prompts, plan, progress)
     # at the widths of the run's passes, before the model reads a record and before the ledger is charged
-    models.checked(
-        model,
-        rows=performance.width,
-        batch_size=plan.settings.batch_size,
-        movement=plan.row_movement,
-        most=plan.most_rows(performance.width),
-    )
-    return loaded, performance
+    settled = checked_for(plan, model, performance)
+    if settled.width < performance.width:
+        progress.stage("checking the model: batches move each other here, so each has its own passes", 1.0)
+    return loaded, settled
 
 
 def writer_of(plan: Plan, local: Loaded | None, performance: PerformanceOptions, progress: Progress) -> Writer:
