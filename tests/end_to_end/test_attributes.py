@@ -300,7 +300,7 @@ def test_a_ledger_adds_up_what_finding_values_costs(tmp_path, run):
         made.finish()
     assert book.spent.delta == 1e-7
     assert book.spent.epsilon(1e-6) <= 4.0
-    with pytest.raises(PrivacyError, match="has ρ"):
+    with pytest.raises(PrivacyError, match=r"has ε = [\d.]+ left of its cap .* costs ε = 8 by itself"):
         book.check(pc.plan(SynthesisConfig(**VALUES | ALONE)).guarantee)
 
 

@@ -117,6 +117,7 @@ def _show_ledger(console: Console, path: Path, epsilon: float | None, delta: flo
         "rho_spent": spent.rho if spent.is_zcdp else None,
         "epsilon_spent": spent.epsilon(book.delta),
         "rho_left": left.rho,
+        "cost": spent.as_dict(),
         "runs": runs,
     }
     share = spent.rho / cap.rho if spent.is_zcdp else None

@@ -41,7 +41,7 @@ def ended_without_batch(preparation: Preparation, ledger: Ledger | None) -> Priv
         charged = f" The ledger holds {'these counts alone' if counts_alone else 'the whole cost of the run'}."
     return PrivacyError(
         f"batch_size = {plan.settings.batch_size}: no noisy cell count is large enough for a batch that pays for a "
-        f"text. Paid for and drawn (ρ = {drawn.rho:.4g}): {_counts(directory, plan)}.{charged} This run "
+        f"text. Paid for and drawn: {_counts(directory, plan)}.{charged} This run "
         "has ended. If the counts are far below what the table holds, plainchant check says whether the labels are "
         "spelled as in it. If the data is too small: a larger ε or a smaller max_tokens allows smaller batches, and "
         "method = private-evolution needs none"

@@ -121,12 +121,11 @@ class Ledger:
                 f"fixed it, and with this run they would cost {spent.delta + cost.delta:.2g}; list the values in the "
                 "configuration, or plan with a smaller delta"
             )
-        left = self.left
-        epsilon = _rounded_down(left.epsilon(self.delta))
-        rest = f"ρ = {left.rho:.4g}" if float(epsilon) else "nothing"
+        epsilon = _rounded_down(self.left.epsilon(self.delta))
+        rest = f"ε = {epsilon}" if float(epsilon) else "nothing"
         return (
             f"has {rest} left of its cap (ε = {self.epsilon:g}, δ = {self.delta:g}), and the run costs "
-            f"{self._figure(cost)}; "
+            f"ε = {cost.epsilon(self.delta):.4g} by itself; "
             + (
                 f"start a new run with {_fitting(epsilon, is_zcdp=cost.is_zcdp)} at delta = {self.delta:g}"
                 if float(epsilon)
@@ -154,10 +153,6 @@ class Ledger:
                 f"{guarantee.unit}; such costs do not add up. Set unit_column as in the ledger's first run, or keep a "
                 "ledger for each unit"
             )
-
-    def _figure(self, cost: Cost) -> str:
-        """A cost in one number: ρ, or ε by itself where a curve has no ρ."""
-        return f"{cost.rho:.4g}" if cost.is_zcdp else f"ε = {cost.epsilon(self.delta):.4g} by itself"
 
     def enter(self, run: RunDirectory, guarantee: Guarantee) -> None:
         """Opens a run: enters it the first time; later only the directory that was opened last may open it again.
