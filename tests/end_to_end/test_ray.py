@@ -227,6 +227,31 @@ def test_embeddings_come_back_in_order():
     assert len(embedder.encode([])) == 0
 
 
+class Mortal(Lengths):
+    """The first process that comes to one of the texts dies; with `again`, every one."""
+
+    def __init__(self, mark, again=False):
+        super().__init__()
+        self.mark, self.again = mark, again
+
+    def encode(self, texts, **options):
+        if "x" * 200 in texts and (self.again or not self.mark.exists()):
+            self.mark.touch()
+            os._exit(1)
+        return super().encode(texts, **options)
+
+
+def test_an_embedder_that_is_lost_loses_nothing(tmp_path):
+    options, mark = PerformanceOptions(executor="ray", workers=2), tmp_path / "died"
+    embedder = RayEmbedder(options, "lengths", functools.partial(Mortal, mark))
+    found = embedder.encode(["x" * n for n in range(300)], alone=True)
+    assert mark.exists()
+    assert found.tolist() == [[n, 1.0] for n in range(300)]
+    embedder = RayEmbedder(options, "lengths", functools.partial(Mortal, mark, again=True))
+    with pytest.raises(RunError, match="embedding failed on a worker"):
+        embedder.encode(["x" * n for n in range(300)], alone=True)
+
+
 def test_an_address_where_nobody_answers(monkeypatch):
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", lambda **_: (_ for _ in ()).throw(ConnectionError))

@@ -3,7 +3,7 @@
 * A text counts once the driver has committed it, which happens before it requests more. Ray never repeats its task.
 * Texts that a lost worker had not delivered are written again by another worker, which starts from the budgets left
   after the committed texts. No place is delivered twice.
-* Files are read by tasks that Ray repeats when they are lost: what a file holds in the sample is the same each time.
+* Files are read and texts embedded by tasks that Ray repeats when they are lost: their results are the same each time.
 * Private tokens, the rows of the sample and its key are sent to workers: the cluster's network, memory and spill
   directories are as private as the data.
 """
@@ -86,16 +86,22 @@ def _ray(performance: PerformanceOptions) -> Any:
 
 
 class _Pool:
-    """Workers of one kind."""
+    """Workers of one kind.
 
-    def __init__(self, performance: PerformanceOptions, make: Callable[[], Any]):
+    Args:
+        performance: the cluster's address, and how many workers.
+        make: makes what a worker holds; called on the worker.
+        repeats: how often Ray starts a lost worker again and repeats its task. A task that writes texts is never
+            repeated: that would draw a place twice.
+    """
+
+    def __init__(self, performance: PerformanceOptions, make: Callable[[], Any], *, repeats: int = 0):
         self.ray = _ray(performance)
         options = {
             "num_cpus": performance.threads or 1,
             "num_gpus": int(performance.device.startswith("cuda")),
-            # a task that Ray repeated would draw a place twice
-            "max_restarts": 0,
-            "max_task_retries": 0,
+            "max_restarts": repeats,
+            "max_task_retries": repeats,
         }
         self._start = functools.partial(self.ray.remote(**options)(_Worker).remote, make)
         self.workers = [self._start() for _ in range(performance.workers)]
@@ -209,7 +215,7 @@ def _quietly(function: Callable[[Any], Any], item: Any) -> Any:
 
 
 class RayEmbedder:
-    """An `Embedder` on the workers of a cluster; they end with each call."""
+    """An `Embedder` on the workers of a cluster; they end with each call. A lost one is started again."""
 
     def __init__(self, performance: PerformanceOptions, name: str, make: Callable[[], Embedder] | None = None):
         self.name = name
@@ -223,7 +229,8 @@ class RayEmbedder:
         from ray.exceptions import RayActorError, RayTaskError
         from ray.util import ActorPool
 
-        pool = _Pool(self._performance, self._make)
+        # a text's vector is a function of the text
+        pool = _Pool(self._performance, self._make, repeats=MOST_LOST)
         chunks = [list(texts[start : start + CHUNK]) for start in range(0, len(texts), CHUNK)] or [[]]
         found = []
         try:
