@@ -112,14 +112,14 @@ def _value(name: str, field: Any) -> str:
         return "tables with `text`, `label` and `attributes`"
     _, shown = value_type(name, field)
     if name == "labels":
-        return "list of labels"
+        return "list of labels" if isinstance(field.default, tuple) else "table of labels and words"
     return "`" + shown.strip("[]").replace("|", "\\|") + "`"
 
 
 def _default(name: str, field: Any) -> str:
     if field.is_required():
         return "required"
-    if name == "attributes":
+    if name == "attributes" or field.default == {}:
         return "none"
     if field.default is None:
         return "set by the method" if name in Parts.model_fields else "unset"

@@ -105,6 +105,8 @@ class PromptConfig(_Frozen):
 entry begins; if all examples are single lines, it ends at a line break."""
     chat: str | None = None
     """Template of the user's message in the chat form; {text} is the record, {attributes} those of the new text."""
+    labels: dict[str, str] = {}
+    """What prompts show in place of a label: words that a model understands. The release has the label."""
     examples: tuple[Example, ...] = ()
     """Made-up public examples, shown before the record. They show the form of the data and take nothing from it. With \
 columns beside the text, give each its attributes, so that prompts show which text goes with what."""
@@ -559,6 +561,11 @@ too."""
                 raise ConfigError(f"prompt.examples: label {example.label!r} is not in labels = {list(self.labels)}")
             for name, value in example.attributes.items():
                 self._check_shown(name, value)
+        for label, words in self.prompt.labels.items():
+            if label not in self.labels:
+                raise ConfigError(f"prompt.labels: {label!r} is not in labels = {list(self.labels)}")
+            if not words.strip() or "{" in words:
+                raise ConfigError(f"prompt.labels.{label} = {words!r}: must not be blank or have a {{")
         for name in ("example", "chat"):
             template = getattr(self.prompt, name)
             if template is not None and template.count("{text}") != 1:

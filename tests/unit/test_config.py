@@ -89,6 +89,8 @@ def _shown(**attributes):
         ({"prompt": {"example": "no place"}}, "{text} exactly once"),
         ({"prompt": {"chat": "{text}{text}"}}, "{text} exactly once"),
         ({"prompt": {"examples": [{"text": "t", "label": "a"}]}}, "label 'a' is not in labels"),
+        ({"prompt": {"labels": {"a": "words"}}}, "prompt.labels: 'a' is not in labels"),
+        ({"labels": ("a",), "label_column": "l", "prompt": {"labels": {"a": "{text}"}}}, "must not be blank or have"),
         ({"prompt": _shown(paid=True)}, "attribute 'paid' is not in columns.attributes = []"),
         ({"prompt": _shown(stars="many"), "columns": ALONE}, "stars = 'many' is not a truth value of the schema"),
     ],

@@ -213,8 +213,8 @@ def _toml_value(name: str, field: Any, value: Any) -> str:
     """A value as TOML, with the choices where there are some."""
     if value is None:
         return "…  # unset"
-    if isinstance(value, tuple):
-        return "[]"
+    if isinstance(value, tuple | dict):
+        return "[]" if isinstance(value, tuple) else "{}"
     shown = plain_default(value)
     return shown if isinstance(value, int | float) else f'"{shown}"{_choices(name, field)}'
 
@@ -449,11 +449,13 @@ def _expert_rows(plan: Plan) -> list[tuple[str, Any]]:
         covered = f"the budget covers {mechanism.about}{counted(plan.tokens_per_batch, 'token')}"
         rows.append(("texts per batch", f"{plan.texts_per_batch} ({covered})"))
     is_sent = config.candidate_endpoint is not None
-    rows_per_token = settings.batch_size * config.written + (0 if is_sent else config.further)
+    # records in the head of the texts that they write, and a public row in all of each text
+    private = settings.batch_size * config.written * config.head
+    public = (config.written + (0 if is_sent else config.further)) * config.max_tokens
     return [
         *rows,
         _cost_row(plan),
-        ("model rows", f"{rows_per_token * config.max_tokens:,} at most, plus prompts"),
+        ("model rows", f"{private + public:,} at most, plus prompts"),
     ]
 
 

@@ -212,6 +212,11 @@ class Templates:
             return message
         return message + "\nThe attributes of the new text:\n{attributes}"
 
+    def _for(self, label: str | None, template: str) -> str:
+        """A template with a label as prompts show it: as it is described, or its name."""
+        name = label or ""
+        return template.replace("{label}", self._config.prompt.labels.get(name, name))
+
     def public_prompt(
         self,
         label: str | None,
@@ -238,9 +243,9 @@ class Templates:
         shown = self._public_examples(label, released, turn, lines)
         if not shown and self._config.prompt.chat is None:
             message = self._asking(_ALONE[bool(self._config.labels)])
-            return message.replace("{label}", label or "").replace("{attributes}", attributes)
+            return self._for(label, message).replace("{attributes}", attributes)
         last = shown[-1].attributes + shown[-1].text if shown else ""
-        message = self._chat.replace("{label}", label or "").replace("{attributes}", attributes)
+        message = self._for(label, self._chat).replace("{attributes}", attributes)
         return self._listed(shown[:-1]) + message.replace("{text}", last)
 
     def _public_examples(
@@ -254,9 +259,7 @@ class Templates:
 
     def _listed(self, shown: Sequence[Shown]) -> str:
         return "".join(
-            self._example.replace("{label}", own.label or "")
-            .replace("{attributes}", own.attributes)
-            .replace("{text}", own.text)
+            self._for(own.label, self._example).replace("{attributes}", own.attributes).replace("{text}", own.text)
             for own in shown
         )
 
@@ -265,7 +268,7 @@ class Templates:
 
     def _frame(self, label: str | None) -> tuple[str, str, str]:
         """The strings before and after a text; a space before it belongs to the text, as for tokenisers."""
-        before, _, after = self._example.replace("{label}", label or "").partition("{text}")
+        before, _, after = self._for(label, self._example).partition("{text}")
         stripped = before.rstrip(" ")
         return stripped, before[len(stripped) :], after.replace("{attributes}", "")
 
@@ -382,7 +385,7 @@ class Prompts(Templates):
     def _chat_parts(self, label: str | None, shown: str = "") -> tuple[str, str]:
         # characters that a template would change if it escapes its messages (JSON, HTML)
         mark = '\x00<"record">\x00'
-        message = shown + self._chat.replace("{label}", label or "").replace("{text}", mark)
+        message = shown + self._for(label, self._chat).replace("{text}", mark)
         formatted = self._model.chat(message)
         if formatted.count(mark) != 1:
             raise ModelError(

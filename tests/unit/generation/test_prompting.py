@@ -50,6 +50,21 @@ def test_default_prompt_with_labels_names_them():
     assert made.stop == "\nLabel:"
 
 
+def test_prompts_show_a_label_as_it_is_described():
+    own = {"labels": {"oos": "cannot be done"}, "examples": [{"text": "E1", "label": "oos"}]}
+    config = SynthesisConfig(method="clustered-mean", labels=("oos", "pto"), label_column="l", max_tokens=9, prompt=own)
+    made = Prompts(config, Letters())
+    shown = "Label: cannot be done\nText:"
+    assert parts(made, "one", "oos")[1:] == [f"{shown} one\n\n", shown]
+    assert f"{shown} E1" in parts(made, "one", "oos")[0]
+    assert parts(made, "one", "pto")[2] == "Label: pto\nText:"
+    # a model that is sent messages is told the same
+    for form in (PromptForm.EXAMPLES, PromptForm.CHAT):
+        message = Templates(config, form).public_prompt("oos")
+        assert "cannot be done" in message
+        assert "oos" not in message
+
+
 @pytest.mark.parametrize(
     ("examples", "stop"), [(["E1", " E2\n"], "\n"), (["E1", "E2\nmore"], "\nText:"), ([], "\nText:")]
 )
