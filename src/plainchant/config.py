@@ -337,6 +337,7 @@ class SynthesisFields(TypedDict, total=False):
     released_examples: int | None
     min_tokens: int
     max_record_tokens: int
+    record_part: Literal["head", "window"]
     numerical_slack: float
     name: str | None
     holder: str | None
@@ -488,6 +489,9 @@ every cost counts four times."""
     """Number of a cell's released texts shown in its prompts; free, since they are released anyway."""
     min_tokens: int = Field(4, ge=0)
     """Minimum tokens per text."""
+    record_part: Literal["head", "window"] = "head"
+    """What is shown of a record that is longer than max_record_tokens: its head; or a window that begins with a \
+sentence, drawn in secret each time that its group is. The vote sees the head."""
     max_record_tokens: int = Field(192, ge=1)
     """Maximum tokens read of each record; the rest is cut off."""
     numerical_slack: float = Field(1e-3, ge=0, allow_inf_nan=False)
@@ -1010,7 +1014,7 @@ FIELD_GROUPS: Mapping[str, tuple[str, ...]] = {
     "Method (accounting)": (
         "accounting", "expected_range", "numerical_slack", "sparse_threshold", "sparse_noise", "private_tokens",
     ),
-    "Prompt": ("prompt", "released_examples", "max_record_tokens"),
+    "Prompt": ("prompt", "released_examples", "max_record_tokens", "record_part"),
     "Release": ("name", "holder", "license", "language"),
     "Performance": tuple(PerformanceOptions.model_fields),
 }  # fmt: skip

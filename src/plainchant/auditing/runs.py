@@ -325,7 +325,8 @@ def replay_of(
     thirds = [functools.partial(part_of, progress, part / 3, (part + 1) / 3) for part in range(3)]
 
     def along(contexts: Sequence[Sequence[Record]], unit: int, progress: Callable[[float], None]) -> Steps:
-        shown = [context_of(prompts, own, released.rows, label) for own in contexts]
+        # where windows are shown, one that a run might have drawn
+        shown = [context_of(prompts, own, released.rows, label, SystemRandomness()) for own in contexts]
         work = BatchWork(number, tuple(prompts.prefix(label)), start, shown, (0,))
         forced = [token for record in contexts[unit] for token in model.encode(record.text, trusted=False)]
         return record_steps(model, mechanism, work, forced[: length - 1], progress=progress)

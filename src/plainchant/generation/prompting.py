@@ -5,7 +5,7 @@ row is `prefix + start`. The prefix comes first, so that all contexts share its 
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -40,6 +40,10 @@ OTHERS_SHOWN = 2
 FEWEST_WORDS, MOST_SIGNS = 4, 0.2
 # Tokens of a prompt for each attribute; what is longer is cut.
 ATTRIBUTE_TOKENS = 24
+# Where a window of a long record may begin.
+_SENTENCE, _WORD = re.compile(r"(?<=[.!?])\s+|\s*\n\s*"), re.compile(r"\s+")
+# Of a longer record a window is drawn from so many times what a context holds.
+LONGEST_READ = 64
 # A line of an entry that says what its field is.
 _NAMED = re.compile(r"^([^{}:\n]*\w[^{}:\n]*:)[^\S\n]*\{(?:label|text)\}", re.MULTILINE)
 # Where there are no attributes.
@@ -320,6 +324,32 @@ class Prompts(Templates):
             return [*self._attributes(attributes), *body]
         before, _, after = self._frame(label)
         return [*self._before(before, attributes), *body, *self._model.encode(after, trusted=True)]
+
+    def part(self, text: str, draw: Callable[[int], int]) -> str:
+        """What of a record its prompts show: all, or a long one from where its window begins.
+
+        Such parts are shown with `record_part = "window"`. They begin with a sentence or a line, or else with a word,
+        and the last one still fills a context. A function of this text and of the number that is drawn for it alone
+        (guarantee 3.4). Secret.
+
+        Args:
+            text: a record's text.
+            draw: an integer uniform below a bound, drawn afresh and independently of all others.
+        """
+        most, text = self._config.max_record_tokens, text.strip()
+        if self._config.record_part == "head":
+            return text
+        text = text[: LONGEST_READ * CHARACTERS_PER_TOKEN * most]
+        with foreign_messages_hidden("the language model's tokenizer"):
+            tokens = len(self._model.encode(text, trusted=False))
+        if tokens <= most:
+            return text
+        last = len(text) * (tokens - most) // tokens
+        for begins in (_SENTENCE, _WORD):
+            starts = [0, *(found.end() for found in begins.finditer(text, 0, last) if found.end() <= last)]
+            if len(starts) > 1:
+                break
+        return text[starts[draw(len(starts))] :]
 
     def body(self, text: str, label: str | None) -> list[int]:
         """A text's own tokens in a prompt, cut after `max_record_tokens`: depends on this text alone. Secret as it is.

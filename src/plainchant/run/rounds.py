@@ -17,6 +17,7 @@ from plainchant.data.tables import Record
 from plainchant.generation.decoding import BatchWork, FinishedText
 from plainchant.generation.executor import Executor
 from plainchant.generation.prompting import Prompts, choose_examples
+from plainchant.randomness import RandomSource
 from plainchant.run.attributes import AttributeRows
 from plainchant.run.candidates import Expansion, Variation
 from plainchant.run.preparation import Preparation
@@ -222,7 +223,13 @@ def _works(
                 tuple(prompts.prefix(label, shown.get(batch.cell, ()), lines=released.lines_by_text)),
                 starts[0],
                 [
-                    context_of(prompts, [preparation.table[number] for number in numbers], released.rows, label)
+                    context_of(
+                        prompts,
+                        [preparation.table[number] for number in numbers],
+                        released.rows,
+                        label,
+                        preparation.randomness,
+                    )
                     for numbers, _ in own
                 ],
                 positions,
@@ -233,9 +240,18 @@ def _works(
             )
 
 
-def context_of(prompts: Prompts, records: Sequence[Record], rows: AttributeRows | None, label: str | None) -> list[int]:
-    """The records' part of a context, with their own attributes: a function of these records alone. Secret."""
+def context_of(
+    prompts: Prompts,
+    records: Sequence[Record],
+    rows: AttributeRows | None,
+    label: str | None,
+    randomness: RandomSource,
+) -> list[int]:
+    """The records' part of a context, with their own attributes. Secret.
+
+    A function of these records alone and, where windows are shown, of what is drawn for each of them (guarantee 3.4).
+    """
     attributes: list[str] = []
     if rows is not None:
         attributes = [rows.schema.shown(rows.schema.codes_of(record.attributes)) for record in records]
-    return prompts.records([record.text for record in records], label, attributes)
+    return prompts.records([prompts.part(record.text, randomness.below) for record in records], label, attributes)

@@ -2,14 +2,17 @@
 
 import re
 import time
+from typing import Any
 
 import pytest
 from doubles import forms
 from doubles.models import Letters
 
 from plainchant.config import Example, PromptForm, SynthesisConfig
+from plainchant.data.tables import Record
 from plainchant.errors import ConfigError
 from plainchant.generation.prompting import TURNS, Prompts, Templates, _without_stop, choose_examples
+from plainchant.run.rounds import context_of
 
 
 def prompts(model=None, labels=(), **prompt):
@@ -177,6 +180,53 @@ def test_a_message_asks_for_another_one_like_the_last_text_that_it_shows():
     assert shown.startswith("Label: y\nText: R1\n\nHere is a text with the label y:\n\nR2 {text}\n\nWrite one new text")
     own = Templates(prompts(chat="Like this: {text}")._config, PromptForm.CHAT)
     assert own.public_prompt(None) == "Like this: "
+
+
+LONG = "One two. Three four!\nFive six? Seven eight. Nine ten."
+
+
+class Draws:
+    """Answers with numbers that were written down, and notes the bounds."""
+
+    def __init__(self, *numbers):
+        self.numbers, self.bounds = list(numbers), []
+
+    def below(self, bound):
+        self.bounds.append(bound)
+        return self.numbers.pop(0)
+
+
+def windowed(room=12, **values):
+    config = SynthesisConfig(
+        method="clustered-mean", max_record_tokens=room, max_tokens=9, record_part="window", **values
+    )
+    return Prompts(config, Letters())
+
+
+def test_a_window_begins_with_a_sentence_and_is_full():
+    made, draws = windowed(), Draws(0, 1, 2, 3)
+    shown = [made.part(LONG, draws.below) for _ in range(4)]
+    assert draws.bounds == [4] * 4
+    assert shown == [LONG, LONG[9:], LONG[21:], LONG[31:]]
+    assert all(len(made.body(text, None)) == 12 for text in shown)
+    # words, where there is but one sentence; nothing is drawn for what is shown whole, or by its head
+    assert made.part("one two three four five", Draws(2).below) == "three four five"
+    assert made.part(" short one. ", Draws().below) == "short one."
+    assert prompts().part(LONG, Draws().below) == LONG
+    assert windowed(1).part("x" * 500, Draws(0).below) == "x" * 500
+
+
+def test_a_window_depends_on_its_own_record_and_draw_alone():
+    made = windowed(records_per_context=2)
+
+    def context(*texts, drawn):
+        draws: Any = Draws(*drawn)
+        return context_of(made, [Record(text, None, None) for text in texts], None, None, draws)
+
+    for number in range(4):
+        alone = context(LONG, drawn=[number])
+        for other, drawn in (("short", []), (LONG.lower(), [3]), ("x y z " * 40, [1])):
+            assert context(other, LONG, drawn=[*drawn, number])[-len(alone) :] == alone
 
 
 def test_a_record_is_cut_by_itself():
