@@ -41,9 +41,9 @@ FEWEST_WORDS, MOST_SIGNS = 4, 0.2
 # Tokens of a prompt for each attribute; what is longer is cut.
 ATTRIBUTE_TOKENS = 24
 # Where a window of a long record may begin.
-_SENTENCE, _WORD = re.compile(r"(?<=[.!?])\s+|\s*\n\s*"), re.compile(r"\s+")
-# Of a longer record a window is drawn from so many times what a context holds.
-LONGEST_READ = 64
+_SENTENCE, _WORD = re.compile(r"(?<=[.!?])\s+|\n\s*"), re.compile(r"\s+")
+# Characters of a record, for each token that a context holds, among which a window is drawn.
+MOST_CHARACTERS = 640
 # A line of an entry that says what its field is.
 _NAMED = re.compile(r"^([^{}:\n]*\w[^{}:\n]*:)[^\S\n]*\{(?:label|text)\}", re.MULTILINE)
 # Where there are no attributes.
@@ -339,14 +339,14 @@ class Prompts(Templates):
         most, text = self._config.max_record_tokens, text.strip()
         if self._config.record_part == "head":
             return text
-        text = text[: LONGEST_READ * CHARACTERS_PER_TOKEN * most]
+        text = text[: MOST_CHARACTERS * most]
         with foreign_messages_hidden("the language model's tokenizer"):
             tokens = len(self._model.encode(text, trusted=False))
         if tokens <= most:
             return text
         last = len(text) * (tokens - most) // tokens
         for begins in (_SENTENCE, _WORD):
-            starts = [0, *(found.end() for found in begins.finditer(text, 0, last) if found.end() <= last)]
+            starts = [0, *(found.end() for found in begins.finditer(text, 0, last))]
             if len(starts) > 1:
                 break
         return text[starts[draw(len(starts))] :]

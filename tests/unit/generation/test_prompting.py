@@ -214,6 +214,11 @@ def test_a_window_begins_with_a_sentence_and_is_full():
     assert made.part(" short one. ", Draws().below) == "short one."
     assert prompts().part(LONG, Draws().below) == LONG
     assert windowed(1).part("x" * 500, Draws(0).below) == "x" * 500
+    # in linear time
+    began = time.perf_counter()
+    for text in ("." + " " * 10**6 + "a", "\n" * 10**6, " \n" * 10**6 + "a", "a." * 10**6):
+        assert len(windowed(400).part("b" + text, Draws(0, 0).below)) <= 10**6
+    assert time.perf_counter() - began < 20
 
 
 def test_a_window_depends_on_its_own_record_and_draw_alone():
