@@ -137,6 +137,8 @@ def _labels(config: SynthesisConfig, of_label: Mapping[str, int], cells: Sequenc
     what, kept = "texts" if config.has_text else "rows", {config.labels[cell.label] for cell in cells}
 
     def why(label: str) -> str:
+        if not config.reads_records:
+            return "fewer texts than labels"
         if isinstance(config.quotas, dict) and not config.quotas.get(label):
             return "none were asked for"
         if cells and label not in kept:

@@ -72,6 +72,7 @@ def test_the_card_counts_the_texts_of_each_label_and_says_why_one_has_none():
             ("0: no row was drawn for it, by the noisy counts", "0: too few records"),
         ),
         ({"candidates": 1, "rounds": 1}, ("0: too small a share", "0: too few records")),
+        ({"method": "public"}, ("0: fewer texts than labels",) * 2),
     ):
         own = plan(SynthesisConfig(texts=6, label_column="l", labels=("x", "y", "z"), expected_units=2000, **values))
         card = data_set_card(own, own.guarantee, cells, 5, schema=own.config.columns, of_label=counts)
