@@ -22,6 +22,7 @@ WIDTH = 100
 # What the fields of an attribute may hold.
 _WRITTEN = {
     "attributes": "tables by column name",
+    "of_label": "for each column a table of labels and values",
     "values": "list of values",
     "cuts": "list of numbers",
     "first": "date",

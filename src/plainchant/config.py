@@ -633,6 +633,13 @@ too."""
 
     def _check_columns(self) -> None:
         attributes = self.columns.attributes
+        self._check_names()
+        for name, values in self.columns.of_label.items():
+            if differing := set(values).symmetric_difference(self.labels):
+                raise ConfigError(
+                    f"columns.of_label.{name}: has a value for each of labels = {list(self.labels)}; "
+                    f"{min(differing)!r} has none or is no label"
+                )
         if not self.has_text and not attributes:
             raise ConfigError("columns.attributes: none are named, and --method attributes writes nothing else")
         if not attributes:
@@ -645,13 +652,6 @@ too."""
             )
         if self.method in (Method.PUBLIC, Method.NON_PRIVATE):
             raise ConfigError(f"columns.attributes: --method {self.method.value} has none; use another method")
-        for name in attributes:
-            text = self.text_column if self.has_text and not self.columns.text_fields else None
-            if name in (self.label_column, self.unit_column, text) or name in RESERVED_COLUMNS:
-                raise ConfigError(
-                    f"columns.attributes.{name}: is the text, the label, the unit or a name that the release needs for "
-                    f"another column ({', '.join(RESERVED_COLUMNS)}); leave it out, or rename the column"
-                )
         self._check_rows()
         if self.columns.found and self.parts.accounting is Accounting.EX_POST:
             raise PrivacyError(
@@ -662,6 +662,19 @@ too."""
         shares += (self.rebalance_share + self.least_vote_share * self.votes) * (self.written > 0)
         if self.has_text and shares >= 1:
             raise PrivacyError(f"table_share = {self.attribute_share}: leaves nothing for the texts; lower it")
+
+    def _check_names(self) -> None:
+        """Each column of a release has a name of its own."""
+        text = self.text_column if self.has_text and not self.columns.text_fields else None
+        named = [(f"attributes.{name}", name) for name in self.columns.attributes]
+        for where, name in [*named, *((f"of_label.{name}", name) for name in self.columns.of_label)]:
+            if name in (self.label_column, self.unit_column, text) or name in RESERVED_COLUMNS:
+                raise ConfigError(
+                    f"columns.{where}: is the text, the label, the unit or a name that the release needs for "
+                    f"another column ({', '.join(RESERVED_COLUMNS)}); leave it out, or rename the column"
+                )
+            if where.startswith("of_label") and name in self.columns.attributes:
+                raise ConfigError(f"columns.{where}: is an attribute too; name it once")
 
     def _check_rows(self) -> None:
         """A vote chooses a text for each row, so it chooses neither labels nor how many texts a label gets."""
@@ -785,7 +798,7 @@ too."""
         names = {"text": "text" if self.columns.text is not None else self.text_column}
         if self.label_column is not None:
             names["label"] = self.label_column
-        taken = {*self.columns.attributes, *RESERVED_COLUMNS}
+        taken = {*self.columns.attributes, *self.columns.of_label, *RESERVED_COLUMNS}
         return {own: own if name in taken else name for own, name in names.items()}
 
     @property

@@ -277,6 +277,23 @@ def test_a_text_keeps_the_label_of_its_row_whoever_votes(run, tmp_path, values):
     assert [text.label for text in released] == [labels[cells[text.cell].label] for text in released]
 
 
+@pytest.mark.parametrize("columns", [COLUMNS, {}], ids=["beside attributes", "by itself"])
+@pytest.mark.parametrize("way", WAYS)
+def test_columns_that_follow_from_the_label_agree_with_it_and_cost_nothing(run, tmp_path, way, columns):
+    if way == "attributes" and not columns:
+        pytest.skip("has neither texts nor attributes")
+    group = {"x": "first", "y": "second"}
+    asked, made = run(RECORDS, "whole", **WAYS[way] | {"columns": columns | {"of_label": {"group": group}}})
+    table = pd.read_parquet(tmp_path / "whole" / "release" / "synthetic.parquet")
+    assert list(table.columns)[-1] == "group"
+    assert list(table["group"]) == [group[label] for label in table["label"]]
+    assert [text.attributes["group"] for text in pc.open(tmp_path / "whole").texts] == list(table["group"])
+    assert "| group | string | Follows from the label. |" in (tmp_path / "whole" / "release" / "README.md").read_text()
+    without, other = run(RECORDS, "without", **WAYS[way] | {"columns": columns})
+    assert other.guarantee.cost == made.guarantee.cost
+    assert [sigma for _, sigma in asked] == [sigma for _, sigma in without]
+
+
 def test_noise_and_rows_are_drawn_once(run, tmp_path):
     run(RECORDS, "whole", **MEAN)
     before = (tmp_path / "whole" / "release" / "synthetic.jsonl").read_text()

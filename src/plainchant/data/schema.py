@@ -370,6 +370,9 @@ class Schema(_Frozen):
 message that lacks one of these fields is left out."""
     attributes: Mapping[str, Attribute] = {}
     """Columns beside the text, by name: categories, numbers, dates and truth values."""
+    of_label: Mapping[str, Mapping[str, str]] = {}
+    """Columns of the release that follow from the label, such as the domain of an intent: by name, the value for each \
+label. They are public, so they are not read and cost nothing."""
 
     @model_validator(mode="after")
     def _check(self) -> "Schema":
@@ -383,6 +386,14 @@ message that lacks one of these fields is left out."""
     def text_fields(self) -> tuple[str, ...]:
         """The columns that the template of the text names, each once."""
         return tuple(dict.fromkeys(_FIELD.findall(self.text or "")))
+
+    def following(self, label: str | None) -> dict[str, str]:
+        """The values that follow from a label.
+
+        >>> Schema(of_label={"domain": {"transfer": "bank", "alarm": "home"}}).following("alarm")
+        {'domain': 'home'}
+        """
+        return {name: values[label or ""] for name, values in self.of_label.items()}
 
     @property
     def found(self) -> tuple[str, ...]:

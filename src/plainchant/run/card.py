@@ -202,7 +202,7 @@ def _dictionary(config: SynthesisConfig, schema: Schema | None) -> list[tuple[st
         rows.append(
             (name, kind.type + physical, f"{kind.meaning or 'An attribute'}: {kind.described()}, or missing{found}.")
         )
-    return rows
+    return [*rows, *((name, "string", "Follows from the label.") for name in config.columns.of_label)]
 
 
 def _size_category(texts: int) -> str:

@@ -82,7 +82,8 @@ class FinishedRun:
     @property
     def texts(self) -> list[SyntheticText]:
         """The released texts in order; rows without text have an empty one."""
-        names = self.config.columns.attributes
+        columns = self.config.columns
+        names = [*columns.attributes, *columns.of_label]
         return [
             SyntheticText(
                 row.get("text", ""),

@@ -176,24 +176,28 @@ class Released:
         label = self.label_of(text, len(config.label_set))
         origin = "model" if self.is_expanded(text) else "records"
         attributes = {} if self.rows is None else self.rows.values(self.row_of((text.batch, text.position)))
-        return SyntheticText(text.text, config.label_set[label], self.cell_of(text), origin, attributes)
+        name = config.label_set[label]
+        return SyntheticText(
+            text.text, name, self.cell_of(text), origin, {**attributes, **config.columns.following(name)}
+        )
 
     def without_text(self, config: SynthesisConfig) -> list[SyntheticText]:
         """The attribute rows of a run that writes no texts, with their labels."""
         own = self.rows
         if own is None:
             return []
+        names = [config.label_set[self.cells[row.cell].label] for row in own.rows]
         return [
-            SyntheticText("", config.label_set[self.cells[row.cell].label], row.cell, attributes=own.values(number))
-            for number, row in enumerate(own.rows)
+            SyntheticText("", name, row.cell, attributes={**own.values(number), **config.columns.following(name)})
+            for number, (row, name) in enumerate(zip(own.rows, names, strict=True))
         ]
 
     def chosen(self, winners: Sequence[Winner], config: SynthesisConfig) -> list[SyntheticText]:
         """The winners of a vote, with the labels that the records gave them."""
         by_place = {(text.batch, text.position): text for text in self.texts}
-        return [
-            dataclasses.replace(
-                self.labelled(by_place[winner.batch, winner.position], config), label=config.label_set[winner.label]
-            )
-            for winner in winners
-        ]
+        found = []
+        for winner in winners:
+            text, name = self.labelled(by_place[winner.batch, winner.position], config), config.label_set[winner.label]
+            attributes = {**text.attributes, **config.columns.following(name)}
+            found.append(dataclasses.replace(text, label=name, attributes=attributes))
+        return found
