@@ -22,6 +22,7 @@ WIDTH = 100
 # What the fields of an attribute may hold.
 _WRITTEN = {
     "attributes": "tables by column name",
+    "descriptions": "table of labels and words",
     "of_label": "for each column a table of labels and values",
     "values": "list of values",
     "cuts": "list of numbers",
@@ -113,7 +114,7 @@ def _value(name: str, field: Any) -> str:
         return "tables with `text`, `label` and `attributes`"
     _, shown = value_type(name, field)
     if name == "labels":
-        return "list of labels" if isinstance(field.default, tuple) else "table of labels and words"
+        return "list of labels"
     return "`" + shown.strip("[]").replace("|", "\\|") + "`"
 
 

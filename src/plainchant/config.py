@@ -105,7 +105,7 @@ class PromptConfig(_Frozen):
 entry begins; if all examples are single lines, it ends at a line break."""
     chat: str | None = None
     """Template of the user's message in the chat form; {text} is the record, {attributes} those of the new text."""
-    labels: dict[str, str] = {}
+    descriptions: dict[str, str] = {}
     """What prompts show in place of a label: words that a model understands. The release has the label."""
     examples: tuple[Example, ...] = ()
     """Made-up public examples, shown before the record. They show the form of the data and take nothing from it. With \
@@ -489,11 +489,11 @@ every cost counts four times."""
     """Number of a cell's released texts shown in its prompts; free, since they are released anyway."""
     min_tokens: int = Field(4, ge=0)
     """Minimum tokens per text."""
+    max_record_tokens: int = Field(192, ge=1)
+    """Maximum tokens read of each record; the rest is cut off."""
     record_part: Literal["head", "window"] = "head"
     """What is shown of a record that is longer than max_record_tokens: its head; or a window that begins with a \
 sentence, drawn in secret each time that its group is. The vote sees the head."""
-    max_record_tokens: int = Field(192, ge=1)
-    """Maximum tokens read of each record; the rest is cut off."""
     numerical_slack: float = Field(1e-3, ge=0, allow_inf_nan=False)
     """Allowed numerical error of a prediction, in nats; its cost is included, and a model with more is refused."""
 
@@ -565,11 +565,11 @@ too."""
                 raise ConfigError(f"prompt.examples: label {example.label!r} is not in labels = {list(self.labels)}")
             for name, value in example.attributes.items():
                 self._check_shown(name, value)
-        for label, words in self.prompt.labels.items():
+        for label, words in self.prompt.descriptions.items():
             if label not in self.labels:
-                raise ConfigError(f"prompt.labels: {label!r} is not in labels = {list(self.labels)}")
+                raise ConfigError(f"prompt.descriptions: {label!r} is not in labels = {list(self.labels)}")
             if not words.strip() or "{" in words:
-                raise ConfigError(f"prompt.labels.{label} = {words!r}: must not be blank or have a {{")
+                raise ConfigError(f"prompt.descriptions.{label} = {words!r}: must not be blank or have a {{")
         for name in ("example", "chat"):
             template = getattr(self.prompt, name)
             if template is not None and template.count("{text}") != 1:

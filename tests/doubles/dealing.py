@@ -134,6 +134,7 @@ class Run:
             self.length, 1, self.rule, Expected(1, self.noisy, self.texts),
         )  # fmt: skip
         prompts = SimpleNamespace(
+            part=lambda text, draw: text,
             prefix=lambda label, shown=(), lines=(): [SHOWN + ord(letter) - 97 for text in shown for letter in text],
             start=lambda label, attributes="": [0],
             records=lambda texts, label, attributes=(): [int(text) for text in texts],

@@ -93,8 +93,11 @@ def _shown(**attributes):
         ({"labels": ("a", "b"), "label_column": "l", "columns": {"of_label": {"d": {"a": "x"}}}}, "'b' has none"),
         ({"labels": ("a",), "label_column": "l", "columns": {"of_label": {"cell": {"a": "x"}}}}, "of_label.cell: is"),
         ({"labels": ("a",), "label_column": "l", "columns": ALONE | {"of_label": {"stars": {"a": "x"}}}}, "too; name"),
-        ({"prompt": {"labels": {"a": "words"}}}, "prompt.labels: 'a' is not in labels"),
-        ({"labels": ("a",), "label_column": "l", "prompt": {"labels": {"a": "{text}"}}}, "must not be blank or have"),
+        ({"prompt": {"descriptions": {"a": "words"}}}, "prompt.descriptions: 'a' is not in labels"),
+        (
+            {"labels": ("a",), "label_column": "l", "prompt": {"descriptions": {"a": "{text}"}}},
+            "must not be blank or have",
+        ),
         ({"prompt": _shown(paid=True)}, "attribute 'paid' is not in columns.attributes = []"),
         ({"prompt": _shown(stars="many"), "columns": ALONE}, "stars = 'many' is not a truth value of the schema"),
     ],

@@ -219,7 +219,7 @@ class Templates:
     def _for(self, label: str | None, template: str) -> str:
         """A template with a label as prompts show it: as it is described, or its name."""
         name = label or ""
-        return template.replace("{label}", self._config.prompt.labels.get(name, name))
+        return template.replace("{label}", self._config.prompt.descriptions.get(name, name))
 
     def public_prompt(
         self,

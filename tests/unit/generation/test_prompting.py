@@ -54,7 +54,7 @@ def test_default_prompt_with_labels_names_them():
 
 
 def test_prompts_show_a_label_as_it_is_described():
-    own = {"labels": {"oos": "cannot be done"}, "examples": [{"text": "E1", "label": "oos"}]}
+    own = {"descriptions": {"oos": "cannot be done"}, "examples": [{"text": "E1", "label": "oos"}]}
     config = SynthesisConfig(method="clustered-mean", labels=("oos", "pto"), label_column="l", max_tokens=9, prompt=own)
     made = Prompts(config, Letters())
     shown = "Label: cannot be done\nText:"
