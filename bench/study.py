@@ -463,7 +463,11 @@ TABLES = {
             "trec6/evolution",
             "trec6/rounds",
         ],
-        "Yelp: 400 reviews, alone and with six columns beside them": ["reviews/text-alone", "reviews/table"],
+        "Yelp: 400 reviews, alone and with six columns beside them": [
+            "reviews/text-alone",
+            "reviews/table",
+            "reviews/table-shown",
+        ],
     },
     "epsilon": {
         "AG News, 600 texts": ["ag_news/public-600", "ag_news/rounds-600-epsilon1", "ag_news/rounds-600"],

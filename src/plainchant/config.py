@@ -666,15 +666,16 @@ too."""
     def _check_names(self) -> None:
         """Each column of a release has a name of its own."""
         text = self.text_column if self.has_text and not self.columns.text_fields else None
-        named = [(f"attributes.{name}", name) for name in self.columns.attributes]
-        for where, name in [*named, *((f"of_label.{name}", name) for name in self.columns.of_label)]:
-            if name in (self.label_column, self.unit_column, text) or name in RESERVED_COLUMNS:
+        taken = {self.label_column, self.unit_column, text, *RESERVED_COLUMNS}
+        for part in ("attributes", "of_label"):
+            if others := taken.intersection(getattr(self.columns, part)):
                 raise ConfigError(
-                    f"columns.{where}: is the text, the label, the unit or a name that the release needs for "
-                    f"another column ({', '.join(RESERVED_COLUMNS)}); leave it out, or rename the column"
+                    f"columns.{part}.{min(map(str, others))}: is the text, the label, the unit or a name that the "
+                    f"release needs for another column ({', '.join(RESERVED_COLUMNS)}); leave it out, or rename the "
+                    "column"
                 )
-            if where.startswith("of_label") and name in self.columns.attributes:
-                raise ConfigError(f"columns.{where}: is an attribute too; name it once")
+        if both := self.columns.of_label.keys() & self.columns.attributes.keys():
+            raise ConfigError(f"columns.of_label.{min(both)}: is an attribute too; name it once")
 
     def _check_rows(self) -> None:
         """A vote chooses a text for each row, so it chooses neither labels nor how many texts a label gets."""

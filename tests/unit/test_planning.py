@@ -478,6 +478,17 @@ def test_cells_of_a_run_with_deals_hold_many_batches():
     assert 1 < made.centres == 50_000 // (32 * made.settings.batch_size) < 200
 
 
+def test_a_plan_says_where_no_example_shows_its_columns():
+    columns = {"attributes": {"open": {"type": "boolean"}}}
+    for examples, is_said in (
+        ([{"text": "t"}], True),
+        ([{"text": "t", "attributes": {"open": True}}], False),
+        ([], False),
+    ):
+        notes = planned(columns=columns, prompt={"examples": examples}).notes
+        assert any(note.startswith("prompt.examples: none has attributes") for note in notes) is is_said
+
+
 def form_notes(*examples, **changes):
     prompt = {"examples": [{"text": text} for text in examples], **changes.pop("prompt", {})}
     return planned(prompt=prompt, **changes).notes

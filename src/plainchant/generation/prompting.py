@@ -336,10 +336,10 @@ class Prompts(Templates):
             text: a record's text.
             draw: an integer uniform below a bound, drawn afresh and independently of all others.
         """
-        most, text = self._config.max_record_tokens, text.strip()
         if self._config.record_part == "head":
             return text
-        text = text[: MOST_CHARACTERS * most]
+        most = self._config.max_record_tokens
+        text = text.strip()[: MOST_CHARACTERS * most]
         with foreign_messages_hidden("the language model's tokenizer"):
             tokens = len(self._model.encode(text, trusted=False))
         if tokens <= most:

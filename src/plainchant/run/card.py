@@ -53,7 +53,7 @@ def data_set_card(
     licence: str | None = None,
     schema: Schema | None = None,
     by_records: int | None = None,
-    of_label: Mapping[str, int] | None = None,
+    texts_of_label: Mapping[str, int] | None = None,
 ) -> str:
     """The card of a release: Markdown with the front matter that Hugging Face reads. Contains released facts only.
 
@@ -68,7 +68,7 @@ def data_set_card(
         licence: of the language model, as its files name it (`models.licence_of`).
         schema: the attributes with the values that were found; None where there are none.
         by_records: how many of the texts were written by records together, where both kinds are released.
-        of_label: how many there are of each label that has some; None where there are no labels.
+        texts_of_label: how many there are of each label that has some; None where there are no labels.
     """
     config = plan.config
     figures = " | ".join(
@@ -103,7 +103,7 @@ def data_set_card(
 | column | type | meaning |
 |---|---|---|
 {"".join(f"| {' | '.join(map(markdown_cell, row))} |{chr(10)}" for row in _dictionary(config, schema))}
-{"" if of_label is None else _labels(config, of_label, cells)}{_counts(plan, guarantee, cells, votes)}
+{"" if texts_of_label is None else _labels(config, texts_of_label, cells)}{_counts(plan, guarantee, cells, votes)}
 ## Settings
 
 ```json
@@ -132,7 +132,7 @@ def _front_matter(config: SynthesisConfig, texts: int) -> str:
     return data.to_yaml()
 
 
-def _labels(config: SynthesisConfig, of_label: Mapping[str, int], cells: Sequence[Cell]) -> str:
+def _labels(config: SynthesisConfig, texts_of_label: Mapping[str, int], cells: Sequence[Cell]) -> str:
     """The section about labels: how many rows each one has and, where it has none, why. Released facts only."""
     what, kept = "texts" if config.has_text else "rows", {config.labels[cell.label] for cell in cells}
 
@@ -148,7 +148,7 @@ def _labels(config: SynthesisConfig, of_label: Mapping[str, int], cells: Sequenc
         return "too few votes" if config.votes else "too small a share, by its noisy count"
 
     rows = "".join(
-        f"| {markdown_cell(label)} | {count if (count := of_label.get(label, 0)) else f'0: {why(label)}'} |\n"
+        f"| {markdown_cell(label)} | {count if (count := texts_of_label.get(label, 0)) else f'0: {why(label)}'} |\n"
         for label in config.labels
     )
     return f"\n## Labels\n\n| label | {what} |\n|---|---|\n{rows}"

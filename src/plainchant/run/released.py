@@ -171,12 +171,17 @@ class Released:
         group = (text.batch - len(self.batches)) // len(self.cells) if self.is_expanded(text) else 0
         return self.cells[self.cell_of(text)].label if group == 0 else (group - 1) % labels
 
-    def labelled(self, text: FinishedText, config: SynthesisConfig) -> SyntheticText:
-        """A text with the label that its prompt asked for, its cell, its origin and the attributes of its row."""
-        label = self.label_of(text, len(config.label_set))
+    def labelled(self, text: FinishedText, config: SynthesisConfig, label: int | None = None) -> SyntheticText:
+        """A text with its label, its cell, its origin, the attributes of its row and what follows from the label.
+
+        Args:
+            text: the text.
+            config: names the labels.
+            label: the number of its label; None: the one that its prompt asked for.
+        """
+        name = config.label_set[self.label_of(text, len(config.label_set)) if label is None else label]
         origin = "model" if self.is_expanded(text) else "records"
         attributes = {} if self.rows is None else self.rows.values(self.row_of((text.batch, text.position)))
-        name = config.label_set[label]
         return SyntheticText(
             text.text, name, self.cell_of(text), origin, {**attributes, **config.columns.following(name)}
         )
@@ -195,9 +200,4 @@ class Released:
     def chosen(self, winners: Sequence[Winner], config: SynthesisConfig) -> list[SyntheticText]:
         """The winners of a vote, with the labels that the records gave them."""
         by_place = {(text.batch, text.position): text for text in self.texts}
-        found = []
-        for winner in winners:
-            text, name = self.labelled(by_place[winner.batch, winner.position], config), config.label_set[winner.label]
-            attributes = {**text.attributes, **config.columns.following(name)}
-            found.append(dataclasses.replace(text, label=name, attributes=attributes))
-        return found
+        return [self.labelled(by_place[winner.batch, winner.position], config, winner.label) for winner in winners]

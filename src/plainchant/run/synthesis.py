@@ -255,7 +255,7 @@ class Run:
             date=self.directory.release_date(), model=self.directory.origin.model,
             licence=licence_of(config.model) if config.needs_model else None,
             schema=None if own is None else own.schema, by_records=by_records(rows),
-            of_label=Counter(row["label"] for row in rows) if config.labels else None,
+            texts_of_label=Counter(row["label"] for row in rows) if config.labels else None,
         )  # fmt: skip
         self.directory.write_private("costs.json", realised_costs(self.directory, self.plan))
         self.directory.write_release(rows, dataclasses.asdict(guarantee), card)

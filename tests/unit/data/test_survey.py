@@ -145,6 +145,17 @@ def test_what_is_no_table_is_refused():
             survey(source, Asked("text", None, None, ()))
 
 
+def test_a_column_of_messages_is_there_and_needs_a_template(tmp_path):
+    path = tmp_path / "talks.parquet"
+    talks = pyarrow.array([[{"role": "user", "content": "secret"}]] * 3)
+    pyarrow.parquet.write_table(pyarrow.table({"talk": talks, "kind": ["a", "b", "c"]}), path)
+    (problem,) = survey(path, Asked("talk", None, None, ())).problems
+    assert "text_column = 'talk': holds lists or structs" in problem
+    assert '[columns] message = "{role}: {content}' in problem
+    assert "not a column" not in problem
+    assert "secret" not in problem
+
+
 def test_a_missing_column_is_named_with_those_that_could_be_meant():
     rows = [{"body": f"a sentence about lamp {n}", "x": n % 2} for n in range(20)]
     named = survey(rows, Asked("text", "kind", "who", ("a",)))

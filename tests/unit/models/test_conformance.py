@@ -201,7 +201,7 @@ def test_another_backend_is_loaded_by_its_scheme(monkeypatch: pytest.MonkeyPatch
 
 def test_a_model_is_checked_whole_once_and_for_its_width_each_time() -> None:
     model = Exact()
-    assert models.checked(model, rows=20, batch_size=10)
+    assert models.checked(model, rows=20, batch_size=10) is True
     first = len(model.sizes)
     models.checked(model, rows=20, batch_size=10)
     assert 0 < len(model.sizes) - first < first

@@ -75,7 +75,7 @@ def test_the_card_counts_the_texts_of_each_label_and_says_why_one_has_none():
         ({"method": "public"}, ("0: fewer texts than labels",) * 2),
     ):
         own = plan(SynthesisConfig(texts=6, label_column="l", labels=("x", "y", "z"), expected_units=2000, **values))
-        card = data_set_card(own, own.guarantee, cells, 5, schema=own.config.columns, of_label=counts)
+        card = data_set_card(own, own.guarantee, cells, 5, schema=own.config.columns, texts_of_label=counts)
         assert "## Labels" in card
         assert "| x | 5 |" in card
         assert f"| y | {why[0]}" in card

@@ -702,7 +702,7 @@ def test_two_processes_can_convert_the_embedded_model_at_once(tmp_path: Any) -> 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_architecture_conforms(name: str) -> None:
     model = TransformersModel(name, make_raw(CONFIGS[name]()), make_tokenizer())
-    assert models.checked(model, rows=64, batch_size=10)
+    assert models.checked(model, rows=64, batch_size=10) is True
 
 
 def test_a_row_takes_what_its_cache_holds(model: TransformersModel) -> None:
