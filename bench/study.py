@@ -509,6 +509,7 @@ TABLES = {
             "ag_news/public-200",
             "ag_news/no-deals",
             "ag_news/no-deals-epsilon3",
+            "ag_news/no-deals-epsilon1",
             "ag_news/deals",
             "ag_news/deals-epsilon3",
             "ag_news/deals-epsilon1",
@@ -516,6 +517,7 @@ TABLES = {
         ],
         "The same at ε = 3, around so many centres": [
             "ag_news/deals-epsilon3-centres1",
+            "ag_news/deals-epsilon3-centres3",
             "ag_news/deals-epsilon3-centres4",
             "ag_news/deals-epsilon3-centres14",
             "ag_news/deals-epsilon3",
