@@ -25,6 +25,8 @@ from pathlib import Path
 import numpy as np
 
 HERE = Path(__file__).resolve().parent
+# What a column without a value is called in a label.
+NONE = "other"
 RESULTS = HERE / "study" / "results"
 # A batch beyond this is no advice: a token would cost as many model rows.
 LARGEST_SHOWN = 300
@@ -104,17 +106,20 @@ def table_of(cell, work, file="file"):
     """
     path = Path(cell["folder"]) / cell[file]
     private = file == "file"
-    records, cut, made, split = (
+    records, cut, made, split, by = (
         cell.get("records") if private else None,
         small_labels(cell) if private else {},
         cell.get("made"),
         cell.get("split"),
+        cell.get("cells_by"),
     )
     if records is None and not cut and made is None and split is None:
         return path
     half = split and f"{split}-{'first' if private else 'second'}"
     named = "-".join(
-        str(part) for part in (path.stem, half, records, cut and f"{len(cut)}x{cell['cut']['records']}", made) if part
+        str(part)
+        for part in (path.stem, half, records, cut and f"{len(cut)}x{cell['cut']['records']}", made, by)
+        if part
     )
     part = work / f"{named}.jsonl"
     if not part.exists():
@@ -129,6 +134,8 @@ def table_of(cell, work, file="file"):
                 chosen.append(row)
                 left |= {label: left[label] - 1} if label in left else {}
         rows = [with_columns(rows[row], made) for row in sorted(chosen)]
+        if by is not None:
+            rows = [{**row, "label": both(row["label"], row[by])} for row in rows]
         part.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return part
 
@@ -138,6 +145,58 @@ def halves(rows, split):
     if split == "random":
         rows = [rows[row] for row in np.random.default_rng(1).permutation(len(rows))]
     return rows[: len(rows) // 2], rows[len(rows) // 2 :]
+
+
+def both(label, value):
+    """The label of a cell that a label and a value of a column share."""
+    return f"{label}, {value or NONE}"
+
+
+def with_cells_by(config, name):
+    """A configuration whose cells are those of the label and of a column: what both are follows from the cell."""
+    from plainchant.data.schema import Schema
+
+    old, kinds = config.columns, [*config.columns.attributes[name].values, NONE]
+    cells = {both(label, kind): (label, kind) for label in config.labels for kind in kinds}
+    columns = Schema(
+        attributes={own: kind for own, kind in old.attributes.items() if own != name},
+        of_label={"stars": {cell: own[0] for cell, own in cells.items()},
+                  name: {cell: own[1] for cell, own in cells.items()}},
+    )  # fmt: skip
+    examples = []
+    for example in config.prompt.examples:
+        attributes = dict(example.attributes)
+        examples.append({"text": example.text, "label": both(example.label, attributes.pop(name, None)),
+                         "attributes": attributes})  # fmt: skip
+    values = config.model_dump(exclude_defaults=True) | {"labels": tuple(cells), "columns": columns}
+    prompt = {**config.prompt.model_dump(exclude_defaults=True), "examples": examples}
+    return type(config)(**values | {"prompt": prompt})
+
+
+def told(released, real, embedder):
+    """How often a classifier that released texts train finds the label and the kind of real texts."""
+    from plainchant.evaluation.figures import share
+    from plainchant.evaluation.measures import Sample, predicted
+
+    stars = "stars" if "stars" in released[0] else "label"
+    made, texts = {}, [row["text"] for row in real]
+    vectors = embedder.encode(texts), embedder.encode([row["text"] for row in released])
+    for own, theirs in ((stars, "label"), ("kind", "kind")):
+        train = Sample([row["text"] for row in released], [row[own] or NONE for row in released], vectors[1])
+        truth = [row[theirs] or NONE for row in real]
+        test = Sample(texts, truth, vectors[0])
+        made[theirs] = {
+            way: vars(share(predicted(train, test, by_words=way == "by words") == np.array(truth, dtype=str)))
+            for way in ("accuracy", "by words")
+        }
+    return made
+
+
+def told_rows(cell):
+    """Unread rows with the columns that are made of them."""
+    path = Path(cell["folder"]) / cell["held_out"]
+    rows = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
+    return [with_columns(row, cell["made"]) for row in rows]
 
 
 def with_columns(row, made):
@@ -207,6 +266,8 @@ def run_cell(name, number, cell, options, loaded):
     if "prompt" in cell:
         prompt = PromptConfig(**{**dict(config.prompt), **cell["prompt"]})
         config = config.model_copy(update={"prompt": prompt})
+    if "cells_by" in cell:
+        config = with_cells_by(config, cell["cells_by"])
     if config.parts.clusters is Clusters.PUBLIC_CENTRES:
         config = config.model_copy(update={"centres": str(centres_of(cell, options.work, embedder))})
     trained = 0.0
@@ -265,6 +326,7 @@ def run_cell(name, number, cell, options, loaded):
             "evaluation": evaluation,
             "held out": again,
             "small labels": of_small_labels(run, unread, small_labels(cell), embedder) if "cut" in cell else None,
+            "told": told(made.released(), told_rows(cell), embedder) if "made" in cell else None,
         }
 
 

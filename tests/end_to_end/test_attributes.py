@@ -277,6 +277,38 @@ def test_a_text_keeps_the_label_of_its_row_whoever_votes(run, tmp_path, values):
     assert [text.label for text in released] == [labels[cells[text.cell].label] for text in released]
 
 
+def test_a_table_is_compared_with_its_text_alone_and_its_columns_alone(run):
+    _, whole = run(RECORDS, "whole", **INDIVIDUAL)
+    _, text = run(RECORDS, "text", **INDIVIDUAL | {"columns": {}})
+    _, columns = run(RECORDS, "columns", **ALONE)
+    found = {own.name: own.evaluation for own in pc.compare([text, columns, whole], RECORDS, embedder=Hashing())}
+    assert [*found] == ["text", "columns", "whole"]
+    assert {len(own.groups) > 0 and own.compared for own in found.values()} == {6}
+    for figure, having in (("MAUVE", {"text", "whole"}), ("agreement of columns", {"columns", "whole"})):
+        assert {name for name, own in found.items() if own.figure(figure)} == having
+    # as they are by themselves, on as many rows
+    assert found["whole"] == pc.evaluate(whole, RECORDS, embedder=Hashing(), size=6)
+    few = {"attributes": {name: COLUMNS["attributes"][name] for name in ("kind", "who")}}
+    for values in ({"columns": few}, {"labels": ("x",), "quotas": {"x": 6}}):
+        _, other = run(RECORDS, str(values), **INDIVIDUAL | values)
+        with pytest.raises(pc.errors.DataError, match="differ in their columns or labels"):
+            pc.compare([whole, other], RECORDS, embedder=Hashing())
+
+
+@pytest.mark.parametrize("columns", [COLUMNS, {}], ids=["beside attributes", "by itself"])
+@pytest.mark.parametrize("way", ["mean", "plainchant"])
+def test_records_write_no_text_of_a_label_that_is_to_have_none(run, way, columns):
+    def labels_written(quotas):
+        _, made = run(RECORDS, str(quotas), **WAYS[way] | {"columns": columns, "quotas": quotas})
+        cells = made.directory.cells()
+        assert {cell.label for cell in cells} == {0, 1}
+        return {made.plan.config.labels[cells[batch.cell].label] for batch in made.directory.batches()}
+
+    assert labels_written("auto") == {"x", "y"}
+    assert labels_written({"x": 6, "y": 0}) == {"x"}
+    assert labels_written({"y": 6}) == {"y"}
+
+
 @pytest.mark.parametrize("columns", [COLUMNS, {}], ids=["beside attributes", "by itself"])
 @pytest.mark.parametrize("way", WAYS)
 def test_columns_that_follow_from_the_label_agree_with_it_and_cost_nothing(run, tmp_path, way, columns):
@@ -516,6 +548,19 @@ def test_what_cannot_be_is_refused(values, error, said):
 HARD = 2_000
 
 
+HARD_COLUMNS: dict[str, Any] = {
+    "attributes": {
+        "many": {"type": "category"},
+        "half": {"type": "category", "values": ["a", "b", "c"]},
+        "same": {"type": "category"},
+        "price": {"type": "number", "cuts": [0, 25, 50, 75, 100]},
+        "count": {"type": "number", "cuts": [1, 2, 3, 4, 5, 6]},
+        "day": {"type": "date", "first": "2024-01-01", "last": "2024-12-31"},
+        "flag": {"type": "boolean"},
+    }
+}
+
+
 def _hard() -> pd.DataFrame:
     """One category of 200 values, 30 % missing, a constant column, a number column with text in it, two dtypes."""
     source = np.random.default_rng(5)
@@ -542,19 +587,8 @@ def test_a_hard_table_gives_a_sensible_release_with_its_types(tmp_path, monkeypa
     pytest.importorskip("mbi")
     monkeypatch.setattr("plainchant.run.attributes.fit", joint.fit)
     table = _hard()
-    columns = {
-        "attributes": {
-            "many": {"type": "category"},
-            "half": {"type": "category", "values": ["a", "b", "c"]},
-            "same": {"type": "category"},
-            "price": {"type": "number", "cuts": [0, 25, 50, 75, 100]},
-            "count": {"type": "number", "cuts": [1, 2, 3, 4, 5, 6]},
-            "day": {"type": "date", "first": "2024-01-01", "last": "2024-12-31"},
-            "flag": {"type": "boolean"},
-        }
-    }
     config = SynthesisConfig(
-        method="attributes", epsilon=epsilon, label_column="label", labels=("x", "y"), columns=columns, texts=HARD
+        method="attributes", epsilon=epsilon, label_column="label", labels=("x", "y"), columns=HARD_COLUMNS, texts=HARD
     )
     with pytest.warns(pc.errors.DataNote, match=r"columns.attributes.price: 286 of 2,000 values are not a number"):
         pc.synthesize(table, pc.plan(config), out=tmp_path / "run").finish()
@@ -577,6 +611,35 @@ def test_a_hard_table_gives_a_sensible_release_with_its_types(tmp_path, monkeypa
     least = 0.93 if epsilon == 8 else 0.85
     assert figures.figure("agreement of columns").value > least
     assert figures.figure("agreement of pairs of columns").value > least - 0.12
+
+
+@pytest.mark.parametrize("epsilon", [8.0, 1.0])
+@pytest.mark.parametrize("method", ["plainchant", "private-evolution"])
+def test_a_small_hard_table_with_texts_keeps_its_form(tmp_path, monkeypatch, epsilon, method):
+    pytest.importorskip("mbi")
+    monkeypatch.setattr("plainchant.run.attributes.fit", joint.fit)
+    table = _hard().head(1_000)
+    table["text"] = [None if row % 50 == 0 else " a b a"[: 2 + 2 * (row % 3)] for row in range(len(table))]
+    config = SynthesisConfig(
+        method=method, epsilon=epsilon, label_column="label", labels=("x", "y"), columns=HARD_COLUMNS, texts=60,
+        max_tokens=4, min_tokens=1, max_record_tokens=8, top_k=4, centres=1, prompt={"example": "Text: {text}\n"},
+        expected_units=len(table),
+    )  # fmt: skip
+    with pytest.warns(pc.errors.DataNote, match=r"columns.attributes.price: 143 of 1,000 values are not a number"):
+        made = pc.synthesize(table, pc.plan(config), out=tmp_path / "run", model=Wide(), embedder=Hashing())
+        rows = made.finish()
+    assert len(rows) == 60
+    release = pd.read_parquet(tmp_path / "run" / "release" / "synthetic.parquet")
+    assert {*release.columns} == {"text", "label", *HARD_COLUMNS["attributes"], "cell", "origin"}
+    assert release["text"].str.len().min() > 0
+    assert set(release["label"]) <= {"x", "y"}
+    assert set(release["many"].dropna()) <= set(table["many"])
+    assert set(release["same"].dropna()) <= {"only"}
+    assert set(release["half"].dropna()) <= {"a", "b", "c"}
+    assert release["price"].dropna().between(0, 100).all()
+    assert release["count"].between(1, 6).all()
+    assert str(release["flag"].dtype) == "bool"
+    assert release["day"].between("2024-01-01", "2024-12-31").all()
 
 
 def test_a_configuration_with_attributes_is_the_same_from_its_file(tmp_path):

@@ -145,8 +145,8 @@ def test_init_shows_the_values_that_the_method_has(command, tmp_path):
 def test_init_fills_in_column_names_and_no_value(command, tmp_path):
     data = tmp_path / "private.csv"
     data.write_text(
-        f'ticket_id,body,category,customer_no,"odd ""name""",created_at\n'
-        f"1,{MARKER} text,{MARKER}kind,{MARKER}7,x,{MARKER}\n"
+        f'ticket_id,body,category,customer_no,"odd ""name""",created_at,Subject,unit_price,is_open\n'
+        f"1,{MARKER} text,{MARKER}kind,{MARKER}7,x,{MARKER},{MARKER},1,true\n"
     )
     file = tmp_path / "mine.toml"
     said = command("init", file, "--data", data)
@@ -165,7 +165,18 @@ def test_init_fills_in_column_names_and_no_value(command, tmp_path):
     # an id says nothing that a release could have
     assert "[columns.attributes.ticket_id]" not in content
     assert '# Left out, because the name is that of an id: "ticket_id".' in content
-    assert '[columns.attributes.created_at]\n# type = "date"' in content
+    for name, kind in {
+        "created_at": "date",
+        "unit_price": "number",
+        "is_open": "boolean",
+        "Subject": "category",
+    }.items():
+        assert f'[columns.attributes.{name}]\n# type = "{kind}"' in content
+    # a template of the columns that there are; with its mark and the text column's taken away it is one
+    template = '# text = "{Subject}\\n\\n{body}"'
+    assert template in content
+    schema = parse_config(content.replace("# [columns]", "[columns]").replace(template, template[2:])).columns
+    assert schema.text_fields == ("Subject", "body")
 
 
 def test_a_plan_warns_of_more_texts_than_units(command):

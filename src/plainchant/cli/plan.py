@@ -57,6 +57,14 @@ _MOST_LABELS = 8
 # How the name of a column ends that holds an id.
 _NUMBER = "(id|uuid|no|nr|number|num)"
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
+# What names of columns of a type look like.
+_KINDS = {
+    "date": r"(.*[_ -])?(date|day|created|opened|closed|updated|time|timestamp|at|on)",
+    "number": r"(.*[_ -])?(price|amount|cost|total|sum|age|year|count|quantity|qty|score|rating|stars|size)",
+    "boolean": r"((is|has|was|can|needs)[_ -].+|.*[_ -]?(flag|active|enabled|verified))",
+}
+# How the name of a column ends that holds the title of a text.
+_TITLES = ("subject", "title", "headline")
 # Names that columns of a kind usually have, the most telling first; a name that ends with one counts too.
 _USUAL = {
     "text_column": ("text", "body", "message", "content", "description", "note", "comment", "review", "ticket"),
@@ -121,9 +129,23 @@ def _is_id(name: str) -> bool:
 
 
 def _kind(name: str) -> str:
-    """The type of an attribute that a new file proposes, by its name alone."""
-    is_date = re.fullmatch(r"(.*[_ -])?(date|day|created|opened|closed|updated|time|timestamp|at|on)", name.casefold())
-    return "category" if is_date is None else "date"
+    """The type of an attribute that a new file proposes, by its name alone.
+
+    >>> [_kind(name) for name in ("created_at", "unit price", "is_open", "product")]
+    ['date', 'number', 'boolean', 'category']
+    """
+    return next((kind for kind, form in _KINDS.items() if re.fullmatch(form, name.casefold())), "category")
+
+
+def _template_of_text(names: Sequence[str], text: str | None) -> str:
+    """The template of a text with its title, by the columns' names alone; an invented one where none has such a name.
+
+    >>> _template_of_text(["id", "Title", "body"], "body")
+    '{Title}\\n\\n{body}'
+    """
+    title = next((name for name in names if name != text and name.casefold().endswith(_TITLES)), None)
+    found = title is not None and text is not None and not {"{", "}"}.intersection(title + text)
+    return f"{{{title}}}\n\n{{{text}}}" if found else "{subject}\n\n{body}"
 
 
 def _template(method: Method, chosen: dict[str, str], names: Sequence[str]) -> str:
@@ -162,7 +184,9 @@ def _template(method: Method, chosen: dict[str, str], names: Sequence[str]) -> s
         "",
         "# [columns]",
         f"# {Schema.model_fields['text'].description or ''}",
-        '# text = "{subject}\\n\\n{body}"',
+        f"# text = {_quoted(_template_of_text(names, chosen.get('text_column')))}",
+        f"# {Schema.model_fields['message'].description or ''}",
+        '# message = "{role}: {content}\\n"',
         "",
     ]
     free = [name for name in dict.fromkeys(names) if name not in (*chosen.values(), *RESERVED_COLUMNS)]

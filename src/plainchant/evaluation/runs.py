@@ -1,6 +1,7 @@
 """Evaluation of runs on disk."""
 
 import dataclasses
+import functools
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,11 @@ from plainchant.run.store import RunDirectory
 
 # Maximum number of real texts that are used.
 REAL_LIMIT = 5_000
+
+UNLIKE = (
+    "the runs differ in their columns or labels: only runs on the same columns of one table can be compared, some of "
+    "which may have read its text alone or its attributes alone"
+)
 
 
 # runs on disk
@@ -60,9 +66,9 @@ def real_sample(
         DataNote: a run was made from another table.
     """
     configs = [directory.config for directory in directories]
-    config = configs[0]
+    config = next((own for own in configs if own.has_text), configs[0])
     if any(_columns(own) != _columns(config) for own in configs):
-        raise DataError("the runs differ in their columns or labels: only runs on the same table can be compared")
+        raise DataError(UNLIKE)
     # what the run did not look at is not read here either, so that a large table needs no more memory
     records = read_table(source, config, directories[0].sample())
     usable = [number for number, record in enumerate(records) if _usable(record, config)]
@@ -107,6 +113,24 @@ def released_sample(rows: Sequence[Mapping[str, Any]], embedder: Embedder) -> Sa
 
 def _columns(config: SynthesisConfig) -> tuple[Any, ...]:
     return config.text_column, config.label_column, config.unit_column, config.labels, config.columns
+
+
+def _by_columns(directories: Sequence[RunDirectory]) -> list[list[RunDirectory]]:
+    """Runs on one table, those with the same columns together; some may have read the text alone, or columns alone."""
+    groups: list[list[RunDirectory]] = []
+    for directory in directories:
+        alike = (group for group in groups if _columns(group[0].config) == _columns(directory.config))
+        if (group := next(alike, None)) is None:
+            groups.append([directory])
+        else:
+            group.append(directory)
+    configs = [group[0].config for group in groups]
+    shared = [(own.label_column, own.unit_column, own.labels) for own in configs]
+    texts = [(own.text_column, own.columns.text, own.columns.message) for own in configs if own.has_text]
+    attributes = [own.columns.attributes for own in configs if own.columns.attributes]
+    if any(values != own[0] for own in (shared, texts, attributes) for values in own):
+        raise DataError(UNLIKE)
+    return groups
 
 
 def _usable(record: Record, config: SynthesisConfig) -> bool:
@@ -253,28 +277,32 @@ def compare(
         progress: receives the share of the work done.
 
     Raises:
-        ConfigError, DataError: as `evaluate`; or the runs were made with different columns, labels or embedders.
+        ConfigError, DataError: as `evaluate`; or the runs were made with different columns, labels or embedders. A run
+            on the text alone may stand beside one with attributes.
     """
     directories = [directory_of(run) for run in runs]
-    names = {directory.config.embedder for directory in directories}
+    groups = _by_columns(directories)
+    names = {directory.config.embedder for directory in directories if directory.config.has_text}
     if len(names) > 1:
         raise ConfigError(f"embedder: {', '.join(sorted(names))}; compare runs that were made with the same one")
-    config = directories[0].config
     size = min(
-        sum(not config.has_text or bool(row["text"].strip()) for row in directory.released())
+        sum(not directory.config.has_text or bool(row["text"].strip()) for row in directory.released())
         for directory in directories
     )
-    if config.has_text:
+    if names:
         embedder = embedder or load_embedder(names.pop())
-    steps, found = len(directories) + 1, []
+    steps, found, samples = len(directories) + 1, [], {}
 
-    def embedding(share: float) -> None:
+    def embedding(done: int, share: float) -> None:
         if progress is not None:
-            progress(share / steps)
+            progress((done + share) / len(groups) / steps)
 
-    sample = real_sample(directories, real, embedder, limit=limit, progress=embedding)
+    for done, group in enumerate(groups):
+        own_progress = functools.partial(embedding, done)
+        sample = real_sample(group, real, embedder, limit=limit, progress=own_progress)
+        samples |= {directory.path: sample for directory in group}
     for done, directory in enumerate(directories, start=2):
-        own = evaluate(directory, sample, embedder=embedder, size=size)
+        own = evaluate(directory, samples[directory.path], embedder=embedder, size=size)
         guarantee, costs = promise_of(directory), directory.read_private("costs.json")
         found.append(
             Compared(

@@ -15,6 +15,7 @@ from plainchant.generation.batching import NO_BATCH, allot_texts, draw_batches, 
 from plainchant.privacy.histograms import WHOLE_LABEL, Cell, Rebalanced, rebalance
 from plainchant.randomness import RandomSource
 from plainchant.run.attributes import Law, drawn_rows, noisy_law, row_counts
+from plainchant.run.choosing import numbers_asked
 from plainchant.run.preparation import Preparation
 from plainchant.run.speed import SAMPLED_CORPUS, samples_corpus
 from plainchant.run.store import Batch, Draw
@@ -116,11 +117,17 @@ def _form_secret_batches(
         rho_size=plan.rho_size,
         randomness=randomness,
     )
+    asked = numbers_asked(config)
+    # a label that is released in no text needs none
+    cells = [
+        dataclasses.replace(cell, batches=0) if asked is not None and not asked[cell.label] else cell
+        for cell in outcome.cells
+    ]
     if plan.deals is None:
         writing: list[list[int] | None] = [None]
-        batches = _numbered(allot_texts(outcome.cells, config.written, plan.texts_per_batch))
+        batches = _numbered(allot_texts(cells, config.written, plan.texts_per_batch))
     else:
-        dealt, payments = share_deals(plan.deals, outcome.cells, config.written)
+        dealt, payments = share_deals(plan.deals, cells, config.written)
         writing, batches = list(dealt), _dealt(dealt, payments)
     draws = _draws(preparation, outcome, record_of_unit, writing)
     law = _law(preparation, record_of_unit, outcome.cell_of_unit, len(outcome.cells))
