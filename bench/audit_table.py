@@ -9,12 +9,13 @@ stay below what they claim; broken ones must be caught. Everything is made up, s
 
 import argparse
 import dataclasses
+import functools
 import sys
 from pathlib import Path
 
 import numpy as np
 
-from plainchant.auditing.replay import Steps, record_steps, replay
+from plainchant.auditing.replay import Steps, record_steps, replay, replay_deal
 from plainchant.cli.demo_data import DEMO_LABELS, DEMO_PROMPT, PLANTED_SECRETS, demo_records
 from plainchant.config import SynthesisConfig
 from plainchant.generation.decoding import BatchWork
@@ -29,6 +30,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from doubles.broken import AlwaysFullWeight, ForgetsWhatIsSpent, NoClipping, shared_padding
 
 SIZE, STEPS, TEXTS, DELTA = 18, 32, 4, 1e-6
+# A unit draws from so many batches, of which two write.
+AMONG = 8
+BROKEN = "broken: "
 
 
 def main():
@@ -51,16 +55,20 @@ def main():
     secret = next(m for m in messages if any(planted in m["text"] for planted in PLANTED_SECRETS))
     label = secret["label"]
     others = [m["text"] for m in messages if m["label"] == label and m is not secret]
-    chosen = np.random.default_rng().permutation(len(others))[: SIZE - 1]
-    texts = [secret["text"], *(others[row] for row in chosen)]
+    order = np.random.default_rng().permutation(len(others))
+    # a batch, and another one in which the unit may be
+    chosen = [[secret["text"], *(others[row] for row in order[place::2][: SIZE - 1])] for place in range(2)]
     model = load_model("gemma-3-270m", threads=options.threads)
     prompts = Prompts(SynthesisConfig(**shared, batch_size=100, method="invisibleink"), model)
-    work = BatchWork(
-        0,
-        tuple(prompts.prefix(label)),
-        tuple(prompts.start(label)),
-        [prompts.records([text], label) for text in texts],
-        (0,),
+    work, other = (
+        BatchWork(
+            number,
+            tuple(prompts.prefix(label)),
+            tuple(prompts.start(label)),
+            [prompts.records([text], label) for text in texts],
+            (0,),
+        )
+        for number, texts in enumerate(chosen)
     )
     own = model.encode(" " + secret["text"], trusted=False)[: STEPS - 1]
 
@@ -76,6 +84,7 @@ def main():
     wide = MeanMechanism(dataclasses.replace(top.settings, k=400))
     kinds = {"top": top, "wide": wide, "plus": clipped, "full": logits}
     steps = {name: record_steps(model, mechanism, work, own) for name, mechanism in kinds.items()}
+    elsewhere = record_steps(model, top, other, own)
 
     # the same logits again and again, as over several texts of a batch: what was spent then matters
     once = steps["top"]
@@ -107,25 +116,37 @@ def main():
         "invisibleink (mean of differences)": (clipped, steps["plus"], SystemRandomness),
         "clustered-mean (mean of logits)": (logits, steps["full"], SystemRandomness),
     }
+    found_by = {
+        name: functools.partial(replay, mechanism, instance, 0, randomness=source)
+        for name, (mechanism, instance, source) in (real | {BROKEN + name: own for name, own in broken.items()}).items()
+    }
+    name = f"plainchant, a deal: one of {AMONG} batches is drawn, two of them write"
+    found_by[name] = functools.partial(
+        replay_deal,
+        individual.for_budget(individual.budget),
+        [once, elsewhere],
+        [0, 0],
+        among=AMONG,
+        payment=individual.budget,
+        randomness=SystemRandomness,
+    )
     lines = ["| mechanism | ε claimed | ε at least | largest ε it could show | |", "|---|---|---|---|---|"]
     wrong = []
-    for kind, group in (("", real), ("broken: ", broken)):
-        for name, (mechanism, instance, source) in group.items():
-            found = replay(mechanism, instance, 0, runs=options.runs, randomness=source, delta=DELTA, alpha=1e-6)
-            verdict = "**refuted**" if found.refuted else "not refuted"
-            lines.append(
-                f"| {kind}{name} | {found.epsilon_claimed:.3g} | {found.epsilon_low:.3g} | {found.epsilon_limit:.3g} | "
-                f"{verdict} |"
-            )
-            print(lines[-1], flush=True)
-            if found.refuted != bool(kind):
-                wrong.append(name)
+    for name in sorted(found_by, key=lambda own: own.startswith(BROKEN)):
+        found = found_by[name](runs=options.runs, delta=DELTA, alpha=1e-6)
+        verdict = "**refuted**" if found.refuted else "not refuted"
+        lines.append(
+            f"| {name} | {found.epsilon_claimed:.3g} | {found.epsilon_low:.3g} | {found.epsilon_limit:.3g} | {verdict} |"
+        )
+        print(lines[-1], flush=True)
+        if found.refuted != name.startswith(BROKEN):
+            wrong.append(name)
     if options.markdown:
         about = (
             f"# Audit by replay\n\nWritten by `python bench/audit_table.py --markdown docs/audit.md`: {STEPS} tokens\n"
             f"of a batch of {SIZE} made-up messages on the embedded model, {options.runs:,} sequences with and\n"
             f"without the one that holds a planted secret, δ = {DELTA:g}. Each bound is wrong with probability\n"
-            "at most 1e-6.\n\n"
+            "at most 1e-6. A deal is claimed for less than its batches are, and its draw is made in every replay.\n\n"
             "An audit can refute a claim, never prove it. Real bounds are usually far below their claims, because a\n"
             "claim holds for the worst possible logits.\n\n"
         )

@@ -200,6 +200,7 @@ def test_a_plan_is_short_and_says_what_it_takes_once_the_machine_is_measured(com
     assert "clip, temperature" not in before
     experts = command(*arguments, "-v").out
     assert "clip, temperature" in experts
+    assert " of a cell, deal by deal" in " ".join(experts.split())
     assert command("-v", *arguments).out == experts
     found = json.loads(command("doctor", "--model", model, "--embedder", tmp_path / "none", "--rows", 2,
                                "--format", "json", code=1).out)  # fmt: skip

@@ -148,12 +148,13 @@ def test_an_audit_that_is_interrupted_keeps_what_it_has_found(command, made, mon
     assert set(json.loads((made / "mine" / "private" / "audit.json").read_text())["groups"]) == {"copied"}
 
 
-def test_audit_plants_canaries_in_a_run_of_its_own_that_resumes(command, made, tmp_path, model):
+@pytest.mark.parametrize("deals", [False, True])
+def test_audit_plants_canaries_in_a_run_of_its_own_that_resumes(command, made, tmp_path, model, deals):
     file = tmp_path / "c.toml"
     file.write_text(
         f'method = "clustered-mean"\nclusters = "none"\nsupport = "top_k"\nclipping = "difference"\nclip = 1.5\n'
         f'batch_size = 10\nlabel_column = "label"\nlabels = ["red", "blue"]\nmax_tokens = 12\nmax_record_tokens = 40\n'
-        f'texts = 12\nmodel = "{model}"\n'
+        f'texts = 12\nmodel = "{model}"\ndeals = {str(deals).lower()}\n'
     )
     arguments = ["audit", file, "--real", made / "private.jsonl", "--out", tmp_path / "run", "--canaries", 5]
     document = json.loads(command(*arguments, "--repetitions", 3, "--format", "json").out)
@@ -163,6 +164,8 @@ def test_audit_plants_canaries_in_a_run_of_its_own_that_resumes(command, made, t
     noted = json.loads((tmp_path / "run" / "private" / "canaries.json").read_text())
     assert noted["count"] == 5
     assert noted["repetitions"] == 3
+    batches = RunDirectory.open(tmp_path / "run").batches()
+    assert {batch.payment is not None for batch in batches} == {deals}
     again = json.loads(command(*arguments, "--resume", "--no-replay", "--format", "json").out)
     assert again["groups"]["canaries"] == canaries
     assert "out: not given" in command("audit", file, "--real", made / "private.jsonl", code=2).err

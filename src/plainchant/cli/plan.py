@@ -52,8 +52,8 @@ from plainchant.run.words import odds_in_words
 _FIRST = ("text_column", "label_column", "labels", "unit_column", "expected_units", "epsilon", "texts", "max_tokens")
 # Seconds from which a plan says what takes less.
 _LONG = 900
-# Labels that a plan names; of more it says how many there are.
-_MOST_LABELS = 8
+# Labels, or deals, that a plan names; of more it says how many there are.
+_MOST_NAMED = 8
 # How the name of a column ends that holds an id.
 _NUMBER = "(id|uuid|no|nr|number|num)"
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
@@ -369,7 +369,7 @@ def _label_rows(config: SynthesisConfig) -> list[tuple[str, Any]]:
     """The labels, or the first of many."""
     if not config.labels:
         return []
-    shown = ", ".join(config.labels[:_MOST_LABELS]) + ", …" * (len(config.labels) > _MOST_LABELS)
+    shown = ", ".join(config.labels[:_MOST_NAMED]) + ", …" * (len(config.labels) > _MOST_NAMED)
     return [("labels", f"{len(config.labels)}: {shown}")]
 
 
@@ -476,6 +476,10 @@ def _expert_rows(plan: Plan) -> list[tuple[str, Any]]:
     # records in the head of the texts that they write, and a public row in all of each text
     private = settings.batch_size * config.written * config.head
     public = (config.written + (0 if is_sent else config.further)) * config.max_tokens
+    if plan.deals is not None and plan.expected is not None:
+        writing = plan.deals.deals(plan.expected.batches, plan.expected.texts)
+        counts = ", ".join(map(str, writing[:_MOST_NAMED])) + ", …" * (len(writing) > _MOST_NAMED)
+        rows.append(("writing batches", f"{counts} of {plan.expected.batches} of a cell, deal by deal"))
     return [
         *rows,
         _cost_row(plan),
