@@ -135,9 +135,8 @@ def main():
     for name in sorted(found_by, key=lambda own: own.startswith(BROKEN)):
         found = found_by[name](runs=options.runs, delta=DELTA, alpha=1e-6)
         verdict = "**refuted**" if found.refuted else "not refuted"
-        lines.append(
-            f"| {name} | {found.epsilon_claimed:.3g} | {found.epsilon_low:.3g} | {found.epsilon_limit:.3g} | {verdict} |"
-        )
+        figures = (found.epsilon_claimed, found.epsilon_low, found.epsilon_limit)
+        lines.append(f"| {name} | {' | '.join(f'{figure:.3g}' for figure in figures)} | {verdict} |")
         print(lines[-1], flush=True)
         if found.refuted != name.startswith(BROKEN):
             wrong.append(name)

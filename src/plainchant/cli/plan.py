@@ -225,7 +225,8 @@ def _setting(name: str, field: Any, method: Method, chosen: dict[str, str]) -> l
 def _quoted(text: str) -> str:
     """A TOML string on one line."""
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return '"' + "".join(sign if sign >= " " and sign != "\x7f" else f"\\u{ord(sign):04x}" for sign in escaped) + '"'
+    shown = escaped.replace("\n", "\\n")
+    return '"' + "".join(sign if sign >= " " and sign != "\x7f" else f"\\u{ord(sign):04x}" for sign in shown) + '"'
 
 
 def _choices(name: str, field: Any) -> str:

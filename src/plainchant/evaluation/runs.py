@@ -66,7 +66,7 @@ def real_sample(
         DataNote: a run was made from another table.
     """
     configs = [directory.config for directory in directories]
-    config = next((own for own in configs if own.has_text), configs[0])
+    config = configs[0]
     if any(_columns(own) != _columns(config) for own in configs):
         raise DataError(UNLIKE)
     # what the run did not look at is not read here either, so that a large table needs no more memory
@@ -112,7 +112,7 @@ def released_sample(rows: Sequence[Mapping[str, Any]], embedder: Embedder) -> Sa
 
 
 def _columns(config: SynthesisConfig) -> tuple[Any, ...]:
-    return config.text_column, config.label_column, config.unit_column, config.labels, config.columns
+    return config.has_text, config.text_column, config.label_column, config.unit_column, config.labels, config.columns
 
 
 def _by_columns(directories: Sequence[RunDirectory]) -> list[list[RunDirectory]]:
@@ -291,7 +291,8 @@ def compare(
     )
     if names:
         embedder = embedder or load_embedder(names.pop())
-    steps, found, samples = len(directories) + 1, [], {}
+    steps, found = len(directories) + 1, []
+    samples: dict[Path, Sample] = {}
 
     def embedding(done: int, share: float) -> None:
         if progress is not None:

@@ -116,11 +116,13 @@ class Pass:
     Attributes:
         segments: the rows in the pass.
         supports: for each segment the ids whose logits are needed, int64 [|S|]; None for all.
+        private: whether how many rows there are is secret.
         windows: the sliding window of each layer.
     """
 
     segments: list[Segment]
     supports: list[Tensor] | None = None
+    private: bool = False
     windows: dict[int, int | None] = field(default_factory=dict)
 
 

@@ -1,10 +1,11 @@
 """Any causal language model that transformers loads, with a separate key-value cache."""
 
 import contextlib
+import functools
 import io
 import itertools
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -34,6 +35,10 @@ _PIECE = 16
 # Kernels compute a few rows, and the few that are left over by their blocks, in other ways. In passes of at least so
 # many rows, and of a multiple of so many, a row has the same bits wherever it stands, whatever others do (guarantee 7).
 _LEAST_ROWS, _ROW_STEP = 16, 8
+# Processors with matrix units round by the number of rows even then. There all products of a private pass have one
+# shape, of so many rows: fewer are filled up, more are taken apart. Measured: fewer are slower, more are no faster.
+_BLOCK = 128
+_HEAD_ROWS = 1024
 _PREFILL_TOKENS = 40 * _PIECE  # tokens per prefill pass: as many as are checked; more gains no speed
 _DEFAULT_CONTEXT = 2_048
 PROBE = "The library on Mill Street opens at nine.\n\nIt lends maps, films & tools, 🎵 and is free for everybody."
@@ -89,6 +94,7 @@ class TransformersModel:
         with quiet():
             self._bytes_per_token = self._check() * int(getattr(torch, dtype).itemsize)
             self._model.to(getattr(torch, dtype))
+            self._even_out()
             self._restrict()
 
     def encode(self, text: str, *, trusted: bool) -> list[int]:
@@ -114,7 +120,7 @@ class TransformersModel:
         self._require(cache.capacity)
         for start in range(0, len(prefix), _PREFILL_TOKENS):
             part = prefix[start : start + _PREFILL_TOKENS]
-            self._fill([(cache, [part], start)], len(part))
+            self._fill([(cache, [part], start)], len(part), private=False)
         return cache
 
     @torch.inference_mode()
@@ -146,14 +152,14 @@ class TransformersModel:
         Raises:
             ModelError: a group has no room left.
         """
-        segments, tokens, asked = [], [], []
+        segments, tokens, asked, private = [], [], [], supports is not None
         ours = [(cast("TransformersRows", rows), token) for rows, token in groups]
         small = (
             self._restricted and supports is not None and 2 * max(map(len, supports), default=0) < self.vocabulary_size
         )
         if any(rows._longest >= rows._most for rows, _ in ours):
             raise ModelError("the rows have no room for another token; open them with a larger room")
-        self._fill([rows._unread for rows, _ in ours if rows._unread is not None], _PIECE)
+        self._fill([rows._unread for rows, _ in ours if rows._unread is not None], _PIECE, private=private)
         for place, (rows, token) in enumerate(ours):
             rows._unread = None
             if rows.count:
@@ -166,11 +172,11 @@ class TransformersModel:
         logits = np.empty((0, self.vocabulary_size), dtype=np.float32)
         if segments:
             together = torch.cat(tokens)
-            if supports is not None:
+            if private:
                 # public passes are not padded: how many rows they have is public, and their heads are large
                 short = max(_LEAST_ROWS - len(together), -len(together) % _ROW_STEP)
                 together = pad(together, (0, 0, 0, short), value=self._filler)
-            found = self._forward(self._model, segments, together, asked if small else None)
+            found = self._forward(self._model, segments, together, asked if small else None, private=private)
             logits = found.logits[:, 0].float().cpu().numpy()
         answers, first = [], 0
         for place, (rows, _) in enumerate(ours):
@@ -181,7 +187,7 @@ class TransformersModel:
             answers.append(own)
         return answers
 
-    def _fill(self, groups: Sequence[Texts], piece: int) -> None:
+    def _fill(self, groups: Sequence[Texts], piece: int, *, private: bool) -> None:
         """Computes the caches of each group's texts, `piece` positions of a row at a time."""
         together = max(1, _PREFILL_TOKENS // piece)
         longest = max((len(text) for _, texts, _ in groups for text in texts), default=0)
@@ -204,17 +210,25 @@ class TransformersModel:
                     segments.append(Segment(cache, where, positions, stop, whole=False, places=places))
                 # a pass is padded, not each of its rows
                 tokens += [[self._filler]] * (-len(tokens) % _PIECE)
-                self._forward(self._model.base_model, segments, torch.tensor(tokens, device=self._device))
+                self._forward(
+                    self._model.base_model, segments, torch.tensor(tokens, device=self._device), private=private
+                )
 
     def _forward(
-        self, module: Any, segments: list[Segment], tokens: Tensor, supports: list[Tensor] | None = None
+        self,
+        module: Any,
+        segments: list[Segment],
+        tokens: Tensor,
+        supports: list[Tensor] | None = None,
+        *,
+        private: bool,
     ) -> Any:
         """Runs the model, or its body without the head, on the tokens [t, 1] of all segments, and others after them."""
         if tokens.numel() == 1:
             # a single row would be computed by other kernels than a row among others
             only, tokens = segments[0], tokens.repeat(2, 1)
             segments = [Segment(only.cache, only.rows.repeat(2), only.positions.repeat(2, 1), only.stop, whole=False)]
-        current = Pass(segments, supports)
+        current = Pass(segments, supports, private)
         self._windows = current.windows  # not the segments: their caches must not outlive their owners
         token = CURRENT_PASS.set(current)
         try:
@@ -224,6 +238,20 @@ class TransformersModel:
             return module(input_ids=tokens, position_ids=positions, use_cache=False)
         finally:
             CURRENT_PASS.reset(token)
+
+    @torch.inference_mode()
+    def _even_out(self) -> None:
+        """Gives all products of private passes one shape, where this machine rounds by the number of rows."""
+        layers = [layer for layer in self._model.modules() if _is_plain_linear(layer)]
+        # of a head only so many rows: few logits of it are computed, and all would take long
+        parts = [layer.weight[:_HEAD_ROWS] if len(layer.weight) == self.vocabulary_size else layer.weight
+                 for layer in layers]  # fmt: skip
+        self._even = self._device.type != "cpu" or all(
+            map(_rounds_evenly, {part.shape: part for part in parts}.values())
+        )
+        if not self._even:
+            for layer in layers:
+                layer.forward = functools.partial(_in_blocks, layer.forward)
 
     @torch.inference_mode()
     def _restrict(self) -> None:
@@ -245,11 +273,11 @@ class TransformersModel:
             for segment, ids in zip(current.segments, current.supports, strict=True):
                 here = slice(first, first := first + len(segment.rows))
                 bias = None if head.bias is None else head.bias[ids]
-                logits[here, ..., : len(ids)] = linear(hidden[here], head.weight[ids], bias)
+                product = linear if self._even else functools.partial(_in_blocks, linear)
+                logits[here, ..., : len(ids)] = product(hidden[here], head.weight[ids], bias)
             return logits
 
         head.forward = forward
-        self._restricted = True
         prompt = [*self.start_tokens, *self.encode(PROBE, trusted=False)][:8]
         # as many as fill a pass, so that both steps have one shape
         suffixes = [[], prompt[-2:]] * (_LEAST_ROWS // 4)
@@ -257,14 +285,15 @@ class TransformersModel:
         last = prompt[-1] if prompt else self._filler
         ids = np.arange(0, self.vocabulary_size, max(3, self.vocabulary_size // 100), dtype=np.int64)
         supports, groups = [ids, ids[::2]], [(own, last) for own in rows]
-        parts = self.step(groups, supports)
-        for own in rows:
-            own.rewind()
-        wholes = self.step(groups)
-        self._restricted = all(
-            moved_by(part, logits[:, own]) <= HEAD_TOLERANCE
-            for part, logits, own in zip(parts, wholes, supports, strict=True)
-        )
+
+        def logits(*, restricted: bool) -> list[Float32Array]:
+            self._restricted = restricted
+            for own in rows:
+                own.rewind()
+            return self.step(groups, supports)
+
+        pairs = zip(logits(restricted=True), logits(restricted=False), strict=True)
+        self._restricted = all(moved_by(part, whole) <= HEAD_TOLERANCE for part, whole in pairs)
 
     def _require(self, capacity: int) -> None:
         if capacity > self.context_length:
@@ -346,8 +375,29 @@ def _vocabulary_size(name: str, model: Any) -> int:
     return int(head.weight.shape[0])
 
 
-def _is_plain_linear(head: Any) -> bool:
-    return type(head) is torch.nn.Linear
+def _is_plain_linear(layer: Any) -> bool:
+    return type(layer) is torch.nn.Linear
+
+
+def _rounds_evenly(weight: Tensor) -> bool:
+    """Whether a row's products with a weight [n, d] have the same bits among few rows and among many."""
+    source, width = np.random.default_rng(0), weight.shape[1]
+    # of very different sizes, so that another order of additions shows
+    numbers = source.standard_normal((_PREFILL_TOKENS, width)) * np.exp(source.standard_normal(width))
+    rows = torch.from_numpy(numbers).to(weight.device).to(weight.dtype)
+    few = linear(rows[:_LEAST_ROWS], weight)
+    return all(torch.equal(linear(rows[:count], weight)[:_LEAST_ROWS], few) for count in (40, _BLOCK, len(rows)))
+
+
+def _in_blocks(product: Callable[..., Tensor], hidden: Tensor, *others: Any) -> Tensor:
+    """A product of every row of [..., d], in a private pass `_BLOCK` of them at a time: the last ones are filled up."""
+    current = CURRENT_PASS.get(None)
+    if current is None or not current.private:
+        return product(hidden, *others)
+    rows = hidden.flatten(0, -2)
+    filled = pad(rows, (0, 0, 0, -len(rows) % _BLOCK))
+    blocks = [product(filled[first : first + _BLOCK], *others) for first in range(0, len(filled), _BLOCK)]
+    return torch.cat(blocks)[: len(rows)].reshape(*hidden.shape[:-1], -1)
 
 
 def numerical_slack(dtype: str) -> float:

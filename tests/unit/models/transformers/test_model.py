@@ -215,9 +215,9 @@ def test_prompts_of_all_groups_are_read_together_once_and_within_a_bound(
     monkeypatch.setattr(backend, "_PREFILL_TOKENS", 32)
     sizes, own = [], llama._forward
 
-    def forward(module: Any, segments: Any, tokens: torch.Tensor, *rest: Any) -> Any:
+    def forward(module: Any, segments: Any, tokens: torch.Tensor, *rest: Any, private: bool) -> Any:
         sizes.append(tokens.numel())
-        return own(module, segments, tokens, *rest)
+        return own(module, segments, tokens, *rest, private=private)
 
     monkeypatch.setattr(llama, "_forward", forward)
     prefix = llama.prefill(some(0, 75))
@@ -293,6 +293,46 @@ def test_a_row_has_the_same_bits_whatever_other_batches_are_in_its_pass(
         own = [some(row, 3 + 4 * (row % 5)) for row in range(size)]
         first, *others = beside_other_batches(model, own, some(99, 3))
     assert all(np.array_equal(first, other) for other in others)
+
+
+def rounding_by_rows(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Linear layers as processors with matrix units have them; the list is of how many rows each product had."""
+    counts: list[int] = []
+
+    def rounded(hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+        counts.append(hidden.numel() // hidden.shape[-1])
+        return linear(hidden, weight, bias) * (1 + 0.01 * (counts[-1] > 32) + 0.01 * (counts[-1] > 352))
+
+    monkeypatch.setattr(torch.nn.functional, "linear", rounded)
+    monkeypatch.setattr(backend, "linear", rounded)
+    return counts
+
+
+@pytest.mark.parametrize("name", ["gemma3", "llama"])
+def test_where_kernels_round_by_the_number_of_rows_all_private_products_have_one_shape(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = rounding_by_rows(monkeypatch)
+    uneven = TransformersModel(name, make_raw(CONFIGS[name]()), make_tokenizer())
+    assert models.checked(uneven, rows=64, batch_size=10) is True
+    first, *others = beside_other_batches(uneven, [some(row, 3 + 4 * (row % 5)) for row in range(11)], some(99, 3))
+    assert all(np.array_equal(first, other) for other in others)
+    rows = uneven.open_rows(uneven.prefill(some(0, 6)), [some(row, 9) for row in range(40)], room=2)
+    counts.clear()
+    uneven.step([(rows, 7)], [np.arange(9)])
+    assert set(counts) == {backend._BLOCK}
+    # how many public rows there are is public
+    counts.clear()
+    uneven.step([(rows, 7)])
+    assert set(counts) == {40}
+
+
+def test_power_kernels_that_round_by_the_number_of_rows_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    rounding_by_rows(monkeypatch)
+    monkeypatch.setattr(backend, "_rounds_evenly", lambda _: True)
+    uneven = TransformersModel("x", make_raw(CONFIGS["llama"]()), make_tokenizer())
+    with pytest.raises(ModelError, match="when other rows change"):
+        models.checked(uneven, rows=64, batch_size=10)
 
 
 def test_rows_are_bounded_by_the_context(llama: TransformersModel) -> None:
