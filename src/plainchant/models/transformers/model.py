@@ -35,8 +35,9 @@ _PIECE = 16
 # Kernels compute a few rows, and the few that are left over by their blocks, in other ways. In passes of at least so
 # many rows, and of a multiple of so many, a row has the same bits wherever it stands, whatever others do (guarantee 7).
 _LEAST_ROWS, _ROW_STEP = 16, 8
-# Processors with matrix units round by the number of rows even then. There all products of a private pass have one
-# shape, of so many rows: fewer are filled up, more are taken apart. Measured: fewer are slower, more are no faster.
+# Some kernels cut sums into parts by the number of rows even then: of matrix units, and of several threads. There the
+# products of a private pass have one shape, of so many rows: fewer are filled up, more are taken apart. Measured: of
+# fewer they are slower, of more no faster.
 _BLOCK = 128
 _HEAD_ROWS = 1024
 _PREFILL_TOKENS = 40 * _PIECE  # tokens per prefill pass: as many as are checked; more gains no speed
@@ -91,6 +92,7 @@ class TransformersModel:
         # Padding of a pass is a token like any other, of no row.
         self._filler = next((i for i in range(self.vocabulary_size) if i not in self.special), 0)
         self._restricted = False
+        self._uneven: set[Any] = set()
         with quiet():
             self._bytes_per_token = self._check() * int(getattr(torch, dtype).itemsize)
             self._model.to(getattr(torch, dtype))
@@ -241,17 +243,20 @@ class TransformersModel:
 
     @torch.inference_mode()
     def _even_out(self) -> None:
-        """Gives all products of private passes one shape, where this machine rounds by the number of rows."""
-        layers = [layer for layer in self._model.modules() if _is_plain_linear(layer)]
-        # of a head only so many rows: few logits of it are computed, and all would take long
-        parts = [layer.weight[:_HEAD_ROWS] if len(layer.weight) == self.vocabulary_size else layer.weight
-                 for layer in layers]  # fmt: skip
-        self._even = self._device.type != "cpu" or all(
-            map(_rounds_evenly, {part.shape: part for part in parts}.values())
-        )
-        if not self._even:
-            for layer in layers:
+        """Gives products of private passes one shape, where this machine rounds them by the number of rows."""
+        if self._device.type != "cpu":
+            return
+        # of a head few logits are computed, and all would take long
+        layers = {
+            layer: layer.weight[:_HEAD_ROWS] if len(layer.weight) == self.vocabulary_size else layer.weight
+            for layer in self._model.modules()
+            if _is_plain_linear(layer)
+        }
+        even = {shape: _rounds_evenly(weight) for shape, weight in {own.shape: own for own in layers.values()}.items()}
+        for layer, weight in layers.items():
+            if not even[weight.shape]:
                 layer.forward = functools.partial(_in_blocks, layer.forward)
+                self._uneven.add(layer)
 
     @torch.inference_mode()
     def _restrict(self) -> None:
@@ -273,7 +278,7 @@ class TransformersModel:
             for segment, ids in zip(current.segments, current.supports, strict=True):
                 here = slice(first, first := first + len(segment.rows))
                 bias = None if head.bias is None else head.bias[ids]
-                product = linear if self._even else functools.partial(_in_blocks, linear)
+                product = functools.partial(_in_blocks, linear) if head in self._uneven else linear
                 logits[here, ..., : len(ids)] = product(hidden[here], head.weight[ids], bias)
             return logits
 
@@ -386,7 +391,7 @@ def _rounds_evenly(weight: Tensor) -> bool:
     numbers = source.standard_normal((_PREFILL_TOKENS, width)) * np.exp(source.standard_normal(width))
     rows = torch.from_numpy(numbers).to(weight.device).to(weight.dtype)
     few = linear(rows[:_LEAST_ROWS], weight)
-    return all(torch.equal(linear(rows[:count], weight)[:_LEAST_ROWS], few) for count in (40, _BLOCK, len(rows)))
+    return all(torch.equal(linear(rows[:count], weight)[:_LEAST_ROWS], few) for count in (24, 40, 72, _BLOCK, 256, 640))
 
 
 def _in_blocks(product: Callable[..., Tensor], hidden: Tensor, *others: Any) -> Tensor:

@@ -309,7 +309,7 @@ def rounding_by_rows(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 @pytest.mark.parametrize("name", ["gemma3", "llama"])
-def test_where_kernels_round_by_the_number_of_rows_all_private_products_have_one_shape(
+def test_where_kernels_round_by_the_number_of_rows_private_products_have_one_shape(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counts = rounding_by_rows(monkeypatch)
