@@ -246,15 +246,15 @@ class TransformersModel:
         """Gives products of private passes one shape, where this machine rounds them by the number of rows."""
         if self._device.type != "cpu":
             return
+        layers = [layer for layer in self._model.modules() if _is_plain_linear(layer)]
         # of a head few logits are computed, and all would take long
-        layers = {
-            layer: layer.weight[:_HEAD_ROWS] if len(layer.weight) == self.vocabulary_size else layer.weight
-            for layer in self._model.modules()
-            if _is_plain_linear(layer)
-        }
-        even = {shape: _rounds_evenly(weight) for shape, weight in {own.shape: own for own in layers.values()}.items()}
-        for layer, weight in layers.items():
-            if not even[weight.shape]:
+        shapes = [
+            (_HEAD_ROWS if len(layer.weight) == self.vocabulary_size else len(layer.weight), layer.weight.shape[1])
+            for layer in layers
+        ]
+        even = {shape: _rounds_evenly(shape, self._model.dtype, self._device) for shape in set(shapes)}
+        for layer, shape in zip(layers, shapes, strict=True):
+            if not even[shape]:
                 layer.forward = functools.partial(_in_blocks, layer.forward)
                 self._uneven.add(layer)
 
@@ -384,14 +384,23 @@ def _is_plain_linear(layer: Any) -> bool:
     return type(layer) is torch.nn.Linear
 
 
-def _rounds_evenly(weight: Tensor) -> bool:
-    """Whether a row's products with a weight [n, d] have the same bits among few rows and among many."""
-    source, width = np.random.default_rng(0), weight.shape[1]
-    # of very different sizes, so that another order of additions shows
-    numbers = source.standard_normal((_PREFILL_TOKENS, width)) * np.exp(source.standard_normal(width))
-    rows = torch.from_numpy(numbers).to(weight.device).to(weight.dtype)
-    few = linear(rows[:_LEAST_ROWS], weight)
-    return all(torch.equal(linear(rows[:count], weight)[:_LEAST_ROWS], few) for count in (24, 40, 72, _BLOCK, 256, 640))
+def _rounds_evenly(shape: tuple[int, int], dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether a row's products with a weight [n, d] have the same bits among few rows and among many.
+
+    Both halves of a sum cancel, so that nothing but rounding is left: another order of additions shows in any dtype.
+    """
+    source, (outputs, width) = np.random.default_rng(0), shape
+    half = width // 2
+    if not half:
+        return True
+    one, other = (
+        torch.from_numpy(source.standard_normal((count, half), dtype=np.float32)).to(device)
+        for count in (outputs, _PREFILL_TOKENS)
+    )
+    weight = torch.cat([one, one], dim=1).to(dtype)
+    rows = torch.cat([other, -other], dim=1).to(dtype)
+    few, *others = (linear(rows[:count], weight)[:_LEAST_ROWS] for count in (_LEAST_ROWS, 24, 40, 72, _BLOCK, 256, 640))
+    return all(bool((other == few).all()) for other in others)
 
 
 def _in_blocks(product: Callable[..., Tensor], hidden: Tensor, *others: Any) -> Tensor:

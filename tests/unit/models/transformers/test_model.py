@@ -329,7 +329,7 @@ def test_where_kernels_round_by_the_number_of_rows_private_products_have_one_sha
 
 def test_power_kernels_that_round_by_the_number_of_rows_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     rounding_by_rows(monkeypatch)
-    monkeypatch.setattr(backend, "_rounds_evenly", lambda _: True)
+    monkeypatch.setattr(backend, "_rounds_evenly", lambda *_: True)
     uneven = TransformersModel("x", make_raw(CONFIGS["llama"]()), make_tokenizer())
     with pytest.raises(ModelError, match="when other rows change"):
         models.checked(uneven, rows=64, batch_size=10)
