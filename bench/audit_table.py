@@ -70,10 +70,11 @@ def main():
         )
         for number, texts in enumerate(chosen)
     )
-    own = model.encode(" " + secret["text"], trusted=False)[: STEPS - 1]
+    said = model.encode(" " + secret["text"], trusted=False)[: STEPS - 1]
 
     # the individual budget is planned for texts that are too dear at this size: it then bites, as it should
-    individual = make_plan(SynthesisConfig(**shared, batch_size=SIZE, expected_range=0.3)).mechanism
+    own = {"batch_size": SIZE, "expected_range": 0.3, "candidates": 1, "deals": False, "numerical_slack": 2e-3}
+    individual = make_plan(SynthesisConfig(**shared, **own)).mechanism
     assert isinstance(individual, IndividualMeanMechanism)
     clipped = make_plan(SynthesisConfig(**shared, batch_size=SIZE, method="invisibleink")).mechanism
     logits = make_plan(
@@ -83,8 +84,8 @@ def main():
     # kept on more tokens than it needs, so that a support that moves can be seen
     wide = MeanMechanism(dataclasses.replace(top.settings, k=400))
     kinds = {"top": top, "wide": wide, "plus": clipped, "full": logits}
-    steps = {name: record_steps(model, mechanism, work, own) for name, mechanism in kinds.items()}
-    elsewhere = record_steps(model, top, other, own)
+    steps = {name: record_steps(model, mechanism, work, said) for name, mechanism in kinds.items()}
+    elsewhere = record_steps(model, top, other, said)
 
     # the same logits again and again, as over several texts of a batch: what was spent then matters
     once = steps["top"]
