@@ -12,6 +12,7 @@ import dataclasses
 import functools
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -73,7 +74,13 @@ def main():
     said = model.encode(" " + secret["text"], trusted=False)[: STEPS - 1]
 
     # the individual budget is planned for texts that are too dear at this size: it then bites, as it should
-    own = {"batch_size": SIZE, "expected_range": 0.3, "candidates": 1, "deals": False, "numerical_slack": 2e-3}
+    own: dict[str, Any] = {
+        "batch_size": SIZE,
+        "expected_range": 0.3,
+        "candidates": 1,
+        "deals": False,
+        "numerical_slack": 2e-3,
+    }
     individual = make_plan(SynthesisConfig(**shared, **own)).mechanism
     assert isinstance(individual, IndividualMeanMechanism)
     clipped = make_plan(SynthesisConfig(**shared, batch_size=SIZE, method="invisibleink")).mechanism
