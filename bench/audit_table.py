@@ -12,7 +12,6 @@ import dataclasses
 import functools
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -74,14 +73,9 @@ def main():
     said = model.encode(" " + secret["text"], trusted=False)[: STEPS - 1]
 
     # the individual budget is planned for texts that are too dear at this size: it then bites, as it should
-    own: dict[str, Any] = {
-        "batch_size": SIZE,
-        "expected_range": 0.3,
-        "candidates": 1,
-        "deals": False,
-        "numerical_slack": 2e-3,
-    }
-    individual = make_plan(SynthesisConfig(**shared, **own)).mechanism
+    individual = make_plan(
+        SynthesisConfig(**shared, batch_size=SIZE, expected_range=0.3, candidates=1, deals=False, numerical_slack=2e-3)
+    ).mechanism
     assert isinstance(individual, IndividualMeanMechanism)
     clipped = make_plan(SynthesisConfig(**shared, batch_size=SIZE, method="invisibleink")).mechanism
     logits = make_plan(
@@ -124,12 +118,14 @@ def main():
         "invisibleink (mean of differences)": (clipped, steps["plus"], SystemRandomness),
         "clustered-mean (mean of logits)": (logits, steps["full"], SystemRandomness),
     }
-    found_by = {
-        name: functools.partial(replay, mechanism, instance, 0, randomness=source)
-        for name, (mechanism, instance, source) in (real | {BROKEN + name: own for name, own in broken.items()}).items()
-    }
-    name = f"plainchant, a deal: one of {AMONG} batches is drawn, two of them write"
-    found_by[name] = functools.partial(
+
+    def replays(group, prefix=""):
+        return {
+            prefix + name: functools.partial(replay, mechanism, instance, 0, randomness=source)
+            for name, (mechanism, instance, source) in group.items()
+        }
+
+    deal = functools.partial(
         replay_deal,
         individual.for_budget(individual.budget),
         [once, elsewhere],
@@ -138,10 +134,11 @@ def main():
         payment=individual.budget,
         randomness=SystemRandomness,
     )
+    dealt = {f"plainchant, a deal: one of {AMONG} batches is drawn, two of them write": deal}
     lines = ["| mechanism | ε claimed | ε at least | largest ε it could show | |", "|---|---|---|---|---|"]
     wrong = []
-    for name in sorted(found_by, key=lambda own: own.startswith(BROKEN)):
-        found = found_by[name](runs=options.runs, delta=DELTA, alpha=1e-6)
+    for name, attack in (replays(real) | dealt | replays(broken, BROKEN)).items():
+        found = attack(runs=options.runs, delta=DELTA, alpha=1e-6)
         verdict = "**refuted**" if found.refuted else "not refuted"
         figures = (found.epsilon_claimed, found.epsilon_low, found.epsilon_limit)
         lines.append(f"| {name} | {' | '.join(f'{figure:.3g}' for figure in figures)} | {verdict} |")

@@ -123,7 +123,7 @@ def table_of(cell, work, file="file"):
     )
     part = work / f"{named}.jsonl"
     if not part.exists():
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        rows = rows_of(path)
         if split is not None:
             rows = halves(rows, split)[0 if private else 1]
         order = np.random.default_rng(0).permutation(len(rows))
@@ -135,9 +135,14 @@ def table_of(cell, work, file="file"):
                 left |= {label: left[label] - 1} if label in left else {}
         rows = [with_columns(rows[row], made) for row in sorted(chosen)]
         if by is not None:
-            rows = [{**row, "label": both(row["label"], row[by])} for row in rows]
+            rows = [{**row, "stars": row["label"], "label": both(row["label"], row[by])} for row in rows]
         part.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return part
+
+
+def rows_of(path):
+    """The rows of a JSONL file."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def halves(rows, split):
@@ -178,25 +183,21 @@ def told(released, real, embedder):
     from plainchant.evaluation.figures import share
     from plainchant.evaluation.measures import Sample, predicted
 
-    stars = "stars" if "stars" in released[0] else "label"
-    made, texts = {}, [row["text"] for row in real]
-    vectors = embedder.encode(texts), embedder.encode([row["text"] for row in released])
-    for own, theirs in ((stars, "label"), ("kind", "kind")):
-        train = Sample([row["text"] for row in released], [row[own] or NONE for row in released], vectors[1])
-        truth = [row[theirs] or NONE for row in real]
-        test = Sample(texts, truth, vectors[0])
-        made[theirs] = {
-            way: vars(share(predicted(train, test, by_words=way == "by words") == np.array(truth, dtype=str)))
-            for way in ("accuracy", "by words")
-        }
-    return made
+    def sample(rows, column):
+        texts = [row["text"] for row in rows]
+        return Sample(texts, [row[column] or NONE for row in rows], embedder.encode(texts))
 
-
-def told_rows(cell):
-    """Unread rows with the columns that are made of them."""
-    path = Path(cell["folder"]) / cell["held_out"]
-    rows = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
-    return [with_columns(row, cell["made"]) for row in rows]
+    found = {}
+    # a cell that the label shares with a column has both beside it
+    for name, column in (("label", "stars" if "stars" in released[0] else "label"), ("kind", "kind")):
+        if column in released[0]:
+            train, test = sample(released, column), sample(real, column)
+            truth = np.array(test.labels, dtype=str)
+            found[name] = {
+                way: vars(share(predicted(train, test, by_words=way == "by words") == truth))
+                for way in ("accuracy", "by words")
+            }
+    return found
 
 
 def with_columns(row, made):
@@ -326,7 +327,7 @@ def run_cell(name, number, cell, options, loaded):
             "evaluation": evaluation,
             "held out": again,
             "small labels": of_small_labels(run, unread, small_labels(cell), embedder) if "cut" in cell else None,
-            "told": told(made.released(), told_rows(cell), embedder) if "made" in cell else None,
+            "told": told(made.released(), rows_of(unread), embedder) if "made" in cell else None,
         }
 
 

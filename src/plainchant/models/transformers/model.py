@@ -39,6 +39,7 @@ _LEAST_ROWS, _ROW_STEP = 16, 8
 # products of a private pass have one shape, of so many rows: fewer are filled up, more are taken apart. Measured: of
 # fewer they are slower, of more no faster.
 _BLOCK = 128
+# Logits of a head that show how it rounds: all of them would take long, and a step needs few.
 _HEAD_ROWS = 1024
 _PREFILL_TOKENS = 40 * _PIECE  # tokens per prefill pass: as many as are checked; more gains no speed
 _DEFAULT_CONTEXT = 2_048
@@ -247,7 +248,6 @@ class TransformersModel:
         if self._device.type != "cpu":
             return
         layers = [layer for layer in self._model.modules() if _is_plain_linear(layer)]
-        # of a head few logits are computed, and all would take long
         shapes = [
             (_HEAD_ROWS if len(layer.weight) == self.vocabulary_size else len(layer.weight), layer.weight.shape[1])
             for layer in layers
@@ -274,11 +274,11 @@ class TransformersModel:
             if current is None or current.supports is None:
                 return whole(hidden)
             logits = hidden.new_zeros(*hidden.shape[:-1], max(map(len, current.supports)))
+            product = functools.partial(_in_blocks, linear) if head in self._uneven else linear
             first = 0
             for segment, ids in zip(current.segments, current.supports, strict=True):
                 here = slice(first, first := first + len(segment.rows))
                 bias = None if head.bias is None else head.bias[ids]
-                product = functools.partial(_in_blocks, linear) if head in self._uneven else linear
                 logits[here, ..., : len(ids)] = product(hidden[here], head.weight[ids], bias)
             return logits
 
@@ -399,7 +399,8 @@ def _rounds_evenly(shape: tuple[int, int], dtype: torch.dtype, device: torch.dev
     )
     weight = torch.cat([one, one], dim=1).to(dtype)
     rows = torch.cat([other, -other], dim=1).to(dtype)
-    few, *others = (linear(rows[:count], weight)[:_LEAST_ROWS] for count in (_LEAST_ROWS, 24, 40, 72, _BLOCK, 256, 640))
+    counts = (_LEAST_ROWS, 24, 40, 72, _BLOCK, 256, _PREFILL_TOKENS)
+    few, *others = (linear(rows[:count], weight)[:_LEAST_ROWS] for count in counts)
     return all(bool((other == few).all()) for other in others)
 
 
