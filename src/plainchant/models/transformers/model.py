@@ -93,11 +93,13 @@ class TransformersModel:
         # Padding of a pass is a token like any other, of no row.
         self._filler = next((i for i in range(self.vocabulary_size) if i not in self.special), 0)
         self._restricted = False
-        self._uneven: set[Any] = set()
+        # kept for a model: looked at once for each shape, at load or when the number of threads changes
+        self._even = functools.cache(_rounds_evenly)
         with quiet():
             self._bytes_per_token = self._check() * int(getattr(torch, dtype).itemsize)
             self._model.to(getattr(torch, dtype))
-            self._even_out()
+            for layer in filter(_is_plain_linear, self._model.modules()):
+                layer.forward = self._evened(layer.forward, layer)
             self._restrict()
 
     def encode(self, text: str, *, trusted: bool) -> list[int]:
@@ -242,21 +244,15 @@ class TransformersModel:
         finally:
             CURRENT_PASS.reset(token)
 
-    @torch.inference_mode()
-    def _even_out(self) -> None:
-        """Gives products of private passes one shape, where this machine rounds them by the number of rows."""
+    def _evened(self, product: Callable[..., Tensor], layer: Any) -> Callable[..., Tensor]:
+        """A layer's product that has one shape in private passes, where this machine rounds by the number of rows."""
         if self._device.type != "cpu":
-            return
-        layers = [layer for layer in self._model.modules() if _is_plain_linear(layer)]
-        shapes = [
-            (_HEAD_ROWS if len(layer.weight) == self.vocabulary_size else len(layer.weight), layer.weight.shape[1])
-            for layer in layers
-        ]
-        even = {shape: _rounds_evenly(shape, self._model.dtype, self._device) for shape in set(shapes)}
-        for layer, shape in zip(layers, shapes, strict=True):
-            if not even[shape]:
-                layer.forward = functools.partial(_in_blocks, layer.forward)
-                self._uneven.add(layer)
+            return product
+        outputs, width = layer.weight.shape
+        shape = (_HEAD_ROWS if outputs == self.vocabulary_size else outputs, width)
+        return functools.partial(
+            _in_blocks, product, functools.partial(self._even, shape, layer.weight.dtype, self._device)
+        )
 
     @torch.inference_mode()
     def _restrict(self) -> None:
@@ -267,14 +263,13 @@ class TransformersModel:
         head: Any = self._model.get_output_embeddings()
         if not _is_plain_linear(head):
             return
-        whole = head.forward
+        whole, product = head.forward, self._evened(linear, head)
 
         def forward(hidden: Tensor) -> Any:
             current = CURRENT_PASS.get(None)
             if current is None or current.supports is None:
                 return whole(hidden)
             logits = hidden.new_zeros(*hidden.shape[:-1], max(map(len, current.supports)))
-            product = functools.partial(_in_blocks, linear) if head in self._uneven else linear
             first = 0
             for segment, ids in zip(current.segments, current.supports, strict=True):
                 here = slice(first, first := first + len(segment.rows))
@@ -384,10 +379,11 @@ def _is_plain_linear(layer: Any) -> bool:
     return type(layer) is torch.nn.Linear
 
 
-def _rounds_evenly(shape: tuple[int, int], dtype: torch.dtype, device: torch.device) -> bool:
+def _rounds_evenly(shape: tuple[int, int], dtype: torch.dtype, device: torch.device, threads: int) -> bool:
     """Whether a row's products with a weight [n, d] have the same bits among few rows and among many.
 
     Both halves of a sum cancel, so that nothing but rounding is left: another order of additions shows in any dtype.
+    Kernels round by the number of threads too: an answer is for the number that torch has when it is called.
     """
     source, (outputs, width) = np.random.default_rng(0), shape
     half = width // 2
@@ -404,10 +400,13 @@ def _rounds_evenly(shape: tuple[int, int], dtype: torch.dtype, device: torch.dev
     return all(bool((other == few).all()) for other in others)
 
 
-def _in_blocks(product: Callable[..., Tensor], hidden: Tensor, *others: Any) -> Tensor:
-    """A product of every row of [..., d], in a private pass `_BLOCK` of them at a time: the last ones are filled up."""
+def _in_blocks(product: Callable[..., Tensor], even: Callable[[int], bool], hidden: Tensor, *others: Any) -> Tensor:
+    """A product of every row of [..., d]; in a private pass, unless it is even, `_BLOCK` of them at a time.
+
+    The last ones are filled up. `even` says for a number of threads whether rows round evenly.
+    """
     current = CURRENT_PASS.get(None)
-    if current is None or not current.private:
+    if current is None or not current.private or even(torch.get_num_threads()):
         return product(hidden, *others)
     rows = hidden.flatten(0, -2)
     filled = pad(rows, (0, 0, 0, -len(rows) % _BLOCK))

@@ -327,6 +327,23 @@ def test_where_kernels_round_by_the_number_of_rows_private_products_have_one_sha
     assert set(counts) == {40}
 
 
+def test_how_kernels_round_is_seen_anew_when_the_number_of_threads_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    def rounded(hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+        many = torch.get_num_threads() > 1 and hidden.numel() // hidden.shape[-1] > 32
+        return linear(hidden, weight, bias) * (1 + 0.01 * many)
+
+    monkeypatch.setattr(torch.nn.functional, "linear", rounded)
+    monkeypatch.setattr(backend, "linear", rounded)
+    own, tail = [some(row, 3 + 4 * (row % 5)) for row in range(11)], some(99, 3)
+    with threads(1):
+        uneven = TransformersModel("x", make_raw(CONFIGS["llama"]()), make_tokenizer())
+        alone, *_ = beside_other_batches(uneven, own, tail)
+    with threads(3):
+        first, *others = beside_other_batches(uneven, own, tail)
+        assert all(np.array_equal(first, other) for other in others)
+    assert not np.array_equal(first, alone)
+
+
 def test_power_kernels_that_round_by_the_number_of_rows_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     rounding_by_rows(monkeypatch)
     monkeypatch.setattr(backend, "_rounds_evenly", lambda *_: True)
@@ -637,7 +654,7 @@ def test_the_numerical_slack_covers_what_other_rows_move(gemma_in: TransformersM
     text = gemma_in.encode(
         "My knee hurts when I climb the stairs, and the tablets of last week upset my stomach.\n" * 4, trusted=True
     )
-    tail = gemma_in.encode(" Please call me back", trusted=True)[:2]
+    tail, every = gemma_in.encode(" Please call me back", trusted=True)[:2], np.arange(gemma_in.vocabulary_size)
     worst = 0.0
     for length in (0, 60):
         seen = []
@@ -648,7 +665,7 @@ def test_the_numerical_slack_covers_what_other_rows_move(gemma_in: TransformersM
                     rng.integers(300, 200_000, int(rng.integers(1, longest + 1))).tolist() for _ in range(others)
                 ]
                 rows = gemma_in.open_rows(prefix, [*suffixes, text[:length]], room=2)
-                seen.append(np.array([gemma_in.step([(rows, token)])[0][-1] for token in tail]))
+                seen.append(np.array([gemma_in.step([(rows, token)], [every])[0][-1] for token in tail]))
         worst = max(worst, float(np.ptp(np.array(seen), axis=0).max()))
     print(f"largest movement of a logit: {worst:.2e} nats")  # noqa: T201
     assert worst < gemma_in.numerical_slack
