@@ -26,6 +26,8 @@ USUAL_SHARE = 0.05
 # Scripts that are written together: where the first is in use, the others are.
 _TOGETHER = {"HIRAGANA": ("KATAKANA", "CJK"), "KATAKANA": ("HIRAGANA", "CJK"), "HANGUL": ("CJK",), "BOPOMOFO": ("CJK",)}
 _MARKUP = re.compile(r"</?[a-z][^<>]*>|\[\[|\]\]|\{\{|\}\}|https?://\S+\s*$", re.IGNORECASE)
+# The name of a speaker or of a field at the start of a line: a few words.
+_NAME = re.compile(r"([^\W_][^\n:!?]{0,30}):(?=\s|$)")
 _BLOCK = 1024
 
 
@@ -57,7 +59,7 @@ def rules_for(examples: Sequence[str], fields: Sequence[str] = ()) -> dict[str, 
     """The rules for data of the form that public examples show, in prompts whose entries have these fields.
 
     A rule that an example breaks is not applied. Where all examples are JSON objects, a text is left out that is none,
-    or that lacks a key which all of them have.
+    or that lacks a key which all of them have. Of several other examples the lines are looked at (see `lines_unlike`).
 
     >>> list(rules_for(['{"city": "Graz", "paid": true}']))
     ['not JSON as in the examples', 'too short', 'repetitive']
@@ -66,7 +68,8 @@ def rules_for(examples: Sequence[str], fields: Sequence[str] = ()) -> dict[str, 
     rules = {name: rule for name, rule in every.items() if not any(map(rule, examples))}
     objects = [_object(example) for example in examples]
     if not objects or None in objects:
-        return rules
+        # one example alone does not say what of its form the others share
+        return {"lines unlike the examples'": lines_unlike(examples), **rules} if len(examples) > 1 else rules
     keys = set[str].intersection(*(set(found or ()) for found in objects))
 
     def not_json(text: str) -> bool:
@@ -75,6 +78,42 @@ def rules_for(examples: Sequence[str], fields: Sequence[str] = ()) -> dict[str, 
 
     # the first: a rule is not applied where too few would be left
     return {"not JSON as in the examples": not_json, **rules}
+
+
+def lines_unlike(examples: Sequence[str]) -> Rule:
+    r"""Whether a text lacks what the lines of all examples have: breaks, blank lines, names before colons.
+
+    A name with which lines of all examples begin must begin a line of a text. Where all lines of all examples begin
+    with some name, those of a text must as well, and may have other names.
+
+    >>> unlike = lines_unlike(["Ann: Hi.\nBob: Hello.", "Eve: No.\nBob: Why?"])
+    >>> unlike("Bob: Hi.\nMia: Hello."), unlike("Bob: Hi.\nHello."), unlike("Ann: Hi.\nEve: No."), unlike("Bob: Hi.")
+    (False, True, True, True)
+    """
+    every = [_lines(example) for example in examples]
+    shared = set[str].intersection(*(set(_names(lines)) for lines in every)) - {""}
+    named = all(all(_names(lines)) for lines in every)
+    broken, spaced = (all(mark in example.strip() for example in examples) for mark in ("\n", "\n\n"))
+
+    def unlike(text: str) -> bool:
+        names, text = _names(_lines(text)), text.strip()
+        return (
+            (broken and "\n" not in text)
+            or (spaced and "\n\n" not in text)
+            or not shared <= set(names)
+            or (named and not all(names))
+        )
+
+    return unlike
+
+
+def _lines(text: str) -> list[str]:
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def _names(lines: Sequence[str]) -> list[str]:
+    """What stands before a colon at the start of each line; "" where nothing does that could be a name."""
+    return [found[1] if (found := _NAME.match(line)) else "" for line in lines]
 
 
 def _object(text: str) -> dict[str, Any] | None:

@@ -295,9 +295,41 @@ def test_where_all_examples_are_json_objects_others_are_left_out(text, out):
     assert "markup" not in rules
 
 
+E_MAILS = (
+    "Subject: The lamp\n\nHello,\n\nit hums: all night.\n\nBest,\nIda",
+    "Subject: Parking\n\nHi Tom,\n\nwhere can I park?\n\nThanks,\nUrs",
+)
+DIALOGUES = ("Desk: Hello.\nCaller: My card is lost.\nDesk: Since when?", "Caller: Hi.\nDesk: Good day.\nJo: Me too.")
+
+
+@pytest.mark.parametrize(
+    ("examples", "text", "out"),
+    [
+        (E_MAILS, "Subject: A key\n\nI found one.\n\nMo", False),
+        (E_MAILS, "Subject: A key", True),
+        (E_MAILS, "Subject: A key\nI found one.", True),
+        (E_MAILS, "About: a key\n\nI found one.\n\nMo", True),
+        (E_MAILS, "The subject: a key\n\nI found one.\n\nMo", True),
+        (DIALOGUES, "Desk: Hello.\nMrs. Ng: Is it open?\nCaller: It is.", False),
+        (DIALOGUES, "Desk: Hello.\n\nCaller: Good.\n", False),
+        (DIALOGUES, "Desk: Hello.\nIs it open?\nCaller: It is.", True),
+        (DIALOGUES, "Desk: Hello.\nDesk: Hello?", True),
+        (("One line.", "Two\nlines."), "One more.", False),
+        (("At 10:30 the bus left.", "At 10:45 it came."), "At noon.", False),
+        (E_MAILS[:1], "A key", False),
+    ],
+)
+def test_texts_whose_lines_are_unlike_those_of_the_examples_are_left_out(examples, text, out):
+    rules = rules_for(examples)
+    assert any(rule(text) for name, rule in rules.items() if name != "too short") is out
+    assert not any(rule(example) for rule in rules.values() for example in examples)
+
+
 def test_rules_follow_from_public_examples():
     assert rules_for([]) == dict(RULES)
-    assert rules_for(["The bus was late again.", '{"a": 1, "b": 2}']).keys() == {"too short", "repetitive"}
+    mixed = rules_for(["The bus was late again.", '{"a": 1, "b": 2}'])
+    assert mixed.keys() == {"lines unlike the examples'", "too short", "repetitive"}
+    assert not mixed["lines unlike the examples'"]("anything: at all")
     assert rules_for(["yes"]).keys() == {"repetitive", "markup"}
 
 
