@@ -111,6 +111,10 @@ entry begins; if all examples are single lines, it ends at a line break."""
     """Made-up public examples, shown before the record. They show the form of the data and take nothing from it. With \
 columns beside the text, give each its attributes, so that prompts show which text goes with what."""
 
+    def shown(self, label: str | None) -> str:
+        """A label as prompts show it: as it is described, or its name."""
+        return self.descriptions.get(label or "", label or "")
+
     @property
     def single_lines(self) -> bool:
         """Whether there are public examples and none of them has a line break."""

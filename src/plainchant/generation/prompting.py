@@ -217,9 +217,8 @@ class Templates:
         return message + "\nThe attributes of the new text:\n{attributes}"
 
     def _for(self, label: str | None, template: str) -> str:
-        """A template with a label as prompts show it: as it is described, or its name."""
-        name = label or ""
-        return template.replace("{label}", self._config.prompt.descriptions.get(name, name))
+        """A template with a label as prompts show it."""
+        return template.replace("{label}", self._config.prompt.shown(label))
 
     def public_prompt(
         self,

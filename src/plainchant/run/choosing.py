@@ -1,6 +1,7 @@
 """Which candidates a vote chooses: functions of noisy votes and of released text alone (guarantee 8)."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -15,6 +16,10 @@ FEW_PER_LABEL = 20
 # How much a label's probability weighs against votes (docs/candidates.md), and how many parts candidates fall into to
 # find it, each part's by a classifier that saw the others.
 SURENESS, PARTS = 0.25, 5
+# How many deviations of the noise a nat of a label's probability by its name weighs (docs/candidates.md).
+NAMED = 1.0
+# Logarithms of the temperatures between which one is sought: at the highest all labels are as likely as each other.
+LOG_TEMPERATURES = (-4.0, 6.0)
 # Width of the kernel: at the median distance of two candidates it is e^-3.
 SHARPNESS = 3.0
 
@@ -104,10 +109,51 @@ class Tally:
         weighed = np.where(self.votes > 0, self.votes * sure**power, self.votes)
         return dataclasses.replace(self, votes=weighed.astype(np.int64))
 
+    def named_first(self, likely: Float64Array) -> "Tally":
+        """The same for a choice: votes and what labels' names say of the candidates, as far as votes are noise.
+
+        Strong votes are many deviations high, and names hardly matter. `votes` are then good for an order alone.
+
+        Args:
+            likely: log-probabilities of the labels by their names, nats, float64 [m, labels]; see `likely_by_name`.
+        """
+        # against what a label is worth where names say nothing
+        told = likely[self.candidates, self.labels] + np.log(likely.shape[1])
+        return dataclasses.replace(self, votes=self.votes + np.rint(NAMED * self.sigma * told).astype(np.int64))
+
     def without_signal(self, labels: int) -> IntArray:
         """Labels whose sum of votes is within two deviations of none, int64."""
         cells = np.bincount(self.labels, minlength=labels)
         return np.flatnonzero(self.sums(labels) <= 2 * self.sigma * np.sqrt(cells))
+
+
+def likely_by_name(vectors: Float32Array, names: Float32Array, asked: IntArray) -> Float64Array:
+    """How likely each label is for each candidate, by the likeness of text and name. Public.
+
+    A softmax of cosines, at the temperature at which the labels that prompts asked for are most likely (temperature
+    scaling [Guo17]). Where names say nothing about texts it is high, and all labels are as likely as each other.
+
+    Args:
+        vectors: of the candidates, unit vectors, float32 [m, d].
+        names: of the labels as prompts show them, unit vectors, float32 [labels, d].
+        asked: the label that each candidate's prompt asked for, int64 [m].
+
+    Returns:
+        Log-probabilities, nats, float64 [m, labels].
+    """
+    # slow to import
+    from scipy.optimize import minimize_scalar
+    from scipy.special import log_softmax
+
+    alike = (vectors @ names.T).astype(np.float64)
+
+    def surprise(log_temperature: float) -> float:
+        every = log_softmax(alike * math.exp(-log_temperature), axis=1)
+        return -float(every[np.arange(len(asked)), asked].mean())
+
+    found = minimize_scalar(surprise, bounds=LOG_TEMPERATURES, method="bounded")
+    likely: Float64Array = log_softmax(alike * math.exp(-found.x), axis=1)
+    return likely
 
 
 def few_per_label(labels: int, count: int) -> bool:

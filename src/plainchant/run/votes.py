@@ -13,7 +13,15 @@ from plainchant.generation.decoding import FinishedText
 from plainchant.generation.prompting import field_names
 from plainchant.planning import strong_votes
 from plainchant.privacy.histograms import VOTE_GRID, Ballot, Cell, count_votes, noise_sigma, noisy_votes
-from plainchant.run.choosing import Tally, choose, choose_for_rows, few_per_label, numbers_asked, quotas_of
+from plainchant.run.choosing import (
+    Tally,
+    choose,
+    choose_for_rows,
+    few_per_label,
+    likely_by_name,
+    numbers_asked,
+    quotas_of,
+)
 from plainchant.run.filters import ALIKE, said_before, sound_candidates
 from plainchant.run.preparation import Preparation
 from plainchant.run.store import RunDirectory, Winner
@@ -72,7 +80,8 @@ def hold_vote(
     )
     # too few different candidates: what the rules left out is better than less than was asked for
     if rows is None:
-        chosen = chosen_by_rules(config, tally, labels, vectors)
+        shown = [config.prompt.shown(label) for label in config.label_set]
+        chosen = chosen_by_rules(config, tally, labels, vectors, preparation.encode(shown))
         there = {candidate for _, candidate in chosen}
         others = [place for place in range(len(texts)) if place not in there and not isinstance(config.quotas, dict)]
         filled = [(int(labels[place]), place) for place in others[: config.released - len(chosen)]]
@@ -103,9 +112,17 @@ def hold_vote(
 
 
 def chosen_by_rules(
-    config: SynthesisConfig, tally: Tally, asked_for: IntArray, vectors: Float32Array
+    config: SynthesisConfig, tally: Tally, asked_for: IntArray, vectors: Float32Array, names: Float32Array
 ) -> list[tuple[int, int]]:
-    """The (label, candidate) that the configuration's rules choose; where the user named quotas, no more than these."""
+    """The (label, candidate) that the configuration's rules choose; where the user named quotas, no more than these.
+
+    Args:
+        config: what was asked for.
+        tally: the vote.
+        asked_for: the label that each candidate's prompt asked for, int64 [m].
+        vectors: of the candidates, float32 [m, d].
+        names: of the labels as prompts show them, float32 [labels, d].
+    """
     asked: Literal["auto", "votes", "balanced"] | dict[int, int]
     if isinstance(config.quotas, dict):
         asked, fill = {config.labels.index(label): count for label, count in config.quotas.items()}, 0
@@ -113,8 +130,10 @@ def chosen_by_rules(
         asked, fill = config.quotas, config.released
     size = len(config.label_set)
     quotas, weighed = quotas_of(asked, tally, size, config.released), tally.own_first(asked_for)
-    if size > 1 and not few_per_label(size, config.released):
-        # with few texts for each label votes know better than a classifier
+    if size > 1 and few_per_label(size, config.released):
+        # a name says where a label's first texts lie; of many it would choose those that are like it
+        weighed = weighed.named_first(likely_by_name(vectors, names, asked_for))
+    elif size > 1:
         weighed = weighed.sure_first(vectors, asked_for)
     return choose(weighed, vectors, quotas, config.choice, fill=fill)
 

@@ -15,7 +15,7 @@ from plainchant.generation.prompting import field_names, repetitive
 from plainchant.privacy.histograms import Cell
 from plainchant.run.attributes import AttributeRow, AttributeRows
 from plainchant.run.candidates import as_released
-from plainchant.run.choosing import Tally, choose, choose_for_rows, herd, quotas_of
+from plainchant.run.choosing import Tally, choose, choose_for_rows, herd, likely_by_name, quotas_of
 from plainchant.run.filters import RULES, markup, rules_for, sound_candidates, too_short
 from plainchant.run.released import Released
 from plainchant.run.rounds import shares
@@ -91,11 +91,49 @@ def test_votes_are_weighed_where_many_texts_are_released_for_each_label(texts, w
         sorted(choose(one, vectors, quotas, "highest", fill=texts)) for one in (of, of.sure_first(vectors, asked))
     )
     assert by_votes != surer
-    assert sorted(chosen_by_rules(config, of, asked, vectors)) == (surer if weighed else by_votes)
+    # one name for both labels says nothing
+    names = np.repeat(axes(8)[:1], 2, axis=0)
+    assert sorted(chosen_by_rules(config, of, asked, vectors, names)) == (surer if weighed else by_votes)
     # what another label asked for comes after what the label asked for itself
     foreign = np.where(np.arange(400) == by_votes[0][1], 1 - asked, asked)
     quiet = Tally(asked, np.arange(400), votes, 20 * 1024.0, np.arange(400))
-    assert by_votes[0] not in chosen_by_rules(config, quiet, foreign, vectors)
+    assert by_votes[0] not in chosen_by_rules(config, quiet, foreign, vectors, names)
+    # names that tell topics apart change the choice of few
+    told = sorted(chosen_by_rules(config, of, asked, vectors, axes(8)[:2]))
+    assert told == surer if weighed else told not in (surer, by_votes)
+
+
+def test_names_say_what_labels_candidates_have_as_far_as_prompts_were_followed():
+    asked, other, vectors = two_topics(600, 0.3, np.random.default_rng(0))
+    likely = likely_by_name(vectors, axes(8)[:2], asked)
+    np.testing.assert_allclose(np.exp(likely).sum(axis=1), 1.0)
+    own = likely[np.arange(600), asked]
+    assert own[~other].mean() > math.log(0.6) > math.log(0.4) > own[other].mean()
+    # calibrated: about as many are of their label as the probabilities say
+    assert np.exp(own).mean() == pytest.approx(0.7, abs=0.1)
+    for silent in (axes(8)[[0, 0]], axes(8)[[6, 7]], -axes(8)[[0, 1]]):
+        np.testing.assert_allclose(likely_by_name(vectors, silent, asked), math.log(0.5), atol=0.02)
+
+
+def test_a_label_whose_votes_are_noise_gets_what_its_name_says():
+    generator, wrong = np.random.default_rng(5), np.zeros((2, 2))
+    for _ in range(10):
+        asked, other, vectors = two_topics(400, 0.2, generator)
+        # label 0 has records, label 1 has none
+        signal = 60.0 * (asked == 0) * ~other
+        votes = np.rint(1024 * (generator.normal(scale=6, size=400) + signal)).astype(np.int64)
+        of = Tally(asked, np.arange(400), votes, 6 * 1024.0, np.arange(400))
+        named = of.named_first(likely_by_name(vectors, axes(8)[:2], asked))
+        for row, one in enumerate((of, named)):
+            for label, place in choose(one, vectors, np.array([20, 20]), "highest"):
+                wrong[row, label] += other[place] / 200
+    assert wrong[0, 1] > 0.15
+    assert wrong[1, 1] < wrong[0, 1] / 2
+    # strong votes are followed
+    assert (wrong[:, 0] == 0).all()
+    loud = Tally(asked, np.arange(400), 10**6 * generator.permutation(400), 1024.0, np.arange(400))
+    assert (np.argsort(loud.named_first(np.log(np.full((400, 2), 0.5))).votes) == np.argsort(loud.votes)).all()
+    assert (np.argsort(loud.named_first(np.where(np.eye(2)[asked], -5.0, -0.01)).votes) == np.argsort(loud.votes)).all()
 
 
 def test_what_is_surer_never_has_votes_that_were_none_and_one_label_stays_as_it_is():
