@@ -5,6 +5,7 @@
     python bench/candidates.py choices                  ways to choose, from all candidates that are written
     python bench/candidates.py strength                 what a vote chooses, by its strength
     python bench/candidates.py sureness                 votes of finished runs of the study, weighed by a classifier
+    python bench/candidates.py names                    votes on candidates of finished runs, beside labels' names
     python bench/candidates.py cost                     what a large vote takes
     python bench/candidates.py page                     docs/candidates.md from the figures
 
@@ -487,6 +488,15 @@ SURENESS_RUNS = {
     "clinc150": ("clinc150/rounds-epsilon1", "clinc150/rounds"),
 }
 SURENESS_POWERS = (0.0, 0.25, 0.5, 1.0)
+# Runs on whose candidates votes are held with names beside them: the records that vote, ε, and how many are chosen.
+NAMED_RUNS = {
+    "ag_news": (
+        "ag_news/rounds-200-records500-epsilon3",
+        ((500, 3.0, 40), (7600, 1.0, 40), (7600, 8.0, 40), (500, 3.0, 200), (7600, 1.0, 200), (7600, 8.0, 200)),
+    ),
+    "clinc150": ("clinc150/cut-epsilon1", ((15000, 1.0, 453), (15000, 8.0, 453))),
+}
+NAMED_WEIGHTS = (0.0, 0.5, 1.0, 2.0)
 
 
 # Commands.
@@ -658,6 +668,37 @@ def sureness(options):
         (RESULTS / f"sureness-{data}.json").write_text(json.dumps({"data": data, "rows": rows}, indent=1) + "\n")
 
 
+def names(options):
+    """Votes on the candidates of finished runs, at half of a budget for votes alone, with names at several weights."""
+    from plainchant.evaluation.runs import directory_of
+    from plainchant.run.choosing import choose, likely_by_name, quotas_of
+    from plainchant.run.released import Released
+
+    for data, (name, forms) in NAMED_RUNS.items():
+        config, rows = config_of(data), []
+        released = Released.of(directory_of(options.runs / f"{name.replace('/', '--')}--1"))
+        texts, size = [text.text for text in released.texts], len(config.labels)
+        asked = np.array([released.label_of(text, size) for text in released.texts])
+        pool = Pool(texts, asked, options.loaded.vectors(texts))
+        shown = options.loaded.vectors([config.prompt.shown(label) for label in config.labels])
+        likely = likely_by_name(pool.vectors, shown, asked)
+        for units, epsilon, count in forms:
+            voters, rho = voters_of(data, units, options), whole_budget(config, epsilon) / 2
+            held = [hold(pool, voters, config, rho, count, seed)[0] for seed in range(REPEATS)]
+            for weight in NAMED_WEIGHTS:
+                figures = []
+                for seed, tally in enumerate(held):
+                    quotas = quotas_of("auto", tally, size, count)
+                    weighed = tally.own_first(asked).named_first(likely, weight)
+                    chosen = choose(weighed, pool.vectors, quotas, "highest", fill=count)
+                    own, named = [texts[place] for _, place in chosen], [config.labels[label] for label, _ in chosen]
+                    figures.append(judge(data, own, named, options, seed))
+                rows.append({"units": units, "epsilon": epsilon, "count": count, "weight": weight, "figures": figures})
+                print(data, units, epsilon, count, weight, {f: round(mean_of(rows[-1], f), 3) for f in FIGURES})
+        document = {"data": data, "run": name, "candidates": len(texts), "rows": rows}
+        (RESULTS / f"names-{data}.json").write_text(json.dumps(document, indent=1) + "\n")
+
+
 def thinned(tally, vectors, quotas, discount):
     """A trial: the highest votes, each less the more it is like what is chosen already, label by label."""
     order = np.argsort(-tally.votes, kind="stable")
@@ -765,6 +806,18 @@ def sureness_table(results, data):
     return "\n".join(lines)
 
 
+def names_table(results, data):
+    """Markdown: a row a number of records, ε and number of texts; a column a weight of names."""
+    rows = results[f"names-{data}"]["rows"]
+    heads = ["records", "ε", "texts", "votes alone", *(f"{weight:g} σ a nat" for weight in NAMED_WEIGHTS if weight)]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for units, epsilon, count in dict.fromkeys((row["units"], row["epsilon"], row["count"]) for row in rows):
+        form = {"units": units, "epsilon": epsilon, "count": count}
+        own = [figures_of(rows, **form, weight=weight) for weight in NAMED_WEIGHTS]
+        lines.append(f"| {units:,} | {epsilon:g} | {count} | {' | '.join(own)} |")
+    return "\n".join(lines)
+
+
 def together_of(results):
     """The largest pool of all ways, None where it is not measured."""
     found = [document for name, document in results.items() if name.startswith("together")]
@@ -825,6 +878,7 @@ def page_text(found):
         choices=lambda data: choices_table(found[data], data),
         strengths=lambda data: strength_table(found[data], data),
         sureness=lambda data: sureness_table(found[data], data),
+        names=lambda data: names_table(found[data], data),
         together={data: together_of(own) for data, own in found.items()},
     )
 
@@ -835,7 +889,8 @@ def page(_):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("command", choices=["write", "measure", "choices", "strength", "sureness", "cost", "page"])
+    commands = (write, measure, choices, strength, sureness, names, cost, page)
+    parser.add_argument("command", choices=[command.__name__ for command in commands])
     parser.add_argument("patterns", nargs="*", metavar="PATTERN")
     parser.add_argument("--work", type=Path, default=HERE / "results" / "candidates")
     parser.add_argument("--runs", type=Path, default=Path("runs") / "study" / "runs", help="runs of bench/study.py")
@@ -844,7 +899,6 @@ def main():
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     options.loaded = Loaded(options)
-    commands = (write, measure, choices, strength, sureness, cost, page)
     {command.__name__: command for command in commands}[options.command](options)
 
 

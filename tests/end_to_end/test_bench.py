@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import candidates
+import drift
 import flow_picture
 import speed.page
 import study
@@ -76,6 +77,14 @@ def test_the_page_of_candidates_is_made_from_its_results():
     assert text == (ROOT / "docs" / "candidates.md").read_text(), "python bench/candidates.py page"
     for way in ("plain", "rotated"):
         assert f"| {way} |" in text
+
+
+def test_the_table_of_long_texts_is_made_from_its_results():
+    page, found = drift.PAGE.read_text(encoding="utf-8"), json.loads(drift.RESULTS.read_text())
+    assert study.between(page, "drift", drift.table(found)) == page, "python bench/drift.py --page"
+    found["head by records"][0]["MAUVE"] = 0.99
+    assert "| 0.99 |" in drift.table(found)
+    assert study.between(page, "drift", drift.table(found)) != page
 
 
 def test_the_bench_of_candidates_holds_a_vote_as_a_run_does():

@@ -109,17 +109,18 @@ class Tally:
         weighed = np.where(self.votes > 0, self.votes * sure**power, self.votes)
         return dataclasses.replace(self, votes=weighed.astype(np.int64))
 
-    def named_first(self, likely: Float64Array) -> "Tally":
+    def named_first(self, likely: Float64Array, weight: float = NAMED) -> "Tally":
         """The same for a choice: votes and what labels' names say of the candidates, as far as votes are noise.
 
         Strong votes are many deviations high, and names hardly matter. `votes` are then good for an order alone.
 
         Args:
             likely: log-probabilities of the labels by their names, nats, float64 [m, labels]; see `likely_by_name`.
+            weight: how many deviations of the noise a nat weighs.
         """
         # against what a label is worth where names say nothing
         told = likely[self.candidates, self.labels] + np.log(likely.shape[1])
-        return dataclasses.replace(self, votes=self.votes + np.rint(NAMED * self.sigma * told).astype(np.int64))
+        return dataclasses.replace(self, votes=self.votes + np.rint(weight * self.sigma * told).astype(np.int64))
 
     def without_signal(self, labels: int) -> IntArray:
         """Labels whose sum of votes is within two deviations of none, int64."""
@@ -131,7 +132,7 @@ def likely_by_name(vectors: Float32Array, names: Float32Array, asked: IntArray) 
     """How likely each label is for each candidate, by the likeness of text and name. Public.
 
     A softmax of cosines, at the temperature at which the labels that prompts asked for are most likely (temperature
-    scaling [Guo17]). Where names say nothing about texts it is high, and all labels are as likely as each other.
+    scaling, Guo et al. 2017). It is high where names say nothing about texts: all labels are as likely as each other.
 
     Args:
         vectors: of the candidates, unit vectors, float32 [m, d].
