@@ -150,7 +150,7 @@ def likely_by_name(vectors: Float32Array, names: Float32Array, asked: IntArray) 
 
     def surprise(log_temperature: float) -> float:
         every = log_softmax(alike * math.exp(-log_temperature), axis=1)
-        return -float(every[np.arange(len(asked)), asked].mean())
+        return -float(every[np.arange(len(asked)), asked].sum())
 
     found = minimize_scalar(surprise, bounds=LOG_TEMPERATURES, method="bounded")
     likely: Float64Array = log_softmax(alike * math.exp(-found.x), axis=1)

@@ -111,6 +111,7 @@ def test_names_say_what_labels_candidates_have_as_far_as_prompts_were_followed()
     assert own[~other].mean() > math.log(0.6) > math.log(0.4) > own[other].mean()
     # calibrated: about as many are of their label as the probabilities say
     assert np.exp(own).mean() == pytest.approx(0.7, abs=0.1)
+    assert likely_by_name(vectors[:0], axes(8)[:2], asked[:0]).shape == (0, 2)
     for silent in (axes(8)[[0, 0]], axes(8)[[6, 7]], -axes(8)[[0, 1]]):
         np.testing.assert_allclose(likely_by_name(vectors, silent, asked), math.log(0.5), atol=0.02)
 
