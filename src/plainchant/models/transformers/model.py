@@ -263,13 +263,14 @@ class TransformersModel:
         head: Any = self._model.get_output_embeddings()
         if not _is_plain_linear(head):
             return
-        whole, product = head.forward, self._evened(linear, head)
+        whole = head.forward
 
         def forward(hidden: Tensor) -> Any:
             current = CURRENT_PASS.get(None)
             if current is None or current.supports is None:
                 return whole(hidden)
             logits = hidden.new_zeros(*hidden.shape[:-1], max(map(len, current.supports)))
+            product = self._evened(linear, head)
             first = 0
             for segment, ids in zip(current.segments, current.supports, strict=True):
                 here = slice(first, first := first + len(segment.rows))
