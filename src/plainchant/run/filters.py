@@ -69,7 +69,7 @@ def rules_for(examples: Sequence[str], fields: Sequence[str] = ()) -> dict[str, 
     objects = [_object(example) for example in examples]
     if not objects or None in objects:
         # one example alone does not say what of its form the others share
-        return {"lines unlike the examples'": lines_unlike(examples), **rules} if len(examples) > 1 else rules
+        return {"with lines unlike the examples'": lines_unlike(examples), **rules} if len(examples) > 1 else rules
     keys = set[str].intersection(*(set(found or ()) for found in objects))
 
     def not_json(text: str) -> bool:
