@@ -441,6 +441,13 @@ def judge(data, texts, labels, options, seed):
     }
 
 
+def judge_chosen(data, pool, chosen, options, seed):
+    """The same of the chosen (label, candidate) of a pool."""
+    labels = config_of(data).labels
+    texts, named = [pool.texts[place] for _, place in chosen], [labels[label] for label, _ in chosen]
+    return judge(data, texts, named, options, seed)
+
+
 _JUDGES = {}
 
 
@@ -466,11 +473,7 @@ def measured(data, pool, ways, options, *, counts, units, choices=("highest",)):
                 held = [hold(pool, voters, config, rho, count, seed) for seed in range(REPEATS)]
                 for choice in choices:
                     found = [chosen_by(tally, pool, config, count, choice) for tally, *_ in held]
-                    figures = []
-                    for seed, chosen in enumerate(found):
-                        texts = [pool.texts[place] for _, place in chosen]
-                        labels = [config.labels[label] for label, _ in chosen]
-                        figures.append(judge(data, texts, labels, options, seed))
+                    figures = [judge_chosen(data, pool, chosen, options, seed) for seed, chosen in enumerate(found)]
                     won = {way: float(np.mean([np.mean([ways[place] == way for _, place in chosen])
                                                for chosen in found])) for way in sorted(set(ways))}  # fmt: skip
                     rows.append(
@@ -623,9 +626,7 @@ def strength(options):
                 for seed in range(REPEATS):
                     tally, _, form = hold(pool, voters, config, rho, count, seed)
                     chosen = chosen_by(tally, pool, config, count, "highest")
-                    texts = [pool.texts[place] for _, place in chosen]
-                    labels = [config.labels[label] for label, _ in chosen]
-                    figures.append(judge(data, texts, labels, options, seed))
+                    figures.append(judge_chosen(data, pool, chosen, options, seed))
                 there = number / len(pool.texts) / noise_sigma(rho)
                 rows.append({"units": number, "rho": rho, "count": count, "strength": there, "form": form,
                              "figures": figures})  # fmt: skip
@@ -634,35 +635,41 @@ def strength(options):
         path.write_text(json.dumps(document, indent=1) + "\n")
 
 
+def pool_of_run(name, options):
+    """The directory of a finished run of the study, and its candidates."""
+    from plainchant.evaluation.runs import directory_of
+    from plainchant.run.released import Released
+
+    directory = directory_of(options.runs / f"{name.replace('/', '--')}--1")
+    released, size = Released.of(directory), len(directory.config.label_set)
+    texts = [text.text for text in released.texts]
+    asked = np.array([released.label_of(text, size) for text in released.texts])
+    return directory, Pool(texts, asked, options.loaded.vectors(texts))
+
+
 def sureness(options):
     """Chooses once more from the last votes of finished runs of the study, by several powers of the probability."""
-    from plainchant.evaluation.runs import directory_of
     from plainchant.privacy.histograms import VOTE_GRID, noise_sigma
     from plainchant.run import choosing
-    from plainchant.run.released import Released
     from plainchant.run.votes import first_of_equal
 
     for data, names in SURENESS_RUNS.items():
         rows = []
         for name in names:
-            directory = directory_of(options.runs / f"{name.replace('/', '--')}--1")
-            config, plan, released = directory.config, directory.plan, Released.of(directory)
-            places = {(text.batch, text.position): place for place, text in enumerate(released.texts)}
-            asked = np.array([released.label_of(text, len(config.label_set)) for text in released.texts])
-            texts = [text.text for text in released.texts]
-            vectors, entries = options.loaded.vectors(texts), directory.votes(plan["rounds"] - 1)
+            directory, pool = pool_of_run(name, options)
+            config, plan, entries = directory.config, directory.plan, directory.votes(directory.plan["rounds"] - 1)
+            places = {(text.batch, text.position): place for place, text in enumerate(directory.texts())}
             labels, candidates = (np.array(own) for own in zip(
                 *((label, places[batch, position]) for label, batch, position, _ in entries), strict=True))  # fmt: skip
             sigma = VOTE_GRID * noise_sigma(plan["rho_vote"] / plan["rounds"])
             votes = np.array([count for *_, count in entries])
-            tally = choosing.Tally(labels, candidates, votes, sigma, first_of_equal(texts))
+            tally = choosing.Tally(labels, candidates, votes, sigma, first_of_equal(pool.texts))
             quotas = choosing.quotas_of("auto", tally, len(config.label_set), config.released)
             for power in SURENESS_POWERS:
-                weighed = tally.own_first(asked)
-                weighed = weighed.sure_first(vectors, asked, power) if power else weighed
-                chosen = choosing.choose(weighed, vectors, quotas, config.choice, fill=config.released)
-                own, named = [texts[place] for _, place in chosen], [config.label_set[label] for label, _ in chosen]
-                figures = [judge(data, own, named, options, seed) for seed in range(4)]
+                weighed = tally.own_first(pool.asked)
+                weighed = weighed.sure_first(pool.vectors, pool.asked, power) if power else weighed
+                chosen = choosing.choose(weighed, pool.vectors, quotas, config.choice, fill=config.released)
+                figures = [judge_chosen(data, pool, chosen, options, seed) for seed in range(4)]
                 rows.append({"run": name, "count": config.released, "power": power, "figures": figures})
                 print(name, power, {figure: round(mean_of(rows[-1], figure), 3) for figure in FIGURES}, flush=True)
         (RESULTS / f"sureness-{data}.json").write_text(json.dumps({"data": data, "rows": rows}, indent=1) + "\n")
@@ -670,32 +677,26 @@ def sureness(options):
 
 def names(options):
     """Votes on the candidates of finished runs, at half of a budget for votes alone, with names at several weights."""
-    from plainchant.evaluation.runs import directory_of
     from plainchant.run.choosing import choose, likely_by_name, quotas_of
-    from plainchant.run.released import Released
 
     for data, (name, forms) in NAMED_RUNS.items():
         config, rows = config_of(data), []
-        released = Released.of(directory_of(options.runs / f"{name.replace('/', '--')}--1"))
-        texts, size = [text.text for text in released.texts], len(config.labels)
-        asked = np.array([released.label_of(text, size) for text in released.texts])
-        pool = Pool(texts, asked, options.loaded.vectors(texts))
+        _, pool = pool_of_run(name, options)
         shown = options.loaded.vectors([config.prompt.shown(label) for label in config.labels])
-        likely = likely_by_name(pool.vectors, shown, asked)
+        likely = likely_by_name(pool.vectors, shown, pool.asked)
         for units, epsilon, count in forms:
             voters, rho = voters_of(data, units, options), whole_budget(config, epsilon) / 2
             held = [hold(pool, voters, config, rho, count, seed)[0] for seed in range(REPEATS)]
             for weight in NAMED_WEIGHTS:
                 figures = []
                 for seed, tally in enumerate(held):
-                    quotas = quotas_of("auto", tally, size, count)
-                    weighed = tally.own_first(asked).named_first(likely, weight)
+                    quotas = quotas_of("auto", tally, len(config.labels), count)
+                    weighed = tally.own_first(pool.asked).named_first(likely, weight)
                     chosen = choose(weighed, pool.vectors, quotas, "highest", fill=count)
-                    own, named = [texts[place] for _, place in chosen], [config.labels[label] for label, _ in chosen]
-                    figures.append(judge(data, own, named, options, seed))
+                    figures.append(judge_chosen(data, pool, chosen, options, seed))
                 rows.append({"units": units, "epsilon": epsilon, "count": count, "weight": weight, "figures": figures})
                 print(data, units, epsilon, count, weight, {f: round(mean_of(rows[-1], f), 3) for f in FIGURES})
-        document = {"data": data, "run": name, "candidates": len(texts), "rows": rows}
+        document = {"data": data, "run": name, "candidates": len(pool.texts), "rows": rows}
         (RESULTS / f"names-{data}.json").write_text(json.dumps(document, indent=1) + "\n")
 
 

@@ -136,6 +136,7 @@ def table_of(cell, work, file="file"):
         rows = [with_columns(rows[row], made) for row in sorted(chosen)]
         if by is not None:
             rows = [{**row, "stars": row["label"], "label": both(row["label"], row[by])} for row in rows]
+        work.mkdir(parents=True, exist_ok=True)
         part.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return part
 

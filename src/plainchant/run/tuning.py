@@ -88,7 +88,7 @@ TRIALS = 2
 def fastest_rows(
     model: LanguageModel,
     prompt: Sequence[int],
-    support: IntArray | None,
+    support: IntArray,
     *,
     batch_size: int,
     most: float,
@@ -101,7 +101,7 @@ def fastest_rows(
     Args:
         model: the language model.
         prompt: the public tokens of every row, at least one.
-        support: ids whose logits a step needs, int64 [|S|]; None for all.
+        support: ids whose logits a step needs, int64 [|S|].
         batch_size: s.
         most: maximum rows that fit into memory; one batch is always measured.
         passes: of private rows for each one of public rows.
@@ -124,7 +124,7 @@ def fastest_rows(
             start = time.perf_counter()
             model.step(groups[0])
             middle = time.perf_counter()
-            model.step(groups[1], None if support is None else [support] * batches)
+            model.step(groups[1], [support] * batches)
             seconds.append((middle - start) / passes + time.perf_counter() - middle)
         speed = batches * batch_size / min(seconds)
         if speed < fastest * GROWTH ** math.log2(batches / best):
@@ -165,7 +165,8 @@ def with_width(
         prompt = [*prompts.prefix(plan.config.label_set[0]), *prompts.start(plan.config.label_set[0])]
         prompt = [*prompt, *prompt[-1:] * (prompts.longest // 2 - len(prompt))]
         full, k = plan.settings.support is Support.FULL, min(plan.settings.k, model.vocabulary_size)
-        support, passes = None if full else np.arange(k), performance.passes
+        # of the whole vocabulary too: a pass without a support is a public one
+        support, passes = np.arange(model.vocabulary_size if full else k), performance.passes
         rows = fastest_rows(model, prompt, support, batch_size=size, most=most, passes=passes)
         progress.stage(f"measuring speed: {rows} rows per forward pass", 1.0)
     rows = int(min(rows, most))
