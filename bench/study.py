@@ -27,6 +27,7 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 # What a column without a value is called in a label.
 NONE = "other"
+REAL_BESIDE = "accuracy of as many real texts"
 RESULTS = HERE / "study" / "results"
 # A batch beyond this is no advice: a token would cost as many model rows.
 LARGEST_SHOWN = 300
@@ -233,21 +234,31 @@ def small_labels(cell):
     return set(np.random.default_rng(0).permutation(labels)[: cell["cut"]["labels"]].tolist())
 
 
-def of_small_labels(run, unread, small, embedder):
-    """Accuracy on unread texts of the small labels and of the others, and the fewest texts that one of each got."""
+def of_small_labels(run, table, unread, cell, embedder):
+    """Accuracy on unread texts of the small labels and of the others, and the fewest texts that one of each got.
+
+    Beside it, the accuracy of as many real texts: of each label as many records, drawn at random from the table.
+    """
     from plainchant.evaluation.figures import share
     from plainchant.evaluation.measures import predicted
     from plainchant.evaluation.runs import real_sample, released_sample
 
     rows = [row for row in run.directory.released() if row["text"].strip()]
-    real = real_sample([run.directory], unread, embedder)
-    truth = np.array(real.labels, dtype=str)
-    right = predicted(released_sample(rows, embedder), real) == truth
-    inside = np.isin(truth, sorted(small))
+    records, real = (real_sample([run.directory], file, embedder) for file in (table, unread))
+    truth, labels = (np.array(sample.labels, dtype=str) for sample in (real, records))
+    each, order = round(len(rows) / len(set(truth))), np.random.default_rng(0).permutation(len(labels))
+    drawn = np.concatenate([order[labels[order] == label][:each] for label in sorted(set(truth))])
+    inside = np.isin(truth, sorted(small_labels(cell)))
     counts = Counter(row["label"] for row in rows)
-    fewest = {which: min(counts[label] for label in set(truth[here])) for which, here in parts_of(inside).items()}
-    found = {which: vars(share(right[here])) for which, here in parts_of(inside).items()}
-    return {which: {"accuracy": found[which], "fewest texts": fewest[which]} for which in found}
+    right = {
+        "accuracy": predicted(released_sample(rows, embedder), real) == truth,
+        REAL_BESIDE: predicted(records.take(drawn), real) == truth,
+    }
+    return {
+        which: {name: vars(share(own[here])) for name, own in right.items()}
+        | {"fewest texts": min(counts[label] for label in set(truth[here]))}
+        for which, here in parts_of(inside).items()
+    }
 
 
 def parts_of(inside):
@@ -327,7 +338,7 @@ def run_cell(name, number, cell, options, loaded):
             "seconds": None if resumed else round(seconds),
             "evaluation": evaluation,
             "held out": again,
-            "small labels": of_small_labels(run, unread, small_labels(cell), embedder) if "cut" in cell else None,
+            "small labels": of_small_labels(run, table, unread, cell, embedder) if "cut" in cell else None,
             "told": told(made.released(), rows_of(unread), embedder) if "made" in cell else None,
         }
 
@@ -521,7 +532,11 @@ TABLES = {
             "clinc150/evolution",
             "clinc150/rounds",
         ],
-        "CLINC150, where 20 of the intents have ten records each": ["clinc150/cut-evolution", "clinc150/cut"],
+        "CLINC150, where 20 of the intents have ten records each": [
+            "clinc150/cut-invisibleink",
+            "clinc150/cut-evolution",
+            "clinc150/cut",
+        ],
         "TREC-6: 600 questions of six kinds, from 5,381 records": [
             "trec6/public",
             "trec6/evolution",
@@ -531,6 +546,7 @@ TABLES = {
             "reviews/text-alone",
             "reviews/table",
             "reviews/table-shown",
+            "reviews/table-cells",
         ],
     },
     "epsilon": {
@@ -709,17 +725,25 @@ def tables_of(groups, found):
 
 
 def small_table(found):
-    """Markdown: accuracy over small labels and over the others, a row a run; None where no cell has small ones."""
+    """Markdown: accuracy over small labels and over the others, a row a run; None where no cell has small ones.
+
+    The last row is for as many real texts, where a run was judged beside them.
+    """
+
+    def row(name, epsilon, parts, figure, fewest):
+        small, other = ("{value:.3f} ({low:.3f} to {high:.3f})".format(**part[figure]) for part in parts.values())
+        return f"| {name} | {epsilon} | {small} | {other} | {fewest} |"
+
     lines = ["| cell | ε | small labels | other labels | fewest texts of a label |", "|---|---|---|---|---|"]
+    real = None
     for name, runs in found.items():
         for run in runs:
             if parts := run.get("small labels"):
-                small, other = (
-                    "{value:.3f} ({low:.3f} to {high:.3f})".format(**part["accuracy"]) for part in parts.values()
-                )
                 fewest = min(part["fewest texts"] for part in parts.values())
-                lines.append(f"| {name} | {promised(run)} | {small} | {other} | {fewest} |")
-    return "\n".join(lines) if len(lines) > 2 else None
+                lines.append(row(name, promised(run), parts, "accuracy", fewest))
+                if REAL_BESIDE in parts["small labels"]:
+                    real = row("*as many real texts*", "–", parts, REAL_BESIDE, "–")
+    return "\n".join([*lines, *([real] if real else [])]) if len(lines) > 2 else None
 
 
 def attacks_table(found):
