@@ -558,7 +558,7 @@ too."""
         if self.label_column and not self.labels:
             raise ConfigError(
                 "labels: not given, but label_column is. The label set is public by definition, so it cannot be read "
-                "from the private data: name it, for example --labels World,Sports"
+                "from the private data: name it, for example --labels World,Sports, or --labels-file FILE"
             )
         if self.labels and not self.label_column and self.reads_records:
             raise ConfigError("label_column: not given, but labels are; name the column that holds them")
@@ -757,7 +757,7 @@ too."""
                 f"sample_rate = {self.sample_rate}: a secret sample lowers costs that are known before the run; "
                 f"accounting = {parts.accounting} has none. Set sample_rate = 1, or another method"
             )
-        if self.deals and parts.accounting not in _EX_ANTE:
+        if parts.deals and parts.accounting not in _EX_ANTE:
             raise PrivacyError(
                 "deals = true: the secret draw of batches lowers costs that are known before the run; accounting = "
                 f"{parts.accounting} has none. Set accounting = individual or worst-case, or deals = false"
@@ -983,7 +983,7 @@ class PerformanceOptions(_Frozen):
 with a seed)."""
     passes: int = Field(default=4, ge=1, le=64)
     """Number of forward passes of private rows for each one of public rows; more are faster and need more memory."""
-    memory: float | None = Field(default=None, gt=0)
+    memory: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """Approximate upper limit for key-value caches, in GiB; fewer rows then share a forward pass."""
     threads: int | None = Field(default=None, ge=1)
     """Number of threads for torch. Unset: torch decides."""
@@ -1119,7 +1119,10 @@ def translated(error: ValidationError, model: type[BaseModel]) -> ConfigError | 
             name = str(item["loc"][-1])
             other = _closest(name, list(known)) if len(item["loc"]) < 3 else ""
             parts = [part for part, own in _NESTED.items() if not inside and name in own.model_fields]
-            other = f"; it stands under [{parts[0]}], whose mark # is to be taken away too" if parts else other
+            if parts:
+                near = difflib.get_close_matches(name, list(known), 1)
+                other = f"; it belongs under [{parts[0]}], a line that an init file has behind a #"
+                other += f"; or did you mean {near[0]}?" if near else ""
             problems[f"{field}: no such field{other}"] = []
         else:
             message = item["msg"].removeprefix("Input ").removesuffix(", unable to parse string as an integer")
@@ -1139,7 +1142,8 @@ def parse_config(text: str, overrides: Mapping[str, Any] | None = None) -> Synth
     try:
         values = tomllib.loads(text.removeprefix("\ufeff"))
     except (ValueError, RecursionError) as error:  # a number or a nesting too long for Python is no TOMLDecodeError
-        raise ConfigError(f"the configuration is not valid TOML: {error}") from None
+        words = "; words need quotation marks" if "Invalid value" in str(error) else ""
+        raise ConfigError(f"the configuration is not valid TOML: {error}{words}") from None
     return SynthesisConfig(**(values | dict(overrides or {})))
 
 

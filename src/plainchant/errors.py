@@ -1,7 +1,9 @@
 """Errors that name the field, its value, the bound and the next step; never a record's text."""
 
 import contextlib
+import traceback
 from collections.abc import Iterator
+from pathlib import Path
 
 
 class PlainchantError(Exception):
@@ -64,6 +66,8 @@ def foreign_messages_hidden(who: str) -> Iterator[None]:
     except PlainchantError:
         raise
     except Exception as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
         raise RunError(
-            f"{who} failed with {type(error).__name__}; its message is not shown, since it could quote private text"
+            f"{who} failed with {type(error).__name__} ({Path(place.filename).name}, line {place.lineno}); its message "
+            "is not shown, since it could quote private text"
         ) from None

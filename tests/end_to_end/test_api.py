@@ -402,3 +402,56 @@ def test_status_of_a_run_that_writes_no_more_waits_for_nothing(model, tmp_path):
     assert json.loads(CliRunner().invoke(main, ["status", str(tmp_path / "run"), "--format", "json"]).output)[
         "finished"
     ]
+
+
+class Interrupted(Hashing):
+    """Somebody presses Ctrl-C while records are embedded."""
+
+    def encode(self, texts, **options):
+        if options.get("alone"):
+            raise KeyboardInterrupt
+        return super().encode(texts, **options)
+
+
+def test_an_audit_with_canaries_that_ends_while_it_embeds_goes_on(tmp_path, monkeypatch):
+    plan = pc.plan(pc.SynthesisConfig(**ONCE | {"candidates": 2, "rounds": 1}))
+    options = {"out": tmp_path / "run", "replay": False, "model": model(), "performance": pc.PerformanceOptions(rows=8)}
+    opened = Interrupted()
+    monkeypatch.setattr("plainchant.run.preparation.open_embedder", lambda *_: opened)
+    with pytest.raises(KeyboardInterrupt):
+        pc.audit_with_canaries(ROWS, plan, count=5, **options)
+    monkeypatch.setattr("plainchant.run.preparation.open_embedder", lambda *_: Hashing())
+    assert pc.audit_with_canaries(ROWS, plan, resume=True, **options).groups["canaries"]
+
+
+def test_an_audit_with_canaries_reads_its_table_once(tmp_path):
+    plan = pc.plan(pc.SynthesisConfig(**ONCE))
+    found = pc.audit_with_canaries(
+        (row for row in ROWS), plan, out=tmp_path / "run", count=2, replay=False, model=model(),
+        performance=pc.PerformanceOptions(rows=8), held_out=HELD_OUT, embedder=Hashing(),
+    )  # fmt: skip
+    assert {"canaries", "membership"} <= set(found.groups)
+
+
+class Odd(Hashing):
+    """Finds no direction in one text."""
+
+    def encode(self, texts, **options):
+        vectors = super().encode(texts, **options)
+        vectors[[text == ROWS[7]["text"] for text in texts]] = np.nan
+        return vectors
+
+
+def test_no_vector_of_a_single_record_ends_a_run(tmp_path):
+    plan = pc.plan(pc.SynthesisConfig(**ONCE | {"candidates": 2, "rounds": 1}))
+    with pc.synthesize(
+        ROWS, plan, out=tmp_path / "run", model=model(), embedder=Odd(), performance=pc.PerformanceOptions(rows=8)
+    ) as run:
+        assert len(run.finish()) == 24
+
+
+def test_texts_that_no_record_contributed_to_are_the_models(tmp_path):
+    _, texts = finish(tmp_path / "run", method="public", batch_size=None, clip=None, rebalance_share=0.05,
+                      epsilon=8.0)  # fmt: skip
+    assert {text.origin for text in texts} == {"model"}
+    assert pc.open(tmp_path / "run").texts == texts

@@ -303,9 +303,13 @@ def test_a_table_is_compared_with_its_text_alone_and_its_columns_alone(run):
 def test_records_write_no_text_of_a_label_that_is_to_have_none(run, deals, columns):
     def labels_written(quotas):
         _, made = run(RECORDS, str(quotas), **MEAN | {"deals": deals, "columns": columns, "quotas": quotas})
-        cells = made.directory.cells()
+        cells, batches, config = made.directory.cells(), made.directory.batches(), made.plan.config
         assert {cell.label for cell in cells} == {0, 1}
-        return {made.plan.config.labels[cells[batch.cell].label] for batch in made.directory.batches()}
+        label_of = {batch.batch: config.labels[cells[batch.cell].label] for batch in batches}
+        members = {batch: records for batch, own in made.directory.members().items() for records, _ in own}
+        for batch, records in members.items():
+            assert {RECORDS[record][config.label_column] for record in records} == {label_of[batch]}
+        return set(label_of.values())
 
     assert labels_written("auto") == {"x", "y"}
     assert labels_written({"x": 6, "y": 0}) == {"x"}

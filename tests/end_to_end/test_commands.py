@@ -54,6 +54,9 @@ def test_option_goes_before_environment_before_file_before_default(command, tmp_
     assert epsilon(file) == 4
     assert epsilon(file, env=environment) == 5
     assert epsilon(file, "--epsilon", 6, env=environment) == 6
+    # a promise does not change unseen
+    assert "warning: epsilon = 5 is taken from PLAINCHANT_EPSILON" in command("plan", file, env=environment).err
+    assert "PLAINCHANT" not in command("plan", file, "--epsilon", 6, env=environment).err
 
 
 def test_account_turns_batch_sizes_into_tokens_and_back(command):
@@ -63,6 +66,10 @@ def test_account_turns_batch_sizes_into_tokens_and_back(command):
         assert (json.loads(out)["tokens_per_batch"] >= 50) is pays
     command("account", code=2)
     command("account", "--rho", 1, "--epsilon", 1, code=2)
+    # where no batch is large enough
+    small = command("account", "--epsilon", 0.02, "--max-tokens", 64)
+    assert "no batch of up to 100,000 records pays for 64 tokens" in small.err
+    assert command("account", "--epsilon", 0.02, "--max-tokens", 64, "--format", "quiet").out.split()[-1] == "–"
 
 
 def test_run_releases_resumes_and_refuses(command, model, table, tmp_path):

@@ -1,5 +1,7 @@
 """A configuration is checked before anything runs, and its errors name field, value and next step."""
 
+import math
+
 import pytest
 from click.testing import CliRunner
 
@@ -171,8 +173,15 @@ def test_what_a_release_says_of_itself_is_bounded(field, good, bad):
 
 
 def test_a_field_of_the_prompt_outside_of_its_table_is_told_where_it_stands():
-    with pytest.raises(ConfigError, match=r"header: no such field; it stands under \[prompt\]"):
+    with pytest.raises(ConfigError, match=r"header: no such field; it belongs under \[prompt\]"):
         parse_config('header = "Tickets."')
+    with pytest.raises(ConfigError, match=r"text: no such field; it belongs under \[columns\].*did you mean texts\?"):
+        parse_config("text = 5")
+
+
+def test_words_without_quotation_marks_are_told():
+    with pytest.raises(ConfigError, match=r"at line 2.*words need quotation marks"):
+        parse_config("epsilon = 1\nlabels = [bug, billing]")
 
 
 @pytest.mark.parametrize(
@@ -180,6 +189,7 @@ def test_a_field_of_the_prompt_outside_of_its_table_is_told_where_it_stands():
     [
         ({"threads": -1}, "threads = -1: should be greater than or equal to 1"),
         ({"thread": 1}, "thread: no such field; did you mean threads"),
+        ({"memory": math.inf}, "memory = inf: should be a finite number"),
         ({"rows": "many"}, "rows = 'many': should be a valid integer or should be 'auto'"),
     ],
 )

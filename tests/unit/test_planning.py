@@ -585,3 +585,26 @@ def test_a_plan_warns_of_attributes_that_noise_drowns(units, drowned):
     made = planned("attributes", epsilon=1.0, expected_units=units, columns={"attributes": attributes})
     said = [note for note in made.notes if note.startswith("columns.attributes.city: about 200 units")]
     assert bool(said) is drowned
+
+
+@pytest.mark.parametrize(
+    "wish",
+    [
+        {"deals": True, "texts": 100, "expected_units": 300, "epsilon": 1.0},
+        {"deals": False, "texts": 100, "expected_units": 5_000},
+        {"texts": 5_000, "expected_units": 300, "epsilon": 0.5, "batch_size": 20, "released_examples": 2},
+        {"texts": 200, "expected_units": 1_000_000, "epsilon": 1.0},
+        {"method": "private-evolution", "expected_units": 1_000, "batch_size": "auto"},
+        {"method": "public"},
+    ],
+)
+def test_what_a_plan_made_of_a_configuration_is_one_that_a_run_can_read_again(wish):
+    made = make_plan(SynthesisConfig(**wish))
+    written = tomli_w.dumps(made.config.model_dump(mode="json", exclude_none=True))
+    assert parse_config(written) == made.config
+    assert make_plan(parse_config(written)).as_dict() == made.as_dict()
+
+
+def test_votes_alone_draw_no_batches_in_secret():
+    with pytest.raises(PrivacyError, match="deals = true"):
+        SynthesisConfig(method="private-evolution", deals=True)

@@ -247,26 +247,29 @@ def audit_with_canaries(
             f"candidate_endpoint = {plan.config.candidate_endpoint}: an audit's run would be released by sending it "
             "there, and no ledger counts it; audit with a local candidate_model, or attack a finished run instead"
         )
+    # once: an iterator can be read no more often, and a large table is slow to read
+    records = read_table(real, plan.config)
     if held_out is not None:
         # before anything is spent
-        _held_out_texts(held_out, read_table(real, plan.config), plan.config)
+        _held_out_texts(held_out, records, plan.config)
     load = functools.cache(lambda: model or models.load(plan.config.model, performance))
+    # workers load their own, and a given one is refused there
+    is_loaded_here = plan.config.needs_model and performance.executor != "ray"
     directory = _run_with_canaries(
-        real, plan, Path(out), {"count": count, "repetitions": repetitions}, resume=resume,
-        allow_not_private=allow_not_private, performance=performance,
-        # workers load their own, and a given one is refused there
-        model=model if performance.executor == "ray" else load(), progress=progress,
+        records, plan, Path(out), {"count": count, "repetitions": repetitions}, resume=resume,
+        allow_not_private=allow_not_private, performance=performance, model=load() if is_loaded_here else model,
+        progress=progress,
     )  # fmt: skip
     if held_out is not None and embedder is None:
         embedder = load_embedder(plan.config.embedder, device=performance.device)
     return audit(
-        directory, real, held_out=held_out, embedder=embedder,
+        directory, records, held_out=held_out, embedder=embedder,
         load_model=load if replay else None, progress=functools.partial(progress.stage, "auditing"),
     )  # fmt: skip
 
 
 def _run_with_canaries(
-    real: Any,
+    records: list[Record],
     plan: Plan,
     out: Path,
     noted: Mapping[str, int],
@@ -278,18 +281,14 @@ def _run_with_canaries(
     progress: Progress,
 ) -> RunDirectory:
     """A finished run on the table with canaries; the values they were made from are recorded in private/."""
-    config = plan.config
-    records = read_table(real, config)
     known = RunDirectory.open(out).read_private(CANARIES) if resume else {"seed": secrets.randbits(63), **noted}
     if known is None:
         raise ConfigError(f"resume: {out} holds no canaries; start a new audit in another directory")
-    planted, _ = plant_again(records, config.label_set, known)
+    planted, _ = plant_again(records, plan.config.label_set, known)
     with synthesize(
         planted, plan, out=out, resume=resume, allow_not_private=allow_not_private, performance=performance,
-        model=model, progress=progress,
+        model=model, progress=progress, notes={CANARIES: known},
     ) as made:  # fmt: skip
-        if not resume:
-            made.directory.write_private(CANARIES, known)
         for _ in made:
             pass
     return made.directory

@@ -10,7 +10,7 @@ from plainchant.cli.options import command, formatted, option
 from plainchant.errors import ConfigError
 from plainchant.privacy.accounting import Cost, rho_of, shown_epsilon
 from plainchant.privacy.aggregation import Clipping, Support
-from plainchant.privacy.choice import smallest_batch
+from plainchant.privacy.choice import LARGEST_BATCH, smallest_batch
 from plainchant.privacy.mechanisms import MeanMechanism, TokenSettings
 
 if TYPE_CHECKING:
@@ -100,8 +100,11 @@ def account(
         document["batch_size"] = smallest_batch(MeanMechanism(settings), budget, max_tokens)
     if batch_size is not None:
         document["tokens_per_batch"] = MeanMechanism(settings).affordable(budget)
+    if document.get("batch_size", 0) is None:
+        console.warn(f"no batch of up to {LARGEST_BATCH:,} records pays for {max_tokens} tokens: raise epsilon or rho")
     console.table("", document.items())
-    console.result(document, " ".join(f"{value:.6g}" for value in document.values()))
+    bare = ("–" if value is None else f"{value:.6g}" for value in document.values())
+    console.result(document, " ".join(bare))
 
 
 def _show_ledger(console: Console, path: Path, epsilon: float | None, delta: float) -> None:

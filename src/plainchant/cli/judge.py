@@ -244,7 +244,7 @@ def compare(console: Console, directories: tuple[Path, ...], real: Path, limit: 
     with console.progress() as progress:
         progress.stage("comparing", 0.0)
         found = measure(directories, real, limit=limit, progress=functools.partial(progress.stage, "comparing"))
-    _warn_of_mauve(console, found[0].evaluation)
+    _warn_of_mauve(console, max((run.evaluation for run in found), key=lambda own: own.figure(MAUVE) is not None))
     columns, rows = comparison_table(found)
     # one column per run, so that it fits a terminal
     names, *lines = zip(columns, *rows, strict=True)

@@ -5,11 +5,12 @@ import functools
 import sys
 import types
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import click
+from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
 from plainchant.cli import terminal
@@ -320,6 +321,18 @@ def _labels_of(path: Path) -> tuple[str, ...]:
     return labels
 
 
+# Fields that say what is promised and to whom: a variable that was left in the environment must not change them unseen.
+_PROMISE = ("method", "epsilon", "delta", "unit_column", "accounting")
+
+
+def _note_environment(console: Console, given: Mapping[str, Any]) -> None:
+    """Says which fields of the promise the environment sets, in place of a file or a default."""
+    context = click.get_current_context()
+    for name in _PROMISE:
+        if name in given and context.get_parameter_source(name) is ParameterSource.ENVIRONMENT:
+            console.warn(f"{name} = {plain_default(given[name])} is taken from {environment_name(name)}")
+
+
 def with_configuration(command: Callable[..., Any]) -> Callable[..., Any]:
     """Adds CONFIG and every configuration field as an option; hands a `SynthesisConfig` to the command."""
 
@@ -328,6 +341,7 @@ def with_configuration(command: Callable[..., Any]) -> Callable[..., Any]:
     def wrapped(console: Console, config_file: Path | None, labels_file: Path | None, **values: Any) -> Any:
         own = {name: values.pop(name) for name in OPTION_NAMES}
         overrides = {name: value for name, value in own.items() if value is not None}
+        _note_environment(console, overrides)
         if labels_file is not None:
             if "labels" in overrides:
                 raise ConfigError("labels, labels_file: give the labels in one of the two")

@@ -36,7 +36,6 @@ from plainchant.data.schema import Schema
 from plainchant.errors import ConfigError
 from plainchant.planning import Plan, counted, make_plan
 from plainchant.privacy.accounting import Cost
-from plainchant.privacy.deals import DealRule
 from plainchant.privacy.deals import Expected as Cells
 from plainchant.run.joint import missing_package
 from plainchant.run.speed import (
@@ -358,7 +357,7 @@ def show_plan(console: Console, plan: Plan, performance: PerformanceOptions | No
             )
         )
     if plan.deals is not None and plan.expected is not None:
-        rows += _deal_rows(plan, plan.deals, plan.expected)
+        rows += _group_rows(plan, plan.expected)
     if config.has_text:
         rows += _machine_rows(plan, performance or PerformanceOptions())
         if console.verbose:
@@ -389,7 +388,7 @@ def _choice_rows(config: SynthesisConfig) -> list[tuple[str, Any]]:
     by_records = f"{config.written} by the records together and " if config.written else ""
     why = ""
     if config.method is Method.PLAINCHANT and config.only_votes:
-        why = ". Records write none: with so few of them at this ε, votes alone achieve more"
+        why = ". Records write none: for so few of them at this ε the budget pays for no texts by records"
     return [
         ("written", f"{by_records}{config.further} by the public model, which cost no privacy; the records vote, with "
                     f"noise, for those to release{why}"),
@@ -480,7 +479,12 @@ def _expert_rows(plan: Plan) -> list[tuple[str, Any]]:
     if plan.deals is not None and plan.expected is not None:
         writing = plan.deals.deals(plan.expected.batches, plan.expected.texts)
         counts = ", ".join(map(str, writing[:_MOST_NAMED])) + ", …" * (len(writing) > _MOST_NAMED)
-        rows.append(("writing batches", f"{counts} of {plan.expected.batches} of a cell, deal by deal"))
+        count = counted(plan.expected.cells, "cell") if plan.expected.cells else "as if there were cells"
+        rows.append(
+            ("deals", f"{count} of {counted(plan.expected.batches, 'batch', 'batches')}; each writes at most "
+                      f"{counted(plan.expected.texts, 'text')} in {counted(len(writing), 'deal')}: by {counts} of a "
+                      "cell's batches, deal by deal")
+        )  # fmt: skip
     return [
         *rows,
         _cost_row(plan),
@@ -504,16 +508,14 @@ def _cost_row(plan: Plan) -> tuple[str, str]:
     )  # fmt: skip
 
 
-def _deal_rows(plan: Plan, rule: DealRule, cells: Cells) -> list[tuple[str, str]]:
-    """What deals are, in the numbers that are expected."""
-    count = counted(cells.cells, "cell") if cells.cells else "expected_units is unknown, so cells are taken to be"
-    number = len(rule.deals(cells.batches, cells.texts))
-    secret = f"nobody, not even we, can tell from the release which of {cells.batches} batches a unit was in"
+def _group_rows(plan: Plan, cells: Cells) -> list[tuple[str, str]]:
+    """What deals are to a unit, in the numbers that are expected."""
+    units = plan.settings.units_per_batch
+    if cells.batches == 1:
+        return [("groups", f"about {units} units write a text together: all of a cell, so that no secret draw is left")]
     return [
-        ("deals", f"{count} of {counted(cells.batches, 'batch', 'batches')} of about {plan.settings.units_per_batch} "
-                  f"units; each writes at most {counted(cells.texts, 'text')} in {counted(number, 'deal')}, for each "
-                  "of which every unit draws its batch afresh, in secret"),
-        *([("secret", secret)] if cells.batches > 1 else []),
+        ("groups", f"about {units} units write a text together; every unit draws its group afresh, in secret, so that "
+                   f"nobody, not even we, can tell from the release which of {cells.batches} it was in"),
     ]  # fmt: skip
 
 

@@ -76,10 +76,15 @@ def _saved(out: Path) -> str:
         return "finished texts are saved"
 
 
-def note_start(run: Any, performance: PerformanceOptions) -> None:
-    """Notes the directory where a run was started, and the options of speed that it was last given."""
-    noted = run.read_private(_BEGUN_IN) or {}
-    now = {"directory": os.getcwd()} | noted | {"options": set_performance(performance)}
+def start_notes(performance: PerformanceOptions) -> dict[str, dict[str, Any]]:
+    """What a new run notes: the directory where it is started, and its options of speed."""
+    return {_BEGUN_IN: {"directory": os.getcwd(), "options": set_performance(performance)}}
+
+
+def note_options(run: Any, performance: PerformanceOptions) -> None:
+    """Notes the options of speed that a run was given last."""
+    noted = run.read_private(_BEGUN_IN) or {"directory": os.getcwd()}
+    now = noted | {"options": set_performance(performance)}
     if now != noted:
         run.write_private(_BEGUN_IN, now)
 

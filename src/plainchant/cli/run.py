@@ -166,9 +166,10 @@ def execute(
             allow_not_private=not_private,
             ledger=ledger,
             progress=progress,
+            notes=resuming.start_notes(performance),
         ) as run,
     ):
-        resuming.note_start(run.directory, performance)
+        resuming.note_options(run.directory, performance)
         # only now: what is wrong with data, configuration, model or counts has been said, and nothing else
         with progress.aside():
             if resume:

@@ -140,6 +140,6 @@ def write_text(path: Path, content: str, *, mode: int | None = None) -> None:
         file.write(content.encode())
 
 
-def write_json(path: Path, content: dict[str, Any], *, mode: int | None = None) -> None:
+def write_json(path: Path, content: Mapping[str, Any], *, mode: int | None = None) -> None:
     """Writes a JSON document; whole or not at all."""
-    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n", mode=mode)
+    write_text(path, json.dumps(dict(content), indent=2, ensure_ascii=False) + "\n", mode=mode)

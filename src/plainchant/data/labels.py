@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -37,7 +38,8 @@ class LabelMatcher:
     def __init__(self, labels: Sequence[str]):
         self._exact = {normal_form(label): label for label in labels}
         folded = [_folded(label) for label in labels]
-        self._folded = {fold: label for fold, label in zip(folded, labels, strict=True) if folded.count(fold) == 1}
+        counts = Counter(folded)
+        self._folded = {fold: label for fold, label in zip(folded, labels, strict=True) if counts[fold] == 1}
         self._loose = {loosened(label) for label in labels}
         # composing and folding shorten a word to no less than a twelfth
         self._longest = 12 * max(map(len, labels), default=0) + 40

@@ -7,6 +7,7 @@ that cannot be read and for values that no list names. Numbers and dates beyond 
 
 import bisect
 import datetime
+import functools
 import json
 import math
 import numbers
@@ -65,6 +66,17 @@ class _Kind(_Frozen):
         raise ConfigError(f"type = {getattr(self, 'type', None)!r}: its values are not found in the data")
 
 
+# Made once for a list of values, which may have thousands and is asked for each record.
+@functools.lru_cache(maxsize=64)
+def _codes_of(values: tuple[str, ...]) -> Mapping[str, int]:
+    return {value: code for code, value in enumerate(values)}
+
+
+@functools.lru_cache(maxsize=64)
+def _matcher_of(values: tuple[str, ...]) -> LabelMatcher:
+    return LabelMatcher(values)
+
+
 class Category(_Kind):
     """A category. Without a list its values are found in the data, at a share of the budget and of δ (guarantee 14.3).
 
@@ -105,13 +117,13 @@ noise."""
         """
         if self.values is None:
             return lambda cell: _key(cell, names)
-        matcher, codes = LabelMatcher(self.values), {value: code for code, value in enumerate(self.values)}
+        matcher, codes = _matcher_of(self.values), _codes_of(self.values)
         return lambda cell: codes.get(matcher.match(cell, names) or "", len(codes))
 
     def code_of(self, value: str | None) -> int:
         """The code of a value that was read before the values were found; the missing one where it is none of them."""
-        values = self.values or ()
-        return values.index(value) if value in values else len(values)
+        codes = _codes_of(self.values or ())
+        return codes.get(value or "", len(codes))
 
     def shown(self, code: int) -> str:
         """A code in a prompt."""

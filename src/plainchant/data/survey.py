@@ -199,6 +199,8 @@ def survey(
         dialect = dataclasses.replace(dialect, separator=separator)
     named = Counter(column.name for column in columns)
     flat = [column for column in columns if not column.nested and named[column.name] == 1]
+    if not columns:
+        raise DataError("data: is empty: give a table with a header, or with names for its values, and rows")
     if not flat and asked.schema.message is None:
         raise DataError("data: has no column that holds single values; give a table with a column of texts")
     # lists of messages are read as text, and are nothing else

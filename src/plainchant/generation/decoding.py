@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +17,9 @@ from plainchant.randomness import RandomSource
 
 # Number of prefixes whose caches are kept: batches come cell by cell, so an old prefix is not needed again.
 KEPT_PREFIXES = 8
+# What each token of a model decodes to by itself, while the model is there: decoding a whole vocabulary takes seconds,
+# and a run has several decoders.
+_STRINGS: "weakref.WeakKeyDictionary[LanguageModel, list[str]]" = weakref.WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -252,7 +256,9 @@ class Decoder:
         allowed = end | ~np.isin(ids, list(self._model.special))
         ends, stop = end.copy(), self._stop.text
         if stop is not None and self._stop.min_tokens:
-            strings = [self._model.decode([token]) for token in ids.tolist()]
+            strings = _STRINGS.get(self._model)
+            if strings is None:
+                strings = _STRINGS[self._model] = [self._model.decode([token]) for token in ids.tolist()]
             ends |= [stop in string for string in strings]
             for begun in self._begun:
                 self._completing[begun] = ids[[string.startswith(stop[len(begun) :]) for string in strings]]

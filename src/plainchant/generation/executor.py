@@ -14,6 +14,7 @@ from plainchant.generation.decoding import BatchWork, Decoder, FinishedText, Sto
 from plainchant.generation.ray import RayEmbedder, RayExecutor, read_on_workers
 from plainchant.models import LanguageModel
 from plainchant.planning import Plan
+from plainchant.privacy.aggregation import Support
 from plainchant.randomness import RandomSource, SystemRandomness
 
 
@@ -83,11 +84,17 @@ def checked_for(plan: Plan, model: LanguageModel, performance: PerformanceOption
     Raises:
         ModelError: the guarantee cannot rest on this model here.
     """
-    size, move = plan.settings.batch_size, plan.row_movement
-    rows = performance.width
-    if not models.checked(model, rows=rows, batch_size=size, movement=move, most=plan.most_rows(rows)):
-        rows = size
-        models.checked(model, rows=rows, batch_size=size, movement=move, most=plan.most_rows(rows))
+    settings, rows = plan.settings, performance.width
+    check = functools.partial(
+        models.checked,
+        model,
+        batch_size=settings.batch_size,
+        support=model.vocabulary_size if settings.support is Support.FULL else settings.k,
+        movement=plan.row_movement,
+    )
+    if not check(rows=rows, most=plan.most_rows(rows)):
+        rows = settings.batch_size
+        check(rows=rows, most=plan.most_rows(rows))
     return performance.model_copy(update={"rows": rows})
 
 

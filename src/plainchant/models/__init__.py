@@ -190,7 +190,9 @@ def licence_of(name: str) -> str | None:
     return found(name)
 
 
-def checked(model: LanguageModel, *, rows: int, batch_size: int, movement: float = math.inf, most: int = 0) -> bool:
+def checked(
+    model: LanguageModel, *, rows: int, batch_size: int, support: int, movement: float = math.inf, most: int = 0
+) -> bool:
     """Checks that rows do not move in passes as wide as the run's on this machine (guarantee 7).
 
     A run calls this before it reads or charges anything. Models that `load` did not return get all other checks too.
@@ -199,6 +201,7 @@ def checked(model: LanguageModel, *, rows: int, batch_size: int, movement: float
         model: the language model.
         rows: about how many private rows a forward pass will hold.
         batch_size: s.
+        support: how many tokens a support holds.
         movement: how far a row may move, nats, if that is less than the model's own slack allows.
         most: how many private rows a forward pass may hold, by the plan.
 
@@ -213,7 +216,7 @@ def checked(model: LanguageModel, *, rows: int, batch_size: int, movement: float
     if model not in _CONFORMING:
         check(model)
         _CONFORMING.add(model)
-    return check_width(model, rows=rows, batch_size=batch_size, movement=movement, most=most)
+    return check_width(model, rows=rows, batch_size=batch_size, movement=movement, most=most, support=support)
 
 
 def device_memory(performance: PerformanceOptions) -> float:

@@ -29,7 +29,8 @@ ROWS = 40
 WIDER = 3
 """Number of passes, wider than usual, in which `check_width` measures."""
 
-_SEEN_IDS = 200
+SEEN_IDS = 200
+"""How many tokens a check looks at where nothing else is said."""
 
 
 def moved_by(one: Float32Array, other: Float32Array) -> float:
@@ -57,7 +58,15 @@ def check(model: LanguageModel) -> None:
     _check_lengths(model)
 
 
-def check_width(model: LanguageModel, *, rows: int, batch_size: int, movement: float = math.inf, most: int = 0) -> bool:
+def check_width(
+    model: LanguageModel,
+    *,
+    rows: int,
+    batch_size: int,
+    movement: float = math.inf,
+    most: int = 0,
+    support: int = SEEN_IDS,
+) -> bool:
     """Measures how far rows move in passes as wide as a run's when a row or a batch is added or removed.
 
     Rows of the batch that changes may move a little, which ξ pays for. Those of other batches may not move at all.
@@ -68,6 +77,7 @@ def check_width(model: LanguageModel, *, rows: int, batch_size: int, movement: f
         batch_size: s, rows of a batch.
         movement: how far a row may move, nats, if that is less than the model's own slack allows.
         most: how many private rows a pass may hold, since true sizes are random; up to so many are tried.
+        support: about how many tokens a support holds: a small one and the whole vocabulary take different heads.
 
     Returns:
         Whether rows kept every bit where it was another batch that changed. If not, each batch needs its own passes.
@@ -77,7 +87,7 @@ def check_width(model: LanguageModel, *, rows: int, batch_size: int, movement: f
     """
     batches = max(1, rows // batch_size)
     tokens = _tokens(model)
-    prefix, ids = model.prefill([*model.start_tokens, *tokens[:4]]), _some_ids(model)
+    prefix, ids = model.prefill([*model.start_tokens, *tokens[:4]]), _some_ids(model, support)
     # a few rows have different prompts; for the others the prefix is enough, and takes no time to process
     own = [[tokens[(5 * row + place) % len(tokens)] for place in range(row % 7)] for row in range(min(8, batch_size))]
 
@@ -173,7 +183,7 @@ def _check_public_row(model: LanguageModel) -> None:
 
 
 def _check_lengths(model: LanguageModel) -> None:
-    tokens, ids = _tokens(model), _some_ids(model)
+    tokens, ids = _tokens(model), _some_ids(model, SEEN_IDS)
     prefix = model.prefill([*model.start_tokens, *tokens[:4]])
     texts = [[tokens[(5 * row + place) % len(tokens)] for place in range(1 + row % 7)] for row in range(ROWS)]
 
@@ -203,5 +213,5 @@ def _tokens(model: LanguageModel) -> list[int]:
     ]
 
 
-def _some_ids(model: LanguageModel) -> IntArray:
-    return np.arange(0, model.vocabulary_size, max(1, model.vocabulary_size // _SEEN_IDS), dtype=np.int64)
+def _some_ids(model: LanguageModel, count: int) -> IntArray:
+    return np.arange(0, model.vocabulary_size, max(1, model.vocabulary_size // count), dtype=np.int64)

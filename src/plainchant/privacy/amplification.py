@@ -8,8 +8,8 @@ import numpy as np
 from scipy.special import gammaln, lambertw
 
 from plainchant.arrays import Float64Array, IntArray
-from plainchant.errors import ConfigError, PrivacyError
-from plainchant.privacy.accounting import LARGEST_ORDER, Budget, Cost, epsilon_at, rho_of
+from plainchant.errors import ConfigError
+from plainchant.privacy.accounting import LARGEST_ORDER, Cost
 from plainchant.privacy.sampling import ROUNDING, by_variance, check_rate, expm1, log_sum
 
 # The cells of an integral (guarantee 13.4) and exponents of a bound of its tail. Any choice is valid; finer ones
@@ -91,60 +91,6 @@ def log_moments(t: int, w: int, r: float, q: float, largest_order: int) -> Float
     moments[:2] = 0.0
     moments[2:] += ROUNDING * (k * (k - 1) * r + gammaln(k + 1) + 1)[2:]
     return moments
-
-
-def largest_payment(
-    budget: Budget, t: int, w: int, deals: int, other: Cost, *, rate: float = 1.0, order: int | None = None
-) -> float:
-    """The largest r (rounded down) at which the deals of a cell and all other costs stay within a budget.
-
-    * Where t and w come from noisy counts that are part of the same guarantee, give `order`: one order, fixed before
-      the counts are drawn, by which every cell is certified (guarantee 13.7). Without it each cell may take its own
-      best order, which is right for a t, w and number of deals that are fixed in advance.
-
-    >>> budget = Budget(epsilon=3.0, delta=1e-6)
-    >>> r = largest_payment(budget, t=10, w=10, deals=1, other=Cost(0.01))
-    >>> (deal_cost(10, 10, r) + Cost(0.01)).fits(budget), r > 2 * budget.zcdp.rho
-    (True, True)
-
-    Args:
-        budget: (ε, δ) of the whole run.
-        t: batches of the cell.
-        w: those of them that write.
-        deals: the cell's number of deals, each with fresh draws.
-        other: everything else that a unit pays for.
-        rate: of a secret sample that the whole run shares, counts and votes included.
-        order: the one order to be used, or None for the best.
-
-    Raises:
-        PrivacyError: the budget does not even pay for the other costs.
-    """
-    _check(t, w, rate, order or 2)
-    if deals < 1:
-        raise ConfigError(f"deals = {deals}: must be at least 1")
-    # twice the order that suits plain zCDP; deals need less, since their curves are steeper
-    suits = 2 * (1 + math.sqrt(math.log(1 / budget.delta) / rho_of(budget.epsilon, budget.delta)))
-    largest_order = order or min(512, max(LARGEST_ORDER, math.ceil(suits)))
-
-    def fits(r: float) -> bool:
-        run = deal_cost(t, w, r, largest_order=largest_order).scaled(deals) + other
-        total = run.sampled(rate).as_curve(largest_order)
-        if order is None:
-            return total.fits(budget)
-        return epsilon_at(total.at(order), order, budget.delta) * (1 + 1e-12) <= budget.epsilon
-
-    if not fits(0.0):
-        raise PrivacyError(
-            f"epsilon = {budget.epsilon:g}: does not pay for the other costs, so that nothing is left for texts; "
-            "raise epsilon, or let counts and votes take a smaller share"
-        )
-    low, high = 0.0, budget.zcdp.rho
-    while fits(high):
-        low, high = high, 2 * high
-    while high - low > 1e-9 * high:
-        middle = (low + high) / 2
-        low, high = (middle, high) if fits(middle) else (low, middle)
-    return low
 
 
 def _check(t: int, w: int, q: float, largest_order: int) -> None:

@@ -5,7 +5,6 @@ import dataclasses
 import enum
 import functools
 import math
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -112,48 +111,29 @@ class TokenRequest:
         )
 
 
-def _worst_case(request: TokenRequest, settings: TokenSettings, budget: Cost) -> TokenMechanism:
-    if request.sparse_threshold > 0:
-        return SparseMeanMechanism(
-            settings, request.sparse_threshold, request.sparse_noise, request.private_tokens, request.max_tokens
-        )
-    return MeanMechanism(settings)
-
-
-def _individual(request: TokenRequest, settings: TokenSettings, budget: Cost) -> TokenMechanism:
-    return IndividualMeanMechanism(settings, budget.rho, 0, request.expected_range)
-
-
-def _ex_post(request: TokenRequest, settings: TokenSettings, budget: Cost) -> TokenMechanism:
-    return MedianMechanism(settings) if request.aggregate is Aggregate.MEDIAN else ExPostMeanMechanism(settings)
-
-
-def _public(request: TokenRequest, settings: TokenSettings, budget: Cost) -> TokenMechanism:
-    return PublicMechanism(settings)
-
-
-def _votes_only(request: TokenRequest, settings: TokenSettings, budget: Cost) -> TokenMechanism:
-    return VotesOnlyMechanism(settings)
-
-
-def _marginals_only(request: TokenRequest, settings: TokenSettings, budget: Cost) -> TokenMechanism:
-    return MarginalsOnlyMechanism(settings)
-
-
-def _non_private(request: TokenRequest, settings: TokenSettings, budget: Cost) -> TokenMechanism:
-    drawn_by = MedianMechanism if request.aggregate is Aggregate.MEDIAN else MeanMechanism
-    return NonPrivateMechanism(drawn_by(settings))
-
-
-_MAKERS: Mapping[Accounting, Callable[[TokenRequest, TokenSettings, Cost], TokenMechanism]] = {
-    Accounting.WORST_CASE: _worst_case,
-    Accounting.INDIVIDUAL: _individual,
-    Accounting.EX_POST: _ex_post,
-    Accounting.PUBLIC: _public,
-    Accounting.INFINITE: _non_private,
-    Accounting.VOTES: _votes_only,
-    Accounting.MARGINALS: _marginals_only,
-}
+def _made(request: TokenRequest, clip: float, batch_size: int, budget: Cost) -> TokenMechanism:
+    """The mechanism of a request, clip and batch size decided; `budget`: what the tokens of a batch may cost a unit."""
+    settings = request.settings(clip, batch_size)
+    match request.accounting:
+        case Accounting.INDIVIDUAL:
+            return IndividualMeanMechanism(settings, budget.rho, 0, request.expected_range)
+        case Accounting.EX_POST:
+            return MedianMechanism(settings) if request.aggregate is Aggregate.MEDIAN else ExPostMeanMechanism(settings)
+        case Accounting.PUBLIC:
+            return PublicMechanism(settings)
+        case Accounting.VOTES:
+            return VotesOnlyMechanism(settings)
+        case Accounting.MARGINALS:
+            return MarginalsOnlyMechanism(settings)
+        case Accounting.INFINITE:
+            drawn_by = MedianMechanism if request.aggregate is Aggregate.MEDIAN else MeanMechanism
+            return NonPrivateMechanism(drawn_by(settings))
+        case Accounting.WORST_CASE if request.sparse_threshold > 0:
+            return SparseMeanMechanism(
+                settings, request.sparse_threshold, request.sparse_noise, request.private_tokens, request.max_tokens
+            )
+        case Accounting.WORST_CASE:
+            return MeanMechanism(settings)
 
 
 _BOTH_AUTO = "batch_size = auto and clip = auto: each is derived from the other, so set one of them to a number"
@@ -169,15 +149,14 @@ def choose_mechanism(request: TokenRequest, budget: Cost) -> TokenMechanism:
     Raises:
         PrivacyError: both batch size and clip are "auto", or the budget leaves nothing for a clip.
     """
-    make = _MAKERS[request.accounting]
     if isinstance(request.batch_size, int):
         clip = request.clip if request.clip != "auto" else _derived_clip(request, budget, request.batch_size)
-        return make(request, request.settings(clip, request.batch_size), budget)
+        return _made(request, clip, request.batch_size, budget)
     if request.clip == "auto":
         raise PrivacyError(_BOTH_AUTO)
-    mechanism = make(request, request.settings(request.clip, 1), budget)
+    mechanism = _made(request, request.clip, 1, budget)
     if mechanism.affordable(budget) is None:
-        even = UNPAID_BATCH if request.units is None else request.units // request.texts
+        even = UNPAID_BATCH if request.units is None else request.units // max(1, request.texts)
         return mechanism.resized(min(max(even, UNPAID_SMALLEST), UNPAID_LARGEST))
     return _first_sufficient(request, mechanism, budget)
 
@@ -197,17 +176,16 @@ def choose_with_deals(request: TokenRequest, budget: Budget, counts: Cost) -> tu
     Raises:
         PrivacyError: both batch size and clip are "auto", or the budget leaves nothing for texts.
     """
-    make = _MAKERS[request.accounting]
     if isinstance(request.batch_size, int):
         size, clip = request.batch_size, request.clip
         if clip == "auto":
             most = make_rule(budget, counts, expected_cells(request, size), request.first).payment
             clip = _clip_for(MeanMechanism(request.settings(1.0, size)), Cost(most), request.max_tokens)
-        mechanism = make(request, request.settings(clip, size), budget.zcdp)
+        mechanism = _made(request, clip, size, budget.zcdp)
     elif request.clip == "auto":
         raise PrivacyError(_BOTH_AUTO)
     else:
-        mechanism = make(request, request.settings(request.clip, 1), budget.zcdp)
+        mechanism = _made(request, request.clip, 1, budget.zcdp)
         mechanism = mechanism.resized(_smallest_with_deals(request, mechanism, budget, counts)[0])
     mechanism = mechanism.for_steps(request.max_tokens)
     expected = expected_cells(request, mechanism.settings.batch_size)
@@ -292,7 +270,7 @@ def _room_for_deals(request: TokenRequest, budget: Budget, counts: Cost) -> floa
     if request.clip == "auto":
         return choose_with_deals(request, budget, counts)[1].budget
     size = request.batch_size if isinstance(request.batch_size, int) else 1
-    mechanism = _MAKERS[request.accounting](request, request.settings(request.clip, size), budget.zcdp)
+    mechanism = _made(request, request.clip, size, budget.zcdp)
     if isinstance(request.batch_size, int):
         return _left_with_deals(request, mechanism, budget, counts)
     return _smallest_with_deals(request, mechanism, budget, counts)[1]

@@ -41,25 +41,28 @@ _COMPARED = {
 def comparison_table(found: Sequence[Compared]) -> tuple[list[str], list[list[str]]]:
     """Columns and rows of a comparison; promised and measured ε are in separate columns."""
     shown = {title: name for title, name in _COMPARED.items() if any(run.evaluation.figure(name) for run in found)}
-    columns = ["run", "method", "ε promised", "ε measured after", "tokens", *shown]
+    deltas = [f"{run.delta:g}" for run in found]
+    # one δ stands in the caption
+    apart = len(set(deltas)) > 1
+    columns = ["run", "method", "ε promised", "ε measured after", *["δ"] * apart, "tokens", *shown]
     rows = []
-    for run in found:
+    for run, delta in zip(found, deltas, strict=True):
         figures = [run.evaluation.figure(name) for name in shown.values()]
         cells = ["–" if figure is None else str(figure) for figure in figures]
-        rows.append(
-            [run.name, run.method, short_figure(run.ex_ante), short_figure(run.ex_post), str(run.tokens), *cells]
-        )
-    return columns, [*rows, *_real_rows(found, list(shown.values()))]
+        epsilons = short_figure(run.ex_ante), short_figure(run.ex_post)
+        rows.append([run.name, run.method, *epsilons, *[delta] * apart, str(run.tokens), *cells])
+    return columns, [*rows, *_real_rows(found, list(shown.values()), len(columns) - len(shown) - 1)]
 
 
-def _real_rows(found: Sequence[Compared], names: Sequence[str]) -> list[list[str]]:
-    """What real texts reach in place of synthetic ones: the real table is the same for all runs."""
-    against = {own.name: own for group in found[0].evaluation.beside().values() for own in group}
+def _real_rows(found: Sequence[Compared], names: Sequence[str], blank: int) -> list[list[str]]:
+    """What real texts reach in place of synthetic ones, after so many blanks: the real table is the same for all."""
+    # a run of attributes alone has no figures of texts
+    against = {own.name: own for run in reversed(found) for group in run.evaluation.beside().values() for own in group}
     lines = []
     for title, kind in (("as many real texts", "as_real"), ("all real texts", "all_real")):
         figures = [getattr(against.get(name), kind, None) for name in names]
         if any(figure is not None for figure in figures):
-            lines.append([title, *["–"] * 4, *("–" if figure is None else str(figure) for figure in figures)])
+            lines.append([title, *["–"] * blank, *("–" if figure is None else str(figure) for figure in figures)])
     return lines
 
 
@@ -72,10 +75,12 @@ def write_comparison(out: Path, found: Sequence[Compared]) -> list[Path]:
     columns, rows = comparison_table(found)
     lines = [columns, ["---"] * len(columns), *rows]
     table = "\n".join("| " + " | ".join(markdown_cell(cell) for cell in line) + " |" for line in lines)
-    delta, compared = found[0].delta, found[0].evaluation.compared
-    weak = "" if found[0].evaluation.mauve_is_sound else f" {WEAK_MAUVE}."
+    compared, deltas = found[0].evaluation.compared, {run.delta for run in found}
+    at = "the δ beside it" if len(deltas) > 1 else f"δ = {deltas.pop():g}"
+    has_weak = any(run.evaluation.figure(MAUVE) is not None and not run.evaluation.mauve_is_sound for run in found)
+    weak = f" {WEAK_MAUVE}." if has_weak else ""
     caption = (
-        f"{compared} texts of each run; values with 95 % intervals; ε at δ = {delta:g}. An ε that was promised holds "
+        f"{compared} texts of each run; values with 95 % intervals; ε at {at}. An ε that was promised holds "
         "for every data set; one that was measured after a run holds for its data and output, and is itself private."
         + weak
     )

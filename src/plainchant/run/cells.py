@@ -12,7 +12,7 @@ from plainchant.config import Clusters
 from plainchant.data.centres import Centres, fit_centres
 from plainchant.data.tables import Record
 from plainchant.generation.batching import NO_BATCH, allot_texts, draw_batches, draw_contexts, share_deals
-from plainchant.privacy.histograms import WHOLE_LABEL, Cell, Rebalanced, rebalance
+from plainchant.privacy.histograms import WHOLE_LABEL, Cell, rebalance
 from plainchant.randomness import RandomSource
 from plainchant.run.attributes import Law, drawn_rows, noisy_law, row_counts
 from plainchant.run.choosing import numbers_asked
@@ -129,25 +129,32 @@ def _form_secret_batches(
     else:
         dealt, payments = share_deals(plan.deals, cells, config.written)
         writing, batches = list(dealt), _dealt(dealt, payments)
-    draws = _draws(preparation, outcome, record_of_unit, writing)
-    law = _law(preparation, record_of_unit, outcome.cell_of_unit, len(outcome.cells))
+    draws = _draws(preparation, outcome.cell_of_unit, cells, record_of_unit, writing)
+    law = _law(preparation, record_of_unit, outcome.cell_of_unit, len(cells))
     rows = None
     if law is not None:
-        written = [0] * len(outcome.cells)
+        written = [0] * len(cells)
         for batch in batches:
             written[batch.cell] += batch.texts
-        rows = drawn_rows(law, row_counts(config, outcome.cells, written), randomness)
+        rows = drawn_rows(law, row_counts(config, cells, written), randomness)
     voters = record_of_unit if config.votes else None
-    preparation.directory.save_batches(outcome.cells, batches, draws, voters=voters, rows=rows)
+    preparation.directory.save_batches(cells, batches, draws, voters=voters, rows=rows)
 
 
 def _draws(
-    preparation: Preparation, outcome: Rebalanced, records: IntArray, writing: Sequence[Sequence[int] | None]
+    preparation: Preparation,
+    cell_of_unit: IntArray,
+    cells: Sequence[Cell],
+    records: IntArray,
+    writing: Sequence[Sequence[int] | None],
 ) -> Iterator[Draw]:
-    """The draws of every deal, made once and committed together, long before the texts of most are written."""
+    """The draws of every deal, made once and committed together, long before the texts of most are written.
+
+    `cells` are those by which the batches were numbered.
+    """
     randomness, settings, first = preparation.randomness, preparation.plan.settings, 0
     for own in writing:
-        batch_of_unit = draw_batches(outcome.cell_of_unit, outcome.cells, randomness, own)
+        batch_of_unit = draw_batches(cell_of_unit, cells, randomness, own)
         batch_of_unit[batch_of_unit != NO_BATCH] += first
         contexts = None
         if settings.records_per_context > 1:

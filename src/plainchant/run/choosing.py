@@ -223,7 +223,13 @@ def choose_for_rows(tally: Tally, rows: IntArray) -> list[int]:
 
 
 def choose(
-    tally: Tally, vectors: Float32Array, quotas: IntArray, choice: Literal["highest", "matching"], *, fill: int = 0
+    tally: Tally,
+    vectors: Float32Array,
+    quotas: IntArray,
+    choice: Literal["highest", "matching"],
+    *,
+    fill: int = 0,
+    sizes: IntArray | None = None,
 ) -> list[tuple[int, int]]:
     """The chosen (label, candidate), each text once: every label's quota, as far as there are candidates for it.
 
@@ -234,11 +240,13 @@ def choose(
         choice: "highest", the most votes; "matching", kernel herding: each next one where the chosen ones so far lie
             thinnest below the votes.
         fill: where labels have too few candidates, whatever has the most votes makes up so many in all.
+        sizes: the noisy votes that matching goes by, int64 [c], where those of `tally` are good for an order alone.
     """
     # ties go to the earlier cell
     order = np.argsort(-tally.votes, kind="stable")
     taken: set[int] = set()
-    chosen = _matching(tally, vectors, quotas, taken) if choice == "matching" else []
+    sizes = tally.votes if sizes is None else sizes
+    chosen = _matching(tally, sizes, vectors, quotas, taken) if choice == "matching" else []
     room = quotas.copy()
     for label, _ in chosen:
         room[label] -= 1
@@ -261,7 +269,9 @@ def _highest(tally: Tally, order: IntArray, room: IntArray, taken: set[int]) -> 
     return chosen
 
 
-def _matching(tally: Tally, vectors: Float32Array, quotas: IntArray, taken: set[int]) -> list[tuple[int, int]]:
+def _matching(
+    tally: Tally, sizes: IntArray, vectors: Float32Array, quotas: IntArray, taken: set[int]
+) -> list[tuple[int, int]]:
     """Kernel herding on the votes that stand out of the noise, label by label; notes in `taken` what it takes.
 
     A text belongs to the label that gave it the most votes.
@@ -273,7 +283,7 @@ def _matching(tally: Tally, vectors: Float32Array, quotas: IntArray, taken: set[
     chosen = []
     for label, quota in enumerate(quotas.tolist()):
         cells = np.flatnonzero(mine & (tally.labels == label))
-        weights = np.maximum(tally.votes[cells] - tally.sigma, 0.0)
+        weights = np.maximum(sizes[cells] - tally.sigma, 0.0)
         if not quota or not weights.any():
             continue
         own = tally.candidates[cells]

@@ -84,12 +84,13 @@ class FinishedRun:
         """The released texts in order; rows without text have an empty one."""
         columns = self.config.columns
         names = [*columns.attributes, *columns.of_label]
+        origin = "records" if self.config.reads_records else "model"
         return [
             SyntheticText(
                 row.get("text", ""),
                 row.get("label"),
                 row["cell"],
-                row.get("origin", SyntheticText.origin),
+                row.get("origin", origin),
                 {name: row.get(name) for name in names},
             )
             for row in self.directory.released()

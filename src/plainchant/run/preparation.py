@@ -1,7 +1,7 @@
 """What all steps of a run share, made once. Everything that can fail for public reasons fails here, at no cost."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -130,6 +130,8 @@ class Preparation:
         if kept is None or len(lacking):
             texts = [self.table[record].text for record in lacking]
             found = self.encode(texts, alone=True, stage="embedding the records")
+            # as of the built-in embedders: what has no direction is the first axis, whatever a record is
+            found[~(np.isfinite(found).all(axis=1) & found.any(axis=1))] = np.eye(1, found.shape[1])
             if kept is None:
                 kept = np.zeros((len(self.table), found.shape[1]), dtype=np.float32)
             kept[lacking] = found
@@ -150,6 +152,7 @@ def prepare(
     model: LanguageModel | None,
     embedder: Embedder | None,
     progress: Progress,
+    notes: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Preparation:
     """Reads, checks and loads; makes the run's directory last.
 
@@ -188,7 +191,7 @@ def prepare(
         _try_out(writer, progress)
     directory = begun or RunDirectory.create(
         out, plan, guarantee, data=fingerprint(table), private=randomness.private, model=revision,
-        sample_key=None if sample is None else sample.key,
+        sample_key=None if sample is None else sample.key, notes=notes,
     )  # fmt: skip
     _check_same_model(directory, revision)
     if isinstance(writer, EndpointWriter):

@@ -180,7 +180,7 @@ class Released:
             label: the number of its label; None: the one that its prompt asked for.
         """
         name = config.label_set[self.label_of(text, len(config.label_set)) if label is None else label]
-        origin = "model" if self.is_expanded(text) else "records"
+        origin = "records" if config.reads_records and not self.is_expanded(text) else "model"
         attributes = {} if self.rows is None else self.rows.values(self.row_of((text.batch, text.position)))
         return SyntheticText(
             text.text, name, self.cell_of(text), origin, {**attributes, **config.columns.following(name)}

@@ -261,6 +261,7 @@ class RunDirectory:
         private: bool,
         model: str | None = None,
         sample_key: bytes | None = None,
+        notes: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> Self:
         """A new run in an empty or missing directory.
 
@@ -272,6 +273,7 @@ class RunDirectory:
             private: whether nobody can predict the run's randomness.
             model: the language model's version, if known.
             sample_key: draws the sample of units, if there is one.
+            notes: what stands in private/ from the first moment, as `write_private` writes it, by name.
 
         Raises:
             ConfigError: the directory already holds something.
@@ -289,6 +291,8 @@ class RunDirectory:
                 # while it is locked, other processes know that its maker is alive
                 with scratch.locked():
                     scratch._fill(plan, guarantee, Origin(secrets.token_hex(8), data, private, model, sample_key))
+                    for name, content in (notes or {}).items():
+                        scratch.write_private(name, content)
                     scratch.path.rename(path)
             finally:
                 shutil.rmtree(scratch.path, ignore_errors=True)
@@ -400,7 +404,7 @@ class RunDirectory:
     def _connect(self) -> Iterator[sqlite3.Connection]:
         try:
             with contextlib.closing(sqlite3.connect(self._database)) as database, database:
-                database.execute("PRAGMA synchronous = FULL")
+                database.execute("PRAGMA synchronous = EXTRA")
                 yield database
         except sqlite3.DatabaseError as error:
             if isinstance(error, sqlite3.IntegrityError):
@@ -758,7 +762,7 @@ class RunDirectory:
                     if isinstance(entry := json.loads(line), dict):
                         yield entry
 
-    def write_private(self, name: str, content: dict[str, Any]) -> Path:
+    def write_private(self, name: str, content: Mapping[str, Any]) -> Path:
         """A JSON file in private/."""
         path = self.private / name
         write_json(path, content, mode=PRIVATE)

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -47,6 +47,7 @@ def synthesize(
     model: LanguageModel | None = None,
     embedder: Embedder | None = None,
     progress: Progress | None = None,
+    notes: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> "Run":
     """Prepares a run: embedding, public centres, noisy cells, secret batches; the returned `Run` writes the texts.
 
@@ -64,6 +65,7 @@ def synthesize(
         model: a loaded one, in place of the configured name; not with workers, which load their own.
         embedder: likewise.
         progress: receives progress reports; by default a line in a terminal or a notebook.
+        notes: files of JSON that the private/ of a new run holds from its first moment, by name.
 
     Raises:
         ConfigError, DataError: as the message says.
@@ -88,6 +90,7 @@ def synthesize(
             model=model,
             embedder=embedder,
             progress=progress or default_progress(),
+            notes=notes,
         )
         directory = preparation.directory
         if begun is None:

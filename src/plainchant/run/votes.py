@@ -82,14 +82,16 @@ def hold_vote(
     if rows is None:
         shown = [config.prompt.shown(label) for label in config.label_set]
         chosen = chosen_by_rules(config, tally, labels, vectors, preparation.encode(shown))
-        there = {candidate for _, candidate in chosen}
-        others = [place for place in range(len(texts)) if place not in there and not isinstance(config.quotas, dict)]
-        filled = [(int(labels[place]), place) for place in others[: config.released - len(chosen)]]
+        lacking = 0 if isinstance(config.quotas, dict) else config.released - len(chosen)
+        spare = _spare(words, tally.twins, [place for _, place in chosen])
+        filled = [(int(labels[place]), place) for place in spare[:lacking]]
     else:
         chosen = [(int(labels[place]), place) for place in choose_for_rows(tally, rows)]
         there = {-1, *(int(rows[place]) for _, place in chosen)}
-        first = {int(row): place for place, row in reversed(list(enumerate(rows))) if int(row) not in there}
-        filled = [(int(labels[place]), place) for _, place in sorted(first.items())]
+        first: dict[int, int] = {}
+        for place in _spare(words, tally.twins, [place for _, place in chosen]):
+            first.setdefault(int(rows[place]), place)
+        filled = [(int(labels[place]), place) for row, place in sorted(first.items()) if row not in there]
     spreads, reaches = zip(*forms, strict=True)
     winners = [Winner(label, texts[place].batch, texts[place].position) for label, place in chosen + filled]
     silent, kept = tally.without_signal(size).tolist(), [place for _, place in chosen + filled]
@@ -111,6 +113,19 @@ def hold_vote(
     directory.save_vote(number, entries, winners, facts)
 
 
+def _spare(texts: Sequence[str], twins: IntArray, chosen: Sequence[int]) -> list[int]:
+    """The places that are not chosen, those first whose text is neither blank nor there already.
+
+    Args:
+        texts: m candidates.
+        twins: for each the first one with the same text, int64 [m].
+        chosen: places.
+    """
+    left, taken = sorted(set(range(len(texts))).difference(chosen)), set(twins[list(chosen)].tolist())
+    again = {place for place in left if twins[place] in taken or twins[place] != place}
+    return sorted(left, key=lambda place: (not texts[place].strip(), place in again))
+
+
 def chosen_by_rules(
     config: SynthesisConfig, tally: Tally, asked_for: IntArray, vectors: Float32Array, names: Float32Array
 ) -> list[tuple[int, int]]:
@@ -129,13 +144,14 @@ def chosen_by_rules(
     else:
         asked, fill = config.quotas, config.released
     size = len(config.label_set)
-    quotas, weighed = quotas_of(asked, tally, size, config.released), tally.own_first(asked_for)
+    quotas, own = quotas_of(asked, tally, size, config.released), tally.own_first(asked_for)
+    weighed = own
     if size > 1 and few_per_label(size, config.released):
         # a name says where a label's first texts lie; of many it would choose those that are like it
         weighed = weighed.named_first(likely_by_name(vectors, names, asked_for))
     elif size > 1:
         weighed = weighed.sure_first(vectors, asked_for)
-    return choose(weighed, vectors, quotas, config.choice, fill=fill)
+    return choose(weighed, vectors, quotas, config.choice, fill=fill, sizes=own.votes)
 
 
 def _counted(preparation: Preparation, ballot: Ballot, vectors: Float32Array) -> IntArray:

@@ -200,3 +200,9 @@ def test_units_of_a_label_are_counted_as_a_run_draws_one_row_of_each():
     assert [(facts.label, facts.rows, facts.units) for facts in found.labels] == [("x", 4, 1.75), ("y", 3, 1.75)]
     assert found.units == 4
     assert survey(rows, Asked("text", "label", None, ("x", "y"))).labels[0].units is None
+
+
+def test_an_empty_file_is_told_as_one(tmp_path):
+    (tmp_path / "table.csv").write_text("")
+    with pytest.raises(DataError, match="data: is empty"):
+        survey(tmp_path / "table.csv", ALL)

@@ -63,7 +63,9 @@ def test_what_a_models_exception_says_is_not_passed_on():
     def fails(row):
         raise LookupError(f"cannot read {row}, a secret")
 
-    with pytest.raises(RunError, match="the language model failed with LookupError") as caught:
+    with pytest.raises(
+        RunError, match=r"the language model failed with LookupError \(test_decoding\.py, line \d+\)"
+    ) as caught:
         decode([work()], fails)
     assert "secret" not in str(caught.value)
     assert caught.value.__suppress_context__

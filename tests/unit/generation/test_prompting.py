@@ -441,3 +441,16 @@ def test_a_model_behind_an_endpoint_reads_the_attributes_that_a_local_one_does()
     assert chat.endswith("\nThe attributes of the new text:\nStars: 2\n")
     alone = Templates(with_attributes()._config, PromptForm.CHAT).public_prompt(None, attributes="Stars: 2\n")
     assert alone.endswith("Answer with the text only.\nThe attributes of the new text:\nStars: 2\n")
+
+
+def test_released_texts_are_shown_as_far_as_there_is_room_for_them_and_their_attributes():
+    config = SynthesisConfig(max_record_tokens=12, max_tokens=9, columns=STARS, released_examples=3)
+    room = Prompts(config, Letters(context_length=2_000)).longest
+    made = Prompts(config, Letters(context_length=room))
+    # an attribute is planned to take 24 tokens, and a released one may be longer
+    shown = made.prefix(None, list("abc"), lines={text: f"Name: {text * 150}\n" for text in "abc"})
+    assert "aaa" in read(shown)
+    assert "ccc" not in read(shown)
+    for tokens in (shown, made.prefix(None, list("abc"), lines=dict.fromkeys("abc", f"Name: {'x' * 5_000}\n"))):
+        longest = made.records(["y" * 50], None, [f"Name: {'z' * 200}\n"])
+        assert len(tokens) + len(longest) + len(made.start(None, "Name: zz\n")) + config.max_tokens <= room

@@ -201,9 +201,27 @@ def test_another_backend_is_loaded_by_its_scheme(monkeypatch: pytest.MonkeyPatch
 
 def test_a_model_is_checked_whole_once_and_for_its_width_each_time() -> None:
     model = Exact()
-    assert models.checked(model, rows=20, batch_size=10) is True
+    assert models.checked(model, rows=20, batch_size=10, support=200) is True
     first = len(model.sizes)
-    models.checked(model, rows=20, batch_size=10)
+    models.checked(model, rows=20, batch_size=10, support=200)
     assert 0 < len(model.sizes) - first < first
     with pytest.raises(ModelError, match="not finite"):
-        models.checked(NotFinite(), rows=20, batch_size=10)
+        models.checked(NotFinite(), rows=20, batch_size=10, support=200)
+
+
+class WholeHead(Exact):
+    """Batches move each other where the head of a whole vocabulary is computed for all of them at once."""
+
+    def step(self, groups: Any, supports: Any = None) -> Any:
+        rows = [group.count for group, _ in groups]
+        answers = super().step(groups, supports)
+        moves = supports is not None and min(map(len, supports)) == self.vocabulary_size and sum(rows) > 30
+        return [np.nextafter(logits, np.float32(9)) if moves else logits for logits in answers]
+
+
+def test_a_run_looks_at_the_head_that_it_uses() -> None:
+    common: dict[str, Any] = {"batch_size": 10, "texts": 10, "expected_units": 5000}
+    few = plainchant.plan(SynthesisConfig(**common, top_k=3, released_examples=0))
+    every = plainchant.plan(SynthesisConfig(method="clustered-mean", **common, epsilon=400.0))
+    for plan, rows in ((few, 64), (every, 10)):
+        assert checked_for(plan, WholeHead(), PerformanceOptions(rows=64)).width == rows

@@ -20,7 +20,7 @@ from plainchant.run.filters import RULES, markup, rules_for, sound_candidates, t
 from plainchant.run.released import Released
 from plainchant.run.rounds import shares
 from plainchant.run.store import Batch, Winner
-from plainchant.run.votes import ballot_form, chosen_by_rules, first_of_equal, known_units, make_ballot
+from plainchant.run.votes import _spare, ballot_form, chosen_by_rules, first_of_equal, known_units, make_ballot
 
 
 def tally(votes, sigma=1.0, twins=None):
@@ -583,3 +583,22 @@ def test_texts_of_a_cell_take_its_rows_in_turn_and_those_of_its_label_where_it_h
     assert [released.row_of((2, position)) for position in range(3)] == [1, 0, 1]
     assert [released.row_of((1, 0)), released.row_of((4, 0)), released.row_of((5, 0))] == [0, 2, None]
     assert Released(cells, [], []).row_of((0, 0)) is None
+
+
+def test_matching_goes_by_votes_however_names_order_them():
+    """Two heaps; names prefer the one that has no votes."""
+    points = np.repeat(axes(2), 10, axis=0)
+    votes = np.repeat([100, 0], 10) + np.arange(20) % 3
+    of = Tally(np.zeros(20, dtype=np.int64), np.arange(20), votes, 10.0, np.arange(20))
+    named = of.named_first(np.repeat([[-0.01, -5.0], [0.0, -9.0]], 10, axis=0), weight=400.0)
+    by_votes = choose(named, points, np.array([4]), "matching", sizes=of.votes)
+    assert all(candidate < 10 for _, candidate in by_votes)
+    assert not all(candidate < 10 for _, candidate in choose(named, points, np.array([4]), "matching"))
+
+
+def test_what_fills_up_a_choice_is_neither_blank_nor_there_already_while_others_are_left():
+    texts = ["a", "", "b", "a", "c", "b"]
+    twins = first_of_equal(texts)
+    assert _spare(texts, twins, [0]) == [2, 4, 3, 5, 1]
+    assert _spare(texts, twins, []) == [0, 2, 4, 3, 5, 1]
+    assert _spare(texts, twins, [3, 4, 5]) == [0, 2, 1]

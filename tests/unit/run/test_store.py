@@ -464,3 +464,25 @@ def test_a_kept_order_of_other_rows_is_refused(directory):
     directory.order_of_release(3, Draws([0, 0]))
     with pytest.raises(RunError, match="not the order"):
         directory.order_of_release(4, Draws([]))
+
+
+def test_a_transaction_is_on_the_disk_when_it_ends(directory):
+    # FULL leaves a moment in which a journal that is gone may come back with the power
+    with directory._connect() as database:
+        assert database.execute("PRAGMA synchronous").fetchone() == (3,)
+
+
+def test_what_a_new_run_is_to_note_stands_there_from_its_first_moment(tmp_path, monkeypatch):
+    def fails(self, path):
+        raise OSError(28, "full")
+
+    made = RunDirectory.create(
+        tmp_path / "a", plan(CONFIG), plan(CONFIG).guarantee, data="x", private=True, notes={"note.json": {"n": 1}}
+    )
+    assert made.read_private("note.json") == {"n": 1}
+    monkeypatch.setattr("pathlib.Path.rename", fails)
+    with pytest.raises(ConfigError, match="cannot be made"):
+        RunDirectory.create(
+            tmp_path / "b", plan(CONFIG), plan(CONFIG).guarantee, data="x", private=True, notes={"note.json": {}}
+        )
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]

@@ -5,7 +5,7 @@ import functools
 import io
 import itertools
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -358,6 +358,10 @@ class TransformersModel:
             )
         elif hidden:
             reason = "a layer hides its window or chunk of attention"
+        elif _has_experts(config.to_dict()):
+            reason = (
+                "it sends rows to experts, and which rows an expert computes together depends on all rows of a pass"
+            )
         elif not difference <= self.numerical_slack:
             reason = f"its cached logits differ by {difference:.2g} (allowed: {self.numerical_slack:g})"
         else:
@@ -374,6 +378,12 @@ def _vocabulary_size(name: str, model: Any) -> int:
             f"model {name!r} is not supported, because it has no output embeddings; give a causal language model"
         )
     return int(head.weight.shape[0])
+
+
+def _has_experts(config: Mapping[str, Any]) -> bool:
+    """Whether a text model's configuration names more than one expert, by whatever name its architecture has for it."""
+    named = {name: value for name, value in config.items() if "expert" in name and "per_tok" not in name}
+    return any(isinstance(value, int) and not isinstance(value, bool) and value > 1 for value in named.values())
 
 
 def _is_plain_linear(layer: Any) -> bool:

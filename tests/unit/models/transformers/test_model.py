@@ -27,7 +27,10 @@ from transformers import (
     GptOssConfig,
     LlamaConfig,
     MistralConfig,
+    MixtralConfig,
+    Qwen2MoeConfig,
     Qwen3Config,
+    Qwen3MoeConfig,
 )
 
 import plainchant.models.transformers.attention as attention
@@ -314,7 +317,7 @@ def test_where_kernels_round_by_the_number_of_rows_private_products_have_one_sha
 ) -> None:
     counts = rounding_by_rows(monkeypatch)
     uneven = TransformersModel(name, make_raw(CONFIGS[name]()), make_tokenizer())
-    assert models.checked(uneven, rows=64, batch_size=10) is True
+    assert models.checked(uneven, rows=64, batch_size=10, support=200) is True
     first, *others = beside_other_batches(uneven, [some(row, 3 + 4 * (row % 5)) for row in range(11)], some(99, 3))
     assert all(np.array_equal(first, other) for other in others)
     rows = uneven.open_rows(uneven.prefill(some(0, 6)), [some(row, 9) for row in range(40)], room=2)
@@ -349,7 +352,7 @@ def test_power_kernels_that_round_by_the_number_of_rows_are_seen(monkeypatch: py
     monkeypatch.setattr(backend, "_rounds_evenly", lambda *_: True)
     uneven = TransformersModel("x", make_raw(CONFIGS["llama"]()), make_tokenizer())
     with pytest.raises(ModelError, match="when other rows change"):
-        models.checked(uneven, rows=64, batch_size=10)
+        models.checked(uneven, rows=64, batch_size=10, support=200)
 
 
 def test_rows_are_bounded_by_the_context(llama: TransformersModel) -> None:
@@ -759,7 +762,7 @@ def test_two_processes_can_convert_the_embedded_model_at_once(tmp_path: Any) -> 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_architecture_conforms(name: str) -> None:
     model = TransformersModel(name, make_raw(CONFIGS[name]()), make_tokenizer())
-    assert models.checked(model, rows=64, batch_size=10) is True
+    assert models.checked(model, rows=64, batch_size=10, support=200) is True
 
 
 def test_a_row_takes_what_its_cache_holds(model: TransformersModel) -> None:
@@ -767,3 +770,10 @@ def test_a_row_takes_what_its_cache_holds(model: TransformersModel) -> None:
     model.step([(rows, 7)])
     held = sum(x.numel() * x.element_size() for layer in rows._cache.layers.values() for x in layer)
     assert held <= model.row_bytes(31) <= 2 * held
+
+
+@pytest.mark.parametrize("make", [MixtralConfig, Qwen2MoeConfig, Qwen3MoeConfig])
+def test_a_model_that_sends_rows_to_experts_is_refused(make: Any) -> None:
+    experts = {"num_local_experts": 4} if make is MixtralConfig else {"num_experts": 4, "moe_intermediate_size": 16}
+    with pytest.raises(ModelError, match="sends rows to experts"):
+        TransformersModel("x", make_raw(make(**COMMON, **experts, num_experts_per_tok=2)), make_tokenizer())
