@@ -904,7 +904,7 @@ def advice():
         f"| records | ε | {' | '.join(f'{texts:,} texts' for texts in wishes)} |",
         "|---" * (len(wishes) + 2) + "|",
     ]
-    for records in (1_000, 5_000, 20_000, 100_000):
+    for records in (300, 1_000, 5_000, 20_000, 100_000):
         for epsilon in (1.0, 3.0, 8.0):
             cells = []
             for texts in wishes:
@@ -913,7 +913,7 @@ def advice():
                     size, written = decided.settings.batch_size, decided.config.written
                     fewer = f" ({written})" if decided.config.private_texts else ""
                     shown_size = f"{size}{fewer}" if size <= LARGEST_SHOWN else "–"
-                    cells.append("votes" if decided.config.only_votes else shown_size)
+                    cells.append("votes only" if decided.config.only_votes else shown_size)
                 except PrivacyError:
                     cells.append("–")
             lines.append(f"| {records:,} | {epsilon:g} | {' | '.join(cells)} |")

@@ -1,10 +1,10 @@
 """Texts by the public model with a configuration's prompts, to work on prompts and examples: no data is read, ε = 0."""
 
-from plainchant import models
 from plainchant.config import PerformanceOptions, SynthesisConfig
 from plainchant.errors import ConfigError
 from plainchant.models import LanguageModel
 from plainchant.run.joint import check_package
+from plainchant.run.preparation import loaded_model
 from plainchant.run.progress import NoProgress, Progress
 from plainchant.run.released import SyntheticText
 from plainchant.run.writers import Loaded, LocalWriter, public_requests
@@ -48,9 +48,7 @@ def preview(
     if config.columns.attributes:
         check_package()
     progress, performance = progress or NoProgress(), performance or PerformanceOptions()
-    progress.stage("loading the language model", 0.0)
-    model = model or models.load(config.model, performance)
-    progress.stage("loading the language model", 1.0)
+    model = model or loaded_model(config.model, performance, progress)
     settings = config.token_request.settings(clip=1.0, batch_size=1)
     writer = LocalWriter(Loaded.of(model, config), settings, performance.width, on_tokens=progress.tokens)
     written, tokens = {}, 0
