@@ -19,7 +19,7 @@ demo: $(STAMP)  ## a whole run on embedded models and data
 
 test: check  ## everything that must hold before a merge
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not slow" $(FAST_OPTIONS)
-	$(BIN)/pytest -m slow
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m slow
 
 check: $(STAMP)  ## lint, format, types, layers
 	$(BIN)/ruff check

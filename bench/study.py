@@ -658,6 +658,13 @@ REAL = {
     "accuracy": "accuracy, trained on as many real texts",
     "by words": "accuracy, trained on as many real texts, by words",
 }
+# Of columns beside the text: how they are named on the page, and the figure.
+BESIDE = {
+    "columns": "agreement of columns",
+    "pairs of columns": "agreement of pairs of columns",
+    "category fits text": "category agreement of the text",
+    "kind fits text": "kind agreement of the text",
+}
 ATTACKS = {
     "copied": "copied",
     "words in common": "private_sample_mean_run",
@@ -744,6 +751,18 @@ def small_table(found):
                 if REAL_BESIDE in parts["small labels"]:
                     real = row("*as many real texts*", "–", parts, REAL_BESIDE, "–")
     return "\n".join([*lines, *([real] if real else [])]) if len(lines) > 2 else None
+
+
+def columns_table(found):
+    """Markdown: how columns beside the text agree with real ones, a row a cell; None where there are none."""
+    lines = [f"| cell | ε | {' | '.join(BESIDE)} | kind from text |", "|---" * (len(BESIDE) + 3) + "|"]
+    for name, runs in found.items():
+        figures = [pooled(runs, figure, "held out") for figure in BESIDE.values()]
+        if figures[0] is not None:
+            told = next((run["told"]["kind"]["accuracy"] for run in runs if "kind" in (run.get("told") or {})), None)
+            figures += [None if told is None else {**told, "half": (told["high"] - told["low"]) / 2}]
+            lines.append(f"| {name} | {promised(runs[0])} | {' | '.join(map(shown, figures))} |")
+    return "\n".join(lines) if len(lines) > 2 else None
 
 
 def attacks_table(found):
@@ -966,6 +985,7 @@ def page_text(found):
         tables={question: tables_of(groups, found) for question, groups in TABLES.items()},
         attacks=attacks_table(found),
         small=small_table(found),
+        columns=columns_table(found),
         way=lambda name, public, measure: way(found, name, public, measure, judge_of(found, [name, public])),
         found=found,
         rows=rows,

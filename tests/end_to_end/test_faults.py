@@ -242,8 +242,7 @@ OUT = (
       (refuse("rename", "*new*", BROKEN),), leaves=_no_new),
     S("no room for the database", "RUN", FAILED, "new/private/run.sqlite: the run's database cannot be written, since "
       "the disk is full", (database("BEGIN", "full"),), "RUN", leaves=_no_new),
-    S("no room for begun-in.json", "RUN", FAILED, "begun-in.json: No space", (full("*begun-in*"),),
-      "ON"),
+    S("no room for begun-in.json", "RUN", USAGE, "No space", (full("*begun-in*"),), "RUN", leaves=_no_new),
     S("no locks for a new run", "RUN", FAILED, "new: cannot be locked", (locks(errno.ENOLCK),), leaves=_no_new),
     S("locks are not supported", "RUN", FAILED, "new: cannot be locked", (locks(errno.ENOSYS),), leaves=_no_new),
     S("old filelock without locks", "RUN", FAILED, "new: cannot be locked", (locks(None),), leaves=_no_new),

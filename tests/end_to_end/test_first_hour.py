@@ -200,7 +200,9 @@ def test_a_plan_is_short_and_says_what_it_takes_once_the_machine_is_measured(com
     assert "clip, temperature" not in before
     experts = command(*arguments, "-v").out
     assert "clip, temperature" in experts
-    assert " of a cell, deal by deal" in " ".join(experts.split())
+    assert " of a cell's batches, deal by deal" in " ".join(experts.split())
+    assert "write a text together; every unit draws its group afresh, in secret" in before
+    assert "deal by deal" not in before
     assert command("-v", *arguments).out == experts
     found = json.loads(command("doctor", "--model", model, "--embedder", tmp_path / "none", "--rows", 2,
                                "--format", "json", code=1).out)  # fmt: skip

@@ -592,7 +592,7 @@ def test_a_plan_warns_of_attributes_that_noise_drowns(units, drowned):
     [
         {"deals": True, "texts": 100, "expected_units": 300, "epsilon": 1.0},
         {"deals": False, "texts": 100, "expected_units": 5_000},
-        {"texts": 5_000, "expected_units": 300, "epsilon": 0.5, "batch_size": 20, "released_examples": 2},
+        {"texts": 5_000, "expected_units": 300, "epsilon": 0.5, "released_examples": 2},
         {"texts": 200, "expected_units": 1_000_000, "epsilon": 1.0},
         {"method": "private-evolution", "expected_units": 1_000, "batch_size": "auto"},
         {"method": "public"},
