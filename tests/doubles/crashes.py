@@ -163,7 +163,7 @@ def _values(chance: random.Random, folder: Path) -> dict[str, Any]:
         values["columns"] = COLUMNS
     if values["clusters"] == "public-centres":
         vectors = np.random.default_rng(chance.randint(0, 99)).normal(size=(3, 3)).astype(np.float32)
-        Centres(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), "some").save(folder / "centres.npz")
+        Centres(vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).save(folder / "centres.npz")
         values["centres"] = str(folder / "centres.npz")
     if not values["deals"]:
         # batches that go on from text to text

@@ -142,7 +142,7 @@ def test_vectors_of_other_dimensions_are_not_compared_with_the_runs_centres(tmp_
         def encode(self, texts, **options):
             return np.pad(super().encode(texts, **options), ((0, 0), (0, 1)))
 
-    Centres(np.eye(3, dtype=np.float32), "axes").save(tmp_path / "axes.npz")
+    Centres(np.eye(3, dtype=np.float32)).save(tmp_path / "axes.npz")
     around = {"clusters": "public-centres", "centres": str(tmp_path / "axes.npz"), "min_cell": 1}
     plan, path = pc.plan(pc.SynthesisConfig(**(ONCE | around))), tmp_path / "run"
     options = pc.PerformanceOptions(rows=8)

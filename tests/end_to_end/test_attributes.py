@@ -98,7 +98,7 @@ def quick(monkeypatch):
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     centres = np.random.default_rng(0).normal(size=(12, 3)).astype(np.float32)
-    Centres(centres / np.linalg.norm(centres, axis=1, keepdims=True), "some").save(tmp_path / "centres.npz")
+    Centres(centres / np.linalg.norm(centres, axis=1, keepdims=True)).save(tmp_path / "centres.npz")
 
     def go(records, name, *, noise=None, model=None, performance=None, **values):
         if values["method"] in ("clustered-mean", "plainchant"):

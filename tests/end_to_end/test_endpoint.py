@@ -67,7 +67,7 @@ def evolution(address, **changes):
 def default(tmp_path, monkeypatch):
     """The default method in small: records write, the endpoint writes further texts, and the records vote twice."""
     path = tmp_path / "centres.npz"
-    Centres(np.eye(3, dtype=np.float32), "axes").save(path)
+    Centres(np.eye(3, dtype=np.float32)).save(path)
     # no text of so small a model would pass for a sound one
     monkeypatch.setattr("plainchant.run.candidates.choose_examples", lambda texts, count, like=(): list(texts)[:count])
 

@@ -45,7 +45,7 @@ def unchecked(monkeypatch):
 @pytest.fixture(params=["clustered-mean", "plainchant"])
 def config(tmp_path, request):
     path = tmp_path / "centres.npz"
-    Centres(np.eye(3, dtype=np.float32), "axes").save(path)
+    Centres(np.eye(3, dtype=np.float32)).save(path)
 
     def make(**changes):
         values = {
@@ -288,7 +288,7 @@ def test_a_plan_file_of_a_seeded_run_claims_nothing(run):
 def test_released_examples_are_a_function_of_the_release(run, tmp_path, monkeypatch, deals):
     """Spec 8: what a cell's later texts see are its own first released texts, and nothing else."""
     path = tmp_path / "axes.npz"
-    Centres(np.eye(3, dtype=np.float32), "axes").save(path)
+    Centres(np.eye(3, dtype=np.float32)).save(path)
     config = SynthesisConfig(
         method="plainchant", batch_size=4, texts=24, max_tokens=9, min_tokens=6, max_record_tokens=8, min_cell=1,
         rebalance_share=0.5, centres=str(path), expected_range=0.1, top_k=3, released_examples=1,
@@ -313,7 +313,7 @@ def test_released_examples_are_a_function_of_the_release(run, tmp_path, monkeypa
 
 def test_expanded_texts_come_from_released_ones_alone_and_are_marked(run, tmp_path):
     path = tmp_path / "axes.npz"
-    Centres(np.eye(3, dtype=np.float32), "axes").save(path)
+    Centres(np.eye(3, dtype=np.float32)).save(path)
     config = SynthesisConfig(
         method="plainchant", batch_size=4, texts=5, max_tokens=5, min_tokens=1, max_record_tokens=8, min_cell=1,
         rebalance_share=0.5, centres=str(path), expected_range=0.1, top_k=3, released_examples=0, expand=7,

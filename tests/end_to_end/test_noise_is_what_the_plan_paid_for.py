@@ -55,7 +55,7 @@ def run(tmp_path, monkeypatch):
     monkeypatch.setattr("plainchant.models.checked", lambda *_, **__: True)
     # more centres than kinds of texts: some cells are empty
     centres = np.random.default_rng(0).normal(size=(12, 3)).astype(np.float32)
-    Centres(centres / np.linalg.norm(centres, axis=1, keepdims=True), "some").save(tmp_path / "centres.npz")
+    Centres(centres / np.linalg.norm(centres, axis=1, keepdims=True)).save(tmp_path / "centres.npz")
 
     def go(records, name, **values):
         if values["method"] == "clustered-mean":

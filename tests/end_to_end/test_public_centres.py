@@ -79,7 +79,7 @@ class Refuses(Hashing):
 
 @pytest.mark.parametrize("mistake", ["another dimension", "few different texts", "a failing embedder"])
 def test_what_fails_before_cells_are_formed_costs_nothing(tmp_path, corpus, mistake):
-    Centres(np.eye(5, dtype=np.float32), "five").save(tmp_path / "five.npz")
+    Centres(np.eye(5, dtype=np.float32)).save(tmp_path / "five.npz")
     (tmp_path / "few.txt").write_text("one\ntwo\nthree\n" * 30, encoding="utf-8")
     changes, error, message = {
         "another dimension": ({"centres": str(tmp_path / "five.npz")}, pc.ConfigError, "have 5 dimensions.* have 3"),

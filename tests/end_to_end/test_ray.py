@@ -129,7 +129,7 @@ def test_a_run_on_two_workers_finishes_like_one_in_this_process_though_one_is_ki
             made.append(self)
 
     monkeypatch.setattr("plainchant.generation.executor.RayExecutor", Noted)
-    options = PerformanceOptions(executor="ray", workers=2, threads=1)
+    options = PerformanceOptions(executor="ray", workers=2, threads=1, rows=64)
     decided, count = make_plan(config), 0
     with synthesize(rows(200), decided, out=tmp_path / "run", performance=options) as run:
         for _ in run:
@@ -206,7 +206,7 @@ def test_a_run_on_a_sample_of_files_is_read_by_workers(model, tmp_path, monkeypa
         "plainchant.generation.executor.read_on_workers",
         lambda performance, function, items: names.append(len(items)) or real(performance, function, items),
     )
-    options = PerformanceOptions(executor="ray", workers=2, threads=1)
+    options = PerformanceOptions(executor="ray", workers=2, threads=1, rows=64)
     run = synthesize(shards(tmp_path / "data"), make_plan(config), out=tmp_path / "run", performance=options)
     with run:
         run.finish()

@@ -18,11 +18,9 @@ class Centres:
 
     Attributes:
         vectors: float32 [k, d], finite, read-only; means of unit vectors, therefore shorter than 1.
-        source: what they were fitted on, in words for the guarantee.
     """
 
     vectors: Float32Array
-    source: str
 
     def __post_init__(self) -> None:
         vectors = np.array(self.vectors, dtype=np.float32)
@@ -47,7 +45,7 @@ class Centres:
         Raises:
             ConfigError: `among` is empty or out of range, or d is not that of the centres.
 
-        >>> centres = Centres(np.eye(2, dtype=np.float32), "an example")
+        >>> centres = Centres(np.eye(2, dtype=np.float32))
         >>> centres.nearest(np.array([[0.9, 0.1], [0.2, 0.8]], dtype=np.float32))
         array([0, 1])
         """
@@ -62,7 +60,7 @@ class Centres:
     def save(self, path: str | Path) -> None:
         """Write an .npz file at exactly this path; whole or not at all."""
         with atomic_write(path) as file:
-            np.savez(file, vectors=self.vectors, source=np.array(self.source))
+            np.savez(file, vectors=self.vectors)
 
     @classmethod
     def load(cls, path: str | Path) -> "Centres":
@@ -74,21 +72,19 @@ class Centres:
         try:
             # never unpickle: the file may come from someone else
             with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-                return cls(archive["vectors"], str(archive["source"]))
+                return cls(archive["vectors"])
         except FileNotFoundError as error:
             raise ConfigError(f"centres = {str(path)!r}: no such file") from error
         except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
             raise ConfigError(f"centres = {str(path)!r} is not a file of centres: fit and save them again") from error
 
 
-def fit_centres(embeddings: Float32Array, k: int, *, random_state: int = 0, source: str = "a public corpus") -> Centres:
-    """Fit k centres to *public* embeddings by k-means.
+def fit_centres(embeddings: Float32Array, k: int) -> Centres:
+    """Fit k centres to *public* embeddings by k-means; the same embeddings give the same centres.
 
     Args:
         embeddings: float32 [m, d] of public texts; equal rows count once.
         k: number of centres.
-        random_state: the same state and embeddings give the same centres.
-        source: what the public texts are, in words for the guarantee.
 
     Raises:
         ConfigError: k is not in 1, ..., the number of different rows.
@@ -106,9 +102,9 @@ def fit_centres(embeddings: Float32Array, k: int, *, random_state: int = 0, sour
             f"centres = {k}: must be in 1, ..., {len(distinct)}, the number of different public texts; "
             f"ask for fewer centres or give more public texts"
         )
-    # A fixed random_state is right here, and only here: centres are public, so there is nothing to hide, and anyone who
+    # A fixed seed is right here, and only here: centres are public, so there is nothing to hide, and anyone who
     # has the corpus can check them. One trial per start: at k = 1000 sklearn's eight take ten times as long and reduce
     # inertia by 1.4 %. MiniBatchKMeans leaves some cells empty and others huge.
-    starts, _ = kmeans_plusplus(distinct, k, random_state=random_state, n_local_trials=1)
-    means = KMeans(k, init=starts, n_init=1, random_state=random_state).fit(distinct)
-    return Centres(means.cluster_centers_, source)
+    starts, _ = kmeans_plusplus(distinct, k, random_state=0, n_local_trials=1)
+    means = KMeans(k, init=starts, n_init=1, random_state=0).fit(distinct)
+    return Centres(means.cluster_centers_)

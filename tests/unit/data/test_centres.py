@@ -17,16 +17,16 @@ def unit_rows(n: int, d: int = 16, seed: int = 0) -> np.ndarray:
 def test_finds_separate_clusters():
     directions = np.eye(4, 16, dtype=np.float32)
     rows = (np.repeat(directions, 50, axis=0) + 0.05 * unit_rows(200)).astype(np.float32)
-    centres = fit_centres(rows, 4, random_state=1)
+    centres = fit_centres(rows, 4)
     cells = centres.nearest(rows).reshape(4, 50)
     assert (cells == cells[:, :1]).all()
     assert set(cells[:, 0]) == {0, 1, 2, 3}
 
 
-def test_same_state_same_centres():
+def test_same_texts_same_centres():
     rows = unit_rows(300)
     assert np.array_equal(fit_centres(rows, 20).vectors, fit_centres(rows, 20).vectors)
-    assert not np.array_equal(fit_centres(rows, 20).vectors, fit_centres(rows, 20, random_state=1).vectors)
+    assert not np.array_equal(fit_centres(rows, 20).vectors, fit_centres(unit_rows(300, seed=1), 20).vectors)
 
 
 def test_more_centres_than_different_texts_are_refused():
@@ -39,14 +39,14 @@ def test_more_centres_than_different_texts_are_refused():
 
 def test_nearest_is_the_euclidean_one():
     # inner products alone would send everything to the longest centre
-    centres = Centres(np.array([[1.0, 0.0], [5.0, 0.0], [0.0, 0.3]]), "test")
+    centres = Centres(np.array([[1.0, 0.0], [5.0, 0.0], [0.0, 0.3]]))
     rows = np.array([[1, 0], [0, 1], [0.6, 0.8]], dtype=np.float32)
     expected = np.argmin(np.linalg.norm(rows[:, None] - centres.vectors[None], axis=2), axis=1)
     assert centres.nearest(rows).tolist() == expected.tolist() == [0, 2, 2]
 
 
 def test_nearest_among_some_gives_indices_into_all():
-    centres, rows = Centres(unit_rows(40), "test"), unit_rows(200, seed=1)
+    centres, rows = Centres(unit_rows(40)), unit_rows(200, seed=1)
     allowed = np.array([31, 7, 7, 12])
     cells = centres.nearest(rows, allowed)
     distances = np.linalg.norm(rows[:, None] - centres.vectors[None], axis=2)
@@ -57,13 +57,13 @@ def test_nearest_among_some_gives_indices_into_all():
 
 def test_ties_go_to_the_lowest_index():
     vectors = unit_rows(6)
-    centres = Centres(vectors[[0, 1, 2, 1, 0]], "test")
+    centres = Centres(vectors[[0, 1, 2, 1, 0]])
     assert centres.nearest(vectors[:3]).tolist() == [0, 1, 2]
     assert centres.nearest(vectors[:2], np.array([4, 3, 0])).tolist() == [0, 3]
 
 
 def test_a_cell_depends_on_its_own_row_only(monkeypatch: pytest.MonkeyPatch):
-    centres, rows = Centres(unit_rows(64), "test"), unit_rows(500, seed=2)
+    centres, rows = Centres(unit_rows(64)), unit_rows(500, seed=2)
     whole = centres.nearest(rows)
     assert np.array_equal(centres.nearest(rows[::-1])[::-1], whole)
     assert [centres.nearest(row[None])[0] for row in rows] == whole.tolist()
@@ -72,37 +72,36 @@ def test_a_cell_depends_on_its_own_row_only(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_no_rows_no_cells():
-    assert Centres(unit_rows(3), "test").nearest(np.empty((0, 16), dtype=np.float32)).shape == (0,)
+    assert Centres(unit_rows(3)).nearest(np.empty((0, 16), dtype=np.float32)).shape == (0,)
 
 
 @pytest.mark.parametrize("among", [[], [-1], [0, 3]])
 def test_bad_among_is_refused(among: list[int]):
     with pytest.raises(ConfigError, match="among"):
-        Centres(unit_rows(3), "test").nearest(unit_rows(2), np.array(among))
+        Centres(unit_rows(3)).nearest(unit_rows(2), np.array(among))
 
 
 def test_another_dimension_is_refused():
     with pytest.raises(ConfigError, match="centres have 16 dimensions"):
-        Centres(unit_rows(3), "test").nearest(unit_rows(2, d=8))
+        Centres(unit_rows(3)).nearest(unit_rows(2, d=8))
 
 
 @pytest.mark.parametrize("vectors", [np.empty((0, 4)), np.ones(4), np.array([[np.nan, 1.0]])])
 def test_bad_vectors_are_refused(vectors: np.ndarray):
     with pytest.raises(ConfigError, match="centres"):
-        Centres(vectors, "test")
+        Centres(vectors)
 
 
 def test_vectors_are_frozen():
     with pytest.raises(ValueError, match="read-only"):
-        Centres(unit_rows(3), "test").vectors[0] = 0.0
+        Centres(unit_rows(3)).vectors[0] = 0.0
 
 
 def test_file_round_trip(tmp_path):
-    centres = Centres(unit_rows(10), "titles, naïve sample")
+    centres = Centres(unit_rows(10))
     centres.save(tmp_path / "centres")  # the very path, no suffix added
     loaded = Centres.load(tmp_path / "centres")
     assert np.array_equal(loaded.vectors, centres.vectors)
-    assert loaded.source == centres.source
 
 
 def test_missing_and_foreign_files_are_refused(tmp_path):
@@ -126,7 +125,7 @@ def test_a_file_runs_no_code(tmp_path):
         def __reduce__(self):
             return Path.touch, (tmp_path / "sprung",)
 
-    np.savez(tmp_path / "trap.npz", vectors=np.array([Trap()], dtype=object), source=np.array("trap"))
+    np.savez(tmp_path / "trap.npz", vectors=np.array([Trap()], dtype=object))
     with pytest.raises(ConfigError, match="centres = "):
         Centres.load(tmp_path / "trap.npz")
     assert not (tmp_path / "sprung").exists()
