@@ -682,6 +682,11 @@ def promised(run):
     return f"{run['epsilon measured']:.3g} after the run"
 
 
+def marked(name, runs):
+    """A cell's name, with a mark where any of its results says that rules of today were not yet those of the run."""
+    return f"{name} †" if any(run.get("earlier") for run in runs) else name
+
+
 def minutes_of(runs):
     """Processor minutes of a run, as a mean of those that one process made."""
     known = [run["processor seconds"] for run in runs if run["processor seconds"] is not None]
@@ -702,10 +707,8 @@ def cells_table(found, names, kind="evaluation"):
         figures = " | ".join(shown(pooled(runs, column, kind)) for column in COLUMNS.values())
         texts = round(np.mean([run["texts"] for run in runs]))
         minutes = minutes_of(runs)
-        lines.append(
-            f"| {name} | {promised(runs[0])} | {texts} | {figures} | {runs[0]['batch size']} | {len(runs)} "
-            f"| {minutes} |"
-        )
+        told = f"{marked(name, runs)} | {promised(runs[0])} | {texts} | {figures} | {runs[0]['batch size']}"
+        lines.append(f"| {told} | {len(runs)} | {minutes} |")
         real = texts, " | ".join(shown(pooled(runs, REAL[name], kind)) if name in REAL else "–" for name in COLUMNS)
     if real is not None:
         lines.append(f"| *as many real texts* | – | {real[0]} | {real[1]} | – | – | – |")
@@ -747,7 +750,7 @@ def small_table(found):
         for run in runs:
             if parts := run.get("small labels"):
                 fewest = min(part["fewest texts"] for part in parts.values())
-                lines.append(row(name, promised(run), parts, "accuracy", fewest))
+                lines.append(row(marked(name, runs), promised(run), parts, "accuracy", fewest))
                 if REAL_BESIDE in parts["small labels"]:
                     real = row("*as many real texts*", "–", parts, REAL_BESIDE, "–")
     return "\n".join([*lines, *([real] if real else [])]) if len(lines) > 2 else None
@@ -789,12 +792,17 @@ def measured(name):
     return json.loads(path.read_text()) if path.exists() else None
 
 
-def planned(**wish):
-    """The batch size that a plan for AG News takes."""
+def plan_of(**wish):
+    """A plan for AG News."""
     from plainchant.config import load_config
     from plainchant.planning import make_plan
 
-    return make_plan(load_config(HERE.parent / "examples" / "ag_news.toml", wish)).settings.batch_size
+    return make_plan(load_config(HERE.parent / "examples" / "ag_news.toml", wish))
+
+
+def planned(**wish):
+    """The batch size that a plan for AG News takes."""
+    return plan_of(**wish).settings.batch_size
 
 
 def matching(rows, **wanted):
@@ -965,7 +973,8 @@ def gains(found):
         ]
         texts, minutes = runs[0]["texts"], minutes_of(runs)
         lines.append(
-            f"| {data} | {records:,} | {runs[0]['epsilon']:.0f} | {texts} | {' | '.join(accuracies)} | {minutes} |"
+            f"| {marked(data, runs)} | {records:,} | {runs[0]['epsilon']:.0f} | {texts} | {' | '.join(accuracies)} "
+            f"| {minutes} |"
         )
     return "\n".join(lines)
 
@@ -996,6 +1005,7 @@ def page_text(found):
         centres=centres,
         centres_table=centres_table,
         planned=planned,
+        plan_of=plan_of,
         figure=lambda cell, name, kind="evaluation", real=False: shown(
             pooled(found.get(cell, []), (REAL if real else COLUMNS)[name], kind)
         ),

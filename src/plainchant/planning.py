@@ -669,6 +669,10 @@ def _check_deals(made: Plan, budget: Budget, counts: Cost) -> None:
         *([f"set epsilon to {epsilon_outside(epsilon, made.sample_rate):.3g} or more"] if epsilon else []),
         *(["set a larger sample_rate"] if made.sample_rate < 1 else []),
         "ask for shorter texts",
+        *(
+            ["set private_tokens, so that records pay for the beginning of a text alone"]
+            * (config.private_tokens is None)
+        ),
         *(["set batch_size = auto"] if isinstance(config.parts.batch_size, int) else []),
         *(["take method = private-evolution, where the records only vote"] if config.votes else []),
     ]

@@ -33,6 +33,11 @@ def test_the_page_of_the_study_is_made_from_its_results():
     assert len(text) > 10_000
 
 
+def test_a_result_of_before_todays_rules_is_marked():
+    assert study.marked("a cell", [{"version": "1"}]) == "a cell"
+    assert study.marked("a cell", [{"version": "1"}, {"version": "1", "earlier": "before votes"}]) == "a cell †"
+
+
 def test_the_readmes_advice_is_what_plans_say():
     readme = (ROOT / "README.md").read_text()
     assert study.advised(readme) == readme, "python bench/study.py page"
