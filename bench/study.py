@@ -268,7 +268,7 @@ def parts_of(inside):
 def run_cell(name, number, cell, options, loaded):
     """One run to its end, and its figures; None where another process is at it."""
     import plainchant as pc
-    from plainchant.config import Clusters, PromptConfig, load_config
+    from plainchant.config import AUTO, Clusters, PromptConfig, load_config
     from plainchant.evaluation.runs import evaluate
     from plainchant.planning import make_plan
 
@@ -282,7 +282,11 @@ def run_cell(name, number, cell, options, loaded):
     if "cells_by" in cell:
         config = with_cells_by(config, cell["cells_by"])
     if config.parts.clusters is Clusters.PUBLIC_CENTRES:
-        config = config.model_copy(update={"centres": str(centres_of(cell, options.work, embedder))})
+        # as many as the plan wants are fitted by the run itself
+        corpus = {"public_corpus": str(Path(cell["folder"]) / cell["public"])}
+        fitted = config.centres == AUTO
+        own = corpus if fitted else {"centres": str(centres_of(cell, options.work, embedder))}
+        config = config.model_copy(update=own)
     trained = 0.0
     if "finetuned" in cell:
         source, trained = finetuned(name, number, cell, config, options)
@@ -514,12 +518,14 @@ TABLES = {
             "ag_news/evolution-600",
             "ag_news/evolution-wordless-600",
             "ag_news/rounds-600",
+            "ag_news/rounds-600-auto",
         ],
         "AG News: 2,000 news items": ["ag_news/rounds-2000"],
         "Go advisories: 200 of eight kinds, from 2,494 records that are newer than the model": [
             "advisories/public",
             "advisories/evolution",
             "advisories/rounds",
+            "advisories/rounds-auto",
             "advisories/rounds-private200",
         ],
         "Go advisories: 200 from the earlier half, judged on the later one": [
@@ -550,7 +556,12 @@ TABLES = {
         ],
     },
     "epsilon": {
-        "AG News, 600 texts": ["ag_news/public-600", "ag_news/rounds-600-epsilon1", "ag_news/rounds-600"],
+        "AG News, 600 texts": [
+            "ag_news/public-600",
+            "ag_news/rounds-600-epsilon1",
+            "ag_news/rounds-600-auto-epsilon1",
+            "ag_news/rounds-600",
+        ],
         "Go advisories, 200 texts": ["advisories/public", "advisories/rounds-epsilon1", "advisories/rounds"],
         "CLINC150, three texts a label": ["clinc150/public", "clinc150/rounds-epsilon1", "clinc150/rounds"],
         "TREC-6, 600 texts": ["trec6/public", "trec6/rounds-epsilon1", "trec6/rounds"],
