@@ -268,7 +268,8 @@ def parts_of(inside):
 def run_cell(name, number, cell, options, loaded):
     """One run to its end, and its figures; None where another process is at it."""
     import plainchant as pc
-    from plainchant.config import AUTO, Clusters, PromptConfig, load_config
+    from plainchant.config import Clusters, PromptConfig, load_config
+    from plainchant.data.encodings import AUTO
     from plainchant.evaluation.runs import evaluate
     from plainchant.planning import make_plan
 
