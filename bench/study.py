@@ -269,7 +269,6 @@ def run_cell(name, number, cell, options, loaded):
     """One run to its end, and its figures; None where another process is at it."""
     import plainchant as pc
     from plainchant.config import Clusters, PromptConfig, load_config
-    from plainchant.data.encodings import AUTO
     from plainchant.evaluation.runs import evaluate
     from plainchant.planning import make_plan
 
@@ -283,11 +282,12 @@ def run_cell(name, number, cell, options, loaded):
     if "cells_by" in cell:
         config = with_cells_by(config, cell["cells_by"])
     if config.parts.clusters is Clusters.PUBLIC_CENTRES:
-        # as many as the plan wants are fitted by the run itself
-        corpus = {"public_corpus": str(Path(cell["folder"]) / cell["public"])}
-        fitted = config.centres == AUTO
-        own = corpus if fitted else {"centres": str(centres_of(cell, options.work, embedder))}
-        config = config.model_copy(update=own)
+        if config.centres == "auto":
+            # the run fits as many as its plan wants
+            update = {"public_corpus": str(Path(cell["folder"]) / cell["public"])}
+        else:
+            update = {"centres": str(centres_of(cell, options.work, embedder))}
+        config = config.model_copy(update=update)
     trained = 0.0
     if "finetuned" in cell:
         source, trained = finetuned(name, number, cell, config, options)

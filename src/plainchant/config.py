@@ -8,7 +8,7 @@ import ipaddress
 import math
 import tomllib
 import urllib.parse
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypedDict, Unpack
 
@@ -1095,9 +1095,9 @@ def _check_labels(labels: tuple[str, ...]) -> None:
         )
 
 
-def _closest(name: str, known: list[str]) -> str:
+def _meant(name: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, known, 1)
-    return f"; did you mean {near[0]}?" if near else f"; known are {', '.join(known)}"
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 _NESTED: Mapping[str, type[BaseModel]] = {"prompt": PromptConfig, "columns": Schema}
@@ -1117,12 +1117,11 @@ def translated(error: ValidationError, model: type[BaseModel]) -> ConfigError | 
         if item["type"] == "extra_forbidden":
             known = (inside or model).model_fields
             name = str(item["loc"][-1])
-            other = _closest(name, list(known)) if len(item["loc"]) < 3 else ""
-            parts = [part for part, own in _NESTED.items() if not inside and name in own.model_fields]
-            if parts:
-                near = difflib.get_close_matches(name, list(known), 1)
-                other = f"; it belongs under [{parts[0]}], a line that an init file has behind a #"
-                other += f"; or did you mean {near[0]}?" if near else ""
+            other = ""
+            if len(item["loc"]) < 3:
+                parts = [part for part, own in _NESTED.items() if not inside and name in own.model_fields]
+                under = f"; it belongs under [{parts[0]}], a line that an init file has behind a #" if parts else ""
+                other = under + _meant(name, known) or f"; known are {', '.join(known)}"
             problems[f"{field}: no such field{other}"] = []
         else:
             message = item["msg"].removeprefix("Input ").removesuffix(", unable to parse string as an integer")

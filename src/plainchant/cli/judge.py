@@ -93,7 +93,7 @@ def evaluate(
             console.say(f"\n{found.compared} texts on each side", private=True)
         _warn_of_mauve(console, found)
         console.result(found.as_dict(), str(mauve or found.figure(PAIRS)))
-    if min_mauve is not None and mauve is not None and not found.mauve_is_sound:
+    if min_mauve is not None and found.mauve_is_weak:
         raise GateError(
             f"--min-mauve {min_mauve:g}: the texts on each side are too few for MAUVE, which needs {FEWEST_FOR_MAUVE}; "
             "release more texts, or gate on --min-accuracy"
@@ -112,7 +112,7 @@ def _loaded_embedder(progress: ProgressBars, name: str, device: str = "cpu") -> 
 
 
 def _warn_of_mauve(console: Console, found: "Evaluation") -> None:
-    if found.figure(MAUVE) is not None and not found.mauve_is_sound:
+    if found.mauve_is_weak:
         said = f"{WEAK_MAUVE}, and these are {found.compared}. Read it against the one of as many real texts"
         console.warn(said, private=True)
 
@@ -244,7 +244,9 @@ def compare(console: Console, directories: tuple[Path, ...], real: Path, limit: 
     with console.progress() as progress:
         progress.stage("comparing", 0.0)
         found = measure(directories, real, limit=limit, progress=functools.partial(progress.stage, "comparing"))
-    _warn_of_mauve(console, max((run.evaluation for run in found), key=lambda own: own.figure(MAUVE) is not None))
+    # all have as many texts; those of attributes alone have no MAUVE
+    for weak in [run.evaluation for run in found if run.evaluation.mauve_is_weak][:1]:
+        _warn_of_mauve(console, weak)
     columns, rows = comparison_table(found)
     # one column per run, so that it fits a terminal
     names, *lines = zip(columns, *rows, strict=True)

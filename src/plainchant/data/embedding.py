@@ -213,9 +213,15 @@ def _quiet() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
+def directed(vectors: Float32Array) -> Float32Array:
+    """The rows, float32 [n, d]; one without a direction, of zeros or not finite, becomes the first axis."""
+    norms = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
+    found: Float32Array = np.where(np.isfinite(norms) & (norms > 0), vectors, np.eye(1, vectors.shape[1]))
+    return found.astype(np.float32)
+
+
 def _unit_rows(vectors: Float32Array) -> Float32Array:
     """Rows divided by their norms, float32 [n, d]; a row without a direction becomes the first axis."""
-    norms = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
-    has_direction = np.isfinite(norms) & (norms > 0)
-    axis = np.eye(1, vectors.shape[1])
-    return np.where(has_direction, vectors / np.where(has_direction, norms, 1.0), axis).astype(np.float32)
+    rows = directed(vectors)
+    unit: Float32Array = (rows / np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)).astype(np.float32)
+    return unit

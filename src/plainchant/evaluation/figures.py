@@ -124,9 +124,9 @@ class Evaluation(Figures):
     public: Mapping[str, Figure] = field(default_factory=dict)
 
     @property
-    def mauve_is_sound(self) -> bool:
-        """Whether there are enough texts for MAUVE to mean something."""
-        return self.compared >= FEWEST_FOR_MAUVE
+    def mauve_is_weak(self) -> bool:
+        """Whether MAUVE was computed on too few texts to mean something."""
+        return self.figure(MAUVE) is not None and self.compared < FEWEST_FOR_MAUVE
 
     def beside(self) -> dict[str, list["Beside[Figure]"]]:
         """The figures by group, each with those that it is to be read against."""

@@ -312,10 +312,11 @@ class Prompts(Templates):
         head = self._chat_parts(label, shown)[0] if self._is_chat else self._header + shown
         tokens = [*self._model.start_tokens, *self._model.encode(head, trusted=True)]
         further = self._attribute_room + self._config.max_tokens
-        after = len(self.start(label)) + self._room(label) + further
-        if released and len(tokens) + after > self._model.context_length:
-            # what was released may take more tokens than were planned for it, such as long values of attributes
-            return self.prefix(label, released[:-1], turn, lines)
+        if released:
+            after = len(self.start(label)) + self._room(label) + further
+            if len(tokens) + after > self._model.context_length:
+                # what was released may take more tokens than were planned for it, such as long values of attributes
+                return self.prefix(label, released[:-1], turn, lines)
         if turn and len(tokens) + len(self.start(label)) + further > self.longest:
             return self.prefix(label, released, lines=lines)
         return tokens

@@ -77,8 +77,7 @@ def write_comparison(out: Path, found: Sequence[Compared]) -> list[Path]:
     table = "\n".join("| " + " | ".join(markdown_cell(cell) for cell in line) + " |" for line in lines)
     compared, deltas = found[0].evaluation.compared, {run.delta for run in found}
     at = "the δ beside it" if len(deltas) > 1 else f"δ = {deltas.pop():g}"
-    has_weak = any(run.evaluation.figure(MAUVE) is not None and not run.evaluation.mauve_is_sound for run in found)
-    weak = f" {WEAK_MAUVE}." if has_weak else ""
+    weak = f" {WEAK_MAUVE}." if any(run.evaluation.mauve_is_weak for run in found) else ""
     caption = (
         f"{compared} texts of each run; values with 95 % intervals; ε at {at}. An ε that was promised holds "
         "for every data set; one that was measured after a run holds for its data and output, and is itself private."

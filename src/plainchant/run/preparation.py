@@ -12,7 +12,7 @@ from plainchant import models
 from plainchant.arrays import Float32Array, IntArray
 from plainchant.config import PerformanceOptions, SynthesisConfig
 from plainchant.data.centres import Centres
-from plainchant.data.embedding import Embedder, in_public_steps
+from plainchant.data.embedding import Embedder, directed, in_public_steps
 from plainchant.data.sample import KEY_BYTES, Sample
 from plainchant.data.tables import Record, fingerprint
 from plainchant.errors import ConfigError, DataError, ModelError, PrivacyError, RunError, foreign_messages_hidden
@@ -129,9 +129,8 @@ class Preparation:
         lacking = records if kept is None else records[~kept[records].any(axis=1)]
         if kept is None or len(lacking):
             texts = [self.table[record].text for record in lacking]
-            found = self.encode(texts, alone=True, stage="embedding the records")
-            # as of the built-in embedders: what has no direction is the first axis, whatever a record is
-            found[~(np.isfinite(found).all(axis=1) & found.any(axis=1))] = np.eye(1, found.shape[1])
+            # whatever an embedder makes of a single record, it ends no run
+            found = directed(self.encode(texts, alone=True, stage="embedding the records"))
             if kept is None:
                 kept = np.zeros((len(self.table), found.shape[1]), dtype=np.float32)
             kept[lacking] = found
